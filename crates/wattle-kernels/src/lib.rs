@@ -1,0 +1,1 @@
+//! How numbers are crunched: dense and sparse SIMD kernels, each with a scalar twin.

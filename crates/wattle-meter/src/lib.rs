@@ -1,0 +1,1 @@
+//! Joules, grams, dollars: meters, estimates, receipts.

@@ -1,0 +1,1 @@
+//! Finding the small network inside the large one.

@@ -1,0 +1,1 @@
+//! Data sets, optimisers, schedules, checkpoints, the training loop, run directories.

@@ -1,0 +1,2 @@
+//! The command line: one file a command, nothing clever.
+fn main() {}
