@@ -9,8 +9,8 @@ use crate::simd::{Isa, Kernel, Simd};
 use crate::threads::Threads;
 
 /// The longest run of k in one pass; also the length of the row of zeros that padding reads.
-const MAX_K: usize = 2048;
-static ZEROS: [f32; MAX_K] = [0.0; MAX_K];
+pub(crate) const MAX_K: usize = 2048;
+pub(crate) static ZEROS: [f32; MAX_K] = [0.0; MAX_K];
 
 /// In an offset table, a row outside the image: it reads as zeros.
 pub(crate) const OUTSIDE: i32 = -1;
@@ -166,8 +166,9 @@ unsafe fn run_block(isa: Isa, op: &Igemm, rows: std::ops::Range<usize>, panels: 
 }
 
 impl RowsOfC<'_> {
+    /// Where row m starts.
     #[inline(always)]
-    fn offset(&self, m: usize) -> usize {
+    pub(crate) fn offset(&self, m: usize) -> usize {
         match *self {
             RowsOfC::Affine { stride } => m * stride,
             RowsOfC::Table { offsets, image_stride } => {
@@ -302,7 +303,8 @@ impl<const MR: usize, const NV: usize, const PARTIAL: bool> Kernel for Tile<'_, 
                         // SAFETY: t < taps and pixel[i] < pixels; the table has taps * pixels entries, each in A.
                         unsafe {
                             let offset = *offsets.get_unchecked(t * pixels + pixel[i]);
-                            let inside = op.a.wrapping_add(image_base[i] + offset as usize + task.k0);
+                            let start = image_base[i].wrapping_add(offset as usize).wrapping_add(task.k0);
+                            let inside = op.a.wrapping_add(start);
                             a[i] = if offset == OUTSIDE { ZEROS.as_ptr() } else { inside };
                         }
                     }

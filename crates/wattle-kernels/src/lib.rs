@@ -17,6 +17,7 @@
 
 pub mod activation;
 pub mod arena;
+pub mod conv;
 pub mod elementwise;
 pub mod gemm;
 mod igemm;
