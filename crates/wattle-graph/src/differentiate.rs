@@ -22,7 +22,7 @@ pub struct Differentiated {
 pub fn differentiate(graph: &Graph, loss: ValueId, wrt: &[ValueId]) -> Result<Differentiated, GraphError> {
     let loss_type = &graph.value(loss).ty;
     if !loss_type.dtype.is_float() || graph.extents(loss)?.iter().product::<usize>() != 1 {
-        let text = format!("the loss `{}` is {loss_type}; it must be one float", graph.value(loss).name);
+        let text = format!("the loss `{}` is {loss_type}; it must be one float", graph.label(loss));
         return Err(GraphError::Invalid(text));
     }
     let needed = depends_on(graph, wrt);

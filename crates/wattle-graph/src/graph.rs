@@ -76,7 +76,7 @@ pub enum Source {
 /// A tensor that flows through the graph.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Value {
-    /// Unique within the graph.
+    /// Unique within the graph, or empty: [`Graph::label`] then makes one up from the id.
     pub name: String,
     /// Element type and shape.
     pub ty: TensorType,
@@ -198,13 +198,24 @@ impl Graph {
         self.value_ids().filter(|&id| self.parameter_of(id).is_some())
     }
 
+    /// The name of a value, or one made up from its producer and id where it has none.
+    pub fn label(&self, id: ValueId) -> String {
+        let value = self.value(id);
+        match value.source {
+            _ if !value.name.is_empty() => value.name.clone(),
+            Source::Node { node, .. } => format!("{}.{}", self.node(node).op.name().to_lowercase(), id.0),
+            Source::Constant(_) => format!("constant.{}", id.0),
+            Source::Input => format!("input.{}", id.0),
+            Source::Parameter(_) => format!("parameter.{}", id.0),
+        }
+    }
+
     /// The known extents of `id`, or an error naming it and what to bind.
     pub fn extents(&self, id: ValueId) -> Result<Vec<usize>, GraphError> {
-        let value = self.value(id);
-        value.ty.shape.extents().ok_or_else(|| GraphError::UnboundShape {
-            value: value.name.clone(),
-            shape: value.ty.shape.to_string(),
-        })
+        let shape = &self.value(id).ty.shape;
+        shape
+            .extents()
+            .ok_or_else(|| GraphError::UnboundShape { value: self.label(id), shape: shape.to_string() })
     }
 
     fn push_value(&mut self, name: String, ty: TensorType, source: Source) -> ValueId {
@@ -224,13 +235,17 @@ impl Graph {
     pub fn parameter(&mut self, parameter: Parameter, dtype: DType, full_shape: &[usize]) -> ValueId {
         let shape = Shape::known(&parameter.window.extents(full_shape));
         let name = parameter.tensor.clone();
-        self.push_value(name, TensorType::new(dtype, shape), Source::Parameter(parameter))
+        self.parameter_view(&name, parameter, TensorType::new(dtype, shape))
+    }
+
+    /// Adds a view of a parameter tensor whose type is known already.
+    pub(crate) fn parameter_view(&mut self, name: &str, parameter: Parameter, ty: TensorType) -> ValueId {
+        self.push_value(name.to_string(), ty, Source::Parameter(parameter))
     }
 
     /// Adds a constant.
     pub fn constant(&mut self, tensor: impl Into<Arc<Tensor>>) -> ValueId {
-        let name = format!("constant.{}", self.values.len());
-        self.named_constant(name, tensor)
+        self.named_constant("", tensor)
     }
 
     /// Adds a constant with a name.
@@ -261,8 +276,7 @@ impl Graph {
         let node = NodeId(u32::try_from(self.nodes.len()).expect("fewer than 2^32 nodes"));
         let mut outputs = Vec::with_capacity(types.len());
         for (output, ty) in types.into_iter().enumerate() {
-            let value = format!("{}.{}", op.name().to_lowercase(), self.values.len());
-            outputs.push(self.push_value(value, ty, Source::Node { node, output }));
+            outputs.push(self.push_value(String::new(), ty, Source::Node { node, output }));
         }
         let node = Node { name: name.to_string(), op, inputs: inputs.to_vec(), outputs: outputs.clone() };
         self.nodes.push(node);
@@ -279,6 +293,11 @@ impl Graph {
     pub fn operand(&self, id: ValueId) -> Operand<'_> {
         let value = self.value(id);
         Operand { ty: &value.ty, constant: self.constant_of(id).map(|t| &**t) }
+    }
+
+    /// Turns a parameter into a constant of the same type.
+    pub(crate) fn make_constant(&mut self, id: ValueId, tensor: Arc<Tensor>) {
+        self.values[id.index()].source = Source::Constant(tensor);
     }
 
     /// Gives a value another name.
@@ -301,8 +320,8 @@ impl Graph {
         let (t, v) = (self.value(target), self.value(value));
         if !matches!(t.source, Source::Parameter(_)) || t.ty != v.ty {
             return Err(GraphError::Assignment {
-                target: format!("{}: {}", t.name, t.ty),
-                value: format!("{}: {}", v.name, v.ty),
+                target: format!("{}: {}", self.label(target), t.ty),
+                value: format!("{}: {}", self.label(value), v.ty),
             });
         }
         self.assignments.push(Assignment { target, value });
@@ -324,7 +343,7 @@ impl Graph {
     pub fn check(&self) -> Result<(), GraphError> {
         let mut names = BTreeSet::new();
         for value in &self.values {
-            if !names.insert(value.name.as_str()) {
+            if !value.name.is_empty() && !names.insert(value.name.as_str()) {
                 return Err(GraphError::Invalid(format!("two values are named `{}`", value.name)));
             }
         }
@@ -356,7 +375,7 @@ impl Graph {
 
 impl fmt::Display for Graph {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = |id: ValueId| &self.value(id).name;
+        let name = |id: ValueId| self.label(id);
         writeln!(f, "graph {} {{", self.name)?;
         for value in &self.values {
             match &value.source {
@@ -366,7 +385,7 @@ impl fmt::Display for Graph {
             }
         }
         for node in &self.nodes {
-            let outputs: Vec<_> = node.outputs.iter().map(|&o| name(o).as_str()).collect();
+            let outputs: Vec<_> = node.outputs.iter().map(|&o| name(o)).collect();
             let inputs: Vec<_> =
                 node.inputs.iter().map(|i| i.map_or("-".into(), |i| self.short(i))).collect();
             write!(f, "  {} = {}({})", outputs.join(", "), node.op.name(), inputs.join(", "))?;
@@ -381,7 +400,7 @@ impl fmt::Display for Graph {
         for a in &self.assignments {
             writeln!(f, "  {} <- {}", name(a.target), name(a.value))?;
         }
-        let outputs: Vec<_> = self.outputs.iter().map(|&o| name(o).as_str()).collect();
+        let outputs: Vec<_> = self.outputs.iter().map(|&o| name(o)).collect();
         writeln!(f, "  return {}", outputs.join(", "))?;
         f.write_str("}")
     }
@@ -396,7 +415,7 @@ impl Graph {
                 if t.shape().is_empty() { texts.concat() } else { format!("[{}]", texts.join(", ")) }
             }
             Some(t) => format!("{}{}", t.dtype(), Shape::known(t.shape())),
-            None => self.value(id).name.clone(),
+            None => self.label(id),
         }
     }
 }

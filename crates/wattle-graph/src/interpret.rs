@@ -54,7 +54,7 @@ pub fn interpret(
         }
     }
     let result = |id: ValueId| {
-        let missing = || GraphError::Invalid(format!("`{}` was not computed", graph.value(id).name));
+        let missing = || GraphError::Invalid(format!("`{}` was not computed", graph.label(id)));
         values[id.index()].clone().ok_or_else(missing)
     };
     for assignment in graph.assignments() {

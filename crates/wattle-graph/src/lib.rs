@@ -27,6 +27,7 @@ pub mod onnx;
 mod operator;
 pub mod ops;
 mod parameter;
+pub mod rewrite;
 mod shape;
 pub mod suite;
 mod tensor;

@@ -137,6 +137,11 @@ impl<'a> Operands<'a> {
         self.0.is_empty()
     }
 
+    /// The first `count` operands.
+    pub fn first(&self, count: usize) -> Operands<'a> {
+        Operands(&self.0[..count.min(self.0.len())])
+    }
+
     /// Operand `index`, unless left out.
     pub fn optional(&self, index: usize) -> Option<Operand<'a>> {
         self.0.get(index).copied().flatten()
@@ -219,6 +224,11 @@ impl<'a> Tensors<'a> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The first `count` operands.
+    pub fn first(&self, count: usize) -> Tensors<'a> {
+        Tensors(&self.0[..count.min(self.0.len())])
     }
 
     /// Operand `index`, unless left out.

@@ -75,6 +75,7 @@ operators! {
     binary_gradient: BinaryGradient;
     conv: Conv;
     conv_gradient: ConvInputGradient, ConvWeightGradient;
+    fused: Fused;
     identity: Identity;
     matmul: MatMul;
     reshape: Reshape;

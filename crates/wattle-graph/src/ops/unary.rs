@@ -101,6 +101,15 @@ impl Function {
         }
     }
 
+    /// Whether [`Function::derivative`] gives the same for `(y, y)` as for `(x, y)`.
+    pub fn slope_follows_from_result(self) -> bool {
+        match self {
+            Exp | HardSigmoid { .. } | Reciprocal | Relu | Sigmoid | Sqrt | Tan | Tanh => true,
+            LeakyRelu { alpha } => alpha > 0.0,
+            _ => false,
+        }
+    }
+
     /// The derivative at `x`, where `y` is the value there; at kinks the derivative from the flat side.
     pub fn derivative(self, x: f64, y: f64) -> f64 {
         let step = |on: bool| if on { 1.0 } else { 0.0 };
@@ -314,7 +323,9 @@ impl Operator for Unary {
         if matches!(self.function, Ceil | Floor | Round | Sign) {
             return Ok(Gradient::Zero("piecewise constant"));
         }
-        let operands = [backward.input(0), backward.output(0), backward.gradient()];
+        // Where the result tells the slope, the operand need not be kept alive (and may be fused away).
+        let x = if self.function.slope_follows_from_result() { backward.output(0) } else { backward.input(0) };
+        let operands = [x, backward.output(0), backward.gradient()];
         let dx = backward.apply(UnaryGradient { function: self.function }, &operands)?;
         Ok(Gradient::Inputs(vec![Some(dx)]))
     }

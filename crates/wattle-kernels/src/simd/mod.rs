@@ -5,11 +5,11 @@
 //! under the matching `#[target_feature]`. Everything in such a body must be `#[inline(always)]` (and must not be a
 //! closure), otherwise it is compiled without the features.
 
-mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod scalar;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
