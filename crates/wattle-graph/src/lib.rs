@@ -18,6 +18,7 @@
 //! # Ok::<(), wattle_graph::GraphError>(())
 //! ```
 
+mod cost;
 mod differentiate;
 mod error;
 mod graph;
@@ -32,6 +33,7 @@ mod shape;
 pub mod suite;
 mod tensor;
 
+pub use cost::{NodeCost, Totals, costs, totals};
 pub use differentiate::{Differentiated, differentiate};
 pub use error::{GraphError, OpError};
 pub use graph::{Assignment, Graph, Node, NodeId, Source, TensorType, Value, ValueId};
