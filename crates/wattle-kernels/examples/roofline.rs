@@ -1,5 +1,5 @@
 //! Prints this machine's arithmetic peak and what fraction of it each kernel reaches:
-//! `cargo run --release -p wattle-kernels --example roofline -- [isa] [threads]`.
+//! `cargo run --release -p wattle-kernels --example roofline -- [isa] [threads] [part of a name]`.
 #![allow(clippy::print_stdout)]
 
 use std::time::Instant;
@@ -30,6 +30,7 @@ fn numbers(len: usize) -> Vec<f32> {
 struct Table {
     cpu: Cpu,
     peak: f64,
+    filter: String,
 }
 
 impl Table {
@@ -49,6 +50,9 @@ impl Table {
 
     fn gemm(&self, m: usize, n: usize, k: usize, transpose_a: bool, transpose_b: bool) {
         let shape = Gemm { m, n, k, transpose_a, transpose_b };
+        if !"gemm".contains(&self.filter) {
+            return;
+        }
         let (a, b, mut c) = (numbers(m * k), numbers(k * n), numbers(m * n));
         let mut scratch = vec![0.0; shape.scratch_len(&self.cpu)];
         let letter = |t: bool| if t { 'T' } else { 'N' };
@@ -58,6 +62,9 @@ impl Table {
     }
 
     fn gemm_packed(&self, m: usize, n: usize, k: usize) {
+        if !"gemm".contains(&self.filter) {
+            return;
+        }
         let (a, b, mut c) = (numbers(m * k), numbers(k * n), numbers(m * n));
         let packed = PackedWeights::matrix(self.cpu.isa, k, n, false, &b);
         let time = seconds(|| gemm_packed(&self.cpu, m, &a, packed.view(), Epilogue::default(), &mut c));
@@ -65,6 +72,9 @@ impl Table {
     }
 
     fn conv(&self, name: &str, shape: ConvShape) {
+        if !name.contains(&self.filter) {
+            return;
+        }
         let plan = ConvPlan::new(shape);
         let cpu = &self.cpu;
         let (x, w, dy) =
@@ -131,7 +141,8 @@ fn main() {
     }
     let cpu = Cpu::with_isa(isa, threads).expect("threads start");
     println!("{} with {threads} threads", isa.name());
-    let table = Table { cpu, peak: peak::flops_per_second(isa) * threads as f64 };
+    let filter = arguments.get(2).cloned().unwrap_or_default();
+    let table = Table { cpu, peak: peak::flops_per_second(isa) * threads as f64, filter };
     for (m, n, k) in [(60, 300, 784), (60, 100, 300), (60, 10, 100), (512, 512, 512), (1024, 1024, 1024)] {
         table.gemm(m, n, k, false, false);
         table.gemm(m, n, k, false, true);
