@@ -5,7 +5,7 @@
 //! pointers, so that convolution needs no im2col. B is read with any row stride: packed panels or in place.
 
 use crate::activation::Activation;
-use crate::simd::{Isa, Kernel, Simd};
+use crate::simd::{Isa, Kernel, Simd, unrolled};
 use crate::threads::Threads;
 
 /// The longest run of k in one pass; also the length of the row of zeros that padding reads.
@@ -27,14 +27,9 @@ pub(crate) enum RowsOfA<'a> {
 /// Where the rows of C (and of the residual) are.
 #[derive(Clone, Copy)]
 pub(crate) enum RowsOfC<'a> {
-    Affine {
-        stride: usize,
-    },
+    Affine { stride: usize },
     /// Row m starts at `(m / offsets.len()) * image_stride + offsets[m % offsets.len()]`.
-    Table {
-        offsets: &'a [i32],
-        image_stride: usize,
-    },
+    Table { offsets: &'a [i32], image_stride: usize },
 }
 
 /// How B is laid out: element (t, k, n) is at `n / width * panel + t * tap + k * row + n % width`.
@@ -127,8 +122,7 @@ pub(crate) unsafe fn run(isa: Isa, threads: &Threads, op: &Igemm) {
         block_tiles.min(tiles.div_ceil(wanted.div_ceil(panels.min(wanted)))).max(1)
     };
     let blocks = tiles.div_ceil(block_tiles);
-    let strips =
-        if threads.count() == 1 || blocks >= wanted { 1 } else { panels.min(wanted.div_ceil(blocks)) };
+    let strips = if threads.count() == 1 || blocks >= wanted { 1 } else { panels.min(wanted.div_ceil(blocks)) };
     let strip_panels = panels.div_ceil(strips);
     let block_rows = block_tiles * rows;
     threads.for_each(blocks * strips, |task| {
@@ -171,16 +165,50 @@ unsafe fn run_block(isa: Isa, op: &Igemm, rows: std::ops::Range<usize>, panels: 
     }
 }
 
-impl RowsOfC<'_> {
+impl<'a> RowsOfC<'a> {
     /// Where row m starts.
     #[inline(always)]
     pub(crate) fn offset(&self, m: usize) -> usize {
+        self.from(m).next()
+    }
+
+    /// Where row m and those after it start.
+    #[inline(always)]
+    fn from(&self, m: usize) -> Places<'a> {
         match *self {
-            RowsOfC::Affine { stride } => m * stride,
-            RowsOfC::Table { offsets, image_stride } => {
-                m / offsets.len() * image_stride + offsets[m % offsets.len()] as usize
-            }
+            RowsOfC::Affine { stride } => Places { offsets: &[], image: m * stride, step: stride, pixel: 0 },
+            RowsOfC::Table { offsets, image_stride } => Places {
+                offsets,
+                image: m / offsets.len() * image_stride,
+                step: image_stride,
+                pixel: m % offsets.len(),
+            },
         }
+    }
+}
+
+/// Walks the rows of C in order.
+struct Places<'a> {
+    offsets: &'a [i32],
+    image: usize,
+    step: usize,
+    pixel: usize,
+}
+
+impl Places<'_> {
+    #[inline(always)]
+    fn next(&mut self) -> usize {
+        if self.offsets.is_empty() {
+            self.image += self.step;
+            return self.image - self.step;
+        }
+        let place = self.image + self.offsets[self.pixel] as usize;
+        self.pixel += 1;
+        if self.pixel == self.offsets.len() {
+            self.pixel = 0;
+            self.image += self.step;
+        }
+        place
     }
 }
 
@@ -279,91 +307,79 @@ impl<const MR: usize, const NV: usize, const PARTIAL: bool> Kernel for Tile<'_, 
         let last_lanes = self.columns - (NV - 1) * S::LANES;
         let mut acc = [[s.zero(); NV]; MR];
 
-        let mut image_base = [0usize; MR];
-        let mut pixel = [0usize; MR];
-        if let RowsOfA::Table { pixels, image_stride, .. } = op.a_rows {
-            let (mut image, mut p) = (self.m / pixels, self.m % pixels);
-            for i in 0..MR {
-                image_base[i] = image * image_stride;
-                pixel[i] = p;
-                if self.m + i < last {
-                    p += 1;
-                    if p == pixels {
-                        p = 0;
-                        image += 1;
-                    }
-                }
-            }
-        }
+        let place = Place::<MR>::new(op, self.m, last);
         for t in 0..op.taps {
             let mut a = [op.a; MR];
-            match op.a_rows {
-                RowsOfA::Affine { stride } => {
-                    for (i, a) in a.iter_mut().enumerate() {
-                        // SAFETY: row min(m + i, last) is in A by the contract of `run`.
-                        *a = unsafe { op.a.add((self.m + i).min(last) * stride + task.k0) };
-                    }
-                }
-                RowsOfA::Table { offsets, pixels, .. } => {
-                    for i in 0..MR {
-                        // SAFETY: t < taps and pixel[i] < pixels; the table has taps * pixels entries, each in A.
-                        unsafe {
-                            let offset = *offsets.get_unchecked(t * pixels + pixel[i]);
-                            let start = image_base[i].wrapping_add(offset as usize).wrapping_add(task.k0);
-                            let inside = op.a.wrapping_add(start);
-                            a[i] = if offset == OUTSIDE { ZEROS.as_ptr() } else { inside };
-                        }
-                    }
-                }
-            }
+            // SAFETY: rows up to `last` are in A by the contract of `run`, and t < taps.
+            unsafe { place.rows(op, self.m, last, t, task.k0, &mut a) };
             // SAFETY: panel, tap and k0 are within B by the contract of `run`.
             let mut b = unsafe { op.b.add(task.panel * layout.panel + t * b_tap + task.k0 * b_row) };
             let mut k = 0;
-            while k + 4 <= task.k {
-                for u in 0..4 {
-                    // SAFETY: k + u < op.k, so the row of B and the elements of A are in bounds.
-                    unsafe {
-                        step::<S, MR, NV, PARTIAL>(s, &mut acc, &a, k + u, b.add(u * b_row), last_lanes);
+            let unroll = const { unroll(S::REGISTERS, MR, NV) };
+            while k + unroll <= task.k {
+                // SAFETY: k + unroll <= op.k, so the rows of B and the elements of A are in bounds.
+                unsafe {
+                    match unroll {
+                        4 => steps::<S, MR, NV, PARTIAL, 4>(s, &mut acc, &a, k, b, b_row, last_lanes),
+                        2 => steps::<S, MR, NV, PARTIAL, 2>(s, &mut acc, &a, k, b, b_row, last_lanes),
+                        _ => steps::<S, MR, NV, PARTIAL, 1>(s, &mut acc, &a, k, b, b_row, last_lanes),
                     }
                 }
-                k += 4;
-                b = b.wrapping_add(4 * b_row);
+                k += unroll;
+                b = b.wrapping_add(unroll * b_row);
             }
             while k < task.k {
                 // SAFETY: k < op.k.
-                unsafe { step::<S, MR, NV, PARTIAL>(s, &mut acc, &a, k, b, last_lanes) };
+                unsafe { steps::<S, MR, NV, PARTIAL, 1>(s, &mut acc, &a, k, b, b_row, last_lanes) };
                 k += 1;
                 b = b.wrapping_add(b_row);
             }
         }
 
-        let first = task.k0 == 0;
+        // Through memory, so that finishing is a plain loop over rows.
+        let mut sums = [[s.zero(); NV]; MR];
+        unrolled!(i < MR => {
+            sums[i] = acc[i];
+        });
+        // SAFETY: as for this function.
+        unsafe { self.finish(s, rows, last_lanes, std::hint::black_box(&sums)) };
+    }
+}
+
+impl<const MR: usize, const NV: usize, const PARTIAL: bool> Tile<'_, MR, NV, PARTIAL> {
+    /// Adds what C holds, bias and residual, clamps and stores the first `rows` rows.
+    ///
+    /// # Safety
+    /// As for [`run`].
+    #[inline(always)]
+    unsafe fn finish<S: Simd>(&self, s: S, rows: usize, last_lanes: usize, sums: &[[S::F; NV]; MR]) {
+        let task = self.task;
+        let op = task.op;
+        let column = task.panel * op.b_layout.width;
         let final_pass = task.k0 + task.k == op.k;
+        let add_old = op.accumulate || task.k0 > 0;
         let full = self.columns == NV * S::LANES;
         let (low, high) = op.activation.clamp();
         let (low, high) = (s.splat(low), s.splat(high));
         let mut bias = [s.zero(); NV];
         if let (Some(values), true) = (op.bias, final_pass) {
-            for v in 0..NV {
+            for (v, bias) in bias.iter_mut().enumerate() {
                 let lanes = if v == NV - 1 { last_lanes } else { S::LANES };
                 // SAFETY: the bias has op.n elements, column + v * LANES + lanes <= op.n.
-                bias[v] = unsafe { s.load_partial(values.as_ptr().add(column + v * S::LANES), lanes) };
+                *bias = unsafe { s.load_partial(values.as_ptr().add(column + v * S::LANES), lanes) };
             }
         }
-        for i in 0..MR {
-            if i >= rows {
-                break;
-            }
-            let offset = op.c_rows.offset(self.m + i) + column;
+        let mut places = op.c_rows.from(self.m);
+        for sums in &sums[..rows] {
+            let offset = places.next() + column;
             for v in 0..NV {
                 let lanes = if v == NV - 1 { last_lanes } else { S::LANES };
-                let mut x = acc[i][v];
-                // SAFETY: row m + i and columns up to op.n are in C and in the residual by the contract of `run`.
+                let mut x = sums[v];
+                // SAFETY: the row and columns up to op.n are in C and in the residual by the contract of `run`.
                 unsafe {
                     let c = op.c.add(offset + v * S::LANES);
-                    if op.accumulate || !first {
-                        let old = if full { s.load(c) } else { s.load_partial(c, lanes) };
-                        x = s.add(x, old);
+                    if add_old {
+                        x = s.add(x, if full { s.load(c) } else { s.load_partial(c, lanes) });
                     }
                     if final_pass {
                         x = s.add(x, bias[v]);
@@ -384,35 +400,125 @@ impl<const MR: usize, const NV: usize, const PARTIAL: bool> Kernel for Tile<'_, 
     }
 }
 
-/// One k: a row of B times a column of A, added to the tile.
+/// How many k to take at once, so that a row's pointer, which may live on the stack, is fetched once for all of them.
+const fn unroll(registers: usize, rows: usize, vectors: usize) -> usize {
+    let left = registers - 1 - rows * vectors;
+    if rows <= 8 && vectors > 1 {
+        1
+    } else if left >= 4 * vectors {
+        4
+    } else if left >= 2 * vectors {
+        2
+    } else {
+        1
+    }
+}
+
+/// `U` steps of k: rows of B times columns of A, added to the tile.
 ///
 /// # Safety
-/// `b` must be readable for the tile's columns, `a[i] + k` for one element.
+/// Rows of `b` must be readable for the tile's columns, `a[i] + k` for `U` elements.
 #[inline(always)]
-unsafe fn step<S: Simd, const MR: usize, const NV: usize, const PARTIAL: bool>(
+unsafe fn steps<S: Simd, const MR: usize, const NV: usize, const PARTIAL: bool, const U: usize>(
     s: S,
     acc: &mut [[S::F; NV]; MR],
     a: &[*const f32; MR],
     k: usize,
     b: *const f32,
+    b_row: usize,
     last_lanes: usize,
 ) {
-    let mut row = [s.zero(); NV];
-    for (v, x) in row.iter_mut().enumerate() {
-        // SAFETY: the caller's promise.
-        *x = unsafe {
-            if PARTIAL && v == NV - 1 {
-                s.load_partial(b.add(v * S::LANES), last_lanes)
-            } else {
-                s.load(b.add(v * S::LANES))
-            }
-        };
-    }
-    for i in 0..MR {
-        // SAFETY: the caller's promise.
-        let x = s.splat(unsafe { *a[i].add(k) });
-        for v in 0..NV {
-            acc[i][v] = s.fma(x, row[v], acc[i][v]);
+    let mut rows = [[s.zero(); NV]; U];
+    for (u, row) in rows.iter_mut().enumerate() {
+        for (v, x) in row.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *x = unsafe {
+                let from = b.add(u * b_row + v * S::LANES);
+                if PARTIAL && v == NV - 1 { s.load_partial(from, last_lanes) } else { s.load(from) }
+            };
         }
     }
+    unrolled!(i < MR => {
+        // SAFETY: the caller's promise.
+        let from = unsafe { a[i].add(k) };
+        for u in 0..U {
+            // SAFETY: the caller's promise.
+            let x = s.splat(unsafe { *from.add(u) });
+            for v in 0..NV {
+                acc[i][v] = s.fma(x, rows[u][v], acc[i][v]);
+            }
+        }
+    });
+}
+
+/// Which pixels of which images the rows of a tile are.
+struct Place<const MR: usize> {
+    /// All rows are consecutive pixels of one image: the first image's start and pixel suffice.
+    together: bool,
+    image_base: [usize; MR],
+    pixel: [usize; MR],
+}
+
+impl<const MR: usize> Place<MR> {
+    #[inline(always)]
+    fn new(op: &Igemm, m: usize, last: usize) -> Self {
+        let mut place = Place { together: true, image_base: [0; MR], pixel: [0; MR] };
+        if let RowsOfA::Table { pixels, image_stride, .. } = op.a_rows {
+            let (mut image, mut p) = (m / pixels, m % pixels);
+            place.image_base[0] = image * image_stride;
+            place.pixel[0] = p;
+            place.together = p + MR <= pixels && m + MR - 1 <= last;
+            if !place.together {
+                for i in 0..MR {
+                    place.image_base[i] = image * image_stride;
+                    place.pixel[i] = p;
+                    if m + i < last {
+                        p += 1;
+                        if p == pixels {
+                            p = 0;
+                            image += 1;
+                        }
+                    }
+                }
+            }
+        }
+        place
+    }
+
+    /// Pointers to the rows of A for tap t, from element k0.
+    ///
+    /// # Safety
+    /// Rows m up to `last` must be in A, and t below the number of taps.
+    #[inline(always)]
+    unsafe fn rows(&self, op: &Igemm, m: usize, last: usize, t: usize, k0: usize, a: &mut [*const f32; MR]) {
+        match op.a_rows {
+            RowsOfA::Affine { stride } => {
+                for (i, a) in a.iter_mut().enumerate() {
+                    *a = op.a.wrapping_add((m + i).min(last) * stride + k0);
+                }
+            }
+            RowsOfA::Table { offsets, pixels, .. } if self.together => {
+                let base = op.a.wrapping_add(self.image_base[0] + k0);
+                // SAFETY: pixel[0] + MR <= pixels, and the table has taps * pixels entries.
+                let offsets = unsafe { offsets.as_ptr().add(t * pixels + self.pixel[0]) };
+                for (i, a) in a.iter_mut().enumerate() {
+                    // SAFETY: i < MR.
+                    *a = row(base, unsafe { *offsets.add(i) });
+                }
+            }
+            RowsOfA::Table { offsets, pixels, .. } => {
+                for i in 0..MR {
+                    let base = op.a.wrapping_add(self.image_base[i] + k0);
+                    // SAFETY: pixel[i] < pixels, and the table has taps * pixels entries.
+                    a[i] = row(base, unsafe { *offsets.get_unchecked(t * pixels + self.pixel[i]) });
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn row(base: *const f32, offset: i32) -> *const f32 {
+    let inside = base.wrapping_offset(offset as isize);
+    if offset == OUTSIDE { ZEROS.as_ptr() } else { inside }
 }

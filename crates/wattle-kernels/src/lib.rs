@@ -24,6 +24,7 @@ mod igemm;
 mod math;
 mod outer;
 pub mod pack;
+pub mod peak;
 pub mod simd;
 #[cfg(test)]
 mod testing;

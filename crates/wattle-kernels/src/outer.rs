@@ -3,7 +3,7 @@
 //! Both operands are read along their rows, so nothing is packed. p runs over segments, which lets a convolution skip
 //! padding and walk two images with different strides.
 
-use crate::simd::{Isa, Kernel, Simd};
+use crate::simd::{Isa, Kernel, Simd, unrolled};
 
 /// A run of p: row p of A starts at `a + p * a_step`, of B at `b + p * b_step`, for p in 0..len.
 #[derive(Clone, Copy, Debug, Default)]
@@ -123,13 +123,13 @@ impl<const MR: usize, const NV: usize, const PARTIAL: bool> Kernel for Tile<'_, 
                         }
                     };
                 }
-                for i in 0..MR {
+                unrolled!(i < MR => {
                     // SAFETY: the tile's rows i are in this row of A.
                     let x = s.splat(unsafe { *a.add(i) });
                     for v in 0..NV {
                         acc[i][v] = s.fma(x, row[v], acc[i][v]);
                     }
-                }
+                });
                 a = a.wrapping_add(op.a_step);
                 b = b.wrapping_add(op.b_step);
             }

@@ -5,11 +5,26 @@
 //! under the matching `#[target_feature]`. Everything in such a body must be `#[inline(always)]` (and must not be a
 //! closure), otherwise it is compiled without the features.
 
+/// Runs a block for each index below a constant bound (at most 24), unrolled by the macro itself: the compiler gives up
+/// unrolling long loops, and then keeps the accumulators in memory.
+macro_rules! unrolled {
+    ($i:ident < $bound:expr => $body:block) => {
+        $crate::simd::unrolled!(@ $i, $bound, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23)
+    };
+    (@ $i:ident, $bound:expr, $body:block, $($n:literal)*) => {
+        $(if const { $n < $bound } {
+            let $i: usize = $n;
+            $body
+        })*
+    };
+}
+pub(crate) use unrolled;
+
+mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod scalar;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
