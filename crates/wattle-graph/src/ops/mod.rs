@@ -1,5 +1,7 @@
 //! The operators, one file each, and the one list that names them.
 
+mod concrete;
+
 use std::sync::Arc;
 
 use crate::error::{GraphError, OpError};
@@ -71,14 +73,22 @@ pub struct Registration {
 }
 
 operators! {
+    adam_update: AdamUpdate;
+    batch_norm: BatchNormalization, BatchNormalizationGradient;
     binary: Binary;
     binary_gradient: BinaryGradient;
     conv: Conv;
     conv_gradient: ConvInputGradient, ConvWeightGradient;
+    cross_entropy: SoftmaxCrossEntropy, SoftmaxCrossEntropyGradient;
     fused: Fused;
+    gemm: Gemm;
+    global_pool: GlobalPool, GlobalPoolGradient;
     identity: Identity;
     matmul: MatMul;
+    pool: Pool, PoolGradient;
     reshape: Reshape;
+    sgd_update: SgdUpdate;
+    softmax: Hardmax, Softmax, SoftmaxGradient;
     sum_to: SumTo;
     transpose: Transpose;
     unary: Unary;
