@@ -74,6 +74,7 @@ pub struct Registration {
 
 operators! {
     adam_update: AdamUpdate;
+    attention: Attention, AttentionGradient;
     batch_norm: BatchNormalization, BatchNormalizationGradient;
     binary: Binary;
     binary_gradient: BinaryGradient;
@@ -91,6 +92,7 @@ operators! {
     lp_normalization: LpNormalization, LpNormalizationGradient;
     lrn: Lrn, LrnGradient;
     matmul: MatMul;
+    negative_log_likelihood: NegativeLogLikelihood, NegativeLogLikelihoodGradient;
     pool: Pool, PoolGradient;
     reshape: Reshape;
     sgd_update: SgdUpdate;
