@@ -74,24 +74,33 @@ pub struct Registration {
 
 operators! {
     adam_update: AdamUpdate;
+    attention: Attention, AttentionGradient;
     batch_norm: BatchNormalization, BatchNormalizationGradient;
     binary: Binary;
     binary_gradient: BinaryGradient;
     cast: Cast;
+    clip: Clip, ClipGradient;
     compare: Compare, Not;
     concat: Concat, Split;
     constant_of_shape: ConstantOfShape;
     conv: Conv;
     conv_gradient: ConvInputGradient, ConvWeightGradient;
+    conv_transpose: ConvTranspose;
     cross_entropy: SoftmaxCrossEntropy, SoftmaxCrossEntropyGradient;
+    dropout: Dropout;
     expand: Expand, Tile;
     fused: Fused;
     gather: Gather;
     gemm: Gemm;
     global_pool: GlobalPool, GlobalPoolGradient;
+    group_norm: GroupNormalization, GroupNormalizationGradient;
     identity: Identity;
+    layer_norm: LayerNormalization, LayerNormalizationGradient;
+    lp_normalization: LpNormalization, LpNormalizationGradient;
+    lrn: Lrn, LrnGradient;
     matmul: MatMul;
     movement_gradient: MovementGradient;
+    negative_log_likelihood: NegativeLogLikelihood, NegativeLogLikelihoodGradient;
     pad: Pad;
     pool: Pool, PoolGradient;
     range: Range;
