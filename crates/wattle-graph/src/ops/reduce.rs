@@ -7,7 +7,7 @@ use crate::tensor::{DType, each_index};
 /// What a reduction computes of the elements it meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the variants are ONNX operators without their `Reduce`")]
-pub enum Reduction {
+pub enum ReduceKind {
     L1,
     L2,
     LogSum,
@@ -24,16 +24,16 @@ pub enum Reduction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reduce {
     /// What is computed.
-    pub reduction: Reduction,
+    pub kind: ReduceKind,
     /// The axes; all of them when empty.
     pub axes: Vec<i64>,
     /// Keep reduced axes with extent 1.
     pub keep_dims: bool,
 }
 
-use Reduction::*;
+use ReduceKind::*;
 
-impl Reduction {
+impl ReduceKind {
     fn of(self, values: &[f64]) -> f64 {
         let sum = |f: fn(f64) -> f64| values.iter().map(|&x| f(x)).sum::<f64>();
         match self {
@@ -100,7 +100,7 @@ impl Reduce {
 
 impl Operator for Reduce {
     fn name(&self) -> &'static str {
-        match self.reduction {
+        match self.kind {
             L1 => "ReduceL1",
             L2 => "ReduceL2",
             LogSum => "ReduceLogSum",
@@ -124,7 +124,7 @@ impl Operator for Reduce {
 
     fn infer(&self, inputs: Operands<'_>) -> Result<Vec<TensorType>, OpError> {
         let x = inputs.ty(0, "x")?;
-        if x.dtype == DType::Bool && !matches!(self.reduction, Max | Min) {
+        if x.dtype == DType::Bool && !matches!(self.kind, Max | Min) {
             return Err(OpError::mismatch("x", x.dtype, "numbers"));
         }
         let shape = x.shape.dims().map_or(Ok(Shape::Unknown), |d| self.result(d).map(Shape::Ranked))?;
@@ -149,7 +149,7 @@ impl Operator for Reduce {
             let values = x.to_i64();
             let exact: Option<Vec<i64>> = groups
                 .iter()
-                .map(|g| self.reduction.of_integers(&g.iter().map(|&i| values[i]).collect::<Vec<_>>()))
+                .map(|g| self.kind.of_integers(&g.iter().map(|&i| values[i]).collect::<Vec<_>>()))
                 .collect();
             if let Some(exact) = exact {
                 return Ok(vec![Tensor::from_i64(x.dtype(), shape, exact)]);
@@ -157,7 +157,7 @@ impl Operator for Reduce {
         }
         let values = x.to_f64();
         let results = groups.iter().map(|g| {
-            self.reduction.of(&g.iter().map(|&i| values[i]).collect::<Vec<_>>())
+            self.kind.of(&g.iter().map(|&i| values[i]).collect::<Vec<_>>())
         });
         Ok(vec![Tensor::from_f64(x.dtype(), shape, results.collect())])
     }
@@ -175,13 +175,13 @@ impl Operator for Reduce {
             g.constant(tensor)
         };
         // dx = dy times a slope of the operand's shape.
-        let slope = match self.reduction {
-            Reduction::Sum | Reduction::Mean => {
+        let slope = match self.kind {
+            ReduceKind::Sum | ReduceKind::Mean => {
                 let extents = g.extents(x)?;
                 let fewer: usize = g.extents(y)?.iter().product();
                 let count = extents.iter().product::<usize>() / fewer.max(1);
-                let slope = if self.reduction == Reduction::Mean { 1.0 / count as f64 } else { 1.0 };
-                let scaled = if self.reduction == Reduction::Mean {
+                let slope = if self.kind == ReduceKind::Mean { 1.0 / count as f64 } else { 1.0 };
+                let scaled = if self.kind == ReduceKind::Mean {
                     let slope = number(g, slope);
                     g.apply(binary(Mul), &[dy, slope])?
                 } else {
@@ -191,13 +191,13 @@ impl Operator for Reduce {
                 let shape = g.constant(Tensor::ints(&shape));
                 return Ok(Gradient::Inputs(vec![Some(g.apply(Expand, &[scaled, shape])?)]));
             }
-            Reduction::L1 => g.apply(unary(Function::Sign), &[x])?,
-            Reduction::L2 => g.apply(binary(Div), &[x, y])?,
-            Reduction::SumSquare => {
+            ReduceKind::L1 => g.apply(unary(Function::Sign), &[x])?,
+            ReduceKind::L2 => g.apply(binary(Div), &[x, y])?,
+            ReduceKind::SumSquare => {
                 let two = number(g, 2.0);
                 g.apply(binary(Mul), &[x, two])?
             }
-            Reduction::LogSum => {
+            ReduceKind::LogSum => {
                 // d ln(s)/dx = 1/s = e^-y, spread over the operand.
                 let negative = g.apply(unary(Function::Neg), &[y])?;
                 let inverse = g.apply(unary(Function::Exp), &[negative])?;
@@ -206,18 +206,18 @@ impl Operator for Reduce {
                 let shape = g.constant(Tensor::ints(&shape));
                 return Ok(Gradient::Inputs(vec![Some(g.apply(Expand, &[product, shape])?)]));
             }
-            Reduction::LogSumExp => {
+            ReduceKind::LogSumExp => {
                 let shifted = g.apply(binary(Sub), &[x, y])?;
                 g.apply(unary(Function::Exp), &[shifted])?
             }
-            Reduction::Prod => g.apply(binary(Div), &[y, x])?,
-            Reduction::Max | Reduction::Min => {
+            ReduceKind::Prod => g.apply(binary(Div), &[y, x])?,
+            ReduceKind::Max | ReduceKind::Min => {
                 // Ties share the gradient equally.
                 let equal = g.apply(Compare { comparison: Comparison::Equal }, &[x, y])?;
                 let dtype = g.dtype(x);
                 let hit = g.apply(Cast { to: dtype }, &[equal])?;
                 let count = g.apply(
-                    Reduce { reduction: Reduction::Sum, axes: self.axes.clone(), keep_dims: true },
+                    Reduce { kind: ReduceKind::Sum, axes: self.axes.clone(), keep_dims: true },
                     &[hit],
                 )?;
                 let share = g.apply(binary(Div), &[dy, count])?;
@@ -249,7 +249,7 @@ impl Described for Reduce {
     ];
 
     fn import(node: &mut ForeignNode<'_>) -> Result<Vec<ValueId>, ImportError> {
-        let reduction = match node.op_type() {
+        let kind = match node.op_type() {
             "ReduceL1" => L1,
             "ReduceL2" => L2,
             "ReduceLogSum" => LogSum,
@@ -262,7 +262,7 @@ impl Described for Reduce {
             "ReduceSumSquare" => SumSquare,
             other => return Err(node.refuse(format!("{other} is not a reduction"))),
         };
-        let since = if reduction == Sum { 13 } else { 18 };
+        let since = if kind == Sum { 13 } else { 18 };
         let keep_dims = node.int("keepdims", 1)? != 0;
         let noop = node.int("noop_with_empty_axes", 0)? != 0;
         let axes = if node.opset() < since {
@@ -274,7 +274,7 @@ impl Described for Reduce {
         if axes.is_empty() && noop {
             return Ok(vec![node.apply(Identity, &[x])?]);
         }
-        Ok(vec![node.apply(Reduce { reduction, axes, keep_dims }, &[x])?])
+        Ok(vec![node.apply(Reduce { kind, axes, keep_dims }, &[x])?])
     }
 
     fn examples() -> Vec<Example> {
@@ -283,17 +283,17 @@ impl Described for Reduce {
             Tensor::from_f64(DType::F32, [2, 3, 4], values)
         };
         let mut examples = vec![];
-        for reduction in [L1, L2, LogSum, LogSumExp, Max, Mean, Min, Prod, Sum, SumSquare] {
+        for kind in [L1, L2, LogSum, LogSumExp, Max, Mean, Min, Prod, Sum, SumSquare] {
             for (axes, keep_dims) in [(vec![], false), (vec![1], true), (vec![-1, 0], false), (vec![-1], false)] {
-                examples.push(Example::new(Reduce { reduction, axes, keep_dims }, vec![positive()]));
+                examples.push(Example::new(Reduce { kind, axes, keep_dims }, vec![positive()]));
             }
         }
         let ints = Tensor::i64([2, 2], vec![3, -1, 4, 1]);
-        for reduction in [Sum, Max, Prod] {
-            let op = Reduce { reduction, axes: vec![0], keep_dims: false };
+        for kind in [Sum, Max, Prod] {
+            let op = Reduce { kind, axes: vec![0], keep_dims: false };
             examples.push(Example::new(op, vec![ints.clone()]));
         }
-        let image = Reduce { reduction: Mean, axes: vec![2, 3], keep_dims: true };
+        let image = Reduce { kind: Mean, axes: vec![2, 3], keep_dims: true };
         examples.push(Example::new(image, vec![Example::noise(&[2, 3, 2, 2], 7)]));
         examples
     }

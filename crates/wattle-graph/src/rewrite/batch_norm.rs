@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Outcome, Pass, Rebuild};
 use crate::error::GraphError;
-use crate::graph::{Graph, Node, ValueId};
-use crate::ops::{Conv, ConvTranspose, Op};
+use crate::graph::{Node, ValueId};
+use crate::ops::{ConvTranspose, Op};
 use crate::tensor::Tensor;
 
 /// `BN(Conv(x, w, b))` with constant weights and statistics becomes `Conv(x, w', b')`.
@@ -59,9 +59,10 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::graph::Graph;
     use crate::interpret::interpret;
     use crate::operator::Example;
-    use crate::ops::{BatchNormalization, Sliding};
+    use crate::ops::{BatchNormalization, Conv, Sliding};
     use crate::parameter::Parameters;
     use crate::rewrite::run_passes;
     use crate::shape::Shape;

@@ -2,7 +2,7 @@
 
 use super::{Outcome, Pass, Rebuild, remove_dead_code};
 use crate::error::GraphError;
-use crate::graph::{Graph, Node, Source, ValueId};
+use crate::graph::{Graph, Node, ValueId};
 use crate::operator::{Operands, Tensors};
 use crate::ops::Op;
 use crate::shape::Shape;
@@ -56,16 +56,6 @@ pub fn bind(graph: &Graph, shapes: &[(&str, &[usize])]) -> Result<Graph, GraphEr
 
 fn fold(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, GraphError> {
     let operands = rebuild.operands(node);
-    if let Op::If(branches) = &node.op {
-        let condition = operands[0].and_then(|c| rebuild.to.constant_of(c).cloned());
-        let Some(condition) = condition else { return Ok(Outcome::NoEffect) };
-        let taken = if condition.to_f64().first() == Some(&0.0) { &branches.else_graph } else { &branches.then_graph };
-        let results = inline(rebuild, taken, &operands[branches.captures(taken)])?;
-        for (&old, new) in node.outputs.iter().zip(results) {
-            rebuild.take_name(old, new);
-        }
-        return Ok(Outcome::Applied);
-    }
     let Some(results) = folded(&rebuild.to, &node.op, &operands, &node.name)? else {
         return Ok(Outcome::NoEffect);
     };
@@ -135,34 +125,3 @@ fn evaluated(
     })
 }
 
-/// Copies a branch into the graph being built, with `captures` for its inputs; returns its outputs.
-fn inline(
-    rebuild: &mut Rebuild<'_>,
-    branch: &Graph,
-    captures: &[Option<ValueId>],
-) -> Result<Vec<ValueId>, GraphError> {
-    let mut map: Vec<Option<ValueId>> = vec![None; branch.values().len()];
-    for (&input, &capture) in branch.inputs().iter().zip(captures) {
-        map[input.index()] = capture;
-    }
-    for id in branch.value_ids() {
-        match &branch.value(id).source {
-            Source::Constant(t) => map[id.index()] = Some(rebuild.to.constant(t.clone())),
-            Source::Parameter(p) => {
-                let value = branch.value(id);
-                map[id.index()] = Some(rebuild.to.parameter_view(&value.name, p.clone(), value.ty.clone()));
-            }
-            Source::Input | Source::Node { .. } => {}
-        }
-    }
-    // Branches may themselves fold now that their captures are known.
-    let mut inner = Rebuild::of_branch(branch, std::mem::take(&mut rebuild.to), map);
-    for node in branch.nodes() {
-        if fold(&mut inner, node)? != Outcome::Applied {
-            inner.copy(node)?;
-        }
-    }
-    let outputs = branch.outputs().iter().map(|&o| inner.mapped(o)).collect();
-    rebuild.to = inner.to;
-    Ok(outputs)
-}
