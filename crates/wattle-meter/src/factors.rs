@@ -128,7 +128,9 @@ impl Factors {
     /// The result names the factors by their place in the receipt, where their own sources stand in full.
     fn apply(&self, energy: &Quantity, factor: &Quantity, name: &str) -> Result<Quantity, QuantityError> {
         let product = energy.times(&self.pue)?.times(factor)?;
-        Ok(product.with_source(Source::modelled(format!("{} x factors.pue x {name}", energy.source()))))
+        let energy = energy.source().to_string();
+        let energy = energy.strip_prefix("modelled:").unwrap_or(&energy);
+        Ok(product.with_source(Source::modelled(format!("({energy}) x factors.pue x {name}"))))
     }
 }
 

@@ -84,7 +84,8 @@ impl Source {
             Source::Measured(_) if plain => Source::Measured(joined),
             Source::Published(_) if plain => Source::Published(joined),
             Source::Assumed(_) if plain => Source::Assumed(joined),
-            _ => Source::Modelled(joined),
+            // The kind already says it once: `modelled:a / measured:b`, not `modelled:modelled:a / measured:b`.
+            _ => Source::Modelled(joined.strip_prefix("modelled:").unwrap_or(&joined).to_owned()),
         }
     }
 
