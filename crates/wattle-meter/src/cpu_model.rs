@@ -33,8 +33,8 @@ struct Class {
 }
 
 const SERVER: Class = Class { name: "server", idle: [200, 740, 2000], busy: [1000, 2760, 10_000] };
-const CLIENT: Class = Class { name: "desktop or laptop", idle: [100, 500, 3000], busy: [1500, 5000, 25_000] };
-const UNKNOWN: Class = Class { name: "unknown processor", idle: [50, 600, 3000], busy: [300, 4000, 25_000] };
+const CLIENT: Class = Class { name: "client", idle: [100, 500, 3000], busy: [1500, 5000, 25_000] };
+const UNKNOWN: Class = Class { name: "unknown-processor", idle: [50, 600, 3000], busy: [300, 4000, 25_000] };
 
 impl Class {
     /// By the processor's name; a virtual machine with a masked name most likely runs on a server.
@@ -74,7 +74,7 @@ impl CpuModel {
         let class = Class::of(&machine);
         let start = cpu_time(proc);
         let id = if start.is_some() { "cpu-time/1" } else { "elapsed/1" };
-        let source = Source::modelled(format!("{id} ({})", class.name));
+        let source = Source::modelled(format!("{id}:{}", class.name));
         // One tick too many or too few of processor time.
         let tick = microjoules(class.busy[2], TICK);
         CpuModel {
@@ -188,7 +188,7 @@ mod tests {
         let [idle, busy] = model.read(Duration::from_secs(10)) else { panic!("two domains") };
         assert_eq!(idle.value, 14_800_000, "10 s x 2 cores x 0.74 W");
         assert_eq!((busy.low, busy.value, busy.high), (10_000_000, 27_600_000, 100_000_000));
-        assert_eq!(model.domains()[1].source.to_string(), "modelled:cpu-time/1 (server)");
+        assert_eq!(model.domains()[1].source.to_string(), "modelled:cpu-time/1:server");
     }
 
     #[test]
@@ -208,6 +208,6 @@ mod tests {
         let busy = model.read(Duration::from_secs(1))[1];
         assert_eq!(busy.low, 0);
         assert_eq!(busy.high, 25_000_000 * model.cores);
-        assert_eq!(model.domains()[1].source.to_string(), "modelled:elapsed/1 (unknown processor)");
+        assert_eq!(model.domains()[1].source.to_string(), "modelled:elapsed/1:unknown-processor");
     }
 }

@@ -130,7 +130,8 @@ impl Factors {
         let product = energy.times(&self.pue)?.times(factor)?;
         let energy = energy.source().to_string();
         let energy = energy.strip_prefix("modelled:").unwrap_or(&energy);
-        Ok(product.with_source(Source::modelled(format!("({energy}) x factors.pue x {name}"))))
+        let energy = if energy.contains(" + ") { format!("({energy})") } else { energy.to_owned() };
+        Ok(product.with_source(Source::modelled(format!("{energy} x factors.pue x {name}"))))
     }
 }
 
