@@ -72,6 +72,24 @@ pub fn table(receipt: &Receipt) -> Table {
     table
 }
 
+/// The few lines a terminal shows at the end of a command: what it cost, and for each figure how it is known.
+pub fn summary(receipt: &Receipt) -> Table {
+    let mut table = Table::new([("cost", Align::Left), ("value", Align::Left), ("known", Align::Left)]);
+    let rows = [
+        ("duration", Some(&receipt.duration)),
+        ("energy", receipt.energy.total.as_ref()),
+        ("carbon", receipt.carbon.as_ref()),
+        ("electricity", receipt.cost.as_ref()),
+    ];
+    for (name, quantity) in rows {
+        match quantity {
+            Some(q) => table.row([name, &number::quantity(q), q.source().kind()]),
+            None => table.row([name, "unknown", ""]),
+        };
+    }
+    table
+}
+
 /// The phases of the run; empty if it had none.
 pub fn scopes(receipt: &Receipt) -> Table {
     let mut table = Table::new([
@@ -178,6 +196,17 @@ mod tests {
             let line = text.lines().find(|l| l.starts_with(name)).unwrap();
             assert!(line.contains("measured:") || line.contains("modelled:"), "{line}");
         }
+    }
+
+    #[test]
+    fn the_summary_labels_each_figure_and_shows_the_unknown_as_unknown() {
+        let mut r = receipt();
+        r.carbon = None;
+        let text = summary(&r).to_string();
+        let line = |name: &str| text.lines().find(|l| l.starts_with(name)).unwrap().to_owned();
+        assert!(line("duration").ends_with("measured"));
+        assert!(line("energy").ends_with(r.energy.total.as_ref().unwrap().source().kind()));
+        assert!(line("carbon").ends_with("unknown"));
     }
 
     #[test]
