@@ -34,6 +34,18 @@ fn every_dependency_has_an_allowed_licence() {
 }
 
 #[test]
+fn every_workspace_dependency_is_explained() {
+    let root = include_str!("../../../Cargo.toml");
+    let page = include_str!("../../../docs/decisions/0001-dependencies.md");
+    let section = root.split("[workspace.dependencies]").nth(1).and_then(|rest| rest.split("\n[").next());
+    let names = section.unwrap_or("").lines().filter_map(|line| Some(line.split_once(" = ")?.0.trim()));
+    let foreign: Vec<&str> = names.filter(|name| !name.starts_with("wattle-")).collect();
+    assert!(foreign.len() > 10, "found only {foreign:?}");
+    let missing: Vec<&&str> = foreign.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+    assert!(missing.is_empty(), "docs/decisions/0001-dependencies.md does not explain {missing:?}");
+}
+
+#[test]
 fn a_choice_needs_one_allowed_licence_and_a_sum_needs_all() {
     for expression in [
         "MIT",
