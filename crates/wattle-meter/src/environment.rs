@@ -36,3 +36,16 @@ pub const FACTORS: [Variable; 3] = [CARBON_INTENSITY, PRICE, PUE];
 
 /// All of them, for help pages. `XDG_DATA_HOME` and `HOME` are read too, to find the default ledger.
 pub const VARIABLES: [Variable; 4] = [CARBON_INTENSITY, PRICE, PUE, LEDGER];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variable_is_documented() {
+        let page = include_str!("../../../docs/reference/receipt.md");
+        for variable in VARIABLES {
+            assert!(page.contains(&format!("`{}`", variable.name)), "{} is not in the page", variable.name);
+        }
+    }
+}

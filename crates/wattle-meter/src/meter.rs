@@ -295,11 +295,14 @@ fn joules(microjoules: u64) -> f64 {
 
 fn components(domains: &[Domain], energy: &[Reading]) -> Vec<Component> {
     let component = |(domain, spent): (&Domain, &Reading)| {
-        let low = spent.low.saturating_sub(domain.resolution);
+        let low = spent.low.min(spent.value).saturating_sub(domain.resolution);
         let high = spent.high.max(spent.value).saturating_add(domain.resolution);
         let energy =
             Quantity::new(joules(spent.value), joules(low), joules(high), Unit::Joule, domain.source.clone());
-        Component { name: domain.name.clone(), energy: energy.expect("ordered and finite by construction") }
+        Component {
+            name: domain.name.clone(),
+            energy: energy.expect("bounds were ordered just now; integers are finite"),
+        }
     };
     domains.iter().zip(energy).map(component).collect()
 }
@@ -387,7 +390,7 @@ fn cpu_quantity(cpu: Duration) -> Quantity {
 
 fn coverage(backend: &dyn Backend, elapsed: Duration) -> Coverage {
     let covered = backend.covered().min(elapsed);
-    let measures = backend.boundary() == Boundary::WholePackages;
+    let measures = backend.domains().iter().all(|domain| domain.source.is_measured());
     let share = |mine: bool| if mine { covered } else { Duration::ZERO };
     Coverage {
         measured: seconds(share(measures), Source::measured("energy-counters")),

@@ -147,3 +147,52 @@ impl From<WarningKind> for Warning {
         Warning { message: kind.message(), advice: kind.advice(), kind }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each. The exhaustive match below fails to compile when a kind is added and forgotten here.
+    fn all() -> Vec<WarningKind> {
+        let text = || "x".to_owned();
+        let all = vec![
+            WarningKind::ModelledNotMeasured { reason: text() },
+            WarningKind::CounterDenied { path: text() },
+            WarningKind::CounterReadFailed { domain: text(), readings: 1 },
+            WarningKind::CounterLost { domain: text() },
+            WarningKind::CounterReset { domain: text() },
+            WarningKind::CounterAmbiguous { domain: text() },
+            WarningKind::DuplicateCounter { domain: text(), path: text() },
+            WarningKind::TooShortToMeasure { needed_ms: 1 },
+            WarningKind::FactorsAssumed { factors: vec![text()] },
+            WarningKind::LedgerNotWritten { reason: text() },
+            WarningKind::NoSampler { reason: text() },
+        ];
+        let number = |kind: &WarningKind| match kind {
+            WarningKind::ModelledNotMeasured { .. } => 0,
+            WarningKind::CounterDenied { .. } => 1,
+            WarningKind::CounterReadFailed { .. } => 2,
+            WarningKind::CounterLost { .. } => 3,
+            WarningKind::CounterReset { .. } => 4,
+            WarningKind::CounterAmbiguous { .. } => 5,
+            WarningKind::DuplicateCounter { .. } => 6,
+            WarningKind::TooShortToMeasure { .. } => 7,
+            WarningKind::FactorsAssumed { .. } => 8,
+            WarningKind::LedgerNotWritten { .. } => 9,
+            WarningKind::NoSampler { .. } => 10,
+        };
+        assert!(all.iter().map(number).eq(0..all.len()));
+        all
+    }
+
+    #[test]
+    fn every_kind_is_documented_and_survives_json() {
+        let page = include_str!("../../../docs/reference/receipt.md");
+        for warning in all().into_iter().map(Warning::from) {
+            let json = serde_json::to_value(&warning).unwrap();
+            let name = json["kind"].as_str().unwrap();
+            assert!(page.contains(&format!("`{name}`")), "docs/reference/receipt.md lacks `{name}`");
+            assert_eq!(serde_json::from_value::<Warning>(json).unwrap(), warning);
+        }
+    }
+}
