@@ -10,8 +10,8 @@ use crate::backend::{self, Backend, Domain, Reading};
 use crate::cpu_time::{TICK, cpu_time};
 use crate::series::Series;
 use crate::{
-    Boundary, Component, Coverage, Energy, Factors, Machine, Quantity, Receipt, Schema, ScopeRecord,
-    Software, Source, StopReason, Timestamp, Unit, Warning, WarningKind, Work,
+    Component, Coverage, Energy, Factors, Machine, Quantity, Receipt, Schema, ScopeRecord, Software, Source,
+    StopReason, Timestamp, Unit, Warning, WarningKind, Work,
 };
 
 /// What a meter needs to know before it starts.
@@ -404,6 +404,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::Boundary;
 
     /// A counter that gives `watts` exactly, by the clock of the meter.
     struct Steady {
