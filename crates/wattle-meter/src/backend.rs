@@ -52,7 +52,7 @@ pub trait Backend: Send {
     /// How much of the time since opening the last readings stand for.
     fn covered(&self) -> Duration;
 
-    /// The shortest run whose energy means something: about a hundred times the source's own time step.
+    /// The shortest run whose energy means something: some fifty to a hundred times the source's own time step.
     fn shortest(&self) -> Duration;
 
     /// What went wrong so far.

@@ -14,11 +14,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::backend::{Backend, Domain, Reading};
-use crate::cpu_time::{TICK, cpu_time};
+use crate::cpu_time::{RESOLUTION, cpu_time};
 use crate::{Boundary, Machine, Source, WarningKind};
 
-/// A hundred ticks of processor time.
-const SHORTEST: Duration = Duration::from_millis(1000);
+/// Fifty times the resolution of processor time.
+const SHORTEST: Duration = Duration::from_secs(1);
 
 /// Milliwatts as low, value, high.
 type Milliwatts = [u64; 3];
@@ -75,8 +75,7 @@ impl CpuModel {
         let start = cpu_time(proc);
         let id = if start.is_some() { "cpu-time/1" } else { "elapsed/1" };
         let source = Source::modelled(format!("{id}:{}", class.name));
-        // One tick too many or too few of processor time.
-        let tick = microjoules(class.busy[2], TICK);
+        let blur = microjoules(class.busy[2], RESOLUTION);
         CpuModel {
             proc: proc.to_owned(),
             class,
@@ -86,7 +85,7 @@ impl CpuModel {
             covered: Duration::ZERO,
             domains: [
                 Domain { name: "cpu-idle".to_owned(), source: source.clone(), resolution: 0 },
-                Domain { name: "cpu-busy".to_owned(), source, resolution: tick },
+                Domain { name: "cpu-busy".to_owned(), source, resolution: blur },
             ],
             readings: [Reading::default(); 2],
         }

@@ -5,9 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 /// The unit of `/proc/*/stat`: `USER_HZ`, 100 a second on every Linux architecture in use.
-pub(crate) const TICK: Duration = Duration::from_millis(10);
+const TICK: Duration = Duration::from_millis(10);
 
-/// User and system time of this process and of the children it has waited for, over all threads, to [`TICK`];
+/// How far a difference of two readings may be off: user and system time are each cut to whole ticks.
+pub(crate) const RESOLUTION: Duration = Duration::from_millis(20);
+
+/// User and system time of this process and of the children it has waited for, over all threads, in whole ticks;
 /// `None` where there is no such file.
 pub(crate) fn cpu_time(proc: &Path) -> Option<Duration> {
     parse(&fs::read_to_string(proc.join("self/stat")).ok()?)

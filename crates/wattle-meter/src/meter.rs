@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::backend::{self, Backend, Domain, Reading};
-use crate::cpu_time::{TICK, cpu_time};
+use crate::cpu_time::{RESOLUTION, cpu_time};
 use crate::series::Series;
 use crate::{
     Component, Coverage, Energy, Factors, Machine, Quantity, Receipt, Schema, ScopeRecord, Software, Source,
@@ -380,8 +380,8 @@ fn cpu_quantity(cpu: Duration) -> Quantity {
     let at = |time: Duration| time.as_secs_f64();
     Quantity::new(
         at(cpu),
-        at(cpu.saturating_sub(TICK)),
-        at(cpu + TICK),
+        at(cpu.saturating_sub(RESOLUTION)),
+        at(cpu + RESOLUTION),
         Unit::Second,
         Source::measured("proc-stat"),
     )
