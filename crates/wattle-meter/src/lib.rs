@@ -22,6 +22,7 @@ mod powercap;
 mod quantity;
 mod receipt;
 mod series;
+mod settle;
 mod source;
 mod timestamp;
 mod unit;
