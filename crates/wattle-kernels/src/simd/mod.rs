@@ -20,11 +20,11 @@ macro_rules! unrolled {
 }
 pub(crate) use unrolled;
 
-mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod scalar;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
