@@ -22,10 +22,13 @@ pub mod elementwise;
 pub mod gemm;
 mod igemm;
 mod math;
+pub mod norm;
+pub mod optimizer;
 mod outer;
 pub mod pack;
 pub mod peak;
 pub mod simd;
+pub mod softmax;
 #[cfg(test)]
 mod testing;
 pub mod threads;
