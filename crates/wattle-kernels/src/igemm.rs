@@ -292,7 +292,6 @@ impl<const MR: usize, const NV: usize, const PARTIAL: bool> Kernel for Tile<'_, 
         let rows = (task.rows.end - self.m).min(MR);
         let last = task.rows.end - 1;
         let layout = &op.b_layout;
-        let column = task.panel * layout.width;
         let (b_row, b_tap) = if self.columns < layout.width {
             (layout.tail_row, layout.tail_tap)
         } else {

@@ -4,7 +4,7 @@
 //! Batch statistics are two-pass within blocks that stay in cache, merged in f64 (Chan, Golub, LeVeque 1979), and the
 //! rows are split into chunks that depend on the shape alone.
 
-use crate::simd::{Simd, vectorised};
+use crate::simd::vectorised;
 use crate::threads::Shared;
 use crate::{Activation, Cpu, Isa};
 
