@@ -80,7 +80,8 @@ pub fn gemm(cpu: &Cpu, shape: &Gemm, a: &[f32], b: &[f32], e: Epilogue, c: &mut 
         return gemm_packed(cpu, m, a, Packed::new(packed, scratch), e, c);
     }
     let width = panel_vectors(cpu.isa, n).min(2) * cpu.isa.lanes();
-    let b_layout = LayoutOfB { width, panel: width, tap: 0, row: n, tail_row: n, tail_tap: 0, padded: false };
+    let b_layout =
+        LayoutOfB { width, panel: width, tap: 0, row: n, tail_row: n, tail_tap: 0, padded: false };
     product(cpu, m, n, k, a, b, b_layout, e, c);
 }
 
@@ -88,11 +89,7 @@ pub fn gemm(cpu: &Cpu, shape: &Gemm, a: &[f32], b: &[f32], e: Epilogue, c: &mut 
 pub fn gemm_packed(cpu: &Cpu, m: usize, a: &[f32], weights: Packed, e: Epilogue, c: &mut [f32]) {
     let PackedShape { taps, k, n, .. } = weights.shape;
     assert_eq!(taps, 1, "weights of a convolution given to a matrix product");
-    assert_eq!(
-        weights.shape,
-        PackedShape::new(cpu.isa, 1, k, n),
-        "weights packed for another instruction set"
-    );
+    assert_eq!(weights.shape, PackedShape::new(cpu.isa, 1, k, n), "weights packed for another instruction set");
     product(cpu, m, n, k, a, weights.data, weights.shape.layout(), e, c);
 }
 
@@ -276,16 +273,8 @@ mod tests {
                 0 => check(shape, |_| (), &mut numbers),
                 1 => check(shape, |e| e.activation = Activation::Relu, &mut numbers),
                 2 => check(shape, |e| (e.bias, e.accumulate) = (None, true), &mut numbers),
-                3 => check(
-                    shape,
-                    |e| (e.residual, e.activation) = (None, Activation::Clip { low: -0.5, high: 0.5 }),
-                    &mut numbers,
-                ),
-                _ => check(
-                    shape,
-                    |e| e.activation = Activation::Unary(crate::elementwise::Unary::Tanh),
-                    &mut numbers,
-                ),
+                3 => check(shape, |e| (e.residual, e.activation) = (None, Activation::Clip { low: -0.5, high: 0.5 }), &mut numbers),
+                _ => check(shape, |e| e.activation = Activation::Unary(crate::elementwise::Unary::Tanh), &mut numbers),
             }
         }
     }
