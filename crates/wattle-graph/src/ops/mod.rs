@@ -95,6 +95,7 @@ operators! {
     negative_log_likelihood: NegativeLogLikelihood, NegativeLogLikelihoodGradient;
     pool: Pool, PoolGradient;
     reshape: Reshape;
+    resize: Resize, ResizeGradient;
     sgd_update: SgdUpdate;
     softmax: Hardmax, Softmax, SoftmaxGradient;
     sum_to: SumTo;
