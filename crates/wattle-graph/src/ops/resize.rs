@@ -422,6 +422,16 @@ impl Operator for Resize {
         Work::elementwise(shapes.output_len(0).saturating_mul(2 * taps * changed))
     }
 
+    fn export(&self, node: &mut ExportNode<'_>) -> Result<(), OpError> {
+        // onnxruntime ignores axes that count from the end.
+        let mut op = self.clone();
+        if let (Some(_), Some(rank)) = (&self.axes, node.input_type(0).shape.rank()) {
+            op.axes = Some(self.axes(rank)?.into_iter().map(|axis| axis as i64).collect());
+        }
+        node.same("Resize", op.attributes());
+        Ok(())
+    }
+
     fn agreement(&self) -> Agreement {
         if self.is_nearest() { Agreement::Exact } else { Agreement::Relative(1e-5) }
     }
