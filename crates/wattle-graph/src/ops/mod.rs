@@ -106,6 +106,7 @@ operators! {
     range: Range;
     reduce: Reduce;
     reshape: Reshape;
+    resize: Resize, ResizeGradient;
     select: Where;
     sgd_update: SgdUpdate;
     shape: Shape, Size;

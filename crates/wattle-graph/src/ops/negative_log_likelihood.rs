@@ -7,7 +7,7 @@ use crate::shape::Shape;
 
 /// How the losses of all positions become the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reduction {
+pub enum LossReduction {
     /// Their sum over the sum of their weights.
     Mean,
     /// Their sum.
@@ -21,7 +21,7 @@ pub enum Reduction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NegativeLogLikelihood {
     /// What becomes of the positions' losses.
-    pub reduction: Reduction,
+    pub reduction: LossReduction,
     /// Positions with this label cost nothing and have no weight.
     pub ignored: Option<i64>,
 }
@@ -38,9 +38,9 @@ pub struct NegativeLogLikelihoodGradient {
 impl NegativeLogLikelihood {
     fn text(&self) -> &'static str {
         match self.reduction {
-            Reduction::Mean => "mean",
-            Reduction::Sum => "sum",
-            Reduction::None => "none",
+            LossReduction::Mean => "mean",
+            LossReduction::Sum => "sum",
+            LossReduction::None => "none",
         }
     }
 
@@ -90,7 +90,7 @@ impl Operator for NegativeLogLikelihood {
 
     fn attributes(&self) -> Vec<(&'static str, Attribute)> {
         let reduction = Attribute::Text(self.text().into());
-        let reduction = (self.reduction != Reduction::Mean).then_some(("reduction", reduction));
+        let reduction = (self.reduction != LossReduction::Mean).then_some(("reduction", reduction));
         let ignored = self.ignored.map(|label| ("ignore_index", Attribute::Int(label)));
         [reduction, ignored].into_iter().flatten().collect()
     }
@@ -100,7 +100,7 @@ impl Operator for NegativeLogLikelihood {
         let classes = inputs.dims(0, "log_probabilities")?.and_then(|d| d.get(1)?.known());
         expect_weights(inputs, 2, dtype, classes)?;
         let shape = match self.reduction {
-            Reduction::None => inputs.ty(1, "labels")?.shape.clone(),
+            LossReduction::None => inputs.ty(1, "labels")?.shape.clone(),
             _ => Shape::known(&[]),
         };
         Ok(vec![TensorType::new(dtype, shape)])
@@ -114,9 +114,9 @@ impl Operator for NegativeLogLikelihood {
         let losses: Vec<f64> = picks.iter().map(|p| p.map_or(0.0, |(at, w)| -w * values[at])).collect();
         let total: f64 = picks.iter().flatten().map(|p| p.1).sum();
         let loss = match self.reduction {
-            Reduction::None => losses,
-            Reduction::Sum => vec![losses.iter().sum()],
-            Reduction::Mean => vec![losses.iter().sum::<f64>() / total],
+            LossReduction::None => losses,
+            LossReduction::Sum => vec![losses.iter().sum()],
+            LossReduction::Mean => vec![losses.iter().sum::<f64>() / total],
         };
         Ok(vec![Tensor::from_f64(x.dtype(), shape, loss)])
     }
@@ -140,9 +140,9 @@ impl Described for NegativeLogLikelihood {
 
     fn import(node: &mut ForeignNode<'_>) -> Result<Vec<ValueId>, ImportError> {
         let reduction = match node.text("reduction", "mean")?.as_str() {
-            "mean" => Reduction::Mean,
-            "sum" => Reduction::Sum,
-            "none" => Reduction::None,
+            "mean" => LossReduction::Mean,
+            "sum" => LossReduction::Sum,
+            "none" => LossReduction::None,
             other => return Err(node.refuse(format!("reduction = `{other}`; known: mean, sum, none"))),
         };
         let ignored = match node.attribute("ignore_index") {
@@ -155,7 +155,7 @@ impl Described for NegativeLogLikelihood {
             return node.finish(op);
         }
         let (x, labels, weights) = (node.input(0)?, node.input(1)?, node.optional_input(2));
-        if op.reduction == Reduction::Mean && op.ignored.is_none() && weights.is_none() {
+        if op.reduction == LossReduction::Mean && op.ignored.is_none() && weights.is_none() {
             return node.apply_all(SoftmaxCrossEntropy { label_smoothing: 0.0 }, &[Some(x), Some(labels)]);
         }
         let log_p = node.apply(Softmax { axis: 1, log: true }, &[x])?;
@@ -172,10 +172,10 @@ impl Described for NegativeLogLikelihood {
         let flat = || Tensor::ints(&[2, 0, 1]);
         let image = || Tensor::i64([2, 2], vec![2, -1, 0, 1]);
         vec![
-            of(Reduction::Mean, None, &[3, 4], flat(), true),
-            of(Reduction::Sum, Some(0), &[3, 4], flat(), false),
-            of(Reduction::None, Some(-1), &[2, 3, 2], image(), true),
-            of(Reduction::Mean, Some(-1), &[2, 3, 2], image(), false),
+            of(LossReduction::Mean, None, &[3, 4], flat(), true),
+            of(LossReduction::Sum, Some(0), &[3, 4], flat(), false),
+            of(LossReduction::None, Some(-1), &[2, 3, 2], image(), true),
+            of(LossReduction::Mean, Some(-1), &[2, 3, 2], image(), false),
         ]
     }
 }
@@ -207,7 +207,7 @@ impl Operator for NegativeLogLikelihoodGradient {
             return Err(OpError::mismatch("labels", labels, Shape::known(&positions)));
         }
         expect_weights(inputs, 1, dtype, Some(classes))?;
-        let loss = if self.forward.reduction == Reduction::None { positions } else { vec![] };
+        let loss = if self.forward.reduction == LossReduction::None { positions } else { vec![] };
         if inputs.ty(2, "dloss")?.shape != Shape::known(&loss) {
             return Err(OpError::mismatch("dloss", inputs.ty(2, "dloss")?, Shape::known(&loss)));
         }
@@ -224,9 +224,9 @@ impl Operator for NegativeLogLikelihoodGradient {
         for (position, pick) in picks.into_iter().enumerate() {
             let Some((at, weight)) = pick else { continue };
             dx[at] = match self.forward.reduction {
-                Reduction::None => -weight * ds[position],
-                Reduction::Sum => -weight * ds[0],
-                Reduction::Mean => -weight * ds[0] / total,
+                LossReduction::None => -weight * ds[position],
+                LossReduction::Sum => -weight * ds[0],
+                LossReduction::Mean => -weight * ds[0] / total,
             };
         }
         Ok(vec![Tensor::from_f64(dloss.dtype(), shape, dx)])
@@ -253,7 +253,7 @@ impl Described for NegativeLogLikelihoodGradient {
     }
 
     fn examples() -> Vec<Example> {
-        let forward = NegativeLogLikelihood { reduction: Reduction::Mean, ignored: Some(1) };
+        let forward = NegativeLogLikelihood { reduction: LossReduction::Mean, ignored: Some(1) };
         let op = NegativeLogLikelihoodGradient { forward, input_shape: vec![3, 4] };
         vec![Example::optional(op, vec![Some(Tensor::ints(&[2, 1, 0])), None, Some(Tensor::scalar(0.5))])]
     }
