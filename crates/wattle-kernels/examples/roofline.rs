@@ -114,7 +114,14 @@ impl Table {
     }
 }
 
-fn square(batch: usize, size: usize, channels: usize, filters: usize, kernel: usize, stride: usize) -> ConvShape {
+fn square(
+    batch: usize,
+    size: usize,
+    channels: usize,
+    filters: usize,
+    kernel: usize,
+    stride: usize,
+) -> ConvShape {
     ConvShape {
         batch,
         height: size,

@@ -187,7 +187,10 @@ mod tests {
     fn spans_outside_or_askew_are_refused() {
         let mut arena = Arena::new(100);
         let views = arena.views();
-        assert!(matches!(views.read::<f32>(Span { offset: 64, bytes: 40 }), Err(ViewError::OutOfBounds { .. })));
+        assert!(matches!(
+            views.read::<f32>(Span { offset: 64, bytes: 40 }),
+            Err(ViewError::OutOfBounds { .. })
+        ));
         assert!(matches!(
             views.read::<f32>(Span { offset: usize::MAX - 3, bytes: 4 }),
             Err(ViewError::OutOfBounds { .. })

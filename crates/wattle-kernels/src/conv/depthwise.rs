@@ -201,7 +201,9 @@ impl<const NV: usize, const PARTIAL: bool> Kernel for PixelTile<'_, NV, PARTIAL>
             let mut w = [s.zero(); NV];
             for (v, w) in w.iter_mut().enumerate() {
                 // SAFETY: row t of the weights has all channels; c + NV vectors (the last partial) are within them.
-                *w = unsafe { load::<S, PARTIAL>(s, op.weights.add(row * op.channels + c + v * S::LANES), lanes) };
+                *w = unsafe {
+                    load::<S, PARTIAL>(s, op.weights.add(row * op.channels + c + v * S::LANES), lanes)
+                };
             }
             for i in 0..PIXELS {
                 let p = self.p + i.min(count - 1);
@@ -303,7 +305,14 @@ pub fn depthwise_weight_gradient(
     }
 }
 
-fn add_weight_gradient(isa: Isa, plan: &ConvPlan, x: &[f32], dy: &[f32], pixels: Range<usize>, out: &mut [f32]) {
+fn add_weight_gradient(
+    isa: Isa,
+    plan: &ConvPlan,
+    x: &[f32],
+    dy: &[f32],
+    pixels: Range<usize>,
+    out: &mut [f32],
+) {
     isa.run(TapSums { plan, x, dy, pixels, out: out.as_mut_ptr() });
 }
 
@@ -390,7 +399,8 @@ impl<const T: usize, const PARTIAL: bool> Kernel for TapTile<'_, T, PARTIAL> {
         let mut acc = [s.zero(); T];
         for pixel in pixels.clone() {
             // SAFETY: pixel < batch * image_pixels and c + lanes <= channels.
-            let dy = unsafe { load::<S, PARTIAL>(s, task.dy.as_ptr().add(pixel * shape.channels + c), lanes) };
+            let dy =
+                unsafe { load::<S, PARTIAL>(s, task.dy.as_ptr().add(pixel * shape.channels + c), lanes) };
             let p = pixel - image * image_pixels;
             for (t, acc) in acc.iter_mut().enumerate() {
                 // SAFETY: the table has taps * image_pixels entries; inside, the pixel has all channels; outside, there

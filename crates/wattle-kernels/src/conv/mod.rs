@@ -12,8 +12,8 @@ mod offsets;
 mod weight_gradient;
 
 pub use depthwise::{
-    depthwise_forward, depthwise_input_gradient, depthwise_weight_gradient, depthwise_weight_gradient_scratch_len,
-    pack_depthwise,
+    depthwise_forward, depthwise_input_gradient, depthwise_weight_gradient,
+    depthwise_weight_gradient_scratch_len, pack_depthwise,
 };
 pub use forward::forward;
 pub use input_gradient::input_gradient;
@@ -55,10 +55,7 @@ impl ConvShape {
             let reach = (self.kernel[axis] - 1) * self.dilation[axis] + 1;
             (input + pads).checked_sub(reach).map_or(0, |room| room / self.stride[axis] + 1)
         };
-        [
-            size(self.height, 0, self.pads[0] + self.pads[2]),
-            size(self.width, 1, self.pads[1] + self.pads[3]),
-        ]
+        [size(self.height, 0, self.pads[0] + self.pads[2]), size(self.width, 1, self.pads[1] + self.pads[3])]
     }
 
     /// Elements of the input.

@@ -71,7 +71,15 @@ fn check(shape: ConvShape, seed: u64) {
 
 type Results = (Vec<f32>, Vec<f32>, Vec<f32>);
 
-fn run(cpu: &Cpu, plan: &ConvPlan, x: &[f32], w: &[f32], dy: &[f32], bias: &[f32], residual: &[f32]) -> Results {
+fn run(
+    cpu: &Cpu,
+    plan: &ConvPlan,
+    x: &[f32],
+    w: &[f32],
+    dy: &[f32],
+    bias: &[f32],
+    residual: &[f32],
+) -> Results {
     let shape = plan.shape();
     let (mut y, mut dx) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()]);
     let mut dw = vec![f32::NAN; w.len()];
@@ -162,7 +170,12 @@ fn random_shapes_match_the_oracle() {
             kernel,
             stride: [numbers.pick(&[1, 2, 3]), numbers.pick(&[1, 1, 2])],
             dilation: [numbers.pick(&[1, 1, 2]), numbers.pick(&[1, 1, 2])],
-            pads: [numbers.pick(&[0, 1, 2]), numbers.pick(&[0, 1]), numbers.pick(&[0, 1, 2]), numbers.pick(&[0, 2])],
+            pads: [
+                numbers.pick(&[0, 1, 2]),
+                numbers.pick(&[0, 1]),
+                numbers.pick(&[0, 1, 2]),
+                numbers.pick(&[0, 2]),
+            ],
             groups,
         };
         if !shape.output().contains(&0) {

@@ -48,11 +48,11 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod scalar;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
@@ -212,7 +212,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn read(self, x: &[f32]) -> Self::F {
         // SAFETY: as many elements are read as there are.
         unsafe {
-            if x.len() >= Self::LANES { self.load(x.as_ptr()) } else { self.load_partial(x.as_ptr(), x.len()) }
+            if x.len() >= Self::LANES {
+                self.load(x.as_ptr())
+            } else {
+                self.load_partial(x.as_ptr(), x.len())
+            }
         }
     }
 
