@@ -76,7 +76,7 @@ pub fn gemm(cpu: &Cpu, shape: &Gemm, a: &[f32], b: &[f32], e: Epilogue, c: &mut 
     };
     if shape.packs() {
         let packed = shape.packed_shape(cpu);
-        pack::pack(&cpu.threads, &packed, &Source::matrix(k, n, shape.transpose_b, b), scratch);
+        pack::pack(cpu.isa, &cpu.threads, &packed, &Source::matrix(k, n, shape.transpose_b, b), scratch);
         return gemm_packed(cpu, m, a, Packed::new(packed, scratch), e, c);
     }
     let width = panel_vectors(cpu.isa, n).min(2) * cpu.isa.lanes();
@@ -260,9 +260,9 @@ fn finish(cpu: &Cpu, first: usize, n: usize, e: Epilogue, c: &mut [f32]) {
 /// `to[j, i] = from[i, j]` for `from` of shape `[rows, columns]`.
 fn transpose(cpu: &Cpu, rows: usize, columns: usize, from: &[f32], to: &mut [f32]) {
     cpu.threads.for_each_piece(to, rows.max(1) * TRANSPOSE_ROWS, |block, to| {
-        for (j, to) in to.chunks_exact_mut(rows.max(1)).enumerate() {
-            let column = block * TRANSPOSE_ROWS + j;
-            to.iter_mut().enumerate().for_each(|(i, x)| *x = from[i * columns + column]);
+        if rows > 0 {
+            let from = &from[block * TRANSPOSE_ROWS..];
+            cpu.isa.run(pack::Transpose { from, from_step: columns, columns: rows, row: rows, out: to });
         }
     });
 }

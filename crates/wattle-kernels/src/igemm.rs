@@ -500,7 +500,8 @@ impl<const MR: usize> Place<MR> {
                 let base = op.a.wrapping_add(self.image_base[0] + k0);
                 // SAFETY: pixel[0] + MR <= pixels, and the table has taps * pixels entries.
                 let offsets = unsafe { offsets.as_ptr().add(t * pixels + self.pixel[0]) };
-                for (i, a) in a.iter_mut().enumerate() {
+                // A count that the compiler cannot see keeps this a loop, which it vectorises.
+                for (i, a) in a.iter_mut().enumerate().take(std::hint::black_box(MR)) {
                     // SAFETY: i < MR.
                     *a = row(base, unsafe { *offsets.add(i) });
                 }

@@ -2,6 +2,9 @@
 //!
 //! The polynomials interpolate the function at Chebyshev nodes of the stated interval (fitted for this file).
 
+// Fitted coefficients: digits as the fit gave them, resemblance to constants of mathematics is no accident.
+#![allow(clippy::excessive_precision, clippy::approx_constant)]
+
 use crate::simd::Simd;
 
 const LOG2_E: f32 = std::f32::consts::LOG2_E;

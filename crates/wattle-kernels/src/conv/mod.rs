@@ -17,6 +17,7 @@ pub use depthwise::{
 };
 pub use forward::forward;
 pub use input_gradient::input_gradient;
+pub use offsets::patches;
 pub use weight_gradient::{weight_gradient, weight_gradient_scratch_len};
 
 use crate::pack::{self, PackedShape, Source, Taps};
@@ -168,7 +169,7 @@ impl ConvPlan {
                 k_stride: taps,
                 n_stride: channels * taps,
             };
-            pack::pack(&cpu.threads, &packed, &source, &mut out[group * packed.len()..]);
+            pack::pack(cpu.isa, &cpu.threads, &packed, &source, &mut out[group * packed.len()..]);
         }
     }
 
@@ -211,7 +212,7 @@ impl ConvPlan {
                     k_stride: channels * taps,
                     n_stride: taps,
                 };
-                pack::pack(&cpu.threads, &packed, &source, &mut out[at..]);
+                pack::pack(cpu.isa, &cpu.threads, &packed, &source, &mut out[at..]);
                 at += packed.len();
             }
         }
