@@ -87,10 +87,8 @@ pub fn costs(graph: &Graph, parameters: &Parameters) -> Result<Vec<NodeCost>, Gr
             })
             .sum::<u64>()
         };
-        let (read, written) = (
-            bytes(&mut node.inputs.iter().flatten().copied()),
-            bytes(&mut node.outputs.iter().copied()),
-        );
+        let (read, written) =
+            (bytes(&mut node.inputs.iter().flatten().copied()), bytes(&mut node.outputs.iter().copied()));
         list.push(NodeCost {
             node: id,
             parameters: count,

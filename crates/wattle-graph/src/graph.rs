@@ -300,6 +300,13 @@ impl Graph {
         self.values[id.index()].source = Source::Constant(tensor);
     }
 
+    /// Turns a constant into a view of the whole of a parameter tensor of the same type.
+    pub(crate) fn make_parameter(&mut self, id: ValueId, parameter: Parameter) {
+        let value = &mut self.values[id.index()];
+        value.name = parameter.tensor.clone();
+        value.source = Source::Parameter(parameter);
+    }
+
     /// Gives a value another name.
     pub fn rename(&mut self, id: ValueId, name: impl Into<String>) {
         self.values[id.index()].name = name.into();

@@ -24,6 +24,7 @@ mod error;
 mod graph;
 mod interpret;
 mod mask;
+mod model;
 pub mod onnx;
 mod operator;
 pub mod ops;
@@ -39,6 +40,7 @@ pub use error::{GraphError, OpError};
 pub use graph::{Assignment, Graph, Node, NodeId, Source, TensorType, Value, ValueId};
 pub use interpret::interpret;
 pub use mask::Mask;
+pub use model::Model;
 pub use operator::{
     Agreement, Attribute, Backward, CustomOperator, Described, Example, Gradient, MacKind, Operand, Operands,
     Operator, Shapes, Tensors, Work, axis_of,

@@ -153,9 +153,11 @@ fn main() {
     table.gemm(300, 100, 60, true, false);
     table.gemm(512, 512, 512, true, false);
     table.conv("conv 3->16 32x32 b128", square(128, 32, 3, 16, 3, 1));
+    table.conv("conv 16->16 32x32 b1", square(1, 32, 16, 16, 3, 1));
     table.conv("conv 16->16 32x32 b128", square(128, 32, 16, 16, 3, 1));
     table.conv("conv 16->32 32x32 s2 b128", square(128, 32, 16, 32, 3, 2));
     table.conv("conv 32->32 16x16 b128", square(128, 16, 32, 32, 3, 1));
+    table.conv("conv 64->16 32x32 b1", square(1, 32, 64, 16, 3, 1));
     table.conv("conv 64->64 8x8 b128", square(128, 8, 64, 64, 3, 1));
     table.conv("conv 1x1 16->32 32x32 s2 b128", square(128, 32, 16, 32, 1, 2));
     table.conv("conv 1x1 64->64 40x40", square(1, 40, 64, 64, 1, 1));

@@ -87,7 +87,7 @@ pub(crate) fn panel_vectors(isa: Isa, n: usize) -> usize {
 }
 
 /// Rows of C in registers for a panel of `vectors` vectors.
-const fn tile_rows(registers: usize, vectors: usize) -> usize {
+fn tile_rows(registers: usize, vectors: usize) -> usize {
     match (registers, vectors) {
         (32, 1) => 24,
         (32, 2) => 12,
@@ -147,7 +147,7 @@ unsafe fn run_block(isa: Isa, op: &Igemm, rows: std::ops::Range<usize>, panels: 
     loop {
         let k = (op.k - k0).min(MAX_K);
         for panel in panels.clone() {
-            isa.run(PanelTask { op, rows: rows.clone(), panel, k0, k });
+            PanelTask { op, rows: rows.clone(), panel, k0, k }.run(isa);
         }
         k0 += k;
         if k0 >= op.k {
@@ -221,62 +221,56 @@ struct PanelTask<'a> {
     k: usize,
 }
 
-impl Kernel for PanelTask<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let op = self.op;
-        let column = self.panel * op.b_layout.width;
-        let columns = (op.n - column).min(op.b_layout.width);
-        let vectors = columns.div_ceil(S::LANES);
-        if columns.is_multiple_of(S::LANES) || op.b_layout.padded {
-            match vectors {
-                1 => self.tiles::<S, 1, false>(s, columns),
-                2 => self.tiles::<S, 2, false>(s, columns),
-                3 => self.tiles::<S, 3, false>(s, columns),
-                _ => self.tiles::<S, 4, false>(s, columns),
-            }
-        } else {
-            match vectors {
-                1 => self.tiles::<S, 1, true>(s, columns),
-                _ => self.tiles::<S, 2, true>(s, columns),
-            }
+/// Covers the task's rows with tiles: the largest while they last, then the smallest that covers the rest.
+macro_rules! tiles {
+    ($task:expr, $s:expr, $columns:expr, $nv:literal, $partial:literal, $($mr:literal)*) => {{
+        let mut m = $task.rows.start;
+        while m < $task.rows.end {
+            let left = $task.rows.end - m;
+            let largest = [$($mr),*].into_iter().fold(0, usize::max);
+            $(if left <= $mr || $mr == largest {
+                $s.run(Tile::<$mr, $nv, $partial> { task: $task, m, columns: $columns });
+                m += left.min($mr);
+                continue;
+            })*
+        }
+    }};
+}
+impl PanelTask<'_> {
+    fn run(&self, isa: Isa) {
+        let layout = &self.op.b_layout;
+        let columns = (self.op.n - self.panel * layout.width).min(layout.width);
+        let vectors = columns.div_ceil(isa.lanes());
+        let partial = !columns.is_multiple_of(isa.lanes()) && !layout.padded;
+        match isa {
+            Isa::Scalar(s) => self.tiles_of_16_registers(s, columns, vectors, partial),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2(s) => self.tiles_of_16_registers(s, columns, vectors, partial),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512(s) => self.tiles_of_32_registers(s, columns, vectors, partial),
         }
     }
-}
 
-impl PanelTask<'_> {
-    #[inline(always)]
-    fn tiles<S: Simd, const NV: usize, const PARTIAL: bool>(&self, s: S, columns: usize) {
-        let mut m = self.rows.start;
-        while m < self.rows.end {
-            let left = self.rows.end - m;
-            macro_rules! choose {
-                ($($mr:literal)*) => {{
-                    // The smallest tile that covers what is left, else the largest.
-                    $(if left <= $mr || const { $mr == tile_rows(S::REGISTERS, NV) } {
-                        s.run(Tile::<$mr, NV, PARTIAL> { task: self, m, columns });
-                        m += left.min($mr);
-                        continue;
-                    })*
-                    unreachable!("the list ends with the full tile");
-                }};
-            }
-            if const { S::REGISTERS == 32 } {
-                match NV {
-                    1 => choose!(1 4 8 16 24),
-                    2 => choose!(1 2 4 8 12),
-                    3 => choose!(1 4 8),
-                    _ => choose!(1 3 6),
-                }
-            } else {
-                match NV {
-                    1 => choose!(1 4 12),
-                    2 => choose!(1 3 6),
-                    _ => choose!(1 2 4),
-                }
-            }
+    /// Tiles for sixteen vector registers.
+    fn tiles_of_16_registers<S: Simd>(&self, s: S, columns: usize, vectors: usize, partial: bool) {
+        match (vectors, partial) {
+            (1, false) => tiles!(self, s, columns, 1, false, 1 4 12),
+            (1, true) => tiles!(self, s, columns, 1, true, 1 4 12),
+            (_, false) => tiles!(self, s, columns, 2, false, 1 3 6),
+            (_, true) => tiles!(self, s, columns, 2, true, 1 3 6),
+        }
+    }
+
+    /// Tiles for thirty-two vector registers.
+    #[cfg(target_arch = "x86_64")]
+    fn tiles_of_32_registers<S: Simd>(&self, s: S, columns: usize, vectors: usize, partial: bool) {
+        match (vectors, partial) {
+            (1, false) => tiles!(self, s, columns, 1, false, 1 4 8 16 24),
+            (2, false) => tiles!(self, s, columns, 2, false, 1 2 4 8 12),
+            (3, false) => tiles!(self, s, columns, 3, false, 1 4 8),
+            (_, false) => tiles!(self, s, columns, 4, false, 1 3 6),
+            (1, true) => tiles!(self, s, columns, 1, true, 1 4 8 16 24),
+            (_, true) => tiles!(self, s, columns, 2, true, 1 2 4 8 12),
         }
     }
 }
@@ -298,7 +292,6 @@ impl<const MR: usize, const NV: usize, const PARTIAL: bool> Kernel for Tile<'_, 
         let rows = (task.rows.end - self.m).min(MR);
         let last = task.rows.end - 1;
         let layout = &op.b_layout;
-        let column = task.panel * layout.width;
         let (b_row, b_tap) = if self.columns < layout.width {
             (layout.tail_row, layout.tail_tap)
         } else {

@@ -17,18 +17,26 @@
 
 pub mod activation;
 pub mod arena;
+pub mod binary;
 pub mod conv;
 pub mod elementwise;
+pub mod gather;
 pub mod gemm;
 mod igemm;
 mod math;
+pub mod norm;
+pub mod optimizer;
 mod outer;
 pub mod pack;
 pub mod peak;
+pub mod pool;
+pub mod reduce;
 pub mod simd;
+pub mod softmax;
 #[cfg(test)]
 mod testing;
 pub mod threads;
+pub mod transpose;
 
 pub use activation::Activation;
 pub use simd::Isa;

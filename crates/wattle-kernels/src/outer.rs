@@ -33,62 +33,58 @@ pub(crate) struct Outer<'a> {
 /// # Safety
 /// All rows of all segments must be in A and B, and rows and columns in C, which overlaps neither.
 pub(crate) unsafe fn run(isa: Isa, op: &Outer) {
-    isa.run(All { op });
-}
-
-struct All<'a> {
-    op: &'a Outer<'a>,
-}
-
-impl Kernel for All<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        let op = self.op;
-        let vectors = op.columns.div_ceil(S::LANES);
-        let width = if vectors == 1 { S::LANES } else { 2 * S::LANES };
-        let mut column = 0;
-        while column < op.columns {
-            let columns = (op.columns - column).min(width);
-            match (columns > S::LANES, columns.is_multiple_of(S::LANES)) {
-                (false, true) => self.rows::<S, 1, false>(s, column, columns),
-                (false, false) => self.rows::<S, 1, true>(s, column, columns),
-                (true, true) => self.rows::<S, 2, false>(s, column, columns),
-                (true, false) => self.rows::<S, 2, true>(s, column, columns),
-            }
-            column += columns;
-        }
+    match isa {
+        Isa::Scalar(s) => tiles_of_16_registers(s, op),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2(s) => tiles_of_16_registers(s, op),
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512(s) => tiles_of_32_registers(s, op),
     }
 }
 
-impl All<'_> {
-    #[inline(always)]
-    fn rows<S: Simd, const NV: usize, const PARTIAL: bool>(&self, s: S, column: usize, columns: usize) {
+/// Covers the rows with tiles, the largest that fits first, so that no row outside C is touched.
+macro_rules! tiles {
+    ($op:expr, $s:expr, $column:expr, $columns:expr, $nv:literal, $partial:literal, $($mr:literal)*) => {{
         let mut row = 0;
-        while row < self.op.rows {
-            let left = self.op.rows - row;
-            macro_rules! largest {
-                ($($mr:literal)*) => {{
-                    $(if left >= $mr {
-                        s.run(Tile::<$mr, NV, PARTIAL> { op: self.op, row, column, columns });
-                        row += $mr;
-                        continue;
-                    })*
-                }};
-            }
-            if const { S::REGISTERS == 32 } {
-                match NV {
-                    1 => largest!(16 8 4 2 1),
-                    _ => largest!(12 8 4 2 1),
-                }
-            } else {
-                match NV {
-                    1 => largest!(8 4 2 1),
-                    _ => largest!(6 4 2 1),
-                }
-            }
+        while row < $op.rows {
+            let left = $op.rows - row;
+            $(if left >= $mr {
+                $s.run(Tile::<$mr, $nv, $partial> { op: $op, row, column: $column, columns: $columns });
+                row += $mr;
+                continue;
+            })*
         }
+    }};
+}
+
+/// Tiles for sixteen vector registers.
+fn tiles_of_16_registers<S: Simd>(s: S, op: &Outer) {
+    let mut column = 0;
+    while column < op.columns {
+        let columns = (op.columns - column).min(2 * S::LANES);
+        match (columns > S::LANES, columns.is_multiple_of(S::LANES)) {
+            (false, true) => tiles!(op, s, column, columns, 1, false, 8 4 2 1),
+            (false, false) => tiles!(op, s, column, columns, 1, true, 8 4 2 1),
+            (true, true) => tiles!(op, s, column, columns, 2, false, 6 4 2 1),
+            (true, false) => tiles!(op, s, column, columns, 2, true, 6 4 2 1),
+        }
+        column += columns;
+    }
+}
+
+/// Tiles for thirty-two vector registers.
+#[cfg(target_arch = "x86_64")]
+fn tiles_of_32_registers<S: Simd>(s: S, op: &Outer) {
+    let mut column = 0;
+    while column < op.columns {
+        let columns = (op.columns - column).min(2 * S::LANES);
+        match (columns > S::LANES, columns.is_multiple_of(S::LANES)) {
+            (false, true) => tiles!(op, s, column, columns, 1, false, 16 8 4 2 1),
+            (false, false) => tiles!(op, s, column, columns, 1, true, 16 8 4 2 1),
+            (true, true) => tiles!(op, s, column, columns, 2, false, 12 8 4 2 1),
+            (true, false) => tiles!(op, s, column, columns, 2, true, 12 8 4 2 1),
+        }
+        column += columns;
     }
 }
 

@@ -6,6 +6,7 @@ use crate::error::GraphError;
 use crate::graph::{Graph, ValueId};
 use crate::operator::Attribute;
 use crate::ops::Op;
+use crate::rewrite;
 use crate::tensor::Tensor;
 
 /// Why a node could not be imported.
@@ -39,6 +40,7 @@ pub struct ForeignNode<'a> {
     output_names: Vec<String>,
     attributes: BTreeMap<String, Attribute>,
     captures: BTreeMap<String, Vec<ValueId>>,
+    fold_budget: usize,
 }
 
 impl<'a> ForeignNode<'a> {
@@ -56,7 +58,17 @@ impl<'a> ForeignNode<'a> {
         captures: BTreeMap<String, Vec<ValueId>>,
     ) -> ForeignNode<'a> {
         let (op_type, name) = (op_type.into(), name.into());
-        ForeignNode { graph, op_type, name, opset, inputs, output_names, attributes, captures }
+        ForeignNode { graph, op_type, name, opset, inputs, output_names, attributes, captures, fold_budget: 0 }
+    }
+
+    /// Lets nodes on constants become constants themselves, of at most `elements` elements in total.
+    pub(crate) fn fold_within(&mut self, elements: usize) {
+        self.fold_budget = elements;
+    }
+
+    /// What is left of the allowance of [`ForeignNode::fold_within`].
+    pub(crate) fn fold_budget(&self) -> usize {
+        self.fold_budget
     }
 
     /// The operator's name without its domain.
@@ -194,6 +206,14 @@ impl<'a> ForeignNode<'a> {
         op: impl Into<Op>,
         inputs: &[Option<ValueId>],
     ) -> Result<Vec<ValueId>, ImportError> {
+        let op = op.into();
+        if let Some(results) = rewrite::folded(self.graph, &op, inputs, &self.name)? {
+            let elements = results.iter().map(Tensor::len).sum();
+            if let Some(left) = self.fold_budget.checked_sub(elements) {
+                self.fold_budget = left;
+                return Ok(results.into_iter().map(|t| self.graph.constant(t)).collect());
+            }
+        }
         Ok(self.graph.apply_all(op, inputs, &self.name)?)
     }
 

@@ -164,7 +164,7 @@ fn over_channels(g: &mut Backward<'_>, value: ValueId, rank: usize) -> Result<Va
 }
 
 /// The sum of `[N, C, d..]` over all but channels, as `[C]`.
-fn sum_to_channels(g: &mut Backward<'_>, value: ValueId) -> Result<ValueId, GraphError> {
+pub(super) fn sum_to_channels(g: &mut Backward<'_>, value: ValueId) -> Result<ValueId, GraphError> {
     let extents = g.extents(value)?;
     let mut shape = vec![1; extents.len() - 1];
     shape[0] = extents[1];

@@ -21,7 +21,8 @@ pub(super) fn result_shapes(op: &impl Operator, inputs: Tensors<'_>) -> Result<V
         .collect()
 }
 
-fn bounded(shape: Vec<usize>) -> Result<Vec<usize>, OpError> {
+/// `shape`, unless it has more elements than one result may.
+pub(super) fn bounded(shape: Vec<usize>) -> Result<Vec<usize>, OpError> {
     match element_count(&shape) {
         Some(n) if n <= MAX_ELEMENTS => Ok(shape),
         _ => {

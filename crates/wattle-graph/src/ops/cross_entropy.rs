@@ -44,7 +44,7 @@ pub(super) fn expect_labels(inputs: Operands<'_>, logits: &'static str) -> Resul
 }
 
 /// The class at `position`; an error when there is no such class.
-fn class(labels: &[i64], position: usize, classes: usize) -> Result<usize, OpError> {
+pub(super) fn class(labels: &[i64], position: usize, classes: usize) -> Result<usize, OpError> {
     let label = labels[position];
     usize::try_from(label).ok().filter(|&c| c < classes).ok_or_else(|| {
         let found = format!("{label} at position {position}");
@@ -130,15 +130,11 @@ impl Operator for SoftmaxCrossEntropy {
 }
 
 impl Described for SoftmaxCrossEntropy {
-    const ONNX: &'static [&'static str] = &["SoftmaxCrossEntropyLoss"];
+    /// The ONNX losses, of which this is one form, are read by [`NegativeLogLikelihood`].
+    const ONNX: &'static [&'static str] = &[];
 
     fn import(node: &mut ForeignNode<'_>) -> Result<Vec<ValueId>, ImportError> {
-        let mean = node.text("reduction", "mean")? == "mean";
-        let ignore = node.attribute("ignore_index");
-        if !mean || ignore.is_some() || node.optional_input(2).is_some() {
-            return Err(node.refuse("only the unweighted mean over all labels is known"));
-        }
-        node.finish(SoftmaxCrossEntropy { label_smoothing: 0.0 })
+        Err(node.refuse("this loss is read by NegativeLogLikelihood"))
     }
 
     fn examples() -> Vec<Example> {

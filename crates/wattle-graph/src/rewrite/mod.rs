@@ -1,17 +1,24 @@
 //! Rewrites: small pure functions from a graph to a graph that computes the same.
 
+mod batch_norm;
+mod bind;
 mod common_subexpressions;
 mod dead_code;
 mod freeze;
+mod fuse;
 
 use std::fmt;
 
 use crate::error::GraphError;
 use crate::graph::{Graph, Node, Source, ValueId};
 
+pub use batch_norm::FOLD_BATCH_NORM;
+pub use bind::{FOLD_CONSTANTS, bind};
+pub(crate) use bind::folded;
 pub use common_subexpressions::COMMON_SUBEXPRESSIONS;
 pub use dead_code::remove_dead_code;
 pub use freeze::freeze;
+pub use fuse::FUSE;
 
 /// What a rule did with one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +41,10 @@ pub struct Pass {
 }
 
 /// The passes that prepare a frozen graph for inference, in order; dead code is removed after each.
-pub const INFERENCE_PASSES: &[Pass] = &[COMMON_SUBEXPRESSIONS];
+pub const INFERENCE_PASSES: &[Pass] = &[FOLD_CONSTANTS, FOLD_BATCH_NORM, FUSE, COMMON_SUBEXPRESSIONS];
 
 /// The passes that prepare a training graph, in order; dead code is removed after each.
-pub const TRAINING_PASSES: &[Pass] = &[COMMON_SUBEXPRESSIONS];
+pub const TRAINING_PASSES: &[Pass] = &[COMMON_SUBEXPRESSIONS, FUSE];
 
 /// One line of the log: what a pass did, or would not do, at a node.
 #[derive(Clone, Debug, PartialEq)]

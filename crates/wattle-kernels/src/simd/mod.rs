@@ -20,6 +20,34 @@ macro_rules! unrolled {
 }
 pub(crate) use unrolled;
 
+/// Defines a function that is compiled for every instruction set. Plain loops in its body are vectorised by the
+/// compiler; `$s` is the token for explicit vectors.
+macro_rules! vectorised {
+    ($(#[$doc:meta])* fn $name:ident<$lt:lifetime>($s:ident; $($arg:ident: $ty:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+        $(#[$doc])*
+        #[allow(clippy::too_many_arguments)]
+        fn $name<$lt>(isa: $crate::simd::Isa, $($arg: $ty),*) $(-> $out)? {
+            struct Body<$lt> {
+                $($arg: $ty,)*
+                lifetime: std::marker::PhantomData<&$lt ()>,
+            }
+            impl<$lt> $crate::simd::Kernel for Body<$lt> {
+                type Output = $crate::simd::vectorised!(@ $($out)?);
+                #[inline(always)]
+                #[allow(unused_variables)]
+                fn run<S: $crate::simd::Simd>(self, $s: S) -> Self::Output {
+                    let Body { $($arg,)* .. } = self;
+                    $body
+                }
+            }
+            isa.run(Body { $($arg,)* lifetime: std::marker::PhantomData })
+        }
+    };
+    (@ $out:ty) => { $out };
+    (@) => { () };
+}
+pub(crate) use vectorised;
+
 mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -178,6 +206,28 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn sum(self, a: Self::F) -> f32;
     fn maximum(self, a: Self::F) -> f32;
     fn minimum(self, a: Self::F) -> f32;
+
+    /// The first `LANES` elements of `x`, or all of them followed by zeros if it is shorter.
+    #[inline(always)]
+    fn read(self, x: &[f32]) -> Self::F {
+        // SAFETY: as many elements are read as there are.
+        unsafe {
+            if x.len() >= Self::LANES { self.load(x.as_ptr()) } else { self.load_partial(x.as_ptr(), x.len()) }
+        }
+    }
+
+    /// Writes the first `LANES` elements of `x`, or as many as it has.
+    #[inline(always)]
+    fn write(self, x: &mut [f32], value: Self::F) {
+        // SAFETY: as many elements are written as there are.
+        unsafe {
+            if x.len() >= Self::LANES {
+                self.store(x.as_mut_ptr(), value)
+            } else {
+                self.store_partial(x.as_mut_ptr(), x.len(), value)
+            }
+        }
+    }
 
     #[inline(always)]
     fn neg(self, a: Self::F) -> Self::F {
