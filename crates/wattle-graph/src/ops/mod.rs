@@ -1,6 +1,8 @@
 //! The operators, one file each, and the one list that names them.
 
+mod cell;
 mod concrete;
+mod gate;
 
 use std::sync::Arc;
 
@@ -9,6 +11,8 @@ use crate::graph::{TensorType, ValueId};
 use crate::onnx::{ExportNode, ForeignNode, ImportError};
 use crate::operator::*;
 use crate::tensor::Tensor;
+
+pub use gate::{GateActivation, GateFunction};
 
 /// Generates the modules, the enum, its dispatch and the registry from the list of operators.
 macro_rules! operators {
@@ -104,6 +108,8 @@ operators! {
     pad: Pad;
     pool: Pool, PoolGradient;
     range: Range;
+    recurrent: Recurrent;
+    recurrent_gradient: RecurrentGradient;
     reduce: Reduce;
     reshape: Reshape;
     resize: Resize, ResizeGradient;
