@@ -184,7 +184,8 @@ mod tests {
         let mut order = Stream::new(7, Purpose::Order, &[3]);
         assert_eq!([order.bits(), order.bits()], [4745212344232522227, 2049280818871276480]);
         let mut init = Stream::new(7, Purpose::Init, &[0]);
-        assert_eq!([init.normal(), init.normal()], [-1.488174678342522, 0.7831925843500838]);
+        // As 32-bit floats: the last bit of the logarithm may differ between systems.
+        assert_eq!([init.normal() as f32, init.normal() as f32], [-1.4881747, 0.7831926]);
         let mut permutation = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
         Stream::new(0, Purpose::Order, &[0]).shuffle(&mut permutation);
         assert_eq!(permutation, [7, 5, 4, 1, 0, 8, 9, 6, 3, 2]);
