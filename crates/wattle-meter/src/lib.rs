@@ -1,1 +1,42 @@
 //! Joules, grams, dollars: meters, estimates, receipts.
+//!
+//! The central type is the [`Receipt`]: what a command cost and how that is known. Every number in it is a
+//! [`Quantity`], with unit, interval and [`Source`]; a modelled joule is never shown as a measured one, and
+//! what is unknown is absent, never zero.
+//!
+//! A [`Meter`] runs beside the work and ends in a receipt; its energy comes from a [`backend`]: the processor's own
+//! counters where they may be read, else a model that says so. The [`ledger`] keeps all receipts.
+//!
+//! This crate opens no socket, needs no privileges and prints nothing.
+
+pub mod backend;
+mod counter;
+mod cpu_model;
+mod cpu_time;
+pub mod environment;
+mod factors;
+pub mod ledger;
+mod machine;
+mod meter;
+mod powercap;
+mod quantity;
+mod receipt;
+mod series;
+mod settle;
+mod source;
+mod timestamp;
+mod unit;
+mod warning;
+
+pub use factors::{FactorError, FactorTexts, Factors};
+pub use machine::{Machine, Software};
+pub use meter::{Meter, MeterConfig, Scope};
+pub use quantity::{Quantity, QuantityError};
+pub use receipt::{
+    Boundary, Component, Coverage, Energy, PowerSummary, Receipt, SCHEMA, Samples, Schema, ScopeRecord,
+    StopReason, Work,
+};
+pub use source::{Source, SourceError};
+pub use timestamp::{Timestamp, TimestampError};
+pub use unit::Unit;
+pub use warning::{Warning, WarningKind};

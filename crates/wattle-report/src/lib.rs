@@ -1,1 +1,22 @@
 //! Tables, plots, the HTML report.
+//!
+//! Everything here turns results into text: a [`Table`] for the terminal or a page, a [`Plot`] or [`Bars`] as
+//! SVG, a [`Report`] as one self-contained HTML file, a [`Receipt`](wattle_meter::Receipt) as a table beside its
+//! sources. Nothing is printed, written or fetched; foreign names are escaped on the way in.
+
+mod bars;
+mod escape;
+pub mod number;
+mod plot;
+pub mod receipt;
+mod report;
+mod scale;
+mod svg;
+mod table;
+
+pub use bars::{Bar, Bars};
+pub use escape::{escape, visible};
+pub use plot::{Plot, Point};
+pub use report::Report;
+pub use scale::{Axis, Mapping};
+pub use table::{Align, Table};

@@ -41,7 +41,7 @@ pub(super) fn read_header(path: &Path) -> Result<Header> {
 
 /// Decodes a whole file.
 pub(super) fn read(path: &Path) -> Result<Pixels> {
-    with_file(path, |file| decode(file))
+    with_file(path, decode)
 }
 
 fn with_file<T>(path: &Path, work: impl FnOnce(&mut BufReader<File>) -> Decoded<T>) -> Result<T> {

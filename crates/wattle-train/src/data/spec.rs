@@ -94,16 +94,18 @@ impl DataSpec {
                 .remedy("if the kind is one of these, state it before the path")
         };
         if path.is_dir() {
-            let kinds: [(fn(&Path) -> bool, fn(PathBuf) -> Self); 4] = [
-                (idx::detect, Self::Idx),
-                (cifar::detect, Self::Cifar),
-                (npz::detect, Self::Npz),
-                (folder::detect, Self::Folder),
-            ];
-            return kinds
-                .into_iter()
-                .find_map(|(detect, make)| detect(path).then(|| make(path.to_owned())))
-                .ok_or_else(|| unknown("a directory of no known kind"));
+            let make: fn(PathBuf) -> Self = if idx::detect(path) {
+                Self::Idx
+            } else if cifar::detect(path) {
+                Self::Cifar
+            } else if npz::detect(path) {
+                Self::Npz
+            } else if folder::detect(path) {
+                Self::Folder
+            } else {
+                return Err(unknown("a directory of no known kind"));
+            };
+            return Ok(make(path.to_owned()));
         }
         if !path.exists() {
             return Err(Error::input(path.display(), "no such file or directory").expected(expected));

@@ -1,0 +1,188 @@
+//! Convolution over one or two spatial axes, channels last, with bias, residual and activation in its epilogue.
+
+use wattle_graph::{DType, ops};
+use wattle_kernels::conv::{self, ConvPlan, ConvShape};
+use wattle_kernels::gemm;
+
+use super::Epilogue;
+use crate::error::EngineError;
+use crate::kernel::{Bound, Io, Kernel, Site};
+use crate::layout::Layout;
+
+/// The kernel's description of a convolution over `x` by `w`, logical extents; `None` where the kernels do not
+/// reach (three spatial axes).
+pub(super) fn shape(op: &ops::Conv, x: &[usize], w: &[usize]) -> Option<ConvShape> {
+    let axes = x.len().checked_sub(2).filter(|a| (1..=2).contains(a))?;
+    // One spatial axis is the width of an image of height one.
+    let pair = |of: &dyn Fn(usize) -> usize, missing: usize| match axes {
+        1 => [missing, of(0)],
+        _ => [of(0), of(1)],
+    };
+    let pads = |axis: usize| op.sliding.pads(axis, x[axis + 2], w[axis + 2]);
+    let (before, after) = (pair(&|a| pads(a).0, 0), pair(&|a| pads(a).1, 0));
+    let [height, width] = pair(&|a| x[a + 2], 1);
+    Some(ConvShape {
+        batch: x[0],
+        height,
+        width,
+        channels: x[1],
+        filters: w[0],
+        kernel: pair(&|a| w[a + 2], 1),
+        stride: pair(&|a| op.sliding.strides[a], 1),
+        dilation: pair(&|a| op.sliding.dilations[a], 1),
+        pads: [before[0], before[1], after[0], after[1]],
+        groups: op.groups,
+    })
+}
+
+struct Conv {
+    plan: ConvPlan,
+    depthwise: bool,
+    /// Weights packed at plan time, where they are constant.
+    packed: Option<Vec<f32>>,
+    epilogue: Epilogue,
+    isa: &'static str,
+}
+
+pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Option<Bound> {
+    if !site.all(DType::F32) {
+        return None;
+    }
+    let plan = ConvPlan::new(shape(op, &site.input(0).extents, &site.input(1).extents)?);
+    let depthwise = plan.shape().is_depthwise();
+    let packed = site.input(1).constant.and_then(|w| w.as_f32()).map(|w| {
+        let mut packed = vec![0.0; packed_len(&plan, depthwise, site)];
+        pack(&plan, depthwise, site.cpu, w, &mut packed);
+        packed
+    });
+    let scratch = if depthwise { 0 } else { plan.forward_scratch_len() };
+    let packing = if packed.is_some() { 0 } else { packed_len(&plan, depthwise, site).next_multiple_of(16) };
+    let present = |index: Option<usize>| index.filter(|&i| site.optional(i).is_some());
+    let epilogue = Epilogue { bias: present(epilogue.bias), residual: epilogue.residual, ..*epilogue };
+    let taken = packed.is_some();
+    let kernel = Conv { plan, depthwise, packed, epilogue, isa: site.cpu.isa.name() };
+    let mut bound = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(packing + scratch);
+    bound.input_layouts[1] = Layout::RowMajor;
+    Some(if taken { bound.takes(1) } else { bound })
+}
+
+fn packed_len(plan: &ConvPlan, depthwise: bool, site: &Site<'_>) -> usize {
+    if depthwise { plan.shape().weights_len() } else { plan.forward_weights_len(site.cpu.isa) }
+}
+
+fn pack(plan: &ConvPlan, depthwise: bool, cpu: &wattle_kernels::Cpu, w: &[f32], out: &mut [f32]) {
+    if depthwise {
+        conv::pack_depthwise(plan.shape(), w, out);
+    } else {
+        plan.pack_forward(cpu, w, out);
+    }
+}
+
+impl Kernel for Conv {
+    fn name(&self) -> String {
+        let kind = if self.depthwise { "depthwise" } else { "conv" };
+        format!("{kind}-nhwc-f32-{}", self.isa)
+    }
+
+    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+        let mut scratch = io.scratch()?;
+        let weights: &[f32] = match &self.packed {
+            Some(packed) => packed,
+            None => {
+                let len = if self.depthwise {
+                    self.plan.shape().weights_len()
+                } else {
+                    self.plan.forward_weights_len(io.cpu.isa)
+                };
+                let (packed, rest) = scratch.split_at_mut(len.next_multiple_of(16));
+                pack(&self.plan, self.depthwise, io.cpu, io.input(1)?, &mut packed[..len]);
+                scratch = rest;
+                &packed[..len]
+            }
+        };
+        let bias = self.epilogue.bias.map(|i| io.input(i)).transpose()?;
+        let residual = self.epilogue.residual.map(|i| io.input(i)).transpose()?;
+        let epilogue =
+            gemm::Epilogue { bias, residual, activation: self.epilogue.activation, ..Default::default() };
+        if self.depthwise {
+            conv::depthwise_forward(io.cpu, &self.plan, io.input(0)?, weights, epilogue, io.output(0)?);
+        } else {
+            let len = self.plan.forward_scratch_len();
+            let scratch = &mut scratch[..len];
+            conv::forward(io.cpu, &self.plan, io.input(0)?, weights, epilogue, io.output(0)?, scratch);
+        }
+        Ok(())
+    }
+}
+
+/// Transposed convolution: the input gradient of the convolution it transposes.
+struct Transposed {
+    plan: ConvPlan,
+    depthwise: bool,
+    packed: Option<Vec<f32>>,
+    epilogue: Epilogue,
+    isa: &'static str,
+}
+
+pub(super) fn transposed(site: &Site<'_>, op: &ops::ConvTranspose, epilogue: &Epilogue) -> Option<Bound> {
+    if !site.all(DType::F32) {
+        return None;
+    }
+    // Its result is the operand of that convolution, and its weight has the same axes in the same order.
+    let plan = ConvPlan::new(shape(&op.conv(), site.output(0), &site.input(1).extents)?);
+    let depthwise = plan.shape().is_depthwise();
+    let len = transposed_len(&plan, depthwise, site.cpu.isa);
+    let packed = site.input(1).constant.and_then(|w| w.as_f32()).map(|w| {
+        let mut packed = vec![0.0; len];
+        pack_transposed(&plan, depthwise, site.cpu, w, &mut packed);
+        packed
+    });
+    let present = |index: Option<usize>| index.filter(|&i| site.optional(i).is_some());
+    let epilogue = Epilogue { bias: present(epilogue.bias), residual: epilogue.residual, ..*epilogue };
+    let taken = packed.is_some();
+    let kernel = Transposed { plan, depthwise, packed, epilogue, isa: site.cpu.isa.name() };
+    let mut bound =
+        Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(if taken { 0 } else { len });
+    bound.input_layouts[1] = Layout::RowMajor;
+    Some(if taken { bound.takes(1) } else { bound })
+}
+
+fn transposed_len(plan: &ConvPlan, depthwise: bool, isa: wattle_kernels::Isa) -> usize {
+    if depthwise { plan.shape().weights_len() } else { plan.input_gradient_weights_len(isa) }
+}
+
+fn pack_transposed(plan: &ConvPlan, depthwise: bool, cpu: &wattle_kernels::Cpu, w: &[f32], out: &mut [f32]) {
+    if depthwise {
+        conv::pack_depthwise(plan.shape(), w, out);
+    } else {
+        plan.pack_input_gradient(cpu, w, out);
+    }
+}
+
+impl Kernel for Transposed {
+    fn name(&self) -> String {
+        format!("conv_transpose-nhwc-f32-{}", self.isa)
+    }
+
+    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+        let weights: &[f32] = match &self.packed {
+            Some(packed) => packed,
+            None => {
+                let packed = &mut io.scratch()?[..transposed_len(&self.plan, self.depthwise, io.cpu.isa)];
+                pack_transposed(&self.plan, self.depthwise, io.cpu, io.input(1)?, packed);
+                packed
+            }
+        };
+        let bias = self.epilogue.bias.map(|i| io.input(i)).transpose()?;
+        let residual = self.epilogue.residual.map(|i| io.input(i)).transpose()?;
+        let epilogue =
+            gemm::Epilogue { bias, residual, activation: self.epilogue.activation, ..Default::default() };
+        let (x, y) = (io.input(0)?, io.output(0)?);
+        if self.depthwise {
+            conv::depthwise_input_gradient(io.cpu, &self.plan, x, weights, epilogue, y);
+        } else {
+            conv::input_gradient(io.cpu, &self.plan, x, weights, epilogue, y);
+        }
+        Ok(())
+    }
+}

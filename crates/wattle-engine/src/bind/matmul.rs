@@ -1,0 +1,110 @@
+//! Matrix products: one product, or a batch of them, with bias, residual and activation in the epilogue.
+
+use wattle_graph::{DType, ops};
+use wattle_kernels::gemm::{self, Gemm};
+use wattle_kernels::pack::PackedWeights;
+
+use super::Epilogue;
+use crate::error::EngineError;
+use crate::kernel::{Bound, Io, Kernel, Site};
+
+struct MatMul {
+    gemm: Gemm,
+    /// Element offsets of the operands and the result of each product.
+    batch: Vec<[usize; 3]>,
+    packed: Option<PackedWeights>,
+    epilogue: Epilogue,
+    isa: &'static str,
+}
+
+pub(super) fn bind(site: &Site<'_>, op: &ops::MatMul, epilogue: &Epilogue) -> Option<Bound> {
+    if !site.all(DType::F32) {
+        return None;
+    }
+    let (a, b) = (site.input(0), site.input(1));
+    let (mut shape, batch) = products(op, &a.extents, &b.extents)?;
+    let mut batch = batch;
+    // Rows of a whole batch against one matrix are one taller product.
+    if b.extents.len() <= 2 && !op.transpose_a && batch.len() > 1 {
+        shape.m *= batch.len();
+        batch.truncate(1);
+    }
+    let constant = b.constant.and_then(|w| w.as_f32()).filter(|_| b.extents.len() <= 2 && !op.transpose_a);
+    let packed =
+        constant.map(|w| PackedWeights::matrix(site.cpu.isa, shape.k, shape.n, shape.transpose_b, w));
+    let present = |index: Option<usize>| index.filter(|&i| site.optional(i).is_some());
+    let epilogue = Epilogue { bias: present(epilogue.bias), residual: epilogue.residual, ..*epilogue };
+    if epilogue.residual.is_some_and(|i| site.input(i).extents != site.output(0)) {
+        return None;
+    }
+    let scratch = if packed.is_some() { 0 } else { shape.scratch_len(site.cpu) };
+    let taken = packed.is_some();
+    let kernel = MatMul { gemm: shape, batch, packed, epilogue, isa: site.cpu.isa.name() };
+    let bound = Bound::row_major(site, kernel).scratch(scratch);
+    Some(if taken { bound.takes(1) } else { bound })
+}
+
+/// The size of each product and where its operands start, in elements.
+fn products(op: &ops::MatMul, a: &[usize], b: &[usize]) -> Option<(Gemm, Vec<[usize; 3]>)> {
+    let split = |e: &[usize], left: bool| match *e {
+        [k] if left => (vec![], 1, k),
+        [k] => (vec![], k, 1),
+        [ref batch @ .., rows, columns] => (batch.to_vec(), rows, columns),
+        [] => (vec![], 1, 1),
+    };
+    let (a_batch, a_rows, a_columns) = split(a, true);
+    let (b_batch, b_rows, b_columns) = split(b, false);
+    let (m, k) = if op.transpose_a { (a_columns, a_rows) } else { (a_rows, a_columns) };
+    let n = if op.transpose_b { b_rows } else { b_columns };
+    let batch = ops::broadcast_extents(&a_batch, &b_batch).ok()?;
+    let starts = ops::broadcast_indices(&a_batch, &batch)
+        .into_iter()
+        .zip(ops::broadcast_indices(&b_batch, &batch))
+        .enumerate()
+        .map(|(i, (x, y))| [x * m * k, y * k * n, i * m * n])
+        .collect();
+    Some((Gemm { m, n, k, transpose_a: op.transpose_a, transpose_b: op.transpose_b }, starts))
+}
+
+impl Kernel for MatMul {
+    fn name(&self) -> String {
+        let layout = match (self.gemm.transpose_a, self.gemm.transpose_b) {
+            (false, false) => "nn",
+            (false, true) => "nt",
+            (true, false) => "tn",
+            (true, true) => "tt",
+        };
+        format!("gemm-{layout}-f32-{}", self.isa)
+    }
+
+    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+        let (a, c) = (io.input::<f32>(0)?, io.output::<f32>(0)?);
+        let bias = self.epilogue.bias.map(|i| io.input(i)).transpose()?;
+        let residual: Option<&[f32]> = self.epilogue.residual.map(|i| io.input(i)).transpose()?;
+        let activation = self.epilogue.activation;
+        if let Some(packed) = &self.packed {
+            let epilogue = gemm::Epilogue { bias, residual, activation, ..Default::default() };
+            gemm::gemm_packed(io.cpu, self.gemm.m, a, packed.view(), epilogue, c);
+            return Ok(());
+        }
+        let (b, scratch) = (io.input::<f32>(1)?, io.scratch()?);
+        let Gemm { m, n, k, .. } = self.gemm;
+        for &[a_start, b_start, c_start] in &self.batch {
+            let residual = residual.map(|r| &r[c_start..c_start + m * n]);
+            let epilogue = gemm::Epilogue { bias, residual, activation, ..Default::default() };
+            let (a, b) = (&a[a_start..a_start + m * k], &b[b_start..b_start + k * n]);
+            gemm::gemm(io.cpu, &self.gemm, a, b, epilogue, &mut c[c_start..c_start + m * n], scratch);
+        }
+        Ok(())
+    }
+}
+
+/// Gemm whose factors are 1 and whose addend is a row is a matrix product with a bias.
+pub(super) fn gemm_bind(site: &Site<'_>, op: &ops::Gemm, epilogue: &Epilogue) -> Option<Bound> {
+    let row = |index: usize| site.optional(index).is_none_or(|c| c.len() == site.output(0)[1]);
+    if op.alpha != 1.0 || !row(2) || op.beta != 1.0 && site.optional(2).is_some() {
+        return None;
+    }
+    let product = ops::MatMul { transpose_a: op.transpose_a, transpose_b: op.transpose_b };
+    bind(site, &product, epilogue)
+}

@@ -1,0 +1,438 @@
+//! Planning: a kernel, layouts and memory for every node, decided once.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use wattle_graph::rewrite::{self, LogEntry};
+use wattle_graph::{DType, Graph, GraphError, NodeId, Parameter, Parameters, Source, Tensor, ValueId};
+use wattle_kernels::Cpu;
+use wattle_kernels::arena::Span;
+
+use crate::bind;
+use crate::bytes;
+use crate::error::EngineError;
+use crate::kernel::{Bound, Kernel, Operand, Site};
+use crate::layout::Layout;
+use crate::memory::{Storage, StorageId, place};
+
+/// What a plan is made for.
+#[derive(Clone)]
+pub struct PlanOptions {
+    /// Instruction set and threads.
+    pub cpu: Arc<Cpu>,
+    /// Whether rewrites (folding, fusion) may change the graph; off, every node runs as written.
+    pub rewrite: bool,
+    /// Largest arena in bytes.
+    pub memory_limit: usize,
+}
+
+impl PlanOptions {
+    /// The best instruction set of this machine, all rewrites, an arena of at most 16 GiB.
+    pub fn new(cpu: Arc<Cpu>) -> PlanOptions {
+        PlanOptions { cpu, rewrite: true, memory_limit: 16 << 30 }
+    }
+}
+
+/// What a plan says of one of its steps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepInfo {
+    /// The node it computes; `None` for a change of layout.
+    pub node: Option<NodeId>,
+    /// Name of the node.
+    pub name: String,
+    /// Name of the kernel.
+    pub kernel: String,
+}
+
+pub(crate) struct Step {
+    pub info: StepInfo,
+    pub op: &'static str,
+    pub kernel: Box<dyn Kernel>,
+    pub inputs: Vec<Option<Span>>,
+    pub outputs: Vec<Span>,
+    pub scratch: Span,
+}
+
+/// A tensor at the border of a plan.
+#[derive(Clone, Debug)]
+pub(crate) struct Port {
+    pub name: String,
+    pub dtype: DType,
+    pub extents: Vec<usize>,
+    pub span: Span,
+}
+
+/// A compiled graph: steps in order, each with its kernel and its places in one arena.
+pub struct Plan {
+    pub(crate) graph: Graph,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) inputs: Vec<Port>,
+    pub(crate) outputs: Vec<Port>,
+    pub(crate) parameters: Vec<(Parameter, Port)>,
+    /// Copies after the last step, from computed values to the parameters they are assigned to.
+    pub(crate) copies: Vec<(Span, Span)>,
+    pub(crate) constants: Vec<(Span, Vec<u8>)>,
+    pub(crate) arena_bytes: usize,
+    pub(crate) cpu: Arc<Cpu>,
+    log: Vec<LogEntry>,
+}
+
+impl Plan {
+    /// Plans `graph` with these parameters.
+    ///
+    /// A graph without assignments is frozen: its parameters become constants, are folded and packed, and later
+    /// changes to `parameters` do not reach the plan. A training step keeps its parameters in the arena.
+    pub fn compile(
+        graph: &Graph,
+        parameters: &Parameters,
+        options: &PlanOptions,
+    ) -> Result<Plan, EngineError> {
+        let frozen = graph.assignments().is_empty();
+        let graph = if frozen { rewrite::freeze(graph, parameters)? } else { graph.clone() };
+        let passes = if frozen { rewrite::INFERENCE_PASSES } else { rewrite::TRAINING_PASSES };
+        let (graph, log) = if options.rewrite {
+            rewrite::run_passes(&graph, passes, None)?
+        } else {
+            (rewrite::remove_dead_code(&graph)?, vec![])
+        };
+        Planner::new(&graph, parameters, &options.cpu).plan(options, log)
+    }
+
+    /// The graph as rewritten.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// What the rewrites did, and what they would not do and why.
+    pub fn log(&self) -> &[LogEntry] {
+        &self.log
+    }
+
+    /// The steps in order.
+    pub fn steps(&self) -> impl Iterator<Item = &StepInfo> {
+        self.steps.iter().map(|s| &s.info)
+    }
+
+    /// Size of the arena in bytes.
+    pub fn arena_bytes(&self) -> usize {
+        self.arena_bytes
+    }
+
+    /// Names of nodes that only the reference interpreter can run, slowly and allocating.
+    pub fn interpreted(&self) -> Vec<&str> {
+        self.steps.iter().filter(|s| s.info.kernel.starts_with("reference-")).map(|s| &*s.info.name).collect()
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "plan {}: {} steps, arena of {} bytes",
+            self.graph.name,
+            self.steps.len(),
+            self.arena_bytes
+        )?;
+        for step in &self.steps {
+            let text = |s: &Span| format!("{}+{}", s.offset, s.bytes);
+            let inputs: Vec<_> = step.inputs.iter().map(|i| i.as_ref().map_or("-".into(), text)).collect();
+            let outputs: Vec<_> = step.outputs.iter().map(text).collect();
+            writeln!(f, "  {} [{}] -> [{}]", step.info.kernel, inputs.join(", "), outputs.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+/// A step whose places are still storages.
+struct Draft {
+    info: StepInfo,
+    op: &'static str,
+    kernel: Box<dyn Kernel>,
+    inputs: Vec<Option<StorageId>>,
+    outputs: Vec<StorageId>,
+    scratch: Option<StorageId>,
+    in_place: Vec<(usize, usize)>,
+}
+
+struct Planner<'a> {
+    graph: &'a Graph,
+    parameters: &'a Parameters,
+    cpu: &'a Arc<Cpu>,
+    storages: Vec<Storage>,
+    /// Where a value is, in each layout it exists in.
+    places: HashMap<(ValueId, Layout), StorageId>,
+    /// The layout each value is made in.
+    native: Vec<Layout>,
+    drafts: Vec<Draft>,
+    constants: Vec<(StorageId, Vec<u8>)>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(graph: &'a Graph, parameters: &'a Parameters, cpu: &'a Arc<Cpu>) -> Planner<'a> {
+        Planner {
+            graph,
+            parameters,
+            cpu,
+            storages: vec![],
+            places: HashMap::new(),
+            native: vec![Layout::RowMajor; graph.values().len()],
+            drafts: vec![],
+            constants: vec![],
+        }
+    }
+
+    fn plan(mut self, options: &PlanOptions, log: Vec<LogEntry>) -> Result<Plan, EngineError> {
+        let graph = self.graph;
+        for id in graph.value_ids() {
+            if matches!(graph.value(id).source, Source::Input | Source::Parameter(_)) {
+                let storage = self.storage(id, true)?;
+                self.places.insert((id, Layout::RowMajor), storage);
+            }
+        }
+        for (id, _) in graph.node_ids() {
+            self.add_node(id)?;
+        }
+        let mut output_places = vec![];
+        for &id in graph.outputs() {
+            output_places.push(self.place(id, Layout::RowMajor)?);
+        }
+        let mut assigned = vec![];
+        for a in graph.assignments() {
+            let target = self.place(a.target, Layout::RowMajor)?;
+            assigned.push((target, self.place(a.value, Layout::RowMajor)?));
+        }
+
+        let kept: Vec<StorageId> =
+            output_places.iter().copied().chain(assigned.iter().map(|a| a.1)).collect();
+        let roots = self.share(&kept, &assigned);
+        let (spans, arena_bytes) = place(&self.storages);
+        if arena_bytes > options.memory_limit {
+            return Err(EngineError::TooLarge { needed: arena_bytes, limit: options.memory_limit });
+        }
+        let span = |id: StorageId| spans[roots[id.0]];
+        let port = |id: ValueId, storage: StorageId| -> Result<Port, EngineError> {
+            let value = graph.value(id);
+            let (name, dtype) = (graph.label(id), value.ty.dtype);
+            Ok(Port { name, dtype, extents: graph.extents(id)?, span: span(storage) })
+        };
+        let row_major = |id: ValueId| self.places[&(id, Layout::RowMajor)];
+        let inputs = graph.inputs().iter().map(|&id| port(id, row_major(id))).collect::<Result<_, _>>()?;
+        let outputs = graph
+            .outputs()
+            .iter()
+            .zip(&output_places)
+            .map(|(&id, &s)| port(id, s))
+            .collect::<Result<_, _>>()?;
+        let mut parameters = vec![];
+        for id in graph.parameters() {
+            if let Some(parameter) = graph.parameter_of(id) {
+                parameters.push((parameter.clone(), port(id, row_major(id))?));
+            }
+        }
+        let copies = assigned
+            .iter()
+            .map(|&(target, value)| (span(value), span(target)))
+            .filter(|(from, to)| from != to)
+            .collect();
+        let constants = self.constants.iter().map(|(s, bytes)| (span(*s), bytes.clone())).collect();
+        let steps = self
+            .drafts
+            .into_iter()
+            .map(|d| Step {
+                info: d.info,
+                op: d.op,
+                kernel: d.kernel,
+                inputs: d.inputs.iter().map(|i| i.map(span)).collect(),
+                outputs: d.outputs.iter().map(|&o| span(o)).collect(),
+                scratch: d.scratch.map_or(Span { offset: 0, bytes: 0 }, span),
+            })
+            .collect();
+        Ok(Plan {
+            graph: graph.clone(),
+            steps,
+            inputs,
+            outputs,
+            parameters,
+            copies,
+            constants,
+            arena_bytes,
+            cpu: self.cpu.clone(),
+            log,
+        })
+    }
+
+    /// A new storage for a value.
+    fn storage(&mut self, id: ValueId, persistent: bool) -> Result<StorageId, EngineError> {
+        let ty = &self.graph.value(id).ty;
+        let unknown =
+            || EngineError::UnknownShape { value: self.graph.label(id), shape: ty.shape.to_string() };
+        let extents = ty.shape.extents().ok_or_else(unknown)?;
+        let elements = wattle_graph::element_count(&extents).and_then(|n| n.checked_mul(ty.dtype.size()));
+        let bytes =
+            elements.ok_or(EngineError::TooLarge { needed: usize::MAX, limit: isize::MAX as usize })?;
+        Ok(self.new_storage(bytes, persistent))
+    }
+
+    fn new_storage(&mut self, bytes: usize, persistent: bool) -> StorageId {
+        self.storages.push(Storage { bytes, first: usize::MAX, last: 0, persistent });
+        StorageId(self.storages.len() - 1)
+    }
+
+    /// Where `id` is in the given layout; adds a change of layout where it is not there yet.
+    fn place(&mut self, id: ValueId, layout: Layout) -> Result<StorageId, EngineError> {
+        if let Some(&storage) = self.places.get(&(id, layout)) {
+            return Ok(storage);
+        }
+        let graph = self.graph;
+        if let Some(tensor) = graph.constant_of(id) {
+            let storage = self.storage(id, true)?;
+            self.constants.push((storage, bytes::of(tensor, layout)));
+            self.places.insert((id, layout), storage);
+            return Ok(storage);
+        }
+        let extents = graph.extents(id)?;
+        let native = self.native[id.index()];
+        let from = *self.places.get(&(id, native)).ok_or_else(|| {
+            EngineError::Defect(format!("`{}` is read before it has a place", graph.label(id)))
+        })?;
+        let storage = if native.same_bytes(layout, &extents) {
+            from
+        } else {
+            let to = self.storage(id, false)?;
+            let kernel = bind::reorder(&extents, graph.value(id).ty.dtype, native, layout);
+            let info = StepInfo { node: None, name: graph.label(id), kernel: kernel.name() };
+            self.drafts.push(Draft {
+                info,
+                op: "layout",
+                kernel,
+                inputs: vec![Some(from)],
+                outputs: vec![to],
+                scratch: None,
+                in_place: vec![],
+            });
+            to
+        };
+        self.places.insert((id, layout), storage);
+        Ok(storage)
+    }
+
+    fn add_node(&mut self, id: NodeId) -> Result<(), EngineError> {
+        let graph = self.graph;
+        let node = graph.node(id);
+        let site = self.site(id)?;
+        let bound = bind::bind(&site)?;
+        let scratch = (bound.scratch > 0).then(|| self.new_storage(bound.scratch * size_of::<f32>(), false));
+        let Bound { kernel, input_layouts, output_layouts, taken, in_place, .. } = bound;
+        let mut inputs = vec![];
+        for (index, input) in node.inputs.iter().enumerate() {
+            inputs.push(match input {
+                Some(input) if !taken.contains(&index) => Some(self.place(*input, input_layouts[index])?),
+                _ => None,
+            });
+        }
+        let Some(kernel) = kernel else {
+            let storage = inputs[0].ok_or_else(|| EngineError::Defect("a view of nothing".into()))?;
+            self.native[node.outputs[0].index()] = output_layouts[0];
+            self.places.insert((node.outputs[0], output_layouts[0]), storage);
+            return Ok(());
+        };
+        let mut outputs = vec![];
+        for (&output, &layout) in node.outputs.iter().zip(&output_layouts) {
+            let storage = self.storage(output, false)?;
+            self.native[output.index()] = layout;
+            self.places.insert((output, layout), storage);
+            outputs.push(storage);
+        }
+        let name = if node.name.is_empty() { graph.label(node.outputs[0]) } else { node.name.clone() };
+        let info = StepInfo { node: Some(id), name, kernel: kernel.name() };
+        self.drafts.push(Draft { info, op: node.op.name(), kernel, inputs, outputs, scratch, in_place });
+        Ok(())
+    }
+
+    fn site(&self, id: NodeId) -> Result<Site<'a>, EngineError> {
+        let graph = self.graph;
+        let node = graph.node(id);
+        let extents = |id: ValueId| {
+            let shape = &graph.value(id).ty.shape;
+            let unknown = || EngineError::UnknownShape { value: graph.label(id), shape: shape.to_string() };
+            shape.extents().ok_or_else(unknown)
+        };
+        let operand = |id: ValueId| -> Result<Operand<'a>, EngineError> {
+            Ok(Operand {
+                extents: extents(id)?,
+                dtype: graph.value(id).ty.dtype,
+                layout: self.native[id.index()],
+                constant: graph.constant_of(id).map(|t| &**t),
+            })
+        };
+        let mask = |id: ValueId| {
+            let parameter = graph.parameter_of(id)?;
+            let mask = self.parameters.mask(&parameter.tensor)?;
+            let full = self.parameters.get(&parameter.tensor)?.shape().to_vec();
+            let positions = parameter.window.positions(&full)?;
+            Some(positions.into_iter().map(|i| u8::from(mask.get(i))).collect())
+        };
+        Ok(Site {
+            graph,
+            node,
+            inputs: node.inputs.iter().map(|i| i.map(operand).transpose()).collect::<Result<_, _>>()?,
+            outputs: node
+                .outputs
+                .iter()
+                .map(|&o| Ok((extents(o)?, graph.value(o).ty.dtype)))
+                .collect::<Result<_, EngineError>>()?,
+            masks: node.inputs.iter().map(|i| i.and_then(mask)).collect(),
+            cpu: self.cpu,
+        })
+    }
+
+    /// Finds lifetimes, then lets results take the memory of operands that die there, and assigned values the
+    /// memory of their parameter. Returns the storage each storage has become part of.
+    fn share(&mut self, kept: &[StorageId], assigned: &[(StorageId, StorageId)]) -> Vec<usize> {
+        for (index, draft) in self.drafts.iter().enumerate() {
+            let touched = draft.inputs.iter().flatten().chain(&draft.outputs).chain(&draft.scratch);
+            for storage in touched {
+                let storage = &mut self.storages[storage.0];
+                storage.first = storage.first.min(index);
+                storage.last = storage.last.max(index);
+            }
+        }
+        for &id in kept {
+            self.storages[id.0].last = usize::MAX;
+        }
+        let mut roots: Vec<usize> = (0..self.storages.len()).collect();
+        for (index, draft) in self.drafts.iter().enumerate() {
+            for &(input, output) in &draft.in_place {
+                let Some(from) = draft.inputs.get(input).copied().flatten() else { continue };
+                let (from, to) = (roots[from.0], draft.outputs[output].0);
+                let operands = draft.inputs.iter().flatten().filter(|i| roots[i.0] == from).count();
+                let parameter = assigned.iter().find(|(_, value)| value.0 == to).map(|(target, _)| target.0);
+                let dies = self.storages[from].last == index && !self.storages[from].persistent
+                    || self.storages[from].last == index && parameter == Some(from);
+                if !dies || operands != 1 || self.storages[from].bytes != self.storages[to].bytes {
+                    continue;
+                }
+                roots[to] = from;
+                self.storages[from].last = self.storages[from].last.max(self.storages[to].last);
+                self.storages[to].bytes = 0;
+            }
+        }
+        roots
+    }
+}
+
+impl Plan {
+    /// The bytes of `tensor`, checked against the port it is for.
+    pub(crate) fn checked(port: &Port, what: &'static str, tensor: &Tensor) -> Result<Vec<u8>, EngineError> {
+        if tensor.dtype() != port.dtype || tensor.shape() != port.extents {
+            return Err(EngineError::Graph(GraphError::Feed {
+                what,
+                name: port.name.clone(),
+                found: format!("{}{:?}", tensor.dtype(), tensor.shape()),
+                expected: format!("{}{:?}", port.dtype, port.extents),
+            }));
+        }
+        Ok(bytes::of(tensor, Layout::RowMajor))
+    }
+}

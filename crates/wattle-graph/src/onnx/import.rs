@@ -1,0 +1,590 @@
+//! Reading ONNX files: protobuf to graph, with every foreign number checked before it is used.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use prost::Message;
+
+use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto, attribute_type};
+use super::{ForeignNode, ImportError, OnnxError, tensor_proto};
+use crate::graph::{Graph, Source, ValueId};
+use crate::model::Model;
+use crate::operator::Attribute;
+use crate::ops::{self, Identity, Op, Registration};
+use crate::parameter::{Parameter, Parameters, Role};
+use crate::rewrite::remove_dead_code;
+use crate::shape::{Dim, Shape};
+use crate::tensor::Tensor;
+
+/// Oldest and newest default operator set that is read.
+const OPSETS: std::ops::RangeInclusive<i64> = 9..=22;
+
+/// Bounds on what a file may ask for; the defaults fit models of a few gigabytes.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Size of the file.
+    pub max_file_bytes: u64,
+    /// Elements of one tensor.
+    pub max_tensor_elements: usize,
+    /// Elements of all constants computed while reading.
+    pub max_folded_elements: usize,
+    /// Nodes, those of nested graphs included.
+    pub max_nodes: usize,
+    /// Nesting of graphs.
+    pub max_depth: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            max_file_bytes: 4 << 30,
+            max_tensor_elements: 1 << 30,
+            max_folded_elements: 1 << 28,
+            max_nodes: 1 << 18,
+            max_depth: 8,
+        }
+    }
+}
+
+/// Operators whose float operands configure them: initialisers they read stay constants.
+const CONFIGURED_BY_OPERANDS: &[&str] = &[
+    "Clip", "ConstantOfShape", "ConvInteger", "DequantizeLinear", "Dropout", "Expand", "MatMulInteger",
+    "NonMaxSuppression", "OneHot", "Pad", "QLinearConv", "QLinearMatMul", "QuantizeLinear", "Range", "Resize",
+    "Upsample",
+];
+
+/// Reads a model from a file; tensors it keeps in other files must lie in or below the same folder.
+pub fn read_model(path: &Path, limits: &Limits) -> Result<Model, OnnxError> {
+    let failed = |cause| OnnxError::Io { path: path.display().to_string(), cause };
+    let length = std::fs::metadata(path).map_err(failed)?.len();
+    if length > limits.max_file_bytes {
+        return Err(OnnxError::TooLarge { what: "size in bytes", found: length, limit: limits.max_file_bytes });
+    }
+    let bytes = std::fs::read(path).map_err(failed)?;
+    let folder = path.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
+    decode_model(&bytes, folder, limits)
+}
+
+/// Reads a model from bytes. Without a folder, tensors kept in other files are an error.
+pub fn decode_model(bytes: &[u8], folder: Option<&Path>, limits: &Limits) -> Result<Model, OnnxError> {
+    let proto = ModelProto::decode(bytes).map_err(|e| OnnxError::Malformed(e.to_string()))?;
+    let graph = proto.graph.as_ref().ok_or_else(|| OnnxError::Malformed("it has no graph".into()))?;
+    let opset = opset(&proto)?;
+    let nodes = count_nodes(graph, limits, 0)?;
+    if nodes > limits.max_nodes {
+        let (found, limit) = (nodes as u64, limits.max_nodes as u64);
+        return Err(OnnxError::TooLarge { what: "number of nodes", found, limit });
+    }
+    let registry = registry();
+    refuse_unsupported(&proto, graph, &registry)?;
+    let mut importer = Importer {
+        opset,
+        folder,
+        limits,
+        registry,
+        scopes: vec![],
+        parameters: Parameters::new(),
+        fold_budget: limits.max_folded_elements,
+    };
+    let (graph, _) = importer.graph(graph)?;
+    let mut model = Model { graph, parameters: importer.parameters };
+    promote_weights(&mut model);
+    model.graph = remove_dead_code(&model.graph).map_err(|e| OnnxError::Nodes(vec![e.into()]))?;
+    Ok(model)
+}
+
+fn is_default_domain(domain: &str) -> bool {
+    matches!(domain, "" | "ai.onnx")
+}
+
+fn opset(proto: &ModelProto) -> Result<i64, OnnxError> {
+    let default = proto.opset_import.iter().find(|o| is_default_domain(&o.domain));
+    // A file without the entry is of the first operator set (specification, "Operator sets").
+    let version = default.map_or(1, |o| o.version);
+    if OPSETS.contains(&version) {
+        return Ok(version);
+    }
+    let (oldest, newest) = (OPSETS.start(), OPSETS.end());
+    Err(OnnxError::Malformed(format!(
+        "operator set {version}; wattle reads {oldest} to {newest} (convert it with onnx.version_converter)"
+    )))
+}
+
+fn count_nodes(graph: &GraphProto, limits: &Limits, depth: usize) -> Result<usize, OnnxError> {
+    if depth > limits.max_depth {
+        let (found, limit) = (depth as u64, limits.max_depth as u64);
+        return Err(OnnxError::TooLarge { what: "nesting of graphs", found, limit });
+    }
+    let mut count = graph.node.len();
+    for nested in graph.node.iter().flat_map(|n| &n.attribute).filter_map(|a| a.g.as_ref()) {
+        count += count_nodes(nested, limits, depth + 1)?;
+    }
+    Ok(count)
+}
+
+/// Operators by ONNX name (`Name`, or `domain:Name` outside the default domain).
+fn registry() -> HashMap<&'static str, &'static Registration> {
+    ops::ALL.iter().flat_map(|r| r.onnx.iter().map(move |name| (*name, r))).collect()
+}
+
+fn qualified(node: &NodeProto) -> String {
+    if is_default_domain(&node.domain) { node.op_type.clone() } else { format!("{}:{}", node.domain, node.op_type) }
+}
+
+/// One error that names every operator nobody knows, with its nodes.
+fn refuse_unsupported(
+    model: &ModelProto,
+    graph: &GraphProto,
+    registry: &HashMap<&str, &Registration>,
+) -> Result<(), OnnxError> {
+    fn collect(graph: &GraphProto, known: &dyn Fn(&str) -> bool, found: &mut BTreeMap<String, Vec<String>>) {
+        for node in &graph.node {
+            let name = qualified(node);
+            if name != "Constant" && !known(&name) {
+                let unnamed = node.output.first().cloned().unwrap_or_default();
+                let label = if node.name.is_empty() { unnamed } else { node.name.clone() };
+                found.entry(name).or_default().push(label);
+            }
+            node.attribute.iter().filter_map(|a| a.g.as_ref()).for_each(|g| collect(g, known, found));
+        }
+    }
+    let mut found = BTreeMap::new();
+    collect(graph, &|name| registry.contains_key(name), &mut found);
+    if found.is_empty() {
+        return Ok(());
+    }
+    let local = |name: &str| model.functions.iter().any(|f| name == format!("{}:{}", f.domain, f.name));
+    let text = |(name, nodes): (String, Vec<String>)| {
+        let shown = nodes.iter().take(5).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
+        let more = if nodes.len() > 5 { format!(" and {} more", nodes.len() - 5) } else { String::new() };
+        let kind = if local(&name) { " (a local function; inline it before)" } else { "" };
+        format!("{name}{kind} at {shown}{more}")
+    };
+    Err(OnnxError::UnsupportedOperators(found.into_iter().map(text).collect()))
+}
+
+/// A graph being built, and what its names stand for.
+#[derive(Default)]
+struct Scope {
+    graph: Graph,
+    names: HashMap<String, ValueId>,
+    /// Values of the enclosing scope that this graph's inputs stand for, in order.
+    captures: Vec<ValueId>,
+}
+
+struct Importer<'a> {
+    opset: i64,
+    folder: Option<&'a Path>,
+    limits: &'a Limits,
+    registry: HashMap<&'static str, &'static Registration>,
+    scopes: Vec<Scope>,
+    parameters: Parameters,
+    fold_budget: usize,
+}
+
+impl Importer<'_> {
+    /// Imports a graph in a scope of its own; returns it and the values of the enclosing scope it reads.
+    fn graph(&mut self, proto: &GraphProto) -> Result<(Graph, Vec<ValueId>), OnnxError> {
+        let top = self.scopes.is_empty();
+        self.scopes.push(Scope { graph: Graph::new(proto.name.clone()), ..Scope::default() });
+        self.initializers(proto, top)?;
+        for input in &proto.input {
+            // Files before IR version 4 list initialisers as inputs too.
+            if !self.scope().names.contains_key(&input.name) {
+                let (dtype, shape) = input_type(input)?;
+                let id = self.scope().graph.input(input.name.clone(), dtype, shape);
+                self.define(&input.name, id)?;
+            }
+        }
+        let mut errors = vec![];
+        let mut failed: HashSet<&str> = HashSet::new();
+        for index in order(proto)? {
+            let node = &proto.node[index];
+            if node.input.iter().any(|i| failed.contains(i.as_str())) {
+                failed.extend(node.output.iter().map(String::as_str));
+                continue;
+            }
+            match self.node(node) {
+                Ok(()) => {}
+                Err(OnnxError::Nodes(list)) => {
+                    errors.extend(list);
+                    failed.extend(node.output.iter().map(String::as_str));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        if !errors.is_empty() {
+            return Err(OnnxError::Nodes(errors));
+        }
+        for output in &proto.output {
+            let id = self.resolve(self.scopes.len() - 1, &output.name).ok_or_else(|| {
+                OnnxError::Malformed(format!("output `{}` is not computed by any node", output.name))
+            })?;
+            let id = self.named_output(id, &output.name)?;
+            self.scope().graph.output(id);
+        }
+        let scope = self.scopes.pop().unwrap_or_default();
+        Ok((scope.graph, scope.captures))
+    }
+
+    fn scope(&mut self) -> &mut Scope {
+        self.scopes.last_mut().expect("a graph is being imported")
+    }
+
+    /// An output carries its name in the file, even where it is an input or another output under two names.
+    fn named_output(&mut self, id: ValueId, name: &str) -> Result<ValueId, OnnxError> {
+        let graph = &mut self.scope().graph;
+        let from_node = matches!(graph.value(id).source, Source::Node { .. });
+        if graph.value(id).name == name && from_node {
+            return Ok(id);
+        }
+        let id = graph.apply(Identity, &[id]).map_err(|e| OnnxError::Nodes(vec![e.into()]))?;
+        if graph.find(name).is_none() {
+            graph.rename(id, name);
+        }
+        Ok(id)
+    }
+
+    fn define(&mut self, name: &str, id: ValueId) -> Result<(), OnnxError> {
+        match self.scope().names.insert(name.to_string(), id) {
+            None => Ok(()),
+            Some(_) => Err(OnnxError::Malformed(format!("`{name}` is defined twice"))),
+        }
+    }
+
+    /// What `name` stands for in the scope at `level`; a value of an enclosing scope becomes an input of it.
+    fn resolve(&mut self, level: usize, name: &str) -> Option<ValueId> {
+        if let Some(&id) = self.scopes[level].names.get(name) {
+            return Some(id);
+        }
+        let outer = self.resolve(level.checked_sub(1)?, name)?;
+        let value = self.scopes[level - 1].graph.value(outer).clone();
+        let scope = &mut self.scopes[level];
+        let id = match value.source {
+            Source::Constant(tensor) => scope.graph.named_constant(name, tensor),
+            _ => {
+                scope.captures.push(outer);
+                scope.graph.input(name, value.ty.dtype, value.ty.shape)
+            }
+        };
+        scope.names.insert(name.to_string(), id);
+        Some(id)
+    }
+
+    fn initializers(&mut self, proto: &GraphProto, top: bool) -> Result<(), OnnxError> {
+        let uses = Uses::of(proto);
+        let mut tensors = vec![];
+        for initializer in &proto.initializer {
+            let tensor = tensor_proto::decode(initializer, self.folder, self.limits);
+            tensors.push((initializer.name.clone(), tensor));
+        }
+        for sparse in &proto.sparse_initializer {
+            match tensor_proto::decode_sparse(sparse, self.folder, self.limits) {
+                Ok((name, tensor)) => tensors.push((name, Ok(tensor))),
+                Err(reason) => tensors.push((String::new(), Err(reason))),
+            }
+        }
+        for (name, tensor) in tensors {
+            let tensor =
+                tensor.map_err(|reason| OnnxError::Malformed(format!("initialiser `{name}`: {reason}")))?;
+            let id = self.weight(&name, tensor, top && !uses.configures(&name), uses.role(&name));
+            self.define(&name, id)?;
+        }
+        Ok(())
+    }
+
+    /// A tensor of the file: a parameter if it is one to train, else a constant.
+    fn weight(&mut self, name: &str, tensor: Tensor, trainable: bool, role: Role) -> ValueId {
+        let is_weight = trainable && tensor.dtype().is_float() && is_array(&tensor);
+        if !is_weight || name.is_empty() || self.parameters.get(name).is_some() {
+            return self.scope().graph.named_constant(name, tensor);
+        }
+        let parameter = Parameter { role, ..Parameter::trainable(name) };
+        let id = self.scope().graph.parameter(parameter, tensor.dtype(), tensor.shape());
+        self.parameters.insert(name, tensor);
+        id
+    }
+
+    fn node(&mut self, proto: &NodeProto) -> Result<(), OnnxError> {
+        let level = self.scopes.len() - 1;
+        let refuse = |reason: String| {
+            let unnamed = proto.output.first().cloned().unwrap_or_default();
+            let node = if proto.name.is_empty() { unnamed } else { proto.name.clone() };
+            OnnxError::Nodes(vec![ImportError::Node { node, op: proto.op_type.clone(), reason }])
+        };
+        let mut attributes = BTreeMap::new();
+        let mut captures = BTreeMap::new();
+        for attribute in &proto.attribute {
+            let (value, captured) = self.attribute(attribute).map_err(|e| match e {
+                AttributeError::Refused(reason) => refuse(format!("attribute {}: {reason}", attribute.name)),
+                AttributeError::Nested(error) => error,
+            })?;
+            if attributes.insert(attribute.name.clone(), value).is_some() {
+                return Err(refuse(format!("attribute {} is given twice", attribute.name)));
+            }
+            captures.insert(attribute.name.clone(), captured);
+        }
+        if qualified(proto) == "Constant" {
+            let tensor = constant(attributes).map_err(refuse)?;
+            let [name] = &proto.output[..] else { return Err(refuse("it must have one output".into())) };
+            let id = self.weight(name, tensor, level == 0, Role::Trainable);
+            return self.define(name, id);
+        }
+        let mut inputs = vec![];
+        for name in &proto.input {
+            inputs.push(match name.as_str() {
+                "" => None,
+                name => Some(self.resolve(level, name).ok_or_else(|| {
+                    refuse(format!("operand `{name}` is not defined by any input, initialiser or node"))
+                })?),
+            });
+        }
+        let registration = self.registry[qualified(proto).as_str()];
+        let mut node = ForeignNode::new(
+            &mut self.scopes[level].graph,
+            proto.op_type.clone(),
+            proto.name.clone(),
+            self.opset,
+            inputs,
+            proto.output.clone(),
+            attributes,
+            captures,
+        );
+        node.fold_within(self.fold_budget);
+        let imported = (registration.import)(&mut node);
+        let unread = node.unread();
+        self.fold_budget = node.fold_budget();
+        let outputs = imported.map_err(|e| OnnxError::Nodes(vec![e]))?;
+        if !unread.is_empty() {
+            return Err(refuse(format!("attributes not understood: {}", unread.join(", "))));
+        }
+        if outputs.len() < proto.output.iter().rposition(|o| !o.is_empty()).map_or(0, |i| i + 1) {
+            return Err(refuse(format!("{} outputs are used, it has {}", proto.output.len(), outputs.len())));
+        }
+        for (name, &id) in proto.output.iter().zip(&outputs).filter(|(name, _)| !name.is_empty()) {
+            self.define(name, id)?;
+            let graph = &mut self.scope().graph;
+            if graph.value(id).name.is_empty() {
+                graph.rename(id, name);
+            }
+        }
+        Ok(())
+    }
+
+    fn attribute(&mut self, proto: &AttributeProto) -> Result<(Attribute, Vec<ValueId>), AttributeError> {
+        use attribute_type::*;
+        let text = |bytes: &Vec<u8>| {
+            String::from_utf8(bytes.clone()).map_err(|_| AttributeError::Refused("not UTF-8".into()))
+        };
+        if !proto.ref_attr_name.is_empty() {
+            return Err(AttributeError::Refused("it refers to a function's attribute".into()));
+        }
+        let kind = if proto.r#type == UNDEFINED { guessed_type(proto) } else { proto.r#type };
+        let value = match kind {
+            FLOAT => Attribute::Float(proto.f),
+            INT => Attribute::Int(proto.i),
+            STRING => Attribute::Text(text(&proto.s)?),
+            TENSOR => {
+                let tensor = proto.t.as_ref().ok_or_else(|| AttributeError::Refused("no tensor".into()))?;
+                let tensor = tensor_proto::decode(tensor, self.folder, self.limits);
+                Attribute::Tensor(Arc::new(tensor.map_err(AttributeError::Refused)?))
+            }
+            SPARSE_TENSOR => {
+                let tensor = proto.sparse_tensor.as_ref();
+                let tensor = tensor.ok_or_else(|| AttributeError::Refused("no tensor".into()))?;
+                let (_, tensor) = tensor_proto::decode_sparse(tensor, self.folder, self.limits)
+                    .map_err(AttributeError::Refused)?;
+                Attribute::Tensor(Arc::new(tensor))
+            }
+            GRAPH => {
+                let graph = proto.g.as_ref().ok_or_else(|| AttributeError::Refused("no graph".into()))?;
+                let (graph, captures) = self.graph(graph).map_err(AttributeError::Nested)?;
+                return Ok((Attribute::Graph(Box::new(graph)), captures));
+            }
+            FLOATS => Attribute::Floats(proto.floats.clone()),
+            INTS => Attribute::Ints(proto.ints.clone()),
+            STRINGS => Attribute::Texts(proto.strings.iter().map(text).collect::<Result<_, _>>()?),
+            other => return Err(AttributeError::Refused(format!("attribute type {other} is not supported"))),
+        };
+        Ok((value, vec![]))
+    }
+}
+
+enum AttributeError {
+    Refused(String),
+    Nested(OnnxError),
+}
+
+/// The type of an attribute of a file so old that it does not say.
+fn guessed_type(proto: &AttributeProto) -> i32 {
+    use attribute_type::*;
+    if proto.t.is_some() {
+        TENSOR
+    } else if proto.g.is_some() {
+        GRAPH
+    } else if !proto.ints.is_empty() {
+        INTS
+    } else if !proto.floats.is_empty() {
+        FLOATS
+    } else if !proto.strings.is_empty() {
+        STRINGS
+    } else if !proto.s.is_empty() {
+        STRING
+    } else if proto.f != 0.0 {
+        FLOAT
+    } else {
+        INT
+    }
+}
+
+/// The value of a `Constant` node.
+fn constant(attributes: BTreeMap<String, Attribute>) -> Result<Tensor, String> {
+    let mut attributes = attributes.into_iter();
+    let (Some((name, value)), None) = (attributes.next(), attributes.next()) else {
+        return Err("it must have exactly one attribute".into());
+    };
+    match (name.as_str(), value) {
+        ("value" | "sparse_value", Attribute::Tensor(tensor)) => Ok((*tensor).clone()),
+        ("value_float", Attribute::Float(x)) => Ok(Tensor::scalar(x)),
+        ("value_int", Attribute::Int(x)) => Ok(Tensor::i64([], vec![x])),
+        ("value_floats", Attribute::Floats(x)) => Ok(Tensor::f32([x.len()], x)),
+        ("value_ints", Attribute::Ints(x)) => Ok(Tensor::ints(&x)),
+        (other, _) => Err(format!("attribute {other} is not supported")),
+    }
+}
+
+/// More than a number: what can be a weight.
+fn is_array(tensor: &Tensor) -> bool {
+    !tensor.shape().is_empty() && tensor.len() > 1
+}
+
+fn input_type(input: &ValueInfoProto) -> Result<(crate::DType, Shape), OnnxError> {
+    let refuse = |reason: String| OnnxError::Malformed(format!("input `{}`: {reason}", input.name));
+    let tensor = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+    let tensor = tensor.ok_or_else(|| refuse("it is not a tensor (sequences and maps are not supported)".into()))?;
+    let dtype = tensor_proto::dtype(tensor.elem_type).map_err(refuse)?;
+    let Some(shape) = &tensor.shape else { return Ok((dtype, Shape::Unknown)) };
+    if shape.dim.len() > 16 {
+        return Err(refuse(format!("it has {} axes, more than 16", shape.dim.len())));
+    }
+    let dim = |(axis, dim): (usize, &super::proto::DimensionProto)| match dim.dim_value {
+        Some(n) if n > 0 => Dim::Known(n as usize),
+        // `?` is written by exporters for "any", not as the name of one extent.
+        _ if dim.dim_param.is_empty() || dim.dim_param == "?" => Dim::symbol(format!("{}.{axis}", input.name)),
+        _ => Dim::symbol(&dim.dim_param),
+    };
+    Ok((dtype, Shape::Ranked(shape.dim.iter().enumerate().map(dim).collect())))
+}
+
+/// The nodes of a graph in an order in which every operand comes before its readers.
+fn order(proto: &GraphProto) -> Result<Vec<usize>, OnnxError> {
+    let mut producer = HashMap::new();
+    for (index, node) in proto.node.iter().enumerate() {
+        for output in node.output.iter().filter(|o| !o.is_empty()) {
+            if producer.insert(output.as_str(), index).is_some() {
+                return Err(OnnxError::Malformed(format!("`{output}` is computed by two nodes")));
+            }
+        }
+    }
+    let mut readers: Vec<Vec<usize>> = vec![vec![]; proto.node.len()];
+    let mut missing = vec![0usize; proto.node.len()];
+    for (index, node) in proto.node.iter().enumerate() {
+        let mut names = HashSet::new();
+        read_names(node, &mut names);
+        for from in names.iter().filter_map(|name| producer.get(name)) {
+            readers[*from].push(index);
+            missing[index] += 1;
+        }
+    }
+    // Smallest index first keeps the order of a file that is sorted already.
+    let mut ready: std::collections::BTreeSet<usize> =
+        (0..proto.node.len()).filter(|&i| missing[i] == 0).collect();
+    let mut order = vec![];
+    while let Some(index) = ready.pop_first() {
+        order.push(index);
+        for &reader in &readers[index] {
+            missing[reader] -= 1;
+            if missing[reader] == 0 {
+                ready.insert(reader);
+            }
+        }
+    }
+    if order.len() < proto.node.len() {
+        let stuck = (0..proto.node.len()).find(|&i| missing[i] > 0).unwrap_or(0);
+        let node = &proto.node[stuck];
+        let name = node.output.first().map_or("", String::as_str);
+        return Err(OnnxError::Malformed(format!("the graph has a cycle through `{name}` ({})", node.op_type)));
+    }
+    Ok(order)
+}
+
+/// All names that a node or its nested graphs read.
+fn read_names<'a>(node: &'a NodeProto, names: &mut HashSet<&'a str>) {
+    names.extend(node.input.iter().map(String::as_str));
+    for graph in node.attribute.iter().filter_map(|a| a.g.as_ref()) {
+        graph.node.iter().for_each(|n| read_names(n, names));
+        names.extend(graph.output.iter().map(|o| o.name.as_str()));
+    }
+}
+
+/// How the nodes of a graph use its initialisers.
+struct Uses<'a> {
+    configuring: HashSet<&'a str>,
+    statistics: HashSet<&'a str>,
+}
+
+impl<'a> Uses<'a> {
+    fn of(proto: &'a GraphProto) -> Uses<'a> {
+        let mut uses = Uses { configuring: HashSet::new(), statistics: HashSet::new() };
+        for node in &proto.node {
+            if CONFIGURED_BY_OPERANDS.contains(&node.op_type.as_str()) {
+                uses.configuring.extend(node.input.iter().map(String::as_str));
+            }
+            if node.op_type == "BatchNormalization" {
+                uses.statistics.extend(node.input.iter().skip(3).map(String::as_str));
+            }
+        }
+        uses
+    }
+
+    fn configures(&self, name: &str) -> bool {
+        self.configuring.contains(name)
+    }
+
+    fn role(&self, name: &str) -> Role {
+        if self.statistics.contains(name) { Role::State } else { Role::Trainable }
+    }
+}
+
+/// Makes parameters of float constants in weight positions: files may compute their weights from constants.
+fn promote_weights(model: &mut Model) {
+    let mut found: Vec<(ValueId, Role)> = vec![];
+    for node in model.graph.nodes() {
+        let statistics = match &node.op {
+            Op::BatchNormalization(_) => 3..5,
+            _ => 0..0,
+        };
+        let takes_weights = matches!(
+            node.op,
+            Op::BatchNormalization(_) | Op::Binary(_) | Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm(_) | Op::MatMul(_)
+        );
+        for (index, input) in node.inputs.iter().enumerate().filter(|_| takes_weights) {
+            let Some(id) = *input else { continue };
+            let is_weight = |t: &Tensor| t.dtype().is_float() && is_array(t);
+            if model.graph.constant_of(id).is_some_and(|t| is_weight(t)) {
+                let role = if statistics.contains(&index) { Role::State } else { Role::Trainable };
+                found.push((id, role));
+            }
+        }
+    }
+    for (id, role) in found {
+        let Some(tensor) = model.graph.constant_of(id).cloned() else { continue };
+        let mut name = model.graph.label(id);
+        while model.parameters.get(&name).is_some() {
+            name.push('_');
+        }
+        model.graph.make_parameter(id, Parameter { role, ..Parameter::trainable(name.clone()) });
+        model.parameters.insert(name, tensor);
+    }
+}

@@ -1,0 +1,17 @@
+//! ONNX in and out: what operators see of a foreign file, the importer and the exporter.
+
+mod error;
+mod export_node;
+mod foreign_node;
+mod import;
+mod proto;
+mod tensor_proto;
+
+pub use error::OnnxError;
+pub use export_node::ExportNode;
+pub use foreign_node::{ForeignNode, ImportError};
+pub(crate) use tensor_proto::{dtype as dtype_of_number, number as number_of_dtype};
+pub use import::{Limits, decode_model, read_model};
+
+/// The opset of exported files, the first with Gelu.
+pub const EXPORT_OPSET: i64 = 20;

@@ -1,0 +1,298 @@
+//! Tensors of ONNX files: typed fields, raw bytes, other files, sparse lists; and back.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Component, Path};
+
+use super::Limits;
+use super::proto::{EXTERNAL, SparseTensorProto, TensorProto};
+use crate::tensor::{DType, Data, Tensor, element_count};
+
+/// ONNX numbers of element types (`TensorProto.DataType`).
+const TYPES: &[(i32, DType)] = &[
+    (1, DType::F32),
+    (2, DType::U8),
+    (3, DType::I8),
+    (4, DType::U16),
+    (5, DType::I16),
+    (6, DType::I32),
+    (7, DType::I64),
+    (9, DType::Bool),
+    (11, DType::F64),
+    (12, DType::U32),
+    (13, DType::U64),
+];
+
+const FLOAT16: i32 = 10;
+const BFLOAT16: i32 = 16;
+
+/// The element type with this ONNX number, or why there is none.
+pub(crate) fn dtype(number: i32) -> Result<DType, String> {
+    let found = TYPES.iter().find(|(n, _)| *n == number).map(|(_, t)| *t);
+    found.ok_or_else(|| {
+        let name = match number {
+            0 => "undefined".to_string(),
+            8 => "string".into(),
+            FLOAT16 => "float16".into(),
+            BFLOAT16 => "bfloat16".into(),
+            14 | 15 => "complex".into(),
+            other => format!("number {other}"),
+        };
+        format!("element type {name} is not supported (known: f32, f64, 8 to 64-bit integers, bool)")
+    })
+}
+
+/// The ONNX number of an element type.
+pub(crate) fn number(dtype: DType) -> i32 {
+    TYPES.iter().find(|(_, t)| *t == dtype).map_or(0, |(n, _)| *n)
+}
+
+/// The shape of a tensor, checked against the limits.
+fn shape(dims: &[i64], limits: &Limits) -> Result<Vec<usize>, String> {
+    let shape: Option<Vec<usize>> = dims.iter().map(|&d| usize::try_from(d).ok()).collect();
+    let shape = shape.ok_or_else(|| format!("shape {dims:?} has a negative extent"))?;
+    match element_count(&shape) {
+        Some(n) if n <= limits.max_tensor_elements => Ok(shape),
+        _ => Err(format!("shape {dims:?} has more than {} elements", limits.max_tensor_elements)),
+    }
+}
+
+/// Reads a tensor. Half-precision floats become f32, exactly. `folder` is where files it refers to must be.
+pub(crate) fn decode(proto: &TensorProto, folder: Option<&Path>, limits: &Limits) -> Result<Tensor, String> {
+    let shape = shape(&proto.dims, limits)?;
+    let count = element_count(&shape).unwrap_or(0);
+    if proto.data_location == EXTERNAL {
+        let bytes = external(proto, count, folder)?;
+        return from_bytes(proto.data_type, shape, count, &bytes);
+    }
+    if !proto.raw_data.is_empty() {
+        return from_bytes(proto.data_type, shape, count, &proto.raw_data);
+    }
+    let ints = |dtype| Tensor::from_i64(dtype, shape.clone(), proto.int32_data.iter().map(|&x| x.into()).collect());
+    let length = match proto.data_type {
+        1 => proto.float_data.len(),
+        7 => proto.int64_data.len(),
+        11 => proto.double_data.len(),
+        12 | 13 => proto.uint64_data.len(),
+        _ => proto.int32_data.len(),
+    };
+    if length != count {
+        return Err(format!("shape {shape:?} needs {count} elements, the file has {length}"));
+    }
+    Ok(match proto.data_type {
+        1 => Tensor::f32(shape, proto.float_data.clone()),
+        7 => Tensor::i64(shape, proto.int64_data.clone()),
+        11 => Tensor::f64(shape, proto.double_data.clone()),
+        12 | 13 => {
+            let values = proto.uint64_data.iter().map(|&x| x as i64).collect();
+            Tensor::from_i64(dtype(proto.data_type)?, shape, values)
+        }
+        FLOAT16 => Tensor::f32(shape, proto.int32_data.iter().map(|&x| half(x as u16)).collect()),
+        BFLOAT16 => Tensor::f32(shape, proto.int32_data.iter().map(|&x| brain(x as u16)).collect()),
+        other => ints(dtype(other)?),
+    })
+}
+
+/// A tensor from little-endian bytes.
+fn from_bytes(data_type: i32, shape: Vec<usize>, count: usize, bytes: &[u8]) -> Result<Tensor, String> {
+    let size = if matches!(data_type, FLOAT16 | BFLOAT16) { 2 } else { dtype(data_type)?.size() };
+    if Some(bytes.len()) != count.checked_mul(size) {
+        return Err(format!("shape {shape:?} needs {count} elements of {size} bytes, the file has {} bytes", bytes.len()));
+    }
+    macro_rules! read {
+        ($t:ty) => {
+            bytes.chunks_exact(size_of::<$t>()).map(|c| <$t>::from_le_bytes(c.try_into().unwrap_or_default())).collect()
+        };
+    }
+    let halves = || -> Vec<u16> { read!(u16) };
+    let data = match data_type {
+        FLOAT16 => Data::F32(halves().into_iter().map(half).collect()),
+        BFLOAT16 => Data::F32(halves().into_iter().map(brain).collect()),
+        other => match dtype(other)? {
+            DType::F32 => Data::F32(read!(f32)),
+            DType::F64 => Data::F64(read!(f64)),
+            DType::I8 => Data::I8(bytes.iter().map(|&b| b as i8).collect()),
+            DType::I16 => Data::I16(read!(i16)),
+            DType::I32 => Data::I32(read!(i32)),
+            DType::I64 => Data::I64(read!(i64)),
+            DType::U8 => Data::U8(bytes.to_vec()),
+            DType::U16 => Data::U16(read!(u16)),
+            DType::U32 => Data::U32(read!(u32)),
+            DType::U64 => Data::U64(read!(u64)),
+            DType::Bool => Data::Bool(bytes.iter().map(|&b| b != 0).collect()),
+        },
+    };
+    Tensor::new(shape, data).ok_or_else(|| "the number of elements does not match the shape".into())
+}
+
+/// IEEE 754 half precision to single, exact.
+fn half(bits: u16) -> f32 {
+    let sign = if bits >> 15 == 1 { -1.0 } else { 1.0 };
+    let (exponent, fraction) = (i32::from(bits >> 10 & 0x1f), f32::from(bits & 0x3ff));
+    match exponent {
+        0 => sign * fraction * 2f32.powi(-24),
+        31 if fraction == 0.0 => sign * f32::INFINITY,
+        31 => f32::NAN,
+        e => sign * (1.0 + fraction / 1024.0) * 2f32.powi(e - 15),
+    }
+}
+
+/// bfloat16 to single: the upper half of its bits.
+fn brain(bits: u16) -> f32 {
+    f32::from_bits(u32::from(bits) << 16)
+}
+
+/// The bytes of a tensor kept in another file, which must lie in or below `folder`.
+fn external(proto: &TensorProto, count: usize, folder: Option<&Path>) -> Result<Vec<u8>, String> {
+    let entry = |key: &str| proto.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
+    let location = entry("location").ok_or("external data without a location")?;
+    let number = |key: &str| match entry(key) {
+        None => Ok(None),
+        Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("external data with {key} `{text}`")),
+    };
+    let folder = folder.ok_or_else(|| format!("external data in `{location}`, but the model is not a file"))?;
+    let relative = Path::new(location);
+    let inside = relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    let escape = || format!("external data in `{location}`, outside the model's folder; it is not read");
+    if !inside {
+        return Err(escape());
+    }
+    let failed = |e: std::io::Error| format!("external data in `{location}`: {e}");
+    let path = folder.join(relative).canonicalize().map_err(failed)?;
+    if !path.starts_with(folder.canonicalize().map_err(failed)?) {
+        return Err(escape());
+    }
+    let size = if matches!(proto.data_type, FLOAT16 | BFLOAT16) { 2 } else { dtype(proto.data_type)?.size() };
+    let wanted = count as u64 * size as u64;
+    let mut file = std::fs::File::open(&path).map_err(failed)?;
+    let (total, offset) = (file.metadata().map_err(failed)?.len(), number("offset")?.unwrap_or(0));
+    let length = number("length")?.unwrap_or(wanted);
+    if length != wanted || offset.checked_add(length).is_none_or(|end| end > total) {
+        return Err(format!(
+            "external data in `{location}`: bytes {offset}+{length} of a file of {total}, expected {wanted} bytes"
+        ));
+    }
+    file.seek(SeekFrom::Start(offset)).map_err(failed)?;
+    let mut bytes = vec![0; length as usize];
+    file.read_exact(&mut bytes).map_err(failed)?;
+    Ok(bytes)
+}
+
+/// Reads a sparse tensor as a dense one; indices are linear or one row of coordinates an element.
+pub(crate) fn decode_sparse(
+    proto: &SparseTensorProto,
+    folder: Option<&Path>,
+    limits: &Limits,
+) -> Result<(String, Tensor), String> {
+    let (Some(values), Some(indices)) = (&proto.values, &proto.indices) else {
+        return Err("sparse tensor without values or indices".into());
+    };
+    let shape = shape(&proto.dims, limits)?;
+    let dense = element_count(&shape).unwrap_or(0);
+    let elements = decode(values, folder, limits)?;
+    let positions = decode(indices, folder, limits)?;
+    let coordinates = positions.to_i64();
+    let strides = crate::tensor::strides(&shape);
+    let linear: Vec<usize> = match positions.shape() {
+        [n] if *n == elements.len() => coordinates.iter().map(|&i| i as usize).collect(),
+        [n, rank] if *n == elements.len() && *rank == shape.len() => {
+            let inside = |row: &[i64]| row.iter().zip(&shape).all(|(&i, &n)| i >= 0 && (i as usize) < n);
+            let at = |row: &[i64]| -> usize { row.iter().zip(&strides).map(|(&i, s)| i as usize * s).sum() };
+            coordinates.chunks((*rank).max(1)).map(|r| if inside(r) { at(r) } else { usize::MAX }).collect()
+        }
+        other => return Err(format!("sparse indices of shape {other:?} for {} values", elements.len())),
+    };
+    let mut source = vec![None; dense];
+    for (element, position) in linear.into_iter().enumerate() {
+        let slot = source.get_mut(position).ok_or("a sparse index lies outside the tensor")?;
+        *slot = Some(element);
+    }
+    Ok((values.name.clone(), elements.take(shape, &source)))
+}
+
+/// Writes a tensor, its elements as raw little-endian bytes.
+pub(crate) fn encode(name: &str, tensor: &Tensor) -> TensorProto {
+    macro_rules! raw {
+        ($v:expr) => {
+            $v.iter().flat_map(|x| x.to_le_bytes()).collect()
+        };
+    }
+    let raw_data = match tensor.data() {
+        Data::F32(v) => raw!(v),
+        Data::F64(v) => raw!(v),
+        Data::I8(v) => raw!(v),
+        Data::I16(v) => raw!(v),
+        Data::I32(v) => raw!(v),
+        Data::I64(v) => raw!(v),
+        Data::U8(v) => v.clone(),
+        Data::U16(v) => raw!(v),
+        Data::U32(v) => raw!(v),
+        Data::U64(v) => raw!(v),
+        Data::Bool(v) => v.iter().map(|&b| u8::from(b)).collect(),
+    };
+    TensorProto {
+        dims: tensor.shape().iter().map(|&n| n as i64).collect(),
+        data_type: number(tensor.dtype()),
+        name: name.to_string(),
+        raw_data,
+        ..TensorProto::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_precision_is_exact() {
+        let cases = [(0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (0x0001, 5.960_464_5e-8), (0x3555, 0.333_251_95)];
+        for (bits, value) in cases {
+            assert_eq!(half(bits), value);
+        }
+        assert!(half(0x7c00).is_infinite() && half(0x7e00).is_nan());
+        assert_eq!(brain(0x3fc0), 1.5);
+    }
+
+    #[test]
+    fn sizes_that_lie_are_refused_before_allocating() {
+        let limits = Limits::default();
+        let huge = TensorProto { dims: vec![1 << 40, 1 << 20], data_type: 1, ..TensorProto::default() };
+        assert!(decode(&huge, None, &limits).unwrap_err().contains("elements"));
+        let short = TensorProto { dims: vec![4], data_type: 1, raw_data: vec![0; 15], ..TensorProto::default() };
+        assert!(decode(&short, None, &limits).unwrap_err().contains("15 bytes"));
+        let negative = TensorProto { dims: vec![-1], data_type: 1, ..TensorProto::default() };
+        assert!(decode(&negative, None, &limits).unwrap_err().contains("negative"));
+    }
+
+    #[test]
+    fn external_data_must_lie_below_the_model() {
+        let entry = |key: &str, value: &str| super::super::proto::StringStringEntryProto {
+            key: key.into(),
+            value: value.into(),
+        };
+        for location in ["../secret", "/etc/passwd", "a/../../b"] {
+            let proto = TensorProto {
+                dims: vec![1],
+                data_type: 1,
+                data_location: EXTERNAL,
+                external_data: vec![entry("location", location)],
+                ..TensorProto::default()
+            };
+            let error = decode(&proto, Some(Path::new(".")), &Limits::default()).unwrap_err();
+            assert!(error.contains("outside"), "{location}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_sparse_tensor_reads_as_dense_in_both_forms() {
+        let values = encode("w", &Tensor::f32([2], vec![5.0, 7.0]));
+        for indices in [Tensor::i64([2], vec![1, 3]), Tensor::i64([2, 2], vec![0, 1, 1, 1])] {
+            let proto = SparseTensorProto {
+                values: Some(values.clone()),
+                indices: Some(encode("", &indices)),
+                dims: vec![2, 2],
+            };
+            let (name, dense) = decode_sparse(&proto, None, &Limits::default()).unwrap();
+            assert_eq!((name.as_str(), dense.as_f32().unwrap()), ("w", &[0.0, 5.0, 0.0, 7.0][..]));
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Fused: a product followed by a bias, a residual addition and an activation, as one pass over memory.
+
+use super::*;
+use super::binary::broadcast_indices;
+use crate::shape::broadcast;
+
+/// What is applied to each element last.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    /// An element-wise function.
+    Function(Function),
+    /// Limits to `low..=high`.
+    Clip {
+        /// Lower limit.
+        low: f32,
+        /// Upper limit.
+        high: f32,
+    },
+}
+
+impl Activation {
+    /// The activation of one number.
+    pub fn value(self, x: f64) -> f64 {
+        match self {
+            Activation::Function(f) => f.value(x),
+            Activation::Clip { low, high } => x.max(f64::from(low)).min(f64::from(high)),
+        }
+    }
+}
+
+/// `activation(body(operands..) + bias + residual)`; the operands of `body` come first, then the bias if there
+/// is one (of rank 1, along axis 1 of a convolution and the last axis of a matrix product), then the residual.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fused {
+    /// The product.
+    pub body: Box<Op>,
+    /// How many operands the product has.
+    pub operands: usize,
+    /// Whether a bias follows the product's operands.
+    pub bias: bool,
+    /// Whether an operand of the result's shape follows, to be added before the activation.
+    pub residual: bool,
+    /// Applied last.
+    pub activation: Option<Activation>,
+}
+
+impl Fused {
+    /// The product alone.
+    pub fn new(body: Op, operands: usize) -> Fused {
+        Fused { body: Box::new(body), operands, bias: false, residual: false, activation: None }
+    }
+
+    /// Position of the bias among the operands.
+    pub fn bias_index(&self) -> Option<usize> {
+        self.bias.then_some(self.operands)
+    }
+
+    /// Position of the residual among the operands.
+    pub fn residual_index(&self) -> Option<usize> {
+        self.residual.then_some(self.operands + usize::from(self.bias))
+    }
+
+    /// The shape under which a bias of `n` elements broadcasts to a result of `rank` axes.
+    fn bias_shape(&self, n: usize, rank: usize) -> Vec<usize> {
+        let mut shape = vec![1; rank];
+        let axis = if matches!(*self.body, Op::MatMul(_)) { rank.saturating_sub(1) } else { 1 };
+        if let Some(extent) = shape.get_mut(axis) {
+            *extent = n;
+        }
+        shape
+    }
+}
+
+impl Operator for Fused {
+    fn name(&self) -> &'static str {
+        "Fused"
+    }
+
+    fn attributes(&self) -> Vec<(&'static str, Attribute)> {
+        let mut attributes = vec![("body", Attribute::Text(self.body.name().into()))];
+        attributes.extend(self.body.attributes());
+        for (on, name) in [(self.bias, "bias"), (self.residual, "residual")] {
+            if on {
+                attributes.push((name, Attribute::Int(1)));
+            }
+        }
+        if let Some(activation) = self.activation {
+            attributes.push(("activation", Attribute::Text(format!("{activation:?}"))));
+        }
+        attributes
+    }
+
+    fn infer(&self, inputs: Operands<'_>) -> Result<Vec<TensorType>, OpError> {
+        let body = self.body.infer(inputs.first(self.operands))?;
+        let [y] = &body[..] else {
+            return Err(OpError::mismatch("results of the body", body.len(), 1));
+        };
+        if let Some(index) = self.bias_index() {
+            inputs.expect_rank(index, "bias", 1)?;
+            inputs.expect_dtype(index, "bias", &[y.dtype])?;
+        }
+        if let Some(index) = self.residual_index() {
+            let residual = inputs.ty(index, "residual")?;
+            if broadcast(&y.shape, &residual.shape).as_ref() != Some(&y.shape) || residual.dtype != y.dtype {
+                return Err(OpError::mismatch("residual", residual, y));
+            }
+        }
+        Ok(body)
+    }
+
+    fn evaluate(&self, inputs: Tensors<'_>) -> Result<Vec<Tensor>, OpError> {
+        let y = self.body.evaluate(inputs.first(self.operands))?.swap_remove(0);
+        let mut values = y.to_f64().into_owned();
+        let mut add = |addend: &Tensor, shape: &[usize]| {
+            let addends = addend.to_f64();
+            for (value, from) in values.iter_mut().zip(broadcast_indices(shape, y.shape())) {
+                *value += addends[from];
+            }
+        };
+        if let Some(index) = self.bias_index() {
+            let bias = inputs.get(index)?;
+            add(bias, &self.bias_shape(bias.len(), y.shape().len()));
+        }
+        if let Some(index) = self.residual_index() {
+            let residual = inputs.get(index)?;
+            add(residual, residual.shape());
+        }
+        if let Some(activation) = self.activation {
+            values.iter_mut().for_each(|x| *x = activation.value(*x));
+        }
+        Ok(vec![Tensor::from_f64(y.dtype(), y.shape(), values)])
+    }
+
+    fn gradient(&self, _: &mut Backward<'_>) -> Result<Gradient, GraphError> {
+        Ok(Gradient::NotDifferentiable("fused operators are made after differentiation"))
+    }
+
+    fn work(&self, shapes: &Shapes<'_>) -> Work {
+        let extra = u64::from(self.bias) + u64::from(self.residual) + u64::from(self.activation.is_some());
+        let body = self.body.work(shapes);
+        Work { element_ops: body.element_ops + extra * shapes.output_len(0), ..body }
+    }
+
+    fn export(&self, _: &mut ExportNode<'_>) -> Result<(), OpError> {
+        Err(OpError::Unsupported("fused operators are made for running, after the point of export".into()))
+    }
+}
+
+impl Described for Fused {
+    const ONNX: &'static [&'static str] = &[];
+
+    fn import(node: &mut ForeignNode<'_>) -> Result<Vec<ValueId>, ImportError> {
+        Err(node.refuse("ONNX has no Fused"))
+    }
+
+    fn examples() -> Vec<Example> {
+        let relu = Some(Activation::Function(Function::Relu));
+        let clip = Some(Activation::Clip { low: -0.5, high: 0.5 });
+        let conv = Op::from(Conv { sliding: Sliding::padded(2, 1), groups: 1 });
+        let x = || Example::noise(&[2, 3, 4, 4], 1);
+        let w = || Example::noise(&[5, 3, 3, 3], 2);
+        let residual = || Example::noise(&[2, 5, 4, 4], 4);
+        let matmul = Op::from(MatMul::default());
+        vec![
+            Example::new(
+                Fused { bias: true, residual: true, activation: relu, ..Fused::new(conv.clone(), 2) },
+                vec![x(), w(), Example::noise(&[5], 3), residual()],
+            )
+            .macs(2 * 5 * 16 * 27),
+            Example::new(Fused { activation: clip, ..Fused::new(conv, 3) }, vec![x(), w(), Example::noise(&[5], 3)])
+                .macs(2 * 5 * 16 * 27),
+            Example::new(
+                Fused { bias: true, activation: relu, ..Fused::new(matmul, 2) },
+                vec![Example::noise(&[3, 4], 1), Example::noise(&[4, 2], 2), Example::noise(&[2], 3)],
+            )
+            .macs(24),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bias_of_a_convolution_runs_along_its_channels() {
+        let fused = Fused::new(Conv { sliding: Sliding::padded(2, 1), groups: 1 }.into(), 2);
+        assert_eq!(fused.bias_shape(5, 4), [1, 5, 1, 1]);
+        assert_eq!(Fused::new(MatMul::default().into(), 2).bias_shape(5, 3), [1, 1, 5]);
+    }
+}

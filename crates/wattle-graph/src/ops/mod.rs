@@ -1,0 +1,126 @@
+//! The operators, one file each, and the one list that names them.
+
+mod cell;
+mod concrete;
+mod gate;
+
+use std::sync::Arc;
+
+use crate::error::{GraphError, OpError};
+use crate::graph::{TensorType, ValueId};
+use crate::onnx::{ExportNode, ForeignNode, ImportError};
+use crate::operator::*;
+use crate::tensor::Tensor;
+
+pub use gate::{GateActivation, GateFunction};
+
+/// Generates the modules, the enum, its dispatch and the registry from the list of operators.
+macro_rules! operators {
+    ($($file:ident: $($op:ident),+;)*) => {
+        $(mod $file; pub use $file::*;)*
+
+        /// An operator with its attributes.
+        #[derive(Clone, Debug)]
+        #[allow(missing_docs, reason = "each variant is documented at the struct it holds")]
+        pub enum Op {
+            $($($op($op),)+)*
+            Custom(Arc<dyn CustomOperator>),
+        }
+
+        impl PartialEq for Op {
+            fn eq(&self, other: &Op) -> bool {
+                match (self, other) {
+                    $($((Op::$op(a), Op::$op(b)) => a == b,)+)*
+                    (Op::Custom(a), Op::Custom(b)) => Arc::ptr_eq(a, b),
+                    _ => false,
+                }
+            }
+        }
+
+        impl std::ops::Deref for Op {
+            type Target = dyn Operator;
+            fn deref(&self) -> &(dyn Operator + 'static) {
+                match self {
+                    $($(Op::$op(op) => op,)+)*
+                    Op::Custom(op) => &**op,
+                }
+            }
+        }
+
+        $($(impl From<$op> for Op {
+            fn from(op: $op) -> Op { Op::$op(op) }
+        })+)*
+
+        /// Every operator there is, in the order of the list.
+        pub const ALL: &[Registration] = &[
+            $($(Registration {
+                name: stringify!($op),
+                onnx: <$op as Described>::ONNX,
+                import: <$op as Described>::import,
+                examples: <$op as Described>::examples,
+            },)+)*
+        ];
+    };
+}
+
+/// What is known of an operator without an instance of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Registration {
+    /// Name of the struct.
+    pub name: &'static str,
+    /// ONNX names it is imported from.
+    pub onnx: &'static [&'static str],
+    /// See [`Described::import`].
+    pub import: fn(&mut ForeignNode<'_>) -> Result<Vec<ValueId>, ImportError>,
+    /// See [`Described::examples`].
+    pub examples: fn() -> Vec<Example>,
+}
+
+operators! {
+    adam_update: AdamUpdate;
+    attention: Attention, AttentionGradient;
+    batch_norm: BatchNormalization, BatchNormalizationGradient;
+    binary: Binary;
+    binary_gradient: BinaryGradient;
+    cast: Cast;
+    clip: Clip, ClipGradient;
+    compare: Compare, Not;
+    concat: Concat, Split;
+    constant_of_shape: ConstantOfShape;
+    conv: Conv;
+    conv_gradient: ConvInputGradient, ConvWeightGradient;
+    conv_transpose: ConvTranspose;
+    cross_entropy: SoftmaxCrossEntropy, SoftmaxCrossEntropyGradient;
+    dropout: Dropout;
+    expand: Expand, Tile;
+    fused: Fused;
+    gather: Gather;
+    gemm: Gemm;
+    global_pool: GlobalPool, GlobalPoolGradient;
+    group_norm: GroupNormalization, GroupNormalizationGradient;
+    identity: Identity;
+    layer_norm: LayerNormalization, LayerNormalizationGradient;
+    lp_normalization: LpNormalization, LpNormalizationGradient;
+    lrn: Lrn, LrnGradient;
+    matmul: MatMul;
+    movement_gradient: MovementGradient;
+    negative_log_likelihood: NegativeLogLikelihood, NegativeLogLikelihoodGradient;
+    pad: Pad;
+    pool: Pool, PoolGradient;
+    range: Range;
+    recurrent: Recurrent;
+    recurrent_gradient: RecurrentGradient;
+    reduce: Reduce;
+    reshape: Reshape;
+    resize: Resize, ResizeGradient;
+    select: Where;
+    sgd_update: SgdUpdate;
+    shape: Shape, Size;
+    slice: Slice;
+    softmax: Hardmax, Softmax, SoftmaxGradient;
+    squeeze: Flatten, Squeeze, Unsqueeze;
+    sum_to: SumTo;
+    transpose: Transpose;
+    unary: Unary;
+    unary_gradient: UnaryGradient;
+}

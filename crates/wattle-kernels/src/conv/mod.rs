@@ -1,0 +1,223 @@
+//! Two-dimensional convolution, NHWC, without im2col: forward, gradient of the input, gradient of the weights.
+//!
+//! A [`ConvPlan`] holds what depends on shapes alone (offset tables, taps). Weights stay in the ONNX order
+//! `[filters, channels / groups, kernel height, kernel width]`; each kernel packs or reads them as it needs.
+//! A one-dimensional convolution is one of height 1. Transposed convolution is [`input_gradient`] of the convolution
+//! it transposes.
+
+mod depthwise;
+mod forward;
+mod input_gradient;
+mod offsets;
+mod weight_gradient;
+
+pub use depthwise::{
+    depthwise_forward, depthwise_input_gradient, depthwise_weight_gradient,
+    depthwise_weight_gradient_scratch_len, pack_depthwise,
+};
+pub use forward::forward;
+pub use input_gradient::input_gradient;
+pub use offsets::patches;
+pub use weight_gradient::{weight_gradient, weight_gradient_scratch_len};
+
+use crate::pack::{self, PackedShape, Source, Taps};
+use crate::{Cpu, Isa};
+use input_gradient::Phase;
+
+/// The shape of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConvShape {
+    /// Images.
+    pub batch: usize,
+    /// Input height.
+    pub height: usize,
+    /// Input width.
+    pub width: usize,
+    /// Input channels, over all groups.
+    pub channels: usize,
+    /// Output channels, over all groups.
+    pub filters: usize,
+    /// Kernel height and width.
+    pub kernel: [usize; 2],
+    /// Vertical and horizontal stride.
+    pub stride: [usize; 2],
+    /// Vertical and horizontal dilation, 1 for none.
+    pub dilation: [usize; 2],
+    /// Rows and columns of zeros: top, left, bottom, right.
+    pub pads: [usize; 4],
+    /// Groups: filter f sees the channels of group `f / (filters / groups)` only.
+    pub groups: usize,
+}
+
+impl ConvShape {
+    /// Output height and width.
+    pub fn output(&self) -> [usize; 2] {
+        let size = |input: usize, axis: usize, pads: usize| {
+            let reach = (self.kernel[axis] - 1) * self.dilation[axis] + 1;
+            (input + pads).checked_sub(reach).map_or(0, |room| room / self.stride[axis] + 1)
+        };
+        [size(self.height, 0, self.pads[0] + self.pads[2]), size(self.width, 1, self.pads[1] + self.pads[3])]
+    }
+
+    /// Elements of the input.
+    pub fn input_len(&self) -> usize {
+        self.batch * self.height * self.width * self.channels
+    }
+
+    /// Elements of the output.
+    pub fn output_len(&self) -> usize {
+        let [height, width] = self.output();
+        self.batch * height * width * self.filters
+    }
+
+    /// Elements of the weights.
+    pub fn weights_len(&self) -> usize {
+        self.filters * self.group_channels() * self.taps()
+    }
+
+    /// Multiply-accumulates of one forward pass, padding included.
+    pub fn macs(&self) -> usize {
+        self.output_len() * self.group_channels() * self.taps()
+    }
+
+    /// Whether every channel is a group of its own and makes one filter: the depthwise kernels apply.
+    pub fn is_depthwise(&self) -> bool {
+        self.groups == self.channels && self.filters == self.channels
+    }
+
+    pub(crate) fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    pub(crate) fn group_channels(&self) -> usize {
+        self.channels / self.groups
+    }
+
+    pub(crate) fn group_filters(&self) -> usize {
+        self.filters / self.groups
+    }
+
+    fn check(&self) {
+        assert!(self.groups > 0 && self.channels.is_multiple_of(self.groups), "{self:?}");
+        assert!(self.filters.is_multiple_of(self.groups), "{self:?}");
+        assert!(self.kernel.iter().chain(&self.stride).chain(&self.dilation).all(|&x| x > 0), "{self:?}");
+        let largest = (self.height + self.pads[0] + self.pads[2])
+            * (self.width + self.pads[1] + self.pads[3])
+            * self.channels.max(self.filters);
+        assert!(largest < i32::MAX as usize, "one image of {self:?} exceeds the reach of 32-bit offsets");
+    }
+}
+
+/// Everything about a convolution that its shape decides.
+pub struct ConvPlan {
+    shape: ConvShape,
+    /// Few channels: the input is copied with its padding, and a row of the kernel is one tap.
+    padded: Option<offsets::Padded>,
+    /// `[tap][output pixel]`, into the input or its padded copy.
+    offsets: Vec<i32>,
+    phases: Vec<Phase>,
+}
+
+impl ConvPlan {
+    /// Plans a convolution; its tables take about 8 bytes a tap and pixel of one image.
+    pub fn new(shape: ConvShape) -> Self {
+        shape.check();
+        let padded = offsets::Padded::new(&shape);
+        let offsets = match &padded {
+            Some(padded) => padded.offsets(&shape),
+            None => offsets::forward(&shape),
+        };
+        ConvPlan { shape, padded, offsets, phases: input_gradient::phases(&shape) }
+    }
+
+    /// The shape it was planned for.
+    pub fn shape(&self) -> &ConvShape {
+        &self.shape
+    }
+
+    /// Scratch elements that [`forward`] needs: the padded copy of an input with few channels, else none.
+    pub fn forward_scratch_len(&self) -> usize {
+        self.padded.as_ref().map_or(0, |p| p.len(&self.shape))
+    }
+
+    fn forward_packed_shape(&self, isa: Isa) -> PackedShape {
+        let (taps, k) = match self.padded {
+            Some(_) => (self.shape.kernel[0], self.shape.kernel[1] * self.shape.channels),
+            None => (self.shape.taps(), self.shape.group_channels()),
+        };
+        PackedShape::new(isa, taps, k, self.shape.group_filters())
+    }
+
+    /// Elements of weights packed for [`forward`].
+    pub fn forward_weights_len(&self, isa: Isa) -> usize {
+        self.shape.groups * self.forward_packed_shape(isa).len()
+    }
+
+    /// Packs weights for [`forward`].
+    pub fn pack_forward(&self, cpu: &Cpu, weights: &[f32], out: &mut [f32]) {
+        let shape = &self.shape;
+        assert_eq!(weights.len(), shape.weights_len(), "weights of {shape:?}");
+        let packed = self.forward_packed_shape(cpu.isa);
+        let (taps, channels) = (shape.taps(), shape.group_channels());
+        if self.padded.is_some() {
+            return self.pack_merged(&packed, weights, out);
+        }
+        for group in 0..shape.groups {
+            let source = Source {
+                data: &weights[group * shape.group_filters() * channels * taps..],
+                taps: Taps::Strided(1),
+                k_stride: taps,
+                n_stride: channels * taps,
+            };
+            pack::pack(cpu.isa, &cpu.threads, &packed, &source, &mut out[group * packed.len()..]);
+        }
+    }
+
+    /// Packs the weights of a convolution with few channels, where k runs over (kernel column, channel).
+    fn pack_merged(&self, packed: &PackedShape, weights: &[f32], out: &mut [f32]) {
+        let shape = &self.shape;
+        let [kernel_height, kernel_width] = shape.kernel;
+        let taps = shape.taps();
+        out[..packed.len()].fill(0.0);
+        for (filter, weights) in weights.chunks_exact(shape.channels * taps).enumerate() {
+            for (channel, weights) in weights.chunks_exact(taps).enumerate() {
+                for y in 0..kernel_height {
+                    for x in 0..kernel_width {
+                        let at = packed.position(y, x * shape.channels + channel, filter);
+                        out[at] = weights[y * kernel_width + x];
+                    }
+                }
+            }
+        }
+    }
+
+    /// Elements of weights packed for [`input_gradient`].
+    pub fn input_gradient_weights_len(&self, isa: Isa) -> usize {
+        let group: usize = self.phases.iter().map(|p| p.packed_shape(&self.shape, isa).len()).sum();
+        self.shape.groups * group
+    }
+
+    /// Packs weights for [`input_gradient`].
+    pub fn pack_input_gradient(&self, cpu: &Cpu, weights: &[f32], out: &mut [f32]) {
+        let shape = &self.shape;
+        assert_eq!(weights.len(), shape.weights_len(), "weights of {shape:?}");
+        let (taps, channels) = (shape.taps(), shape.group_channels());
+        let mut at = 0;
+        for group in 0..shape.groups {
+            for phase in &self.phases {
+                let packed = phase.packed_shape(shape, cpu.isa);
+                let source = Source {
+                    data: &weights[group * shape.group_filters() * channels * taps..],
+                    taps: Taps::Listed(&phase.taps),
+                    k_stride: channels * taps,
+                    n_stride: taps,
+                };
+                pack::pack(cpu.isa, &cpu.threads, &packed, &source, &mut out[at..]);
+                at += packed.len();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,380 @@
+//! Functions of single elements, and of pairs of elements with broadcasting.
+
+use crate::Cpu;
+use crate::math;
+use crate::simd::{Isa, Kernel, Simd};
+
+/// Elements of one task: 32 KiB of `f32`, which a first-level cache holds.
+const PIECE: usize = 8192;
+
+/// A function of one element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Unary {
+    Abs,
+    Neg,
+    Exp,
+    Log,
+    Sqrt,
+    Square,
+    Reciprocal,
+    Floor,
+    Ceil,
+    /// Nearest integer, ties to even (ONNX Round).
+    Round,
+    /// -1, 0 or 1.
+    Sign,
+    Erf,
+    Tanh,
+    Sigmoid,
+    Relu,
+    LeakyRelu {
+        alpha: f32,
+    },
+    /// x above 0, alpha (e^x - 1) below.
+    Elu {
+        alpha: f32,
+    },
+    Clip {
+        low: f32,
+        high: f32,
+    },
+    /// clip(alpha x + beta, 0, 1).
+    HardSigmoid {
+        alpha: f32,
+        beta: f32,
+    },
+    /// x clip(x / 6 + 1/2, 0, 1).
+    HardSwish,
+    /// x sigmoid(x), also called Swish.
+    Silu,
+    /// x (1 + erf(x / sqrt 2)) / 2.
+    Gelu,
+    /// x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
+    GeluTanh,
+    /// ln(1 + e^x).
+    Softplus,
+}
+
+impl Unary {
+    /// Whether [`unary_gradient`] takes the output y of this function (`true`) or its input x (`false`).
+    pub fn gradient_takes_output(self) -> bool {
+        matches!(
+            self,
+            Unary::Exp | Unary::Sqrt | Unary::Reciprocal | Unary::Tanh | Unary::Sigmoid | Unary::Relu
+        )
+    }
+}
+
+/// sqrt(2 / pi), the constant of the tanh form of GELU.
+const SQRT_2_OVER_PI: f32 = 0.797_884_6;
+
+/// The value at `x`.
+#[inline(always)]
+fn value<S: Simd>(s: S, f: Unary, x: S::F) -> S::F {
+    let zero = s.zero();
+    let one = s.splat(1.0);
+    let half = s.splat(0.5);
+    match f {
+        Unary::Abs => s.abs(x),
+        Unary::Neg => s.neg(x),
+        Unary::Exp => math::exp(s, x),
+        Unary::Log => math::log(s, x),
+        Unary::Sqrt => s.sqrt(x),
+        Unary::Square => s.mul(x, x),
+        Unary::Reciprocal => s.div(one, x),
+        Unary::Floor => s.floor(x),
+        Unary::Ceil => s.neg(s.floor(s.neg(x))),
+        Unary::Round => s.round(x),
+        Unary::Sign => s.select(s.eq(x, zero), x, s.select(s.eq(x, x), s.copysign(one, x), x)),
+        Unary::Erf => math::erf(s, x),
+        Unary::Tanh => math::tanh(s, x),
+        Unary::Sigmoid => math::sigmoid(s, x),
+        Unary::Relu => s.max(zero, x),
+        Unary::LeakyRelu { alpha } => s.select(s.lt(x, zero), s.mul(x, s.splat(alpha)), x),
+        Unary::Elu { alpha } => {
+            s.select(s.lt(x, zero), s.mul(s.splat(alpha), s.sub(math::exp(s, x), one)), x)
+        }
+        Unary::Clip { low, high } => s.min(s.splat(high), s.max(s.splat(low), x)),
+        Unary::HardSigmoid { alpha, beta } => {
+            s.min(one, s.max(zero, s.fma(s.splat(alpha), x, s.splat(beta))))
+        }
+        Unary::HardSwish => s.mul(x, s.min(one, s.max(zero, s.fma(s.splat(1.0 / 6.0), x, half)))),
+        Unary::Silu => s.mul(x, math::sigmoid(s, x)),
+        Unary::Gelu => {
+            let e = math::erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2)));
+            s.mul(s.mul(half, x), s.add(one, e))
+        }
+        Unary::GeluTanh => s.mul(s.mul(half, x), s.add(one, math::tanh(s, gelu_inner(s, x)))),
+        Unary::Softplus => {
+            let e = math::exp(s, s.neg(s.abs(x)));
+            s.add(s.max(zero, x), math::log(s, s.add(one, e)))
+        }
+    }
+}
+
+#[inline(always)]
+fn gelu_inner<S: Simd>(s: S, x: S::F) -> S::F {
+    let x2 = s.mul(x, x);
+    s.mul(s.mul(s.splat(SQRT_2_OVER_PI), x), s.fma(s.splat(0.044_715), x2, s.splat(1.0)))
+}
+
+/// The derivative at `x`, or at the output where [`Unary::gradient_takes_output`].
+#[inline(always)]
+fn slope<S: Simd>(s: S, f: Unary, x: S::F) -> S::F {
+    let zero = s.zero();
+    let one = s.splat(1.0);
+    let half = s.splat(0.5);
+    match f {
+        Unary::Abs => s.select(s.eq(x, zero), zero, s.copysign(one, x)),
+        Unary::Neg => s.splat(-1.0),
+        Unary::Exp => x,
+        Unary::Log => s.div(one, x),
+        Unary::Sqrt => s.div(half, x),
+        Unary::Square => s.add(x, x),
+        Unary::Reciprocal => s.neg(s.mul(x, x)),
+        Unary::Floor | Unary::Ceil | Unary::Round | Unary::Sign => zero,
+        Unary::Erf => s.mul(s.splat(std::f32::consts::FRAC_2_SQRT_PI), math::exp(s, s.neg(s.mul(x, x)))),
+        Unary::Tanh => s.sub(one, s.mul(x, x)),
+        Unary::Sigmoid => s.mul(x, s.sub(one, x)),
+        Unary::Relu => s.select(s.lt(zero, x), one, zero),
+        Unary::LeakyRelu { alpha } => s.select(s.lt(x, zero), s.splat(alpha), one),
+        Unary::Elu { alpha } => s.select(s.lt(x, zero), s.mul(s.splat(alpha), math::exp(s, x)), one),
+        Unary::Clip { low, high } => {
+            let below = s.select(s.lt(s.splat(low), x), one, zero);
+            s.select(s.lt(x, s.splat(high)), below, zero)
+        }
+        Unary::HardSigmoid { alpha, beta } => {
+            let y = s.fma(s.splat(alpha), x, s.splat(beta));
+            let below = s.select(s.lt(zero, y), s.splat(alpha), zero);
+            s.select(s.lt(y, one), below, zero)
+        }
+        Unary::HardSwish => {
+            let inner = s.fma(x, s.splat(1.0 / 3.0), half);
+            let below = s.select(s.le(x, s.splat(-3.0)), zero, inner);
+            s.select(s.le(s.splat(3.0), x), one, below)
+        }
+        Unary::Silu => {
+            let y = math::sigmoid(s, x);
+            s.mul(y, s.fma(x, s.sub(one, y), one))
+        }
+        Unary::Gelu => {
+            let cdf =
+                s.mul(half, s.add(one, math::erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2)))));
+            // 1 / sqrt(2 pi).
+            let density = s.mul(s.splat(0.398_942_3), math::exp(s, s.mul(s.splat(-0.5), s.mul(x, x))));
+            s.fma(x, density, cdf)
+        }
+        Unary::GeluTanh => {
+            let t = math::tanh(s, gelu_inner(s, x));
+            let inner = s.fma(s.splat(3.0 * 0.044_715), s.mul(x, x), one);
+            let inner = s.mul(s.splat(SQRT_2_OVER_PI), inner);
+            let sech2 = s.sub(one, s.mul(t, t));
+            s.mul(half, s.fma(s.mul(x, sech2), inner, s.add(one, t)))
+        }
+        Unary::Softplus => math::sigmoid(s, x),
+    }
+}
+
+/// Runs `body` with `$f` bound to a constant variant, so that the choice is made once and not for every element.
+macro_rules! for_each_unary {
+    ($f:expr, $bound:ident => $body:expr) => {
+        match $f {
+            Unary::Abs => {
+                let $bound = Unary::Abs;
+                $body
+            }
+            Unary::Neg => {
+                let $bound = Unary::Neg;
+                $body
+            }
+            Unary::Exp => {
+                let $bound = Unary::Exp;
+                $body
+            }
+            Unary::Log => {
+                let $bound = Unary::Log;
+                $body
+            }
+            Unary::Sqrt => {
+                let $bound = Unary::Sqrt;
+                $body
+            }
+            Unary::Square => {
+                let $bound = Unary::Square;
+                $body
+            }
+            Unary::Reciprocal => {
+                let $bound = Unary::Reciprocal;
+                $body
+            }
+            Unary::Floor => {
+                let $bound = Unary::Floor;
+                $body
+            }
+            Unary::Ceil => {
+                let $bound = Unary::Ceil;
+                $body
+            }
+            Unary::Round => {
+                let $bound = Unary::Round;
+                $body
+            }
+            Unary::Sign => {
+                let $bound = Unary::Sign;
+                $body
+            }
+            Unary::Erf => {
+                let $bound = Unary::Erf;
+                $body
+            }
+            Unary::Tanh => {
+                let $bound = Unary::Tanh;
+                $body
+            }
+            Unary::Sigmoid => {
+                let $bound = Unary::Sigmoid;
+                $body
+            }
+            Unary::Relu => {
+                let $bound = Unary::Relu;
+                $body
+            }
+            Unary::LeakyRelu { alpha } => {
+                let $bound = Unary::LeakyRelu { alpha };
+                $body
+            }
+            Unary::Elu { alpha } => {
+                let $bound = Unary::Elu { alpha };
+                $body
+            }
+            Unary::Clip { low, high } => {
+                let $bound = Unary::Clip { low, high };
+                $body
+            }
+            Unary::HardSigmoid { alpha, beta } => {
+                let $bound = Unary::HardSigmoid { alpha, beta };
+                $body
+            }
+            Unary::HardSwish => {
+                let $bound = Unary::HardSwish;
+                $body
+            }
+            Unary::Silu => {
+                let $bound = Unary::Silu;
+                $body
+            }
+            Unary::Gelu => {
+                let $bound = Unary::Gelu;
+                $body
+            }
+            Unary::GeluTanh => {
+                let $bound = Unary::GeluTanh;
+                $body
+            }
+            Unary::Softplus => {
+                let $bound = Unary::Softplus;
+                $body
+            }
+        }
+    };
+}
+
+struct UnaryTask {
+    f: Unary,
+    x: *const f32,
+    y: *mut f32,
+    len: usize,
+}
+
+impl Kernel for UnaryTask {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for_each_unary!(self.f, f => {
+            let mut i = 0;
+            while i + S::LANES <= self.len {
+                // SAFETY: x and y have `len` elements; they are equal or disjoint.
+                unsafe { s.store(self.y.add(i), value(s, f, s.load(self.x.add(i)))) };
+                i += S::LANES;
+            }
+            let rest = self.len - i;
+            if rest > 0 {
+                // SAFETY: `rest` elements are left.
+                unsafe {
+                    s.store_partial(self.y.add(i), rest, value(s, f, s.load_partial(self.x.add(i), rest)));
+                }
+            }
+        })
+    }
+}
+
+struct SlopeTask {
+    f: Unary,
+    x: *const f32,
+    dy: *const f32,
+    dx: *mut f32,
+    len: usize,
+}
+
+impl Kernel for SlopeTask {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for_each_unary!(self.f, f => {
+            let mut i = 0;
+            while i < self.len {
+                let n = (self.len - i).min(S::LANES);
+                // SAFETY: x, dy and dx have `len` elements and n of them are left; dx may be x or dy itself.
+                unsafe {
+                    if n == S::LANES {
+                        let g = slope(s, f, s.load(self.x.add(i)));
+                        s.store(self.dx.add(i), s.mul(g, s.load(self.dy.add(i))));
+                    } else {
+                        let g = slope(s, f, s.load_partial(self.x.add(i), n));
+                        s.store_partial(self.dx.add(i), n, s.mul(g, s.load_partial(self.dy.add(i), n)));
+                    }
+                }
+                i += n;
+            }
+        })
+    }
+}
+
+/// y = f(x), on the calling thread.
+pub(crate) fn unary_in_place_on(isa: Isa, f: Unary, x: &mut [f32]) {
+    isa.run(UnaryTask { f, x: x.as_ptr(), y: x.as_mut_ptr(), len: x.len() });
+}
+
+/// y = f(x) for slices of equal length.
+pub fn unary(cpu: &Cpu, f: Unary, x: &[f32], y: &mut [f32]) {
+    assert_eq!(x.len(), y.len());
+    cpu.threads.for_each_piece(y, PIECE, |i, y| {
+        let x = &x[i * PIECE..][..y.len()];
+        cpu.isa.run(UnaryTask { f, x: x.as_ptr(), y: y.as_mut_ptr(), len: y.len() });
+    });
+}
+
+/// x = f(x).
+pub fn unary_in_place(cpu: &Cpu, f: Unary, x: &mut [f32]) {
+    cpu.threads.for_each_piece(x, PIECE, |_, x| unary_in_place_on(cpu.isa, f, x));
+}
+
+/// dx = f'(x) dy, where `x` is the output of f if [`Unary::gradient_takes_output`] says so, else its input.
+pub fn unary_gradient(cpu: &Cpu, f: Unary, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    assert!(x.len() == dy.len() && x.len() == dx.len());
+    cpu.threads.for_each_piece(dx, PIECE, |i, dx| {
+        let (x, dy) = (&x[i * PIECE..][..dx.len()], &dy[i * PIECE..][..dx.len()]);
+        let (x, dy) = (x.as_ptr(), dy.as_ptr());
+        cpu.isa.run(SlopeTask { f, x, dy, dx: dx.as_mut_ptr(), len: dx.len() });
+    });
+}
+
+/// dy = f'(x) dy, overwriting the incoming gradient.
+pub fn unary_gradient_in_place(cpu: &Cpu, f: Unary, x: &[f32], dy: &mut [f32]) {
+    assert_eq!(x.len(), dy.len());
+    cpu.threads.for_each_piece(dy, PIECE, |i, dy| {
+        let x = x[i * PIECE..][..dy.len()].as_ptr();
+        cpu.isa.run(SlopeTask { f, x, dy: dy.as_ptr(), dx: dy.as_mut_ptr(), len: dy.len() });
+    });
+}

@@ -1,0 +1,159 @@
+//! Fork-join over disjoint tasks. One thread runs inline and touches no thread pool.
+//!
+//! Which thread runs which task is decided in arrival order, so kernels give every task its own output: results are the
+//! same bits for any number of threads.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// The threads that kernels may use.
+pub struct Threads {
+    count: usize,
+    pool: Option<rayon::ThreadPool>,
+}
+
+/// The operating system refused to start the threads.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start {count} threads: {source}; ask for fewer with --threads")]
+pub struct ThreadsError {
+    count: usize,
+    source: rayon::ThreadPoolBuildError,
+}
+
+impl Threads {
+    /// A private pool of `count` threads; 0 and 1 both mean the calling thread alone.
+    pub fn new(count: usize) -> Result<Self, ThreadsError> {
+        if count <= 1 {
+            return Ok(Self::single());
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(count)
+            .thread_name(|i| format!("wattle-{i}"))
+            .build()
+            .map_err(|source| ThreadsError { count, source })?;
+        Ok(Threads { count, pool: Some(pool) })
+    }
+
+    /// The calling thread alone.
+    pub fn single() -> Self {
+        Threads { count: 1, pool: None }
+    }
+
+    /// How many threads there are, at least 1.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Runs `f` on one of the pool's threads. A long sequence of kernels is best run inside one `install`, since each
+    /// kernel called from outside must first be handed to the pool.
+    pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        match &self.pool {
+            Some(pool) => pool.install(f),
+            None => f(),
+        }
+    }
+
+    /// Calls `f(i)` for each i in 0..tasks, each once, in no set order.
+    pub fn for_each(&self, tasks: usize, f: impl Fn(usize) + Sync) {
+        self.for_each_slot(tasks, |_, i| f(i));
+    }
+
+    /// Calls `f(slot, i)` for each i in 0..tasks. Two calls that run at the same time have different slots, and slots
+    /// are below [`Threads::count`]: they index scratch memory.
+    pub fn for_each_slot(&self, tasks: usize, f: impl Fn(usize, usize) + Sync) {
+        let workers = self.count.min(tasks);
+        match &self.pool {
+            Some(pool) if workers > 1 => {
+                let next = AtomicUsize::new(0);
+                let work = |slot: usize| {
+                    loop {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        if i >= tasks {
+                            return;
+                        }
+                        f(slot, i);
+                    }
+                };
+                pool.install(|| fork(0, workers, &work));
+            }
+            _ => (0..tasks).for_each(|i| f(0, i)),
+        }
+    }
+
+    /// Splits `data` into pieces of `piece` elements (the last may be shorter) and calls `f(index, piece)` on each.
+    pub fn for_each_piece<T: Send>(&self, data: &mut [T], piece: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+        assert!(piece > 0, "pieces must have at least one element");
+        let len = data.len();
+        let shared = Shared::new(data);
+        self.for_each(len.div_ceil(piece), |i| {
+            let start = i * piece;
+            // SAFETY: piece i is [start, start + piece), disjoint from every other piece, and each is visited once.
+            let part = unsafe { shared.slice(start, piece.min(len - start)) };
+            f(i, part);
+        });
+    }
+}
+
+fn fork(first: usize, count: usize, work: &(impl Fn(usize) + Sync)) {
+    if count == 1 {
+        return work(first);
+    }
+    let half = count / 2;
+    rayon::join(|| fork(first, count - half, work), || fork(first + count - half, half, work));
+}
+
+/// A mutable slice that several tasks write to in disjoint parts.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<'a, T> {
+    start: *mut T,
+    len: usize,
+    lifetime: std::marker::PhantomData<&'a mut [T]>,
+}
+
+// SAFETY: the only access is `slice`, whose contract demands disjoint parts; T itself may be sent.
+unsafe impl<T: Send> Send for Shared<'_, T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
+
+impl<'a, T> Shared<'a, T> {
+    pub(crate) fn new(data: &'a mut [T]) -> Self {
+        Shared { start: data.as_mut_ptr(), len: data.len(), lifetime: std::marker::PhantomData }
+    }
+
+    /// # Safety
+    /// No two live slices may overlap.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref)]
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &'a mut [T] {
+        assert!(start <= self.len && len <= self.len - start, "part {start}+{len} of {} elements", self.len);
+        // SAFETY: in bounds by the assertion; disjointness is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once_whatever_the_thread_count() {
+        for count in [1, 2, 7] {
+            let threads = Threads::new(count).unwrap();
+            for tasks in [0, 1, 2, 3, 100] {
+                let hits: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                threads.for_each_slot(tasks, |slot, i| {
+                    assert!(slot < count);
+                    hits[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_cover_the_slice_without_overlap() {
+        let threads = Threads::new(2).unwrap();
+        let mut data = vec![0u32; 103];
+        threads.for_each_piece(&mut data, 10, |i, part| part.iter_mut().for_each(|x| *x += i as u32 + 1));
+        assert!(data.iter().enumerate().all(|(i, &x)| x == i as u32 / 10 + 1));
+    }
+}

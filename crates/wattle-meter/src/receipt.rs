@@ -1,0 +1,350 @@
+//! The receipt: what a command cost, how that is known, and why it stopped.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Factors, Machine, Quantity, Software, Source, Timestamp, Unit, Warning, WarningKind};
+
+/// The version of the receipt's JSON form; a reader refuses any other.
+pub const SCHEMA: &str = "wattle.receipt/1";
+
+/// What one command cost. Its JSON form is documented in `docs/reference/receipt.md`.
+///
+/// The meter fills in everything it knows when it stops; the command adds its work, seeds and stop reason.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Always [`SCHEMA`].
+    pub schema: Schema,
+    /// The command and its arguments as typed.
+    pub command: Vec<String>,
+    /// The user's own labels, for summing a ledger by project or experiment.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// When the meter started.
+    pub started: Timestamp,
+    /// Elapsed time by the monotonic clock, which stands still while the machine sleeps.
+    pub duration: Quantity,
+    /// Processor time of this process and the children it waited for, over all threads.
+    pub cpu_time: Option<Quantity>,
+    /// Energy, by component and in total.
+    pub energy: Energy,
+    /// Average power: total energy over duration.
+    pub power: Option<Quantity>,
+    /// Greenhouse gas: energy x PUE x carbon intensity.
+    pub carbon: Option<Quantity>,
+    /// Electricity cost: energy x PUE x price.
+    pub cost: Option<Quantity>,
+    /// The factors used for carbon and cost.
+    pub factors: Factors,
+    /// What was done for it.
+    pub work: Work,
+    /// What it ran on.
+    pub machine: Machine,
+    /// What ran.
+    pub software: Software,
+    /// Random seeds by stream.
+    pub seeds: BTreeMap<String, u64>,
+    /// Phases of the run, in order of first start.
+    pub scopes: Vec<ScopeRecord>,
+    /// The raw readings that the energy was computed from.
+    pub samples: Samples,
+    /// How much of the run the energy stands for.
+    pub coverage: Coverage,
+    /// What a reader should know before using the numbers.
+    pub warnings: Vec<Warning>,
+    /// Why the run ended.
+    pub stop_reason: StopReason,
+}
+
+/// The schema marker of a receipt; reading any other schema is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Schema;
+
+impl TryFrom<String> for Schema {
+    type Error = String;
+
+    fn try_from(found: String) -> Result<Self, String> {
+        if found == SCHEMA {
+            Ok(Schema)
+        } else {
+            Err(format!(
+                "receipt schema {found:?}: expected {SCHEMA:?}; another version of wattle wrote this"
+            ))
+        }
+    }
+}
+
+impl From<Schema> for String {
+    fn from(_: Schema) -> String {
+        SCHEMA.to_owned()
+    }
+}
+
+/// Energy by component; parts of one whole are never listed beside it, so the components add up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Energy {
+    /// The sum of the components, J; `None` if nothing is known.
+    pub total: Option<Quantity>,
+    /// What is inside the numbers and what is not.
+    pub boundary: Boundary,
+    /// The components.
+    pub components: Vec<Component>,
+}
+
+/// What an energy figure includes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Boundary {
+    /// Whole processor packages (and memory where it has a counter): idle power and other processes included;
+    /// disks, fans, power supply and cooling not.
+    WholePackages,
+    /// This process's share of the processor: its busy time and its logical processors' idle power. Memory,
+    /// disks, fans, power supply, cooling and other processes are not included.
+    ProcessShare,
+}
+
+/// The energy of one component.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Component {
+    /// Such as `package-0`, `package-0/dram`, `cpu-busy`.
+    pub name: String,
+    /// Its energy, J.
+    pub energy: Quantity,
+}
+
+/// What was done, where it was counted.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// Multiply-accumulates as if nothing were sparse.
+    pub macs_nominal: Option<Quantity>,
+    /// Multiply-accumulates that sparsity left over.
+    pub macs_effective: Option<Quantity>,
+    /// Bytes read by the operators.
+    pub bytes_read: Option<Quantity>,
+    /// Bytes written by the operators.
+    pub bytes_written: Option<Quantity>,
+    /// Samples processed.
+    pub samples: Option<Quantity>,
+}
+
+/// One phase of the run. A phase entered again under the same path adds to its record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScopeRecord {
+    /// Names from the outermost scope inwards, joined by `/`.
+    pub path: String,
+    /// How often it was entered and left.
+    pub count: u64,
+    /// Time inside, s.
+    pub duration: Quantity,
+    /// Energy spent while inside, J; scopes that overlap in time share the same joules.
+    pub energy: Option<Quantity>,
+}
+
+/// Readings of the energy source over time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Samples {
+    /// Readings taken, those at the borders of scopes included.
+    pub taken: u64,
+    /// Seconds between the readings kept; it doubles whenever a long run fills the list.
+    pub interval_s: f64,
+    /// `(seconds since start, joules since start)`, evenly thinned.
+    pub readings: Vec<(f64, f64)>,
+    /// Average power between consecutive readings kept, summarised.
+    pub power: Option<PowerSummary>,
+}
+
+/// Spread of the power between consecutive readings, each weighted by its duration.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PowerSummary {
+    /// Number of intervals.
+    pub n: u64,
+    /// Lowest average over one interval, W.
+    pub min_w: f64,
+    /// Mean, W.
+    pub mean_w: f64,
+    /// Highest average over one interval, W.
+    pub max_w: f64,
+    /// Standard deviation, W.
+    pub sd_w: f64,
+}
+
+/// How many seconds of the run stand behind the energy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Seconds between good counter readings.
+    pub measured: Quantity,
+    /// Seconds filled in by a model.
+    pub modelled: Quantity,
+    /// Seconds elapsed.
+    pub elapsed: Quantity,
+}
+
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StopReason {
+    /// It did what was asked, to the end.
+    Completed,
+    /// Nothing improved any more.
+    Converged,
+    /// The goal was met.
+    TargetReached,
+    /// A budget of steps, epochs or rounds was used up.
+    Budget,
+    /// A time limit was reached.
+    Time,
+    /// A signal or a person stopped it.
+    Interrupted,
+    /// It failed; the receipt covers the work until then.
+    Failed,
+}
+
+impl Work {
+    /// A counted amount of work, exact.
+    pub fn counted(n: u64, unit: Unit) -> Quantity {
+        Quantity::count(n, unit, Source::measured("count"))
+    }
+}
+
+impl Receipt {
+    /// The receipt as indented JSON.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a receipt has string keys and finite numbers only")
+    }
+
+    /// Reads a receipt back.
+    ///
+    /// # Errors
+    /// The JSON error, with line and column; another schema version is one of them.
+    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    /// Adds a warning unless it is there already.
+    pub fn warn(&mut self, kind: WarningKind) {
+        if self.warnings.iter().all(|w| w.kind != kind) {
+            self.warnings.push(Warning::from(kind));
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A receipt with every field filled, for golden tests.
+    pub(crate) fn example() -> Receipt {
+        let model = || Source::modelled("cpu-time/1");
+        let joules = |low, value, high| Quantity::new(value, low, high, Unit::Joule, model()).unwrap();
+        let seconds =
+            |value, counter: &str| Quantity::exact(value, Unit::Second, Source::measured(counter)).unwrap();
+        let total = joules(30.0, 90.0, 300.0);
+        let duration = seconds(12.5, "monotonic-clock");
+        let factors = Factors::default();
+        Receipt {
+            schema: Schema,
+            command: ["wattle", "shrink", "--seed", "7"].map(str::to_owned).to_vec(),
+            labels: BTreeMap::from([("project".to_owned(), "demo".to_owned())]),
+            started: "2026-11-23T01:48:18.123Z".parse().unwrap(),
+            cpu_time: Some(seconds(24.0, "proc-stat")),
+            power: Some(total.ratio(&duration).unwrap()),
+            carbon: Some(factors.carbon(&total).unwrap()),
+            cost: Some(factors.cost(&total).unwrap()),
+            energy: Energy {
+                total: Some(total.clone()),
+                boundary: Boundary::ProcessShare,
+                components: vec![Component { name: "cpu-busy".to_owned(), energy: total }],
+            },
+            factors,
+            work: Work {
+                macs_nominal: Some(Work::counted(2_000_000, Unit::Mac)),
+                macs_effective: Some(Work::counted(300_000, Unit::Mac)),
+                bytes_read: None,
+                bytes_written: None,
+                samples: Some(Work::counted(1797, Unit::Sample)),
+            },
+            machine: Machine {
+                cpu_model: Some("AMD EPYC".to_owned()),
+                cpu_id: Some("AuthenticAMD 25/1/1".to_owned()),
+                cores: 2,
+                isa: vec!["avx2".to_owned()],
+                memory_bytes: Some(8_589_934_592),
+                os: "linux 6.1.0".to_owned(),
+                virtualised: Some(true),
+            },
+            software: Software {
+                wattle: "0.1.0".to_owned(),
+                target: "x86_64-linux".to_owned(),
+                profile: "release".to_owned(),
+            },
+            seeds: BTreeMap::from([("init".to_owned(), u64::MAX), ("order".to_owned(), 7)]),
+            scopes: vec![ScopeRecord {
+                path: "train/epoch".to_owned(),
+                count: 3,
+                duration: seconds(10.0, "monotonic-clock"),
+                energy: Some(joules(20.0, 70.0, 250.0)),
+            }],
+            samples: Samples {
+                taken: 4,
+                interval_s: 1.0,
+                readings: vec![(0.0, 0.0), (12.5, 90.0)],
+                power: Some(PowerSummary { n: 1, min_w: 7.2, mean_w: 7.2, max_w: 7.2, sd_w: 0.0 }),
+            },
+            coverage: Coverage {
+                measured: seconds(0.0, "rapl-powercap"),
+                modelled: Quantity::exact(12.5, Unit::Second, model()).unwrap(),
+                elapsed: duration.clone(),
+            },
+            duration,
+            warnings: vec![Warning::from(WarningKind::ModelledNotMeasured {
+                reason: "no powercap counters".to_owned(),
+            })],
+            stop_reason: StopReason::TargetReached,
+        }
+    }
+
+    const GOLDEN: &str = include_str!("receipt.golden.json");
+
+    #[test]
+    fn json_form_is_stable() {
+        assert_eq!(
+            example().to_json().trim(),
+            GOLDEN.trim(),
+            "the JSON form changed: bump SCHEMA, docs/reference/receipt.md and the golden file together"
+        );
+    }
+
+    #[test]
+    fn json_round_trips_exactly() {
+        assert_eq!(Receipt::from_json(&example().to_json()).unwrap(), example());
+    }
+
+    #[test]
+    fn another_schema_is_refused_by_name() {
+        let text = example().to_json().replace("wattle.receipt/1", "wattle.receipt/2");
+        let error = Receipt::from_json(&text).unwrap_err().to_string();
+        assert!(error.contains("wattle.receipt/2") && error.contains(SCHEMA), "{error}");
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        let page = include_str!("../../../docs/reference/receipt.md");
+        let json: serde_json::Value = serde_json::from_str(GOLDEN).unwrap();
+        for key in json.as_object().unwrap().keys() {
+            assert!(page.contains(&format!("`{key}`")), "docs/reference/receipt.md lacks `{key}`");
+        }
+    }
+
+    #[test]
+    fn a_repeated_warning_is_listed_once() {
+        let mut r = example();
+        let kind = WarningKind::TooShortToMeasure { needed_ms: 100 };
+        r.warn(kind.clone());
+        r.warn(kind);
+        assert_eq!(r.warnings.len(), 2);
+    }
+}

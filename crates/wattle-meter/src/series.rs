@@ -1,0 +1,119 @@
+//! A bounded list of readings over time: a run of any length keeps an even picture of itself.
+
+use std::time::Duration;
+
+use crate::{PowerSummary, Samples};
+
+/// Readings kept at most; 512 pairs are about 12 kB of JSON.
+const CAPACITY: usize = 512;
+
+/// Cumulative energy at increasing times; every `stride`-th reading offered is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Series {
+    interval: Duration,
+    points: Vec<(Duration, u64)>,
+    stride: u64,
+    offered: u64,
+}
+
+impl Series {
+    /// An empty series that will be offered one reading each `interval`.
+    pub(crate) fn new(interval: Duration) -> Self {
+        Series { interval, points: Vec::new(), stride: 1, offered: 0 }
+    }
+
+    /// Offers a regular reading of `microjoules` since start.
+    pub(crate) fn offer(&mut self, at: Duration, microjoules: u64) {
+        if self.offered.is_multiple_of(self.stride) {
+            if self.points.len() == CAPACITY {
+                let mut index = 0;
+                self.points.retain(|_| {
+                    index += 1;
+                    index % 2 == 1
+                });
+                self.stride *= 2;
+            }
+            if self.offered.is_multiple_of(self.stride) {
+                self.points.push((at, microjoules));
+            }
+        }
+        self.offered += 1;
+    }
+
+    /// The samples of a receipt, closed by the final reading.
+    pub(crate) fn finish(&self, at: Duration, microjoules: u64, taken: u64) -> Samples {
+        let mut points = self.points.clone();
+        if points.last().is_none_or(|&(last, _)| last < at) {
+            points.push((at, microjoules));
+        }
+        Samples {
+            taken,
+            interval_s: self.interval.as_secs_f64() * self.stride as f64,
+            power: summarise(&points),
+            readings: points.iter().map(|&(t, e)| (t.as_secs_f64(), e as f64 / 1e6)).collect(),
+        }
+    }
+}
+
+/// Power between consecutive readings, weighted by time; `None` without an interval of positive length.
+fn summarise(points: &[(Duration, u64)]) -> Option<PowerSummary> {
+    let steps: Vec<(f64, f64)> = points
+        .windows(2)
+        .map(|pair| {
+            let seconds = (pair[1].0 - pair[0].0).as_secs_f64();
+            (seconds, (pair[1].1 - pair[0].1) as f64 / 1e6 / seconds)
+        })
+        .filter(|(seconds, _)| *seconds > 0.0)
+        .collect();
+    let time: f64 = steps.iter().map(|(seconds, _)| seconds).sum();
+    if steps.is_empty() {
+        return None;
+    }
+    let mean = steps.iter().map(|(seconds, watts)| seconds * watts).sum::<f64>() / time;
+    let variance = steps.iter().map(|(seconds, watts)| seconds * (watts - mean).powi(2)).sum::<f64>() / time;
+    Some(PowerSummary {
+        n: steps.len() as u64,
+        min_w: steps.iter().map(|s| s.1).fold(f64::INFINITY, f64::min),
+        mean_w: mean,
+        max_w: steps.iter().map(|s| s.1).fold(0.0, f64::max),
+        sd_w: variance.sqrt(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_of_seconds_stays_bounded_even_and_complete() {
+        let mut series = Series::new(Duration::from_secs(1));
+        for second in 0..86_400u64 {
+            series.offer(Duration::from_secs(second), second * 5_000_000);
+        }
+        let samples = series.finish(Duration::from_secs(86_400), 86_400 * 5_000_000, 86_401);
+        assert!((CAPACITY / 2..=CAPACITY + 1).contains(&samples.readings.len()));
+        assert_eq!(samples.readings[0], (0.0, 0.0));
+        assert_eq!(*samples.readings.last().unwrap(), (86_400.0, 432_000.0));
+        let gaps: Vec<f64> = samples.readings.windows(2).map(|p| p[1].0 - p[0].0).collect();
+        assert!(gaps[..gaps.len() - 1].iter().all(|g| *g == samples.interval_s), "even spacing");
+        let power = samples.power.unwrap();
+        assert!((power.mean_w - 5.0).abs() < 1e-9 && power.sd_w < 1e-9);
+    }
+
+    #[test]
+    fn power_is_energy_over_time_not_a_mean_of_samples() {
+        let mut series = Series::new(Duration::from_secs(1));
+        series.offer(Duration::ZERO, 0);
+        series.offer(Duration::from_secs(9), 9_000_000);
+        let power = series.finish(Duration::from_secs(10), 20_000_000, 3).power.unwrap();
+        assert_eq!((power.n, power.min_w, power.max_w), (2, 1.0, 11.0));
+        assert!((power.mean_w - 2.0).abs() < 1e-12, "20 J in 10 s");
+    }
+
+    #[test]
+    fn a_run_without_duration_has_no_power() {
+        let mut series = Series::new(Duration::from_secs(1));
+        series.offer(Duration::ZERO, 0);
+        assert_eq!(series.finish(Duration::ZERO, 0, 1).power, None);
+    }
+}

@@ -1,0 +1,126 @@
+//! The settling of accounts: readings become quantities, and all of them a receipt.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::backend::{Backend, Domain, Reading};
+use crate::cpu_time::RESOLUTION;
+use crate::meter::{Mark, State, Tally};
+use crate::{
+    Component, Coverage, Energy, Machine, MeterConfig, Quantity, Receipt, Schema, ScopeRecord, Software,
+    Source, StopReason, Timestamp, Unit, Warning, WarningKind, Work,
+};
+
+fn joules(microjoules: u64) -> f64 {
+    microjoules as f64 / 1e6
+}
+
+/// Each domain's energy with the interval of its readings, widened by their resolution.
+pub(crate) fn components(domains: &[Domain], energy: &[Reading]) -> Vec<Component> {
+    let component = |(domain, spent): (&Domain, &Reading)| {
+        let low = spent.low.min(spent.value).saturating_sub(domain.resolution);
+        let high = spent.high.max(spent.value).saturating_add(domain.resolution);
+        let energy =
+            Quantity::new(joules(spent.value), joules(low), joules(high), Unit::Joule, domain.source.clone());
+        Component {
+            name: domain.name.clone(),
+            energy: energy.expect("bounds were ordered just now; integers are finite"),
+        }
+    };
+    domains.iter().zip(energy).map(component).collect()
+}
+
+/// The sum of the components; `None` if there are none.
+pub(crate) fn total(components: &[Component]) -> Option<Quantity> {
+    Quantity::sum(components.iter().map(|c| &c.energy)).expect("all components are joules")
+}
+
+fn seconds(time: Duration, source: Source) -> Quantity {
+    Quantity::exact(time.as_secs_f64(), Unit::Second, source).expect("a duration is finite")
+}
+
+fn by_clock(time: Duration) -> Quantity {
+    seconds(time, Source::measured("monotonic-clock"))
+}
+
+/// What one scope path has cost.
+pub(crate) fn record(tally: &Tally, domains: &[Domain]) -> ScopeRecord {
+    ScopeRecord {
+        path: tally.path.clone(),
+        count: tally.count,
+        duration: by_clock(tally.duration),
+        energy: total(&components(domains, &tally.spent)),
+    }
+}
+
+/// The receipt of a meter that stopped at `mark`.
+pub(crate) fn receipt(
+    config: &MeterConfig,
+    started: Timestamp,
+    cpu: Option<Duration>,
+    mark: &Mark,
+    state: &State,
+) -> Receipt {
+    let backend = &*state.backend;
+    let components = components(backend.domains(), &mark.energy);
+    let total = total(&components);
+    let duration = by_clock(mark.at);
+    let energy_value = mark.energy.iter().fold(0, |sum: u64, r| sum.saturating_add(r.value));
+    let mut receipt = Receipt {
+        schema: Schema,
+        command: config.command.clone(),
+        labels: config.labels.clone(),
+        started,
+        cpu_time: cpu.map(cpu_quantity),
+        power: total.as_ref().and_then(|energy| energy.ratio(&duration).ok()),
+        carbon: total.as_ref().and_then(|energy| config.factors.carbon(energy).ok()),
+        cost: total.as_ref().and_then(|energy| config.factors.cost(energy).ok()),
+        factors: config.factors.clone(),
+        work: Work::default(),
+        machine: Machine::identify_from(&config.proc),
+        software: Software::this(),
+        seeds: BTreeMap::new(),
+        scopes: state
+            .scopes
+            .iter()
+            .filter(|tally| tally.count > 0)
+            .map(|tally| record(tally, backend.domains()))
+            .collect(),
+        samples: state.series.finish(mark.at, energy_value, state.taken),
+        coverage: coverage(backend, mark.at),
+        energy: Energy { total, boundary: backend.boundary(), components },
+        duration,
+        warnings: config.warnings.iter().cloned().map(Warning::from).collect(),
+        stop_reason: StopReason::Completed,
+    };
+    for warning in backend.warnings() {
+        receipt.warn(warning);
+    }
+    if mark.at < backend.shortest() {
+        receipt.warn(WarningKind::TooShortToMeasure { needed_ms: backend.shortest().as_millis() as u64 });
+    }
+    receipt
+}
+
+fn cpu_quantity(cpu: Duration) -> Quantity {
+    let at = |time: Duration| time.as_secs_f64();
+    Quantity::new(
+        at(cpu),
+        at(cpu.saturating_sub(RESOLUTION)),
+        at(cpu + RESOLUTION),
+        Unit::Second,
+        Source::measured("proc-stat"),
+    )
+    .expect("ordered and finite by construction")
+}
+
+fn coverage(backend: &dyn Backend, elapsed: Duration) -> Coverage {
+    let covered = backend.covered().min(elapsed);
+    let measures = backend.domains().iter().all(|domain| domain.source.is_measured());
+    let share = |mine: bool| if mine { covered } else { Duration::ZERO };
+    Coverage {
+        measured: seconds(share(measures), Source::measured("energy-counters")),
+        modelled: seconds(share(!measures), Source::modelled(backend.name())),
+        elapsed: by_clock(elapsed),
+    }
+}

@@ -1,0 +1,198 @@
+//! The closed list of things a receipt warns about, each with advice.
+
+use serde::{Deserialize, Serialize};
+
+/// One warning in a receipt: what happened, in a form for programs ([`WarningKind`]) and in words for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// What happened, with its particulars.
+    #[serde(flatten)]
+    pub kind: WarningKind,
+    /// What happened, as a sentence.
+    pub message: String,
+    /// What can be done about it.
+    pub advice: String,
+}
+
+/// What a receipt can warn about. Names are public: once printed they do not change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum WarningKind {
+    /// No energy counter was usable, so energy is modelled.
+    ModelledNotMeasured {
+        /// Why no counter was usable.
+        reason: String,
+    },
+    /// An energy counter exists but may not be read.
+    CounterDenied {
+        /// The file that could not be read.
+        path: String,
+    },
+    /// Some readings of a counter failed; the energy was recovered by later readings.
+    CounterReadFailed {
+        /// The domain, such as `package-0`.
+        domain: String,
+        /// How many readings failed.
+        readings: u64,
+    },
+    /// A counter's last readings failed, so energy after its last good reading is missing.
+    CounterLost {
+        /// The domain, such as `package-0`.
+        domain: String,
+    },
+    /// A counter went backwards in a way no wrap explains; energy in between is only bounded.
+    CounterReset {
+        /// The domain, such as `package-0`.
+        domain: String,
+    },
+    /// Readings lay so far apart that a counter may have wrapped more than once.
+    CounterAmbiguous {
+        /// The domain, such as `package-0`.
+        domain: String,
+    },
+    /// Two counters claim the same domain; the second was ignored.
+    DuplicateCounter {
+        /// The domain, such as `package-0`.
+        domain: String,
+        /// The path that was ignored.
+        path: String,
+    },
+    /// The run was too short for its energy to mean much.
+    TooShortToMeasure {
+        /// The least duration in milliseconds that would have been long enough.
+        needed_ms: u64,
+    },
+    /// Carbon, price or PUE were not given, so wide defaults stand in.
+    FactorsAssumed {
+        /// Names of the factors that were not given.
+        factors: Vec<String>,
+    },
+    /// The receipt could not be appended to the ledger.
+    LedgerNotWritten {
+        /// What went wrong, naming the path.
+        reason: String,
+    },
+    /// The background sampler could not start; long runs may lose counter wraps.
+    NoSampler {
+        /// Why it could not start.
+        reason: String,
+    },
+}
+
+impl WarningKind {
+    fn message(&self) -> String {
+        match self {
+            Self::ModelledNotMeasured { reason } => {
+                format!("energy is modelled, not measured: {reason}")
+            }
+            Self::CounterDenied { path } => format!("{path}: the energy counter may not be read"),
+            Self::CounterReadFailed { domain, readings } => {
+                format!("{domain}: {readings} reading(s) of the energy counter failed and were bridged")
+            }
+            Self::CounterLost { domain } => {
+                format!("{domain}: the energy counter stopped answering; the energy since then is missing")
+            }
+            Self::CounterReset { domain } => {
+                format!("{domain}: the energy counter was reset; the energy around the reset is only bounded")
+            }
+            Self::CounterAmbiguous { domain } => {
+                format!("{domain}: readings lie too far apart to tell one counter wrap from several")
+            }
+            Self::DuplicateCounter { domain, path } => {
+                format!("{path}: counts {domain} a second time and was left out")
+            }
+            Self::TooShortToMeasure { needed_ms } => {
+                format!("the run was shorter than {needed_ms} ms, too short for its energy to mean much")
+            }
+            Self::FactorsAssumed { factors } => {
+                format!("not given, so a wide default stands in: {}", factors.join(", "))
+            }
+            Self::LedgerNotWritten { reason } => format!("the ledger was not written: {reason}"),
+            Self::NoSampler { reason } => format!("no background sampling: {reason}"),
+        }
+    }
+
+    fn advice(&self) -> String {
+        match self {
+            Self::ModelledNotMeasured { .. } => {
+                "read the interval, not the value; on a machine with RAPL counters make them readable"
+                    .to_owned()
+            }
+            Self::CounterDenied { path } => format!(
+                "let an administrator run `chmod a+r {path}` (until the next boot) or add a udev rule; \
+                 it is closed by default because fine power traces can leak secrets (PLATYPUS, 2020)"
+            ),
+            Self::CounterReadFailed { .. } => "nothing is lost; see coverage for the time it took".to_owned(),
+            Self::CounterLost { .. } => "treat the energy as a lower bound and measure again".to_owned(),
+            Self::CounterReset { .. } => {
+                "avoid suspending the machine or reloading its power driver while measuring".to_owned()
+            }
+            Self::CounterAmbiguous { .. } => "choose a shorter sampling interval".to_owned(),
+            Self::DuplicateCounter { .. } => "nothing: counting it once is right".to_owned(),
+            Self::TooShortToMeasure { .. } => "repeat the work within one measurement".to_owned(),
+            Self::FactorsAssumed { .. } => {
+                format!("state them: {}", crate::environment::FACTORS.map(|v| v.name).join(", "))
+            }
+            Self::LedgerNotWritten { .. } => {
+                "the receipt itself is complete; name a writable file as ledger".to_owned()
+            }
+            Self::NoSampler { .. } => "keep runs short or free some threads".to_owned(),
+        }
+    }
+}
+
+impl From<WarningKind> for Warning {
+    fn from(kind: WarningKind) -> Self {
+        Warning { message: kind.message(), advice: kind.advice(), kind }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of each. The exhaustive match below fails to compile when a kind is added and forgotten here.
+    fn all() -> Vec<WarningKind> {
+        let text = || "x".to_owned();
+        let all = vec![
+            WarningKind::ModelledNotMeasured { reason: text() },
+            WarningKind::CounterDenied { path: text() },
+            WarningKind::CounterReadFailed { domain: text(), readings: 1 },
+            WarningKind::CounterLost { domain: text() },
+            WarningKind::CounterReset { domain: text() },
+            WarningKind::CounterAmbiguous { domain: text() },
+            WarningKind::DuplicateCounter { domain: text(), path: text() },
+            WarningKind::TooShortToMeasure { needed_ms: 1 },
+            WarningKind::FactorsAssumed { factors: vec![text()] },
+            WarningKind::LedgerNotWritten { reason: text() },
+            WarningKind::NoSampler { reason: text() },
+        ];
+        let number = |kind: &WarningKind| match kind {
+            WarningKind::ModelledNotMeasured { .. } => 0,
+            WarningKind::CounterDenied { .. } => 1,
+            WarningKind::CounterReadFailed { .. } => 2,
+            WarningKind::CounterLost { .. } => 3,
+            WarningKind::CounterReset { .. } => 4,
+            WarningKind::CounterAmbiguous { .. } => 5,
+            WarningKind::DuplicateCounter { .. } => 6,
+            WarningKind::TooShortToMeasure { .. } => 7,
+            WarningKind::FactorsAssumed { .. } => 8,
+            WarningKind::LedgerNotWritten { .. } => 9,
+            WarningKind::NoSampler { .. } => 10,
+        };
+        assert!(all.iter().map(number).eq(0..all.len()));
+        all
+    }
+
+    #[test]
+    fn every_kind_is_documented_and_survives_json() {
+        let page = include_str!("../../../docs/reference/receipt.md");
+        for warning in all().into_iter().map(Warning::from) {
+            let json = serde_json::to_value(&warning).unwrap();
+            let name = json["kind"].as_str().unwrap();
+            assert!(page.contains(&format!("`{name}`")), "docs/reference/receipt.md lacks `{name}`");
+            assert_eq!(serde_json::from_value::<Warning>(json).unwrap(), warning);
+        }
+    }
+}
