@@ -7,7 +7,7 @@ use wattle_kernels::conv::{self, ConvPlan, ConvShape};
 use wattle_kernels::elementwise::{self, Unary};
 use wattle_kernels::gemm::{Epilogue, Gemm, gemm, gemm_packed};
 use wattle_kernels::pack::PackedWeights;
-use wattle_kernels::{Cpu, Isa, peak};
+use wattle_kernels::{Cpu, Isa, norm, peak};
 
 /// The shortest of enough runs to fill about 60 ms, in seconds.
 fn seconds(mut f: impl FnMut()) -> f64 {
@@ -46,6 +46,47 @@ impl Table {
 
     fn bandwidth(&self, name: &str, bytes: usize, seconds: f64) {
         println!("{name:46} {:9.1} us {:7.1} GB/s", seconds * 1e6, bytes as f64 / seconds / 1e9);
+    }
+
+    fn batch_norm(&self, rows: usize, channels: usize) {
+        let len = rows * channels;
+        let (x, dy, scale) = (numbers(len), numbers(len), numbers(channels));
+        let (mut y, mut dx) = (numbers(len), numbers(len));
+        let (mut mean, mut variance, mut ds, mut db) =
+            (scale.clone(), scale.clone(), scale.clone(), scale.clone());
+        let mut scratch = vec![0.0; norm::batch_norm_scratch_len(channels)];
+        let shape = norm::BatchNorm { channels, epsilon: 1e-5, relu: true };
+        let time = seconds(|| {
+            let statistics = norm::Statistics { mean: &mut mean, variance: &mut variance };
+            norm::batch_norm_train(
+                &self.cpu,
+                shape,
+                &x,
+                &scale,
+                &scale,
+                None,
+                statistics,
+                &mut y,
+                &mut scratch,
+            );
+        });
+        self.bandwidth(&format!("batch norm + relu {rows}x{channels} (r r w)"), 12 * len, time);
+        let saved =
+            norm::BatchNormSaved { x: &x, y: Some(&y), scale: &scale, mean: &mean, variance: &variance };
+        let time = seconds(|| {
+            norm::batch_norm_gradient(
+                &self.cpu,
+                shape,
+                saved,
+                &dy,
+                &mut dx,
+                &mut ds,
+                &mut db,
+                None,
+                &mut scratch,
+            );
+        });
+        self.bandwidth(&format!("batch norm gradient {rows}x{channels} (6r w)"), 28 * len, time);
     }
 
     fn gemm(&self, m: usize, n: usize, k: usize, transpose_a: bool, transpose_b: bool) {
@@ -114,7 +155,14 @@ impl Table {
     }
 }
 
-fn square(batch: usize, size: usize, channels: usize, filters: usize, kernel: usize, stride: usize) -> ConvShape {
+fn square(
+    batch: usize,
+    size: usize,
+    channels: usize,
+    filters: usize,
+    kernel: usize,
+    stride: usize,
+) -> ConvShape {
     ConvShape {
         batch,
         height: size,
@@ -165,6 +213,8 @@ fn main() {
     table.conv("conv 1x1 512->512 20x20", square(1, 20, 512, 512, 1, 1));
     table.conv("depthwise 3x3 64 80x80", ConvShape { groups: 64, ..square(1, 80, 64, 64, 3, 1) });
     table.conv("depthwise 5x5 256 20x20", ConvShape { groups: 256, ..square(1, 20, 256, 256, 5, 1) });
+    table.batch_norm(128 * 1024, 16);
+    table.batch_norm(128 * 64, 64);
     let x = numbers(1 << 21);
     let mut y = x.clone();
     for f in [Unary::Relu, Unary::Exp, Unary::Tanh, Unary::Gelu] {

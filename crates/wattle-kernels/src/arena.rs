@@ -4,7 +4,9 @@
 //! node runs, [`Arena::views`] hands out several slices at once and refuses a write that overlaps anything already out.
 
 use bytemuck::Pod;
-use std::cell::{Cell, UnsafeCell};
+use std::alloc::Layout;
+use std::cell::Cell;
+use std::ptr::NonNull;
 
 /// Arena bytes and spans are aligned to this many bytes (a cache line, an AVX-512 vector).
 pub const ALIGNMENT: usize = 64;
@@ -69,24 +71,54 @@ pub enum ViewError {
     TooMany,
 }
 
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; ALIGNMENT]);
+#[cfg(target_os = "linux")]
+fn advise_huge_pages(start: NonNull<u8>, bytes: usize) {
+    unsafe extern "C" {
+        fn madvise(start: *mut std::ffi::c_void, bytes: usize, advice: std::ffi::c_int) -> std::ffi::c_int;
+    }
+    const MADV_HUGEPAGE: std::ffi::c_int = 14;
+    // SAFETY: the range is owned and page-aligned; this advice changes no contents. A refusal costs only speed.
+    unsafe { madvise(start.as_ptr().cast(), bytes, MADV_HUGEPAGE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise_huge_pages(_start: NonNull<u8>, _bytes: usize) {}
+
+/// From this size on, the arena asks for huge pages: walks of the page table cost large tensors dearly.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// One buffer of bytes, zero at first, aligned to [`ALIGNMENT`].
 pub struct Arena {
-    lines: Box<[UnsafeCell<Line>]>,
+    start: NonNull<u8>,
+    layout: Layout,
     bytes: usize,
 }
 
-// SAFETY: the cells are only reached through `views`, which borrows the arena mutably, so no two threads share them.
+// SAFETY: the arena owns its bytes, and they are only reached through `views`, which borrows it mutably.
+unsafe impl Send for Arena {}
+// SAFETY: as above; a shared arena gives no access to its bytes.
 unsafe impl Sync for Arena {}
 
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) };
+    }
+}
+
 impl Arena {
-    /// An arena of at least `bytes` bytes, all zero.
+    /// An arena of `bytes` bytes, all zero. Aborts, as `Vec` does, when memory is exhausted.
     pub fn new(bytes: usize) -> Self {
-        let lines = bytes.div_ceil(ALIGNMENT);
-        Arena { lines: (0..lines).map(|_| UnsafeCell::new(Line([0; ALIGNMENT]))).collect(), bytes }
+        let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
+        let layout =
+            Layout::from_size_align(bytes.max(1), align).expect("an arena smaller than the address space");
+        // SAFETY: the layout's size is not zero.
+        let start = unsafe { std::alloc::alloc_zeroed(layout) };
+        let start = NonNull::new(start).unwrap_or_else(|| std::alloc::handle_alloc_error(layout));
+        if bytes >= HUGE_PAGE {
+            advise_huge_pages(start, bytes);
+        }
+        Arena { start, layout, bytes }
     }
 
     /// Its size in bytes.
@@ -129,7 +161,7 @@ impl<'a> Views<'a> {
     /// The elements of `span`, to write.
     pub fn write<T: Pod>(&self, span: Span) -> Result<&'a mut [T], ViewError> {
         let start = self.take::<T>(span, true)?;
-        // SAFETY: as in `read`, and `take` checked that no slice at all overlaps; bytes are in `UnsafeCell`s.
+        // SAFETY: as in `read`, and `take` checked that no slice at all overlaps.
         Ok(unsafe { std::slice::from_raw_parts_mut(start, span.bytes / size_of::<T>()) })
     }
 
@@ -151,8 +183,7 @@ impl<'a> Views<'a> {
         let slot = self.taken.get(count).ok_or(ViewError::TooMany)?;
         slot.set(Some((span, write)));
         self.count.set(count + 1);
-        let start = UnsafeCell::raw_get(self.arena.lines.as_ptr());
-        Ok(start.cast::<u8>().wrapping_add(span.offset).cast())
+        Ok(self.arena.start.as_ptr().wrapping_add(span.offset).cast())
     }
 }
 
@@ -187,7 +218,10 @@ mod tests {
     fn spans_outside_or_askew_are_refused() {
         let mut arena = Arena::new(100);
         let views = arena.views();
-        assert!(matches!(views.read::<f32>(Span { offset: 64, bytes: 40 }), Err(ViewError::OutOfBounds { .. })));
+        assert!(matches!(
+            views.read::<f32>(Span { offset: 64, bytes: 40 }),
+            Err(ViewError::OutOfBounds { .. })
+        ));
         assert!(matches!(
             views.read::<f32>(Span { offset: usize::MAX - 3, bytes: 4 }),
             Err(ViewError::OutOfBounds { .. })

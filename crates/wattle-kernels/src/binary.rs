@@ -129,7 +129,11 @@ pub fn binary(cpu: &Cpu, f: Binary, broadcast: &Broadcast, a: &[f32], b: &[f32],
 /// `a = f(a, b)`; the result must have the shape of `a`.
 pub fn binary_in_place(cpu: &Cpu, f: Binary, broadcast: &Broadcast, a: &mut [f32], b: &[f32]) {
     assert_eq!(a.len(), broadcast.len(), "result of {broadcast:?}");
-    assert_eq!(a.len(), broadcast.extent(&broadcast.a), "the result has another shape than the first operand");
+    assert_eq!(
+        a.len(),
+        broadcast.extent(&broadcast.a),
+        "the result has another shape than the first operand"
+    );
     assert!(b.len() >= broadcast.extent(&broadcast.b));
     let last = broadcast.axes - 1;
     broadcast.rows(cpu, a, |a, _, j| {
@@ -257,7 +261,8 @@ mod tests {
             };
             for f in [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Max, Binary::Min] {
                 let len: usize = out.iter().product();
-                let want: Vec<f32> = (0..len).map(|k| oracle(f, a[at(a_shape, k)], b[at(b_shape, k)])).collect();
+                let want: Vec<f32> =
+                    (0..len).map(|k| oracle(f, a[at(a_shape, k)], b[at(b_shape, k)])).collect();
                 for cpu in cpus().iter().flatten() {
                     let mut y = vec![f32::NAN; len];
                     binary(cpu, f, &broadcast, &a, &b, &mut y);

@@ -134,9 +134,7 @@ fn slope<S: Simd>(s: S, f: Unary, x: S::F) -> S::F {
         Unary::Square => s.add(x, x),
         Unary::Reciprocal => s.neg(s.mul(x, x)),
         Unary::Floor | Unary::Ceil | Unary::Round | Unary::Sign => zero,
-        Unary::Erf => {
-            s.mul(s.splat(std::f32::consts::FRAC_2_SQRT_PI), math::exp(s, s.neg(s.mul(x, x))))
-        }
+        Unary::Erf => s.mul(s.splat(std::f32::consts::FRAC_2_SQRT_PI), math::exp(s, s.neg(s.mul(x, x)))),
         Unary::Tanh => s.sub(one, s.mul(x, x)),
         Unary::Sigmoid => s.mul(x, s.sub(one, x)),
         Unary::Relu => s.select(s.lt(zero, x), one, zero),
@@ -161,10 +159,8 @@ fn slope<S: Simd>(s: S, f: Unary, x: S::F) -> S::F {
             s.mul(y, s.fma(x, s.sub(one, y), one))
         }
         Unary::Gelu => {
-            let cdf = s.mul(
-                half,
-                s.add(one, math::erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2)))),
-            );
+            let cdf =
+                s.mul(half, s.add(one, math::erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2)))));
             // 1 / sqrt(2 pi).
             let density = s.mul(s.splat(0.398_942_3), math::exp(s, s.mul(s.splat(-0.5), s.mul(x, x))));
             s.fma(x, density, cdf)
@@ -184,30 +180,102 @@ fn slope<S: Simd>(s: S, f: Unary, x: S::F) -> S::F {
 macro_rules! for_each_unary {
     ($f:expr, $bound:ident => $body:expr) => {
         match $f {
-            Unary::Abs => { let $bound = Unary::Abs; $body }
-            Unary::Neg => { let $bound = Unary::Neg; $body }
-            Unary::Exp => { let $bound = Unary::Exp; $body }
-            Unary::Log => { let $bound = Unary::Log; $body }
-            Unary::Sqrt => { let $bound = Unary::Sqrt; $body }
-            Unary::Square => { let $bound = Unary::Square; $body }
-            Unary::Reciprocal => { let $bound = Unary::Reciprocal; $body }
-            Unary::Floor => { let $bound = Unary::Floor; $body }
-            Unary::Ceil => { let $bound = Unary::Ceil; $body }
-            Unary::Round => { let $bound = Unary::Round; $body }
-            Unary::Sign => { let $bound = Unary::Sign; $body }
-            Unary::Erf => { let $bound = Unary::Erf; $body }
-            Unary::Tanh => { let $bound = Unary::Tanh; $body }
-            Unary::Sigmoid => { let $bound = Unary::Sigmoid; $body }
-            Unary::Relu => { let $bound = Unary::Relu; $body }
-            Unary::LeakyRelu { alpha } => { let $bound = Unary::LeakyRelu { alpha }; $body }
-            Unary::Elu { alpha } => { let $bound = Unary::Elu { alpha }; $body }
-            Unary::Clip { low, high } => { let $bound = Unary::Clip { low, high }; $body }
-            Unary::HardSigmoid { alpha, beta } => { let $bound = Unary::HardSigmoid { alpha, beta }; $body }
-            Unary::HardSwish => { let $bound = Unary::HardSwish; $body }
-            Unary::Silu => { let $bound = Unary::Silu; $body }
-            Unary::Gelu => { let $bound = Unary::Gelu; $body }
-            Unary::GeluTanh => { let $bound = Unary::GeluTanh; $body }
-            Unary::Softplus => { let $bound = Unary::Softplus; $body }
+            Unary::Abs => {
+                let $bound = Unary::Abs;
+                $body
+            }
+            Unary::Neg => {
+                let $bound = Unary::Neg;
+                $body
+            }
+            Unary::Exp => {
+                let $bound = Unary::Exp;
+                $body
+            }
+            Unary::Log => {
+                let $bound = Unary::Log;
+                $body
+            }
+            Unary::Sqrt => {
+                let $bound = Unary::Sqrt;
+                $body
+            }
+            Unary::Square => {
+                let $bound = Unary::Square;
+                $body
+            }
+            Unary::Reciprocal => {
+                let $bound = Unary::Reciprocal;
+                $body
+            }
+            Unary::Floor => {
+                let $bound = Unary::Floor;
+                $body
+            }
+            Unary::Ceil => {
+                let $bound = Unary::Ceil;
+                $body
+            }
+            Unary::Round => {
+                let $bound = Unary::Round;
+                $body
+            }
+            Unary::Sign => {
+                let $bound = Unary::Sign;
+                $body
+            }
+            Unary::Erf => {
+                let $bound = Unary::Erf;
+                $body
+            }
+            Unary::Tanh => {
+                let $bound = Unary::Tanh;
+                $body
+            }
+            Unary::Sigmoid => {
+                let $bound = Unary::Sigmoid;
+                $body
+            }
+            Unary::Relu => {
+                let $bound = Unary::Relu;
+                $body
+            }
+            Unary::LeakyRelu { alpha } => {
+                let $bound = Unary::LeakyRelu { alpha };
+                $body
+            }
+            Unary::Elu { alpha } => {
+                let $bound = Unary::Elu { alpha };
+                $body
+            }
+            Unary::Clip { low, high } => {
+                let $bound = Unary::Clip { low, high };
+                $body
+            }
+            Unary::HardSigmoid { alpha, beta } => {
+                let $bound = Unary::HardSigmoid { alpha, beta };
+                $body
+            }
+            Unary::HardSwish => {
+                let $bound = Unary::HardSwish;
+                $body
+            }
+            Unary::Silu => {
+                let $bound = Unary::Silu;
+                $body
+            }
+            Unary::Gelu => {
+                let $bound = Unary::Gelu;
+                $body
+            }
+            Unary::GeluTanh => {
+                let $bound = Unary::GeluTanh;
+                $body
+            }
+            Unary::Softplus => {
+                let $bound = Unary::Softplus;
+                $body
+            }
         }
     };
 }

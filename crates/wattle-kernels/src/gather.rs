@@ -53,7 +53,13 @@ pub fn gather_rows<T: Copy + Send + Sync>(
 
 /// `table[indices[i]] += dy[i]`. Each part of the table belongs to one task, which visits the indices in order, so sums
 /// do not depend on the threads.
-pub fn scatter_add_rows(cpu: &Cpu, width: usize, indices: &[i64], dy: &[f32], table: &mut [f32]) -> Result<(), IndexError> {
+pub fn scatter_add_rows(
+    cpu: &Cpu,
+    width: usize,
+    indices: &[i64],
+    dy: &[f32],
+    table: &mut [f32],
+) -> Result<(), IndexError> {
     assert_eq!(dy.len(), width * indices.len());
     if width == 0 {
         return Ok(());

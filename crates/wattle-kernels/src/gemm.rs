@@ -76,12 +76,11 @@ pub fn gemm(cpu: &Cpu, shape: &Gemm, a: &[f32], b: &[f32], e: Epilogue, c: &mut 
     };
     if shape.packs() {
         let packed = shape.packed_shape(cpu);
-        pack::pack(&cpu.threads, &packed, &Source::matrix(k, n, shape.transpose_b, b), scratch);
+        pack::pack(cpu.isa, &cpu.threads, &packed, &Source::matrix(k, n, shape.transpose_b, b), scratch);
         return gemm_packed(cpu, m, a, Packed::new(packed, scratch), e, c);
     }
     let width = panel_vectors(cpu.isa, n).min(2) * cpu.isa.lanes();
-    let b_layout =
-        LayoutOfB { width, panel: width, tap: 0, row: n, tail_row: n, tail_tap: 0, padded: false };
+    let b_layout = LayoutOfB { width, panel: width, tap: 0, row: n, tail_row: n, tail_tap: 0, padded: false };
     product(cpu, m, n, k, a, b, b_layout, e, c);
 }
 
@@ -89,8 +88,64 @@ pub fn gemm(cpu: &Cpu, shape: &Gemm, a: &[f32], b: &[f32], e: Epilogue, c: &mut 
 pub fn gemm_packed(cpu: &Cpu, m: usize, a: &[f32], weights: Packed, e: Epilogue, c: &mut [f32]) {
     let PackedShape { taps, k, n, .. } = weights.shape;
     assert_eq!(taps, 1, "weights of a convolution given to a matrix product");
-    assert_eq!(weights.shape, PackedShape::new(cpu.isa, 1, k, n), "weights packed for another instruction set");
+    assert_eq!(
+        weights.shape,
+        PackedShape::new(cpu.isa, 1, k, n),
+        "weights packed for another instruction set"
+    );
     product(cpu, m, n, k, a, weights.data, weights.shape.layout(), e, c);
+}
+
+/// Matrices at a constant distance from each other.
+#[derive(Clone, Copy)]
+pub struct Batch<'a> {
+    /// All of them.
+    pub data: &'a [f32],
+    /// Elements from one to the next; 0 repeats the first.
+    pub step: usize,
+}
+
+/// Scratch elements that [`gemm_batched`] needs.
+pub fn gemm_batched_scratch_len(cpu: &Cpu, shape: &Gemm) -> usize {
+    cpu.threads.count() * shape.scratch_len(cpu)
+}
+
+/// One product for each matrix of `c`, which holds `[m, n]` results one after the other. The bias is shared; a
+/// residual has the shape of `c`.
+pub fn gemm_batched(
+    cpu: &Cpu,
+    shape: &Gemm,
+    a: Batch,
+    b: Batch,
+    e: Epilogue,
+    c: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let Gemm { m, n, k, .. } = *shape;
+    let len = m * n;
+    if len == 0 {
+        return;
+    }
+    assert!(c.len().is_multiple_of(len), "results of {shape:?} one after the other");
+    let batch = c.len() / len;
+    assert!(e.residual.is_none_or(|r| r.len() == c.len()), "a residual has the shape of the result");
+    if batch > 0 && b.step == 0 && a.step == m * k && !shape.transpose_a {
+        let all = Gemm { m: m * batch, ..*shape };
+        let enough = all.scratch_len(cpu) <= scratch.len();
+        if enough {
+            return gemm(cpu, &all, &a.data[..m * k * batch], &b.data[..k * n], e, c, scratch);
+        }
+    }
+    let one = Cpu { isa: cpu.isa, threads: crate::Threads::single() };
+    let scratch_len = shape.scratch_len(cpu);
+    assert!(scratch.len() >= gemm_batched_scratch_len(cpu, shape), "scratch of a batch of {shape:?}");
+    let (c, scratch) = (Shared::new(c), Shared::new(scratch));
+    cpu.threads.for_each_slot(batch, |slot, i| {
+        // SAFETY: result i belongs to this task, and the slot's scratch to the thread that runs it.
+        let (c, scratch) = unsafe { (c.slice(i * len, len), scratch.slice(slot * scratch_len, scratch_len)) };
+        let e = Epilogue { residual: e.residual.map(|r| &r[i * len..][..len]), ..e };
+        gemm(&one, shape, &a.data[i * a.step..][..m * k], &b.data[i * b.step..][..k * n], e, c, scratch);
+    });
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -205,9 +260,9 @@ fn finish(cpu: &Cpu, first: usize, n: usize, e: Epilogue, c: &mut [f32]) {
 /// `to[j, i] = from[i, j]` for `from` of shape `[rows, columns]`.
 fn transpose(cpu: &Cpu, rows: usize, columns: usize, from: &[f32], to: &mut [f32]) {
     cpu.threads.for_each_piece(to, rows.max(1) * TRANSPOSE_ROWS, |block, to| {
-        for (j, to) in to.chunks_exact_mut(rows.max(1)).enumerate() {
-            let column = block * TRANSPOSE_ROWS + j;
-            to.iter_mut().enumerate().for_each(|(i, x)| *x = from[i * columns + column]);
+        if rows > 0 {
+            let from = &from[block * TRANSPOSE_ROWS..];
+            cpu.isa.run(pack::Transpose { from, from_step: columns, columns: rows, row: rows, out: to });
         }
     });
 }
@@ -273,8 +328,16 @@ mod tests {
                 0 => check(shape, |_| (), &mut numbers),
                 1 => check(shape, |e| e.activation = Activation::Relu, &mut numbers),
                 2 => check(shape, |e| (e.bias, e.accumulate) = (None, true), &mut numbers),
-                3 => check(shape, |e| (e.residual, e.activation) = (None, Activation::Clip { low: -0.5, high: 0.5 }), &mut numbers),
-                _ => check(shape, |e| e.activation = Activation::Unary(crate::elementwise::Unary::Tanh), &mut numbers),
+                3 => check(
+                    shape,
+                    |e| (e.residual, e.activation) = (None, Activation::Clip { low: -0.5, high: 0.5 }),
+                    &mut numbers,
+                ),
+                _ => check(
+                    shape,
+                    |e| e.activation = Activation::Unary(crate::elementwise::Unary::Tanh),
+                    &mut numbers,
+                ),
             }
         }
     }
@@ -285,6 +348,28 @@ mod tests {
         for (m, n, k) in [(3, 5, 5000), (50, 20, 2049), (0, 4, 3), (4, 0, 3), (4, 3, 0)] {
             check(Gemm { m, n, k, transpose_a: false, transpose_b: false }, |_| (), &mut numbers);
             check(Gemm { m, n, k, transpose_a: false, transpose_b: true }, |_| (), &mut numbers);
+        }
+    }
+
+    #[test]
+    fn a_batch_equals_its_products_one_by_one() {
+        let numbers = &mut Numbers::new(9);
+        for (transpose_a, transpose_b, b_step) in
+            [(false, false, 1), (false, true, 1), (true, false, 1), (false, true, 0)]
+        {
+            let shape = Gemm { m: 5, n: 20, k: 9, transpose_a, transpose_b };
+            let (a, b) = (numbers.take(6 * 45), numbers.take(6 * 180));
+            let (a, b) = (Batch { data: &a, step: 45 }, Batch { data: &b, step: b_step * 180 });
+            for cpu in cpus().iter().flatten() {
+                let mut scratch = vec![f32::NAN; gemm_batched_scratch_len(cpu, &shape)];
+                let mut c = vec![0.0; 6 * 100];
+                gemm_batched(cpu, &shape, a, b, Epilogue::default(), &mut c, &mut scratch);
+                for (i, c) in c.chunks(100).enumerate() {
+                    let (a, b) = (&a.data[i * 45..][..45], &b.data[i * b.step..][..180]);
+                    let want = oracle(&shape, a, b, &Epilogue::default(), c);
+                    assert_close(c, &want, 1e-5, &format!("{shape:?}"));
+                }
+            }
         }
     }
 

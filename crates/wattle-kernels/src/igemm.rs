@@ -27,9 +27,14 @@ pub(crate) enum RowsOfA<'a> {
 /// Where the rows of C (and of the residual) are.
 #[derive(Clone, Copy)]
 pub(crate) enum RowsOfC<'a> {
-    Affine { stride: usize },
+    Affine {
+        stride: usize,
+    },
     /// Row m starts at `(m / offsets.len()) * image_stride + offsets[m % offsets.len()]`.
-    Table { offsets: &'a [i32], image_stride: usize },
+    Table {
+        offsets: &'a [i32],
+        image_stride: usize,
+    },
 }
 
 /// How B is laid out: element (t, k, n) is at `n / width * panel + t * tap + k * row + n % width`.
@@ -122,7 +127,8 @@ pub(crate) unsafe fn run(isa: Isa, threads: &Threads, op: &Igemm) {
         block_tiles.min(tiles.div_ceil(wanted.div_ceil(panels.min(wanted)))).max(1)
     };
     let blocks = tiles.div_ceil(block_tiles);
-    let strips = if threads.count() == 1 || blocks >= wanted { 1 } else { panels.min(wanted.div_ceil(blocks)) };
+    let strips =
+        if threads.count() == 1 || blocks >= wanted { 1 } else { panels.min(wanted.div_ceil(blocks)) };
     let strip_panels = panels.div_ceil(strips);
     let block_rows = block_tiles * rows;
     threads.for_each(blocks * strips, |task| {
@@ -494,7 +500,8 @@ impl<const MR: usize> Place<MR> {
                 let base = op.a.wrapping_add(self.image_base[0] + k0);
                 // SAFETY: pixel[0] + MR <= pixels, and the table has taps * pixels entries.
                 let offsets = unsafe { offsets.as_ptr().add(t * pixels + self.pixel[0]) };
-                for (i, a) in a.iter_mut().enumerate() {
+                // A count that the compiler cannot see keeps this a loop, which it vectorises.
+                for (i, a) in a.iter_mut().enumerate().take(std::hint::black_box(MR)) {
                     // SAFETY: i < MR.
                     *a = row(base, unsafe { *offsets.add(i) });
                 }

@@ -17,6 +17,7 @@
 
 pub mod activation;
 pub mod arena;
+pub mod attention;
 pub mod binary;
 pub mod conv;
 pub mod elementwise;
@@ -30,6 +31,8 @@ mod outer;
 pub mod pack;
 pub mod peak;
 pub mod pool;
+pub mod quantized;
+pub mod recurrent;
 pub mod reduce;
 pub mod simd;
 pub mod softmax;

@@ -83,7 +83,14 @@ pub fn batch_norm_train(
         let (mut n, mut mean, mut m2) = (0.0f64, 0.0f64, 0.0f64);
         for (chunk, partial) in partials.chunks_exact(chunk_len).enumerate() {
             let count = (rows * (chunk + 1) / CHUNKS - rows * chunk / CHUNKS) as f64;
-            merge(&mut n, &mut mean, &mut m2, count, pair(partial[i], partial[c + i]), pair(partial[2 * c + i], partial[3 * c + i]));
+            merge(
+                &mut n,
+                &mut mean,
+                &mut m2,
+                count,
+                pair(partial[i], partial[c + i]),
+                pair(partial[2 * c + i], partial[3 * c + i]),
+            );
         }
         let variance = m2 / n;
         statistics.mean[i] = mean as f32;
@@ -152,7 +159,8 @@ fn moments(isa: Isa, c: usize, x: &[f32], out: &mut [f32]) {
         add_squares(isa, block, means, sums);
         for i in 0..c {
             let m2: f64 = sums.iter().skip(i).step_by(c).map(|&x| x as f64).sum();
-            let (mut total, mut mean, mut sum) = (n, pair(result[i], result[c + i]), pair(result[2 * c + i], result[3 * c + i]));
+            let (mut total, mut mean, mut sum) =
+                (n, pair(result[i], result[c + i]), pair(result[2 * c + i], result[3 * c + i]));
             merge(&mut total, &mut mean, &mut sum, count, means[i] as f64, m2);
             (result[i], result[c + i]) = split(mean);
             (result[2 * c + i], result[3 * c + i]) = split(sum);
@@ -208,7 +216,16 @@ vectorised! {
 
 /// `y = clamp(a x + b [+ r])` with repeated coefficients.
 #[allow(clippy::too_many_arguments)]
-fn affine_pieces(cpu: &Cpu, x: &[f32], a: &[f32], b: &[f32], r: Option<&[f32]>, low: f32, high: f32, y: &mut [f32]) {
+fn affine_pieces(
+    cpu: &Cpu,
+    x: &[f32],
+    a: &[f32],
+    b: &[f32],
+    r: Option<&[f32]>,
+    low: f32,
+    high: f32,
+    y: &mut [f32],
+) {
     if let Some(r) = r {
         assert_eq!(r.len(), x.len(), "a residual has the shape of the input");
     }
@@ -310,13 +327,16 @@ pub fn batch_norm_gradient(
             g.fill(0.0);
             gx.fill(0.0);
             match y {
-                Some(y) => gradient_sums_relu(cpu.isa, &x[start..end], &dy[start..end], &y[start..end], means, g, gx),
+                Some(y) => {
+                    gradient_sums_relu(cpu.isa, &x[start..end], &dy[start..end], &y[start..end], means, g, gx)
+                }
                 None => gradient_sums(cpu.isa, &x[start..end], &dy[start..end], means, g, gx),
             }
             for i in 0..c {
                 let sum = |v: &[f32]| v.iter().skip(i).step_by(c).map(|&x| x as f64).sum::<f64>();
                 (result[i], result[c + i]) = split(pair(result[i], result[c + i]) + sum(g));
-                (result[2 * c + i], result[3 * c + i]) = split(pair(result[2 * c + i], result[3 * c + i]) + sum(gx));
+                (result[2 * c + i], result[3 * c + i]) =
+                    split(pair(result[2 * c + i], result[3 * c + i]) + sum(gx));
             }
         }
     });
@@ -433,7 +453,15 @@ fn rows_per_task(width: usize) -> usize {
 
 /// `y = scale (x - mean) / sqrt(variance + epsilon) + bias` for each row; mean and the inverse root are written to
 /// `saved`, two values a row. RMS norm takes the mean as 0.
-pub fn row_norm(cpu: &Cpu, norm: RowNorm, x: &[f32], scale: &[f32], bias: Option<&[f32]>, y: &mut [f32], saved: &mut [f32]) {
+pub fn row_norm(
+    cpu: &Cpu,
+    norm: RowNorm,
+    x: &[f32],
+    scale: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+    saved: &mut [f32],
+) {
     let n = norm.width;
     assert!(n > 0 && scale.len() == n && bias.is_none_or(|b| b.len() == n));
     assert!(x.len() == y.len() && x.len() == n * (saved.len() / 2) && saved.len().is_multiple_of(2));
@@ -518,7 +546,16 @@ pub fn row_norm_gradient(
             let at = row * n..(row + 1) * n;
             // SAFETY: rows are disjoint and each belongs to one chunk.
             let dx = unsafe { dx.slice(at.start, n) };
-            row_backward(cpu.isa, norm, &x[at.clone()], scale, &saved[2 * row..2 * row + 2], &dy[at], dx, sums);
+            row_backward(
+                cpu.isa,
+                norm,
+                &x[at.clone()],
+                scale,
+                &saved[2 * row..2 * row + 2],
+                &dy[at],
+                dx,
+                sums,
+            );
         }
     });
     let (first, rest) = scratch.split_at_mut(2 * n);
@@ -562,16 +599,21 @@ mod tests {
 
     #[test]
     fn batch_norm_and_its_gradient_match_the_oracle() {
-        for (rows, c, relu, offset) in [(7, 3, false, 0.0), (300, 16, true, 0.0), (1000, 33, true, 100.0), (40, 300, false, 3.0)] {
+        for (rows, c, relu, offset) in
+            [(7, 3, false, 0.0), (300, 16, true, 0.0), (1000, 33, true, 100.0), (40, 300, false, 3.0)]
+        {
             let numbers = &mut Numbers::new(c as u64);
             let mut x = numbers.take(rows * c);
             x.iter_mut().for_each(|x| *x += offset);
-            let (scale, bias, residual, dy) = (numbers.take(c), numbers.take(c), numbers.take(rows * c), numbers.take(rows * c));
+            let (scale, bias, residual, dy) =
+                (numbers.take(c), numbers.take(c), numbers.take(rows * c), numbers.take(rows * c));
             let norm = BatchNorm { channels: c, epsilon: 1e-5, relu };
             let n = rows as f64;
             let at = |v: &[f32], r: usize, i: usize| v[r * c + i] as f64;
             let mean: Vec<f64> = (0..c).map(|i| (0..rows).map(|r| at(&x, r, i)).sum::<f64>() / n).collect();
-            let var: Vec<f64> = (0..c).map(|i| (0..rows).map(|r| (at(&x, r, i) - mean[i]).powi(2)).sum::<f64>() / n).collect();
+            let var: Vec<f64> = (0..c)
+                .map(|i| (0..rows).map(|r| (at(&x, r, i) - mean[i]).powi(2)).sum::<f64>() / n)
+                .collect();
             let hat = |r: usize, i: usize| (at(&x, r, i) - mean[i]) / (var[i] + 1e-5).sqrt();
             let mut y_want = vec![0.0; rows * c];
             let mut g = vec![0.0; rows * c];
@@ -596,17 +638,48 @@ mod tests {
                     let mut scratch = vec![f32::NAN; batch_norm_scratch_len(c)];
                     let (mut y, mut m, mut v) = (vec![0.0; x.len()], vec![0.0; c], vec![0.0; c]);
                     let statistics = Statistics { mean: &mut m, variance: &mut v };
-                    batch_norm_train(cpu, norm, &x, &scale, &bias, Some(&residual), statistics, &mut y, &mut scratch);
+                    batch_norm_train(
+                        cpu,
+                        norm,
+                        &x,
+                        &scale,
+                        &bias,
+                        Some(&residual),
+                        statistics,
+                        &mut y,
+                        &mut scratch,
+                    );
                     assert_close(&y, &y_want, 2e-5, "y");
                     let saved = BatchNormSaved { x: &x, y: Some(&y), scale: &scale, mean: &m, variance: &v };
-                    let (mut dx, mut dscale, mut dbias, mut dr) = (vec![0.0; x.len()], vec![0.0; c], vec![0.0; c], vec![0.0; x.len()]);
-                    batch_norm_gradient(cpu, norm, saved, &dy, &mut dx, &mut dscale, &mut dbias, Some(&mut dr), &mut scratch);
+                    let (mut dx, mut dscale, mut dbias, mut dr) =
+                        (vec![0.0; x.len()], vec![0.0; c], vec![0.0; c], vec![0.0; x.len()]);
+                    batch_norm_gradient(
+                        cpu,
+                        norm,
+                        saved,
+                        &dy,
+                        &mut dx,
+                        &mut dscale,
+                        &mut dbias,
+                        Some(&mut dr),
+                        &mut scratch,
+                    );
                     assert_close(&dx, &dx_want, 1e-4, "dx");
                     assert_close(&dscale, &ds, 1e-5, "dscale");
                     assert_close(&dbias, &db, 1e-5, "dbias");
                     assert_close(&dr, &g, 0.0, "dresidual");
                     let mut dx2 = vec![0.0; x.len()];
-                    batch_norm_gradient(cpu, norm, saved, &dy, &mut dx2, &mut dscale, &mut dbias, None, &mut scratch);
+                    batch_norm_gradient(
+                        cpu,
+                        norm,
+                        saved,
+                        &dy,
+                        &mut dx2,
+                        &mut dscale,
+                        &mut dbias,
+                        None,
+                        &mut scratch,
+                    );
                     assert_eq!(dx, dx2);
                     match &first {
                         None => first = Some((y, dx, dscale)),
@@ -621,9 +694,11 @@ mod tests {
     fn row_norms_and_their_gradients_match_the_oracle() {
         for (rows, n, centred) in [(5, 1, false), (9, 17, true), (40, 64, true), (3, 100, false)] {
             let numbers = &mut Numbers::new(n as u64);
-            let (x, scale, bias, dy) = (numbers.take(rows * n), numbers.take(n), numbers.take(n), numbers.take(rows * n));
+            let (x, scale, bias, dy) =
+                (numbers.take(rows * n), numbers.take(n), numbers.take(n), numbers.take(rows * n));
             let norm = RowNorm { width: n, epsilon: 1e-5, centred };
-            let (mut y_want, mut dx_want, mut ds_want, mut db_want) = (vec![], vec![], vec![0.0; n], vec![0.0; n]);
+            let (mut y_want, mut dx_want, mut ds_want, mut db_want) =
+                (vec![], vec![], vec![0.0; n], vec![0.0; n]);
             for (x, dy) in x.chunks(n).zip(dy.chunks(n)) {
                 let k = n as f64;
                 let mean = if centred { x.iter().map(|&x| x as f64).sum::<f64>() / k } else { 0.0 };
@@ -646,7 +721,18 @@ mod tests {
                 assert_close(&y, &y_want, 2e-5, "y");
                 let (mut dx, mut ds, mut db) = (vec![0.0; x.len()], vec![0.0; n], vec![0.0; n]);
                 let mut scratch = vec![f32::NAN; row_norm_gradient_scratch_len(n)];
-                row_norm_gradient(cpu, norm, &x, &scale, &saved, &dy, &mut dx, &mut ds, Some(&mut db), &mut scratch);
+                row_norm_gradient(
+                    cpu,
+                    norm,
+                    &x,
+                    &scale,
+                    &saved,
+                    &dy,
+                    &mut dx,
+                    &mut ds,
+                    Some(&mut db),
+                    &mut scratch,
+                );
                 assert_close(&dx, &dx_want, 1e-4, "dx");
                 assert_close(&ds, &ds_want, 2e-5, "ds");
                 assert_close(&db, &db_want, 2e-5, "db");

@@ -1,8 +1,8 @@
 //! Optimiser updates, fused and in place. Where a mask says 0, parameter and state become and stay exactly +0.0.
 
+use crate::Cpu;
 use crate::simd::vectorised;
 use crate::threads::Shared;
-use crate::Cpu;
 
 /// Elements of one task; a multiple of 64, the elements of a mask word.
 const PIECE: usize = 16 * 1024;
@@ -73,7 +73,14 @@ pub struct Sgd {
 
 /// One step of SGD. `velocity` has the parameter's length, or 0 without momentum; it starts as zeros, so the first
 /// step with dampening differs from PyTorch, which starts with the undampened gradient.
-pub fn sgd(cpu: &Cpu, options: &Sgd, mask: Mask, parameter: &mut [f32], gradient: &[f32], velocity: &mut [f32]) {
+pub fn sgd(
+    cpu: &Cpu,
+    options: &Sgd,
+    mask: Mask,
+    parameter: &mut [f32],
+    gradient: &[f32],
+    velocity: &mut [f32],
+) {
     assert_eq!(parameter.len(), gradient.len());
     mask.check(parameter.len());
     let has_velocity = options.momentum != 0.0;
@@ -215,7 +222,8 @@ mod tests {
                     let mut numbers = Numbers::new(6);
                     let (mut p, mut v) = (start.clone(), vec![0.0; len]);
                     apply_mask(cpu, mask, &mut p);
-                    let (mut p64, mut v64): (Vec<f64>, Vec<f64>) = (p.iter().map(|&x| x as f64).collect(), vec![0.0; len]);
+                    let (mut p64, mut v64): (Vec<f64>, Vec<f64>) =
+                        (p.iter().map(|&x| x as f64).collect(), vec![0.0; len]);
                     for _ in 0..4 {
                         let g = numbers.take(len);
                         sgd(cpu, &o, mask, &mut p, &g, &mut v);
@@ -260,7 +268,10 @@ mod tests {
                         }
                         w[1] = 0.9 * w[1] + 0.1 * g;
                         w[2] = 0.999 * w[2] + 0.001 * g * g;
-                        let (m, v) = (w[1] / (1.0 - 0.9f64.powi(step as i32)), w[2] / (1.0 - 0.999f64.powi(step as i32)));
+                        let (m, v) = (
+                            w[1] / (1.0 - 0.9f64.powi(step as i32)),
+                            w[2] / (1.0 - 0.999f64.powi(step as i32)),
+                        );
                         w[0] -= 0.01 * m / (v.sqrt() + 1e-8);
                     }
                 }

@@ -4,7 +4,7 @@
 //! memory at every step.
 
 use crate::igemm::{LayoutOfB, panel_vectors};
-use crate::simd::Isa;
+use crate::simd::{Isa, Kernel, Simd};
 use crate::threads::{Shared, Threads};
 
 /// The shape of a packed matrix: `taps` matrices of k rows and n columns, packed for one instruction set.
@@ -74,12 +74,9 @@ impl PackedWeights {
     /// Packs a row-major matrix: `[k, n]`, or `[n, k]` if `transposed`.
     pub fn matrix(isa: Isa, k: usize, n: usize, transposed: bool, weights: &[f32]) -> Self {
         let source = Source::matrix(k, n, transposed, weights);
-        Self::from_source(PackedShape::new(isa, 1, k, n), &source)
-    }
-
-    pub(crate) fn from_source(shape: PackedShape, source: &Source) -> Self {
+        let shape = PackedShape::new(isa, 1, k, n);
         let mut data = vec![0.0; shape.len()];
-        pack(&Threads::single(), &shape, source, &mut data);
+        pack(isa, &Threads::single(), &shape, &source, &mut data);
         PackedWeights { shape, data }
     }
 
@@ -136,7 +133,7 @@ impl<'a> Source<'a> {
 }
 
 /// Packs `source` into `out`, which has at least `shape.len()` elements.
-pub(crate) fn pack(threads: &Threads, shape: &PackedShape, source: &Source, out: &mut [f32]) {
+pub(crate) fn pack(isa: Isa, threads: &Threads, shape: &PackedShape, source: &Source, out: &mut [f32]) {
     let out = &mut out[..shape.len()];
     if out.is_empty() {
         return;
@@ -162,34 +159,67 @@ pub(crate) fn pack(threads: &Threads, shape: &PackedShape, source: &Source, out:
                     out[columns..].fill(0.0);
                 }
             } else {
-                transpose_into(source, base, columns, row, out);
+                transpose_into(isa, source, base, columns, row, out);
             }
         }
     });
 }
 
-/// Packs one tap of one panel whose columns are far apart, eight rows at a time so that cache lines are used whole.
-fn transpose_into(source: &Source, base: usize, columns: usize, row: usize, out: &mut [f32]) {
-    const ROWS: usize = 16;
-    for (block, out) in out.chunks_mut(row * ROWS).enumerate() {
+/// Packs one tap of one panel whose columns are far apart, in square blocks so that cache lines are used whole.
+fn transpose_into(isa: Isa, source: &Source, base: usize, columns: usize, row: usize, out: &mut [f32]) {
+    if source.k_stride == 1 {
+        let k = out.len() / row;
+        if k == 0 {
+            return;
+        }
+        let data = &source.data[base..base + (columns - 1) * source.n_stride + k];
+        isa.run(Transpose { from: data, from_step: source.n_stride, columns, row, out });
+        return;
+    }
+    for (k, out) in out.chunks_exact_mut(row).enumerate() {
+        for (n, out) in out[..columns].iter_mut().enumerate() {
+            *out = source.data[base + n * source.n_stride + k * source.k_stride];
+        }
+        out[columns..].fill(0.0);
+    }
+}
+
+/// `out[k * row + n] = from[n * from_step + k]`, zeros for n from `columns` to `row`.
+pub(crate) struct Transpose<'a> {
+    pub from: &'a [f32],
+    pub from_step: usize,
+    pub columns: usize,
+    pub row: usize,
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for Transpose<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Transpose { from, from_step, columns, row, out } = self;
         let rows = out.len() / row;
-        for n in 0..columns {
-            let from = base + n * source.n_stride + block * ROWS * source.k_stride;
-            if source.k_stride == 1 && rows == ROWS {
-                let values: &[f32; ROWS] = source.data[from..from + ROWS].try_into().expect("ROWS elements");
-                for (k, v) in values.iter().enumerate() {
-                    out[k * row + n] = *v;
-                }
-            } else {
-                for k in 0..rows {
-                    out[k * row + n] = source.data[from + k * source.k_stride];
+        assert!(out.len() == rows * row && columns <= row && rows <= from_step.max(rows));
+        assert!(columns == 0 || from.len() >= (columns - 1) * from_step + rows);
+        let (square_rows, square_columns) = (rows / S::LANES * S::LANES, columns / S::LANES * S::LANES);
+        for k in (0..square_rows).step_by(S::LANES) {
+            for n in (0..square_columns).step_by(S::LANES) {
+                // SAFETY: by the assertions above, n + LANES <= columns <= row and k + LANES <= rows, so the block of
+                // `from` ends within (columns - 1) * from_step + rows and that of `out` within rows * row.
+                unsafe {
+                    let (from, to) =
+                        (from.as_ptr().add(n * from_step + k), out.as_mut_ptr().add(k * row + n));
+                    s.transpose(from, from_step, to, row);
                 }
             }
         }
-        for n in columns..row {
-            for k in 0..rows {
-                out[k * row + n] = 0.0;
+        for (k, out) in out.chunks_exact_mut(row).enumerate() {
+            let done = if k < square_rows { square_columns } else { 0 };
+            for n in done..columns {
+                out[n] = from[n * from_step + k];
             }
+            out[columns..].fill(0.0);
         }
     }
 }

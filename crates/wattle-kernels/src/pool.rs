@@ -158,7 +158,9 @@ pub fn max_pool_gradient(cpu: &Cpu, shape: &PoolShape, indices: &[i32], dy: &[f3
     cpu.threads.for_each_piece(dx, image_len, |image, dx| {
         dx.fill(0.0);
         let at = image * out_len..(image + 1) * out_len;
-        for (dy, indices) in dy[at.clone()].chunks_exact(shape.channels).zip(indices[at].chunks_exact(shape.channels)) {
+        for (dy, indices) in
+            dy[at.clone()].chunks_exact(shape.channels).zip(indices[at].chunks_exact(shape.channels))
+        {
             for (c, (dy, &index)) in dy.iter().zip(indices).enumerate() {
                 if index >= 0 {
                     dx[index as usize * shape.channels + c] += *dy;
@@ -243,7 +245,14 @@ mod tests {
         vec![
             base,
             PoolShape { output: [4, 4], pads: [1, 0], kernel: [3, 3], channels: 33, ..base },
-            PoolShape { output: [5, 8], stride: [1, 1], pads: [1, 1], kernel: [3, 2], dilation: [2, 2], ..base },
+            PoolShape {
+                output: [5, 8],
+                stride: [1, 1],
+                pads: [1, 1],
+                kernel: [3, 2],
+                dilation: [2, 2],
+                ..base
+            },
             PoolShape { output: [4, 4], ..base },
             PoolShape::global(3, [4, 5], 17),
         ]
@@ -255,7 +264,8 @@ mod tests {
             let numbers = &mut Numbers::new(3);
             let (x, dy) = (numbers.take(shape.input_len()), numbers.take(shape.output_len()));
             let c = shape.channels;
-            let (in_pixels, out_pixels) = (shape.input[0] * shape.input[1], shape.output[0] * shape.output[1]);
+            let (in_pixels, out_pixels) =
+                (shape.input[0] * shape.input[1], shape.output[0] * shape.output[1]);
             for count_padding in [false, true] {
                 let (mut max_want, mut mean_want) = (vec![], vec![]);
                 let (mut dmax_want, mut dmean_want) = (vec![0.0f64; x.len()], vec![0.0f64; x.len()]);
@@ -268,12 +278,14 @@ mod tests {
                     let top = inside.iter().copied().fold(inside[0], |m, i| if x[i] > x[m] { i } else { m });
                     max_want.push(x[top] as f64);
                     dmax_want[top] += dy[o] as f64;
-                    let n = if count_padding { shape.kernel[0] * shape.kernel[1] } else { inside.len() } as f64;
+                    let n =
+                        if count_padding { shape.kernel[0] * shape.kernel[1] } else { inside.len() } as f64;
                     mean_want.push(inside.iter().map(|&i| x[i] as f64).sum::<f64>() / n);
                     inside.iter().for_each(|&i| dmean_want[i] += dy[o] as f64 / n);
                 }
                 for cpu in cpus().iter().flatten() {
-                    let (mut y, mut dx, mut indices) = (vec![0.0; dy.len()], vec![0.0; x.len()], vec![0; dy.len()]);
+                    let (mut y, mut dx, mut indices) =
+                        (vec![0.0; dy.len()], vec![0.0; x.len()], vec![0; dy.len()]);
                     max_pool(cpu, &shape, &x, &mut y, None);
                     assert_close(&y, &max_want, 0.0, "max");
                     max_pool(cpu, &shape, &x, &mut y, Some(&mut indices));

@@ -54,7 +54,14 @@ pub fn reduce_scratch_len(outer: usize, axis: usize, inner: usize) -> usize {
 }
 
 /// `y[o, i] = f over a of x[o, a, i]`. NaN wins maximum and minimum.
-pub fn reduce(cpu: &Cpu, f: Reduce, [outer, axis, inner]: [usize; 3], x: &[f32], y: &mut [f32], scratch: &mut [f32]) {
+pub fn reduce(
+    cpu: &Cpu,
+    f: Reduce,
+    [outer, axis, inner]: [usize; 3],
+    x: &[f32],
+    y: &mut [f32],
+    scratch: &mut [f32],
+) {
     assert_eq!(x.len(), outer * axis * inner, "input of a reduction of {outer} x {axis} x {inner}");
     assert_eq!(y.len(), outer * inner, "output of a reduction of {outer} x {axis} x {inner}");
     if y.is_empty() {
@@ -176,11 +183,13 @@ mod tests {
 
     #[test]
     fn reductions_match_the_oracle() {
-        for dims in [[3, 7, 5], [1, 1000, 64], [4, 33, 1], [1, 5000, 1], [2, 1, 3], [1, 40_000, 2], [2, 0, 2]] {
+        for dims in [[3, 7, 5], [1, 1000, 64], [4, 33, 1], [1, 5000, 1], [2, 1, 3], [1, 40_000, 2], [2, 0, 2]]
+        {
             let numbers = &mut Numbers::new(dims[1] as u64);
             let [outer, axis, inner] = dims;
             let x = numbers.take(outer * axis * inner);
-            for f in [Reduce::Sum, Reduce::Mean, Reduce::Max, Reduce::Min, Reduce::SumSquare, Reduce::Product] {
+            for f in [Reduce::Sum, Reduce::Mean, Reduce::Max, Reduce::Min, Reduce::SumSquare, Reduce::Product]
+            {
                 if axis == 0 && f == Reduce::Mean {
                     continue;
                 }

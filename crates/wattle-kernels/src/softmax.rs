@@ -1,9 +1,9 @@
 //! Softmax and log-softmax over the last axis, their gradients, and cross entropy fused with softmax.
 
+use crate::Cpu;
 use crate::math;
 use crate::simd::{Simd, vectorised};
 use crate::threads::Shared;
-use crate::Cpu;
 
 /// Elements of one task.
 const PIECE: usize = 8192;
@@ -117,6 +117,25 @@ pub fn softmax_gradient(cpu: &Cpu, width: usize, log: bool, y: &[f32], dy: &[f32
     });
 }
 
+/// As [`softmax_gradient`] of plain softmax, with `dy` overwritten by `dx`.
+pub fn softmax_gradient_in_place(cpu: &Cpu, width: usize, y: &[f32], dy: &mut [f32]) {
+    assert_eq!(y.len(), dy.len());
+    rows(cpu, width, dy, |row, dy| backward_in_place(cpu.isa, &y[row * width..][..width], dy));
+}
+
+vectorised! {
+    fn backward_in_place<'a>(s; y: &'a [f32], dy: &'a mut [f32]) {
+        let mut sum = s.zero();
+        for (y, dy) in y.chunks(S::LANES).zip(dy.chunks(S::LANES)) {
+            sum = s.fma(s.read(y), s.read(dy), sum);
+        }
+        let total = s.sum(sum);
+        for (y, dy) in y.iter().zip(dy) {
+            *dy = *y * (*dy - total);
+        }
+    }
+}
+
 vectorised! {
     fn backward<'a>(s; log: bool, y: &'a [f32], dy: &'a [f32], dx: &'a mut [f32]) {
         let mut sum = s.zero();
@@ -163,7 +182,11 @@ pub fn cross_entropy(
     losses: &mut [f32],
     gradient: &mut [f32],
 ) -> Result<(), LabelError> {
-    assert!(logits.len() == classes * labels.len() && logits.len() == gradient.len() && losses.len() == labels.len());
+    assert!(
+        logits.len() == classes * labels.len()
+            && logits.len() == gradient.len()
+            && losses.len() == labels.len()
+    );
     let outside = |&(_, &label): &(usize, &i64)| usize::try_from(label).map_or(true, |l| l >= classes);
     if let Some((sample, &label)) = labels.iter().enumerate().find(outside) {
         return Err(LabelError { sample, label, classes });

@@ -67,7 +67,12 @@ impl Permutation {
 /// Writes `from` with its axes permuted.
 pub fn permute<T: Copy + Send + Sync>(cpu: &Cpu, permutation: &Permutation, from: &[T], to: &mut [T]) {
     let len = permutation.len();
-    assert!(from.len() == len && to.len() == len, "{permutation:?} of {} elements to {}", from.len(), to.len());
+    assert!(
+        from.len() == len && to.len() == len,
+        "{permutation:?} of {} elements to {}",
+        from.len(),
+        to.len()
+    );
     if len == 0 {
         return;
     }
@@ -224,7 +229,8 @@ mod tests {
         let from: Vec<i64> = (0..12).collect();
         let mut to = [0i64; 4];
         // Rows 2 and 0, columns 3 and 1 of a 3 x 4 matrix.
-        let (from_at, to_at) = (Strided { start: 11, steps: &[-8, -2] }, Strided { start: 0, steps: &[2, 1] });
+        let (from_at, to_at) =
+            (Strided { start: 11, steps: &[-8, -2] }, Strided { start: 0, steps: &[2, 1] });
         copy_strided(&[2, 2], &from, from_at, &mut to, to_at);
         assert_eq!(to, [11, 9, 3, 1]);
     }

@@ -114,3 +114,75 @@ impl Kernel for Conv {
         Ok(())
     }
 }
+
+/// Transposed convolution: the input gradient of the convolution it transposes.
+struct Transposed {
+    plan: ConvPlan,
+    depthwise: bool,
+    packed: Option<Vec<f32>>,
+    epilogue: Epilogue,
+    isa: &'static str,
+}
+
+pub(super) fn transposed(site: &Site<'_>, op: &ops::ConvTranspose, epilogue: &Epilogue) -> Option<Bound> {
+    if !site.all(DType::F32) {
+        return None;
+    }
+    // Its result is the operand of that convolution, and its weight has the same axes in the same order.
+    let plan = ConvPlan::new(shape(&op.conv(), site.output(0), &site.input(1).extents)?);
+    let depthwise = plan.shape().is_depthwise();
+    let len = transposed_len(&plan, depthwise, site.cpu.isa);
+    let packed = site.input(1).constant.and_then(|w| w.as_f32()).map(|w| {
+        let mut packed = vec![0.0; len];
+        pack_transposed(&plan, depthwise, site.cpu, w, &mut packed);
+        packed
+    });
+    let present = |index: Option<usize>| index.filter(|&i| site.optional(i).is_some());
+    let epilogue = Epilogue { bias: present(epilogue.bias), residual: epilogue.residual, ..*epilogue };
+    let taken = packed.is_some();
+    let kernel = Transposed { plan, depthwise, packed, epilogue, isa: site.cpu.isa.name() };
+    let mut bound =
+        Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(if taken { 0 } else { len });
+    bound.input_layouts[1] = Layout::RowMajor;
+    Some(if taken { bound.takes(1) } else { bound })
+}
+
+fn transposed_len(plan: &ConvPlan, depthwise: bool, isa: wattle_kernels::Isa) -> usize {
+    if depthwise { plan.shape().weights_len() } else { plan.input_gradient_weights_len(isa) }
+}
+
+fn pack_transposed(plan: &ConvPlan, depthwise: bool, cpu: &wattle_kernels::Cpu, w: &[f32], out: &mut [f32]) {
+    if depthwise {
+        conv::pack_depthwise(plan.shape(), w, out);
+    } else {
+        plan.pack_input_gradient(cpu, w, out);
+    }
+}
+
+impl Kernel for Transposed {
+    fn name(&self) -> String {
+        format!("conv_transpose-nhwc-f32-{}", self.isa)
+    }
+
+    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+        let weights: &[f32] = match &self.packed {
+            Some(packed) => packed,
+            None => {
+                let packed = &mut io.scratch()?[..transposed_len(&self.plan, self.depthwise, io.cpu.isa)];
+                pack_transposed(&self.plan, self.depthwise, io.cpu, io.input(1)?, packed);
+                packed
+            }
+        };
+        let bias = self.epilogue.bias.map(|i| io.input(i)).transpose()?;
+        let residual = self.epilogue.residual.map(|i| io.input(i)).transpose()?;
+        let epilogue =
+            gemm::Epilogue { bias, residual, activation: self.epilogue.activation, ..Default::default() };
+        let (x, y) = (io.input(0)?, io.output(0)?);
+        if self.depthwise {
+            conv::depthwise_input_gradient(io.cpu, &self.plan, x, weights, epilogue, y);
+        } else {
+            conv::input_gradient(io.cpu, &self.plan, x, weights, epilogue, y);
+        }
+        Ok(())
+    }
+}

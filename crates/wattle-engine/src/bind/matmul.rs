@@ -98,3 +98,13 @@ impl Kernel for MatMul {
         Ok(())
     }
 }
+
+/// Gemm whose factors are 1 and whose addend is a row is a matrix product with a bias.
+pub(super) fn gemm_bind(site: &Site<'_>, op: &ops::Gemm, epilogue: &Epilogue) -> Option<Bound> {
+    let row = |index: usize| site.optional(index).is_none_or(|c| c.len() == site.output(0)[1]);
+    if op.alpha != 1.0 || !row(2) || op.beta != 1.0 && site.optional(2).is_some() {
+        return None;
+    }
+    let product = ops::MatMul { transpose_a: op.transpose_a, transpose_b: op.transpose_b };
+    bind(site, &product, epilogue)
+}

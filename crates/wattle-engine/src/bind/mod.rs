@@ -3,9 +3,16 @@
 mod conv;
 mod conv_gradient;
 mod elementwise;
+mod gather;
 mod matmul;
+mod movement;
+mod norm;
+mod pool;
+mod reduce;
 mod reference;
 mod reorder;
+mod softmax;
+mod update;
 
 use wattle_graph::Op;
 use wattle_kernels::{Activation, elementwise::Unary as Curve};
@@ -18,18 +25,66 @@ pub(crate) use reorder::reorder;
 /// The kernel for a node. Every operator runs; those without a fast kernel here run slowly.
 pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
     let fast = match &site.node.op {
+        Op::AdamUpdate(op) => update::adam(site, op),
+        Op::BatchNormalization(op) => norm::batch_norm(site, op),
+        Op::BatchNormalizationGradient(_) => norm::batch_norm_gradient(site),
         Op::Binary(op) => elementwise::binary(site, op.function),
+        Op::Clip(_) => elementwise::clip(site),
+        Op::ClipGradient(_) => elementwise::clip_gradient(site),
+        Op::Concat(op) => movement::concat(site, op.axis),
         Op::Conv(op) => conv::bind(site, op, &Epilogue::none(2)),
         Op::ConvInputGradient(op) => conv_gradient::by_input(site, op),
+        Op::ConvTranspose(op) => conv::transposed(site, op, &Epilogue::none(2)),
         Op::ConvWeightGradient(op) => conv_gradient::by_weight(site, op),
+        Op::Expand(_) | Op::Pad(_) | Op::Slice(_) | Op::Tile(_) => movement::moved(site, &site.node.op),
+        Op::Flatten(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => Some(reorder::view(site)),
         Op::Fused(op) => fused(site, op),
+        Op::Gather(op) => gather::rows(site, op).or_else(|| movement::moved(site, &site.node.op)),
+        Op::Gemm(op) => matmul::gemm_bind(site, op, &Epilogue::none(2)),
+        Op::GlobalPool(op) => pool::global_pool(site, op),
+        Op::GlobalPoolGradient(op) => pool::global_pool_gradient(site, op),
         Op::Identity(_) => Some(elementwise::same(site)),
+        Op::LayerNormalization(op) => norm::layer_norm(site, op),
+        Op::LayerNormalizationGradient(op) => norm::layer_norm_gradient(site, op),
         Op::MatMul(op) => matmul::bind(site, op, &Epilogue::none(2)),
-        Op::Reshape(_) => Some(reorder::view(site)),
+        Op::MovementGradient(op) => gather::add_rows(site, op).or_else(|| movement::scattered(site, op)),
+        Op::Pool(op) => pool::pool(site, op),
+        Op::PoolGradient(op) => pool::pool_gradient(site, op),
+        Op::Reduce(op) => reduce::reduce(site, op),
+        Op::Resize(_) => movement::nearest(site, &site.node.op),
+        Op::SgdUpdate(op) => update::sgd(site, op),
+        Op::Softmax(op) => softmax::softmax(site, op),
+        Op::SoftmaxCrossEntropy(op) => softmax::cross_entropy(site, op),
+        Op::SoftmaxCrossEntropyGradient(op) => softmax::cross_entropy_gradient(site, op),
+        Op::SoftmaxGradient(op) => softmax::softmax_gradient(site, op),
+        Op::Split(op) => movement::split(site, op),
+        Op::SumTo(op) => reduce::sum_to(site, op),
         Op::Transpose(op) => reorder::transpose(site, op),
         Op::Unary(op) => elementwise::unary(site, op.function),
         Op::UnaryGradient(op) => elementwise::unary_gradient(site, op.function),
-        Op::BinaryGradient(_) | Op::SumTo(_) | Op::Custom(_) => None,
+        Op::Attention(_)
+        | Op::AttentionGradient(_)
+        | Op::BinaryGradient(_)
+        | Op::Cast(_)
+        | Op::Compare(_)
+        | Op::ConstantOfShape(_)
+        | Op::Custom(_)
+        | Op::Dropout(_)
+        | Op::GroupNormalization(_)
+        | Op::GroupNormalizationGradient(_)
+        | Op::Hardmax(_)
+        | Op::LpNormalization(_)
+        | Op::LpNormalizationGradient(_)
+        | Op::Lrn(_)
+        | Op::LrnGradient(_)
+        | Op::NegativeLogLikelihood(_)
+        | Op::NegativeLogLikelihoodGradient(_)
+        | Op::Not(_)
+        | Op::Range(_)
+        | Op::ResizeGradient(_)
+        | Op::Shape(_)
+        | Op::Size(_)
+        | Op::Where(_) => None,
     };
     Ok(fast.unwrap_or_else(|| reference::bind(site)))
 }
@@ -64,6 +119,8 @@ fn fused(site: &Site<'_>, op: &wattle_graph::ops::Fused) -> Option<Bound> {
     let epilogue = Epilogue { bias: op.bias_index().or(own_bias), residual: op.residual_index(), activation };
     match &*op.body {
         Op::Conv(conv) => conv::bind(site, conv, &epilogue),
+        Op::ConvTranspose(conv) => conv::transposed(site, conv, &epilogue),
+        Op::Gemm(gemm) => matmul::gemm_bind(site, gemm, &epilogue),
         Op::MatMul(matmul) => matmul::bind(site, matmul, &epilogue),
         _ => None,
     }

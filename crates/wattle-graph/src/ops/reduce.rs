@@ -7,7 +7,7 @@ use crate::tensor::{DType, each_index};
 /// What a reduction computes of the elements it meets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the variants are ONNX operators without their `Reduce`")]
-pub enum ReduceKind {
+pub enum Reduction {
     L1,
     L2,
     LogSum,
@@ -24,16 +24,16 @@ pub enum ReduceKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reduce {
     /// What is computed.
-    pub kind: ReduceKind,
+    pub kind: Reduction,
     /// The axes; all of them when empty.
     pub axes: Vec<i64>,
     /// Keep reduced axes with extent 1.
     pub keep_dims: bool,
 }
 
-use ReduceKind::*;
+use Reduction::*;
 
-impl ReduceKind {
+impl Reduction {
     fn of(self, values: &[f64]) -> f64 {
         let sum = |f: fn(f64) -> f64| values.iter().map(|&x| f(x)).sum::<f64>();
         match self {
@@ -176,12 +176,12 @@ impl Operator for Reduce {
         };
         // dx = dy times a slope of the operand's shape.
         let slope = match self.kind {
-            ReduceKind::Sum | ReduceKind::Mean => {
+            Reduction::Sum | Reduction::Mean => {
                 let extents = g.extents(x)?;
                 let fewer: usize = g.extents(y)?.iter().product();
                 let count = extents.iter().product::<usize>() / fewer.max(1);
-                let slope = if self.kind == ReduceKind::Mean { 1.0 / count as f64 } else { 1.0 };
-                let scaled = if self.kind == ReduceKind::Mean {
+                let slope = if self.kind == Reduction::Mean { 1.0 / count as f64 } else { 1.0 };
+                let scaled = if self.kind == Reduction::Mean {
                     let slope = number(g, slope);
                     g.apply(binary(Mul), &[dy, slope])?
                 } else {
@@ -191,13 +191,13 @@ impl Operator for Reduce {
                 let shape = g.constant(Tensor::ints(&shape));
                 return Ok(Gradient::Inputs(vec![Some(g.apply(Expand, &[scaled, shape])?)]));
             }
-            ReduceKind::L1 => g.apply(unary(Function::Sign), &[x])?,
-            ReduceKind::L2 => g.apply(binary(Div), &[x, y])?,
-            ReduceKind::SumSquare => {
+            Reduction::L1 => g.apply(unary(Function::Sign), &[x])?,
+            Reduction::L2 => g.apply(binary(Div), &[x, y])?,
+            Reduction::SumSquare => {
                 let two = number(g, 2.0);
                 g.apply(binary(Mul), &[x, two])?
             }
-            ReduceKind::LogSum => {
+            Reduction::LogSum => {
                 // d ln(s)/dx = 1/s = e^-y, spread over the operand.
                 let negative = g.apply(unary(Function::Neg), &[y])?;
                 let inverse = g.apply(unary(Function::Exp), &[negative])?;
@@ -206,18 +206,18 @@ impl Operator for Reduce {
                 let shape = g.constant(Tensor::ints(&shape));
                 return Ok(Gradient::Inputs(vec![Some(g.apply(Expand, &[product, shape])?)]));
             }
-            ReduceKind::LogSumExp => {
+            Reduction::LogSumExp => {
                 let shifted = g.apply(binary(Sub), &[x, y])?;
                 g.apply(unary(Function::Exp), &[shifted])?
             }
-            ReduceKind::Prod => g.apply(binary(Div), &[y, x])?,
-            ReduceKind::Max | ReduceKind::Min => {
+            Reduction::Prod => g.apply(binary(Div), &[y, x])?,
+            Reduction::Max | Reduction::Min => {
                 // Ties share the gradient equally.
                 let equal = g.apply(Compare { comparison: Comparison::Equal }, &[x, y])?;
                 let dtype = g.dtype(x);
                 let hit = g.apply(Cast { to: dtype }, &[equal])?;
                 let count = g.apply(
-                    Reduce { kind: ReduceKind::Sum, axes: self.axes.clone(), keep_dims: true },
+                    Reduce { kind: Reduction::Sum, axes: self.axes.clone(), keep_dims: true },
                     &[hit],
                 )?;
                 let share = g.apply(binary(Div), &[dy, count])?;

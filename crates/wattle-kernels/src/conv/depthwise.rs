@@ -7,8 +7,6 @@ use crate::igemm::{MAX_K, OUTSIDE, RowsOfC, ZEROS};
 use crate::simd::{Isa, Kernel, Simd};
 use std::ops::Range;
 
-/// Pixels of one tile of the forward kernel.
-const PIXELS: usize = 6;
 /// Output elements of one task, at least.
 const TASK: usize = 16 * 1024;
 /// Chunks of the sum over output pixels in the weight gradient.
@@ -152,11 +150,15 @@ impl Kernel for PixelTask<'_> {
         let mut c = 0;
         while c < self.op.channels {
             let left = self.op.channels - c;
-            if left >= 2 * S::LANES {
-                self.strip::<S, 2>(s, c, S::LANES);
+            // More vectors share the work of finding a pixel, as far as registers go.
+            if left >= 4 * S::LANES && S::REGISTERS == 32 {
+                self.strip::<S, 4, 4>(s, c, S::LANES);
+                c += 4 * S::LANES;
+            } else if left >= 2 * S::LANES {
+                self.strip::<S, 4, 2>(s, c, S::LANES);
                 c += 2 * S::LANES;
             } else {
-                self.strip::<S, 1>(s, c, left.min(S::LANES));
+                self.strip::<S, 8, 1>(s, c, left.min(S::LANES));
                 c += S::LANES;
             }
         }
@@ -166,27 +168,29 @@ impl Kernel for PixelTask<'_> {
 impl PixelTask<'_> {
     /// Channels from `c`: all lanes of `NV` vectors, of the last only `lanes`.
     #[inline(always)]
-    fn strip<S: Simd, const NV: usize>(&self, s: S, c: usize, lanes: usize) {
+    fn strip<S: Simd, const PIXELS: usize, const NV: usize>(&self, s: S, c: usize, lanes: usize) {
         let mut p = self.pixels.start;
         while p < self.pixels.end {
             if lanes == S::LANES {
-                s.run(PixelTile::<NV, false> { task: self, p, c, lanes });
+                s.run(PixelTile::<PIXELS, NV, false> { task: self, p, c, lanes });
             } else {
-                s.run(PixelTile::<NV, true> { task: self, p, c, lanes });
+                s.run(PixelTile::<PIXELS, NV, true> { task: self, p, c, lanes });
             }
             p += PIXELS;
         }
     }
 }
 
-struct PixelTile<'a, const NV: usize, const PARTIAL: bool> {
+struct PixelTile<'a, const PIXELS: usize, const NV: usize, const PARTIAL: bool> {
     task: &'a PixelTask<'a>,
     p: usize,
     c: usize,
     lanes: usize,
 }
 
-impl<const NV: usize, const PARTIAL: bool> Kernel for PixelTile<'_, NV, PARTIAL> {
+impl<const PIXELS: usize, const NV: usize, const PARTIAL: bool> Kernel
+    for PixelTile<'_, PIXELS, NV, PARTIAL>
+{
     type Output = ();
 
     #[inline(always)]
@@ -201,7 +205,9 @@ impl<const NV: usize, const PARTIAL: bool> Kernel for PixelTile<'_, NV, PARTIAL>
             let mut w = [s.zero(); NV];
             for (v, w) in w.iter_mut().enumerate() {
                 // SAFETY: row t of the weights has all channels; c + NV vectors (the last partial) are within them.
-                *w = unsafe { load::<S, PARTIAL>(s, op.weights.add(row * op.channels + c + v * S::LANES), lanes) };
+                *w = unsafe {
+                    load::<S, PARTIAL>(s, op.weights.add(row * op.channels + c + v * S::LANES), lanes)
+                };
             }
             for i in 0..PIXELS {
                 let p = self.p + i.min(count - 1);
@@ -303,7 +309,14 @@ pub fn depthwise_weight_gradient(
     }
 }
 
-fn add_weight_gradient(isa: Isa, plan: &ConvPlan, x: &[f32], dy: &[f32], pixels: Range<usize>, out: &mut [f32]) {
+fn add_weight_gradient(
+    isa: Isa,
+    plan: &ConvPlan,
+    x: &[f32],
+    dy: &[f32],
+    pixels: Range<usize>,
+    out: &mut [f32],
+) {
     isa.run(TapSums { plan, x, dy, pixels, out: out.as_mut_ptr() });
 }
 
@@ -390,7 +403,8 @@ impl<const T: usize, const PARTIAL: bool> Kernel for TapTile<'_, T, PARTIAL> {
         let mut acc = [s.zero(); T];
         for pixel in pixels.clone() {
             // SAFETY: pixel < batch * image_pixels and c + lanes <= channels.
-            let dy = unsafe { load::<S, PARTIAL>(s, task.dy.as_ptr().add(pixel * shape.channels + c), lanes) };
+            let dy =
+                unsafe { load::<S, PARTIAL>(s, task.dy.as_ptr().add(pixel * shape.channels + c), lanes) };
             let p = pixel - image * image_pixels;
             for (t, acc) in acc.iter_mut().enumerate() {
                 // SAFETY: the table has taps * image_pixels entries; inside, the pixel has all channels; outside, there

@@ -12,11 +12,12 @@ mod offsets;
 mod weight_gradient;
 
 pub use depthwise::{
-    depthwise_forward, depthwise_input_gradient, depthwise_weight_gradient, depthwise_weight_gradient_scratch_len,
-    pack_depthwise,
+    depthwise_forward, depthwise_input_gradient, depthwise_weight_gradient,
+    depthwise_weight_gradient_scratch_len, pack_depthwise,
 };
 pub use forward::forward;
 pub use input_gradient::input_gradient;
+pub use offsets::patches;
 pub use weight_gradient::{weight_gradient, weight_gradient_scratch_len};
 
 use crate::pack::{self, PackedShape, Source, Taps};
@@ -55,10 +56,7 @@ impl ConvShape {
             let reach = (self.kernel[axis] - 1) * self.dilation[axis] + 1;
             (input + pads).checked_sub(reach).map_or(0, |room| room / self.stride[axis] + 1)
         };
-        [
-            size(self.height, 0, self.pads[0] + self.pads[2]),
-            size(self.width, 1, self.pads[1] + self.pads[3]),
-        ]
+        [size(self.height, 0, self.pads[0] + self.pads[2]), size(self.width, 1, self.pads[1] + self.pads[3])]
     }
 
     /// Elements of the input.
@@ -171,7 +169,7 @@ impl ConvPlan {
                 k_stride: taps,
                 n_stride: channels * taps,
             };
-            pack::pack(&cpu.threads, &packed, &source, &mut out[group * packed.len()..]);
+            pack::pack(cpu.isa, &cpu.threads, &packed, &source, &mut out[group * packed.len()..]);
         }
     }
 
@@ -214,7 +212,7 @@ impl ConvPlan {
                     k_stride: channels * taps,
                     n_stride: taps,
                 };
-                pack::pack(&cpu.threads, &packed, &source, &mut out[at..]);
+                pack::pack(cpu.isa, &cpu.threads, &packed, &source, &mut out[at..]);
                 at += packed.len();
             }
         }

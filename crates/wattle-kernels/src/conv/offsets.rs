@@ -100,3 +100,39 @@ impl Padded {
         });
     }
 }
+
+/// Copies the patch of each output pixel, `[batch * output pixels, taps * channels / groups]`, for one group; padding
+/// reads as `padding`. For operators without a kernel of their own, such as integer convolution.
+pub fn patches<T: Copy + Send + Sync>(
+    cpu: &Cpu,
+    shape: &ConvShape,
+    group: usize,
+    x: &[T],
+    padding: T,
+    out: &mut [T],
+) {
+    let [out_height, out_width] = shape.output();
+    let channels = shape.group_channels();
+    let patch = shape.taps() * channels;
+    assert_eq!(x.len(), shape.input_len(), "input of {shape:?}");
+    assert_eq!(out.len(), shape.batch * out_height * out_width * patch, "patches of {shape:?}");
+    if out.is_empty() {
+        return;
+    }
+    cpu.threads.for_each_piece(out, out_width * patch, |row, out| {
+        let (image, oy) = (row / out_height, row % out_height);
+        for (ox, out) in out.chunks_exact_mut(patch).enumerate() {
+            for (tap, out) in out.chunks_exact_mut(channels).enumerate() {
+                let (ky, kx) = (tap / shape.kernel[1], tap % shape.kernel[1]);
+                let y = (oy * shape.stride[0] + ky * shape.dilation[0]).wrapping_sub(shape.pads[0]);
+                let x_at = (ox * shape.stride[1] + kx * shape.dilation[1]).wrapping_sub(shape.pads[1]);
+                if y < shape.height && x_at < shape.width {
+                    let pixel = (image * shape.height + y) * shape.width + x_at;
+                    out.copy_from_slice(&x[pixel * shape.channels + group * channels..][..channels]);
+                } else {
+                    out.fill(padding);
+                }
+            }
+        }
+    });
+}

@@ -71,7 +71,15 @@ fn check(shape: ConvShape, seed: u64) {
 
 type Results = (Vec<f32>, Vec<f32>, Vec<f32>);
 
-fn run(cpu: &Cpu, plan: &ConvPlan, x: &[f32], w: &[f32], dy: &[f32], bias: &[f32], residual: &[f32]) -> Results {
+fn run(
+    cpu: &Cpu,
+    plan: &ConvPlan,
+    x: &[f32],
+    w: &[f32],
+    dy: &[f32],
+    bias: &[f32],
+    residual: &[f32],
+) -> Results {
     let shape = plan.shape();
     let (mut y, mut dx) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()]);
     let mut dw = vec![f32::NAN; w.len()];
@@ -162,11 +170,36 @@ fn random_shapes_match_the_oracle() {
             kernel,
             stride: [numbers.pick(&[1, 2, 3]), numbers.pick(&[1, 1, 2])],
             dilation: [numbers.pick(&[1, 1, 2]), numbers.pick(&[1, 1, 2])],
-            pads: [numbers.pick(&[0, 1, 2]), numbers.pick(&[0, 1]), numbers.pick(&[0, 1, 2]), numbers.pick(&[0, 2])],
+            pads: [
+                numbers.pick(&[0, 1, 2]),
+                numbers.pick(&[0, 1]),
+                numbers.pick(&[0, 1, 2]),
+                numbers.pick(&[0, 2]),
+            ],
             groups,
         };
         if !shape.output().contains(&0) {
             check(shape, 100 + seed);
+        }
+    }
+}
+
+#[test]
+fn patches_times_weights_are_the_convolution() {
+    let shape = ConvShape { groups: 2, stride: [2, 1], pads: [1, 0, 2, 1], ..shape(2, [6, 7], 4, 2, 3) };
+    let numbers = &mut Numbers::new(77);
+    let (x, w) = (numbers.take(shape.input_len()), numbers.take(shape.weights_len()));
+    let mut want = vec![0.0f32; shape.output_len()];
+    each_product(&shape, |o, i, k| want[o] += x[i] * w[k]);
+    for cpu in cpus().iter().flatten() {
+        for group in 0..2 {
+            let pixels = shape.output_len() / 2;
+            let mut out = vec![f32::NAN; pixels * 18];
+            patches(cpu, &shape, group, &x, 0.0, &mut out);
+            for (pixel, patch) in out.chunks(18).enumerate() {
+                let dot: f32 = (0..18).map(|i| patch[i] * w[group * 18 + i % 2 * 9 + i / 2]).sum();
+                assert!((dot - want[pixel * 2 + group]).abs() < 1e-5);
+            }
         }
     }
 }

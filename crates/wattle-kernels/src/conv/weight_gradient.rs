@@ -183,7 +183,10 @@ impl Part<'_> {
             let Some(segment) = segment else { continue };
             let step = shape.stride[1] * shape.channels;
             match out[..count].last_mut() {
-                Some(last) if last.a + last.len * step == segment.a && last.b + last.len * shape.filters == segment.b => {
+                Some(last)
+                    if last.a + last.len * step == segment.a
+                        && last.b + last.len * shape.filters == segment.b =>
+                {
                     last.len += segment.len;
                 }
                 _ => {

@@ -183,4 +183,34 @@ impl Simd for Avx2 {
             _mm_cvtss_f32(_mm_min_ss(x, _mm_movehdup_ps(x)))
         })
     }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        proven!({
+            let mut r = [_mm256_setzero_ps(); 8];
+            for (n, r) in r.iter_mut().enumerate() {
+                *r = _mm256_loadu_ps(from.add(n * from_step));
+            }
+            // Pairs of rows, then fours, within 128-bit lanes; then lanes between halves.
+            let mut u = [_mm256_setzero_ps(); 8];
+            for i in 0..2 {
+                let (a, b) = (
+                    _mm256_unpacklo_ps(r[4 * i], r[4 * i + 1]),
+                    _mm256_unpacklo_ps(r[4 * i + 2], r[4 * i + 3]),
+                );
+                let (c, d) = (
+                    _mm256_unpackhi_ps(r[4 * i], r[4 * i + 1]),
+                    _mm256_unpackhi_ps(r[4 * i + 2], r[4 * i + 3]),
+                );
+                u[4 * i] = _mm256_shuffle_ps::<0x44>(a, b);
+                u[4 * i + 1] = _mm256_shuffle_ps::<0xee>(a, b);
+                u[4 * i + 2] = _mm256_shuffle_ps::<0x44>(c, d);
+                u[4 * i + 3] = _mm256_shuffle_ps::<0xee>(c, d);
+            }
+            for j in 0..4 {
+                _mm256_storeu_ps(to.add(j * to_step), _mm256_permute2f128_ps::<0x20>(u[j], u[4 + j]));
+                _mm256_storeu_ps(to.add((4 + j) * to_step), _mm256_permute2f128_ps::<0x31>(u[j], u[4 + j]));
+            }
+        })
+    }
 }

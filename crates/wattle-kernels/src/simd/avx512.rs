@@ -173,4 +173,40 @@ impl Simd for Avx512 {
     fn minimum(self, a: Self::F) -> f32 {
         proven!(_mm512_reduce_min_ps(a))
     }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        proven!({
+            let mut r = [_mm512_setzero_ps(); 16];
+            for (n, r) in r.iter_mut().enumerate() {
+                *r = _mm512_loadu_ps(from.add(n * from_step));
+            }
+            // Pairs of rows, then fours, within 128-bit lanes; then the lanes of four vectors, as a 4 x 4 block.
+            let mut u = [_mm512_setzero_ps(); 16];
+            for i in 0..4 {
+                let (a, b) = (
+                    _mm512_unpacklo_ps(r[4 * i], r[4 * i + 1]),
+                    _mm512_unpacklo_ps(r[4 * i + 2], r[4 * i + 3]),
+                );
+                let (c, d) = (
+                    _mm512_unpackhi_ps(r[4 * i], r[4 * i + 1]),
+                    _mm512_unpackhi_ps(r[4 * i + 2], r[4 * i + 3]),
+                );
+                u[4 * i] = _mm512_shuffle_ps::<0x44>(a, b);
+                u[4 * i + 1] = _mm512_shuffle_ps::<0xee>(a, b);
+                u[4 * i + 2] = _mm512_shuffle_ps::<0x44>(c, d);
+                u[4 * i + 3] = _mm512_shuffle_ps::<0xee>(c, d);
+            }
+            for j in 0..4 {
+                let a = _mm512_shuffle_f32x4::<0x88>(u[j], u[4 + j]);
+                let b = _mm512_shuffle_f32x4::<0xdd>(u[j], u[4 + j]);
+                let c = _mm512_shuffle_f32x4::<0x88>(u[8 + j], u[12 + j]);
+                let d = _mm512_shuffle_f32x4::<0xdd>(u[8 + j], u[12 + j]);
+                _mm512_storeu_ps(to.add(j * to_step), _mm512_shuffle_f32x4::<0x88>(a, c));
+                _mm512_storeu_ps(to.add((4 + j) * to_step), _mm512_shuffle_f32x4::<0x88>(b, d));
+                _mm512_storeu_ps(to.add((8 + j) * to_step), _mm512_shuffle_f32x4::<0xdd>(a, c));
+                _mm512_storeu_ps(to.add((12 + j) * to_step), _mm512_shuffle_f32x4::<0xdd>(b, d));
+            }
+        })
+    }
 }

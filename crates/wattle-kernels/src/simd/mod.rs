@@ -48,11 +48,11 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod scalar;
 
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
@@ -207,12 +207,22 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn maximum(self, a: Self::F) -> f32;
     fn minimum(self, a: Self::F) -> f32;
 
+    /// Transposes a square block: `to[k * to_step + n] = from[n * from_step + k]` for n and k below `LANES`.
+    ///
+    /// # Safety
+    /// Both blocks must be in bounds and apart.
+    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize);
+
     /// The first `LANES` elements of `x`, or all of them followed by zeros if it is shorter.
     #[inline(always)]
     fn read(self, x: &[f32]) -> Self::F {
         // SAFETY: as many elements are read as there are.
         unsafe {
-            if x.len() >= Self::LANES { self.load(x.as_ptr()) } else { self.load_partial(x.as_ptr(), x.len()) }
+            if x.len() >= Self::LANES {
+                self.load(x.as_ptr())
+            } else {
+                self.load_partial(x.as_ptr(), x.len())
+            }
         }
     }
 

@@ -169,4 +169,14 @@ impl Simd for Scalar {
     fn minimum(self, a: Self::F) -> f32 {
         a[0].min(a[1]).min(a[2].min(a[3]))
     }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
+        for n in 0..L {
+            for k in 0..L {
+                // SAFETY: the caller promises both blocks.
+                unsafe { *to.add(k * to_step + n) = *from.add(n * from_step + k) };
+            }
+        }
+    }
 }

@@ -1,0 +1,84 @@
+//! Optimiser updates, in place, exact zeros under the parameter's mask.
+
+use wattle_graph::{DType, ops};
+use wattle_kernels::optimizer::{self, Adam, Mask, Sgd};
+
+use crate::error::EngineError;
+use crate::kernel::{Bound, Io, Kernel, Site};
+
+/// Result `index` holding operand `from`: the same memory, or a copy of it.
+fn updated<'a>(io: &Io<'a>, from: usize, index: usize) -> Result<&'a mut [f32], EngineError> {
+    let next = io.output::<f32>(index)?;
+    if !io.shares(from, index) {
+        next.copy_from_slice(io.input(from)?);
+    }
+    Ok(next)
+}
+
+fn mask(bytes: &Option<Vec<u8>>) -> Mask<'_> {
+    bytes.as_deref().map_or(Mask::Full, Mask::Bytes)
+}
+
+struct SgdUpdate {
+    op: ops::SgdUpdate,
+    mask: Option<Vec<u8>>,
+}
+
+pub(super) fn sgd(site: &Site<'_>, op: &ops::SgdUpdate) -> Option<Bound> {
+    let kernel = SgdUpdate { op: op.clone(), mask: site.masks[0].clone() };
+    let bound = site.all(DType::F32).then(|| Bound::row_major(site, kernel).in_place(0, 0))?;
+    Some(if site.outputs.len() > 1 { bound.in_place(2, 1) } else { bound })
+}
+
+impl Kernel for SgdUpdate {
+    fn name(&self) -> String {
+        if self.mask.is_some() { "sgd_update-masked-f32".into() } else { "sgd_update-f32".into() }
+    }
+
+    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+        let parameter = updated(io, 0, 0)?;
+        let with_velocity = io.outputs.len() > 1;
+        let velocity = if with_velocity { updated(io, 2, 1)? } else { &mut [] };
+        let options = Sgd {
+            rate: io.input::<f32>(3)?[0],
+            momentum: self.op.momentum as f32,
+            dampening: 0.0,
+            decay: self.op.weight_decay as f32,
+            nesterov: self.op.nesterov,
+        };
+        optimizer::sgd(io.cpu, &options, mask(&self.mask), parameter, io.input(1)?, velocity);
+        Ok(())
+    }
+}
+
+struct AdamUpdate {
+    op: ops::AdamUpdate,
+    mask: Option<Vec<u8>>,
+}
+
+pub(super) fn adam(site: &Site<'_>, op: &ops::AdamUpdate) -> Option<Bound> {
+    let kernel = AdamUpdate { op: op.clone(), mask: site.masks[0].clone() };
+    let in_place = |b: Bound| b.in_place(0, 0).in_place(2, 1).in_place(3, 2);
+    site.all(DType::F32).then(|| in_place(Bound::row_major(site, kernel)))
+}
+
+impl Kernel for AdamUpdate {
+    fn name(&self) -> String {
+        if self.mask.is_some() { "adam_update-masked-f32".into() } else { "adam_update-f32".into() }
+    }
+
+    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+        let (parameter, first, second) = (updated(io, 0, 0)?, updated(io, 2, 1)?, updated(io, 3, 2)?);
+        let options = Adam {
+            rate: io.input::<f32>(4)?[0],
+            beta1: self.op.beta1 as f32,
+            beta2: self.op.beta2 as f32,
+            epsilon: self.op.epsilon as f32,
+            decay: self.op.weight_decay as f32,
+            decoupled: self.op.decoupled,
+        };
+        let step = io.input::<f32>(5)?[0] as u64;
+        optimizer::adam(io.cpu, &options, step, mask(&self.mask), parameter, io.input(1)?, first, second);
+        Ok(())
+    }
+}
