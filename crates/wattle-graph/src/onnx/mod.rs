@@ -14,6 +14,7 @@ pub use export_node::ExportNode;
 pub use foreign_node::{ForeignNode, ImportError};
 pub(crate) use tensor_proto::{dtype as dtype_of_number, number as number_of_dtype};
 pub use import::{Limits, decode_model, read_model};
+pub use tensor_proto::decode_tensor;
 
 /// The opset of exported files, the first with Gelu.
 pub const EXPORT_OPSET: i64 = 20;

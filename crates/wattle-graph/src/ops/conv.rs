@@ -283,7 +283,7 @@ impl Described for Conv {
     const ONNX: &'static [&'static str] = &["Conv"];
 
     fn import(node: &mut ForeignNode<'_>) -> Result<Vec<ValueId>, ImportError> {
-        let (sliding, groups, _) = import_kernel(node)?;
+        let (sliding, groups, _) = import_kernel(node, 1)?;
         node.finish(Conv { sliding, groups })
     }
 
@@ -314,10 +314,14 @@ impl Described for Conv {
     }
 }
 
-/// Reads what Conv and ConvTranspose share: sliding, groups and the kernel's spatial extents, which must agree
+/// Reads what all convolutions share: sliding, groups and the spatial extents of the kernel, operand `operand`,
+/// which must agree
 /// with `kernel_shape` where that is given.
-pub(super) fn import_kernel(node: &mut ForeignNode<'_>) -> Result<(Sliding, usize, Vec<usize>), ImportError> {
-    let w = node.input(1)?;
+pub(super) fn import_kernel(
+    node: &mut ForeignNode<'_>,
+    operand: usize,
+) -> Result<(Sliding, usize, Vec<usize>), ImportError> {
+    let w = node.input(operand)?;
     let kernel: Option<Vec<usize>> = node.graph().value(w).ty.shape.extents();
     let Some(kernel) = kernel.filter(|k| k.len() >= 3) else {
         return Err(node.refuse("the kernel's shape must be known and have at least three axes"));

@@ -99,6 +99,9 @@ operators! {
     global_pool: GlobalPool, GlobalPoolGradient;
     group_norm: GroupNormalization, GroupNormalizationGradient;
     identity: Identity;
+    if_: If;
+    integer_conv: ConvInteger, QLinearConv;
+    integer_matmul: MatMulInteger, QLinearMatMul;
     layer_norm: LayerNormalization, LayerNormalizationGradient;
     lp_normalization: LpNormalization, LpNormalizationGradient;
     lrn: Lrn, LrnGradient;
@@ -107,6 +110,7 @@ operators! {
     negative_log_likelihood: NegativeLogLikelihood, NegativeLogLikelihoodGradient;
     pad: Pad;
     pool: Pool, PoolGradient;
+    quantize: DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear;
     range: Range;
     recurrent: Recurrent;
     recurrent_gradient: RecurrentGradient;
