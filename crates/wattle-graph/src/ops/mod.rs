@@ -3,6 +3,7 @@
 mod cell;
 mod concrete;
 mod gate;
+mod ordering;
 
 use std::sync::Arc;
 
@@ -78,6 +79,7 @@ pub struct Registration {
 
 operators! {
     adam_update: AdamUpdate;
+    arg_extreme: ArgExtreme;
     attention: Attention, AttentionGradient;
     batch_norm: BatchNormalization, BatchNormalizationGradient;
     binary: Binary;
@@ -91,10 +93,13 @@ operators! {
     conv_gradient: ConvInputGradient, ConvWeightGradient;
     conv_transpose: ConvTranspose;
     cross_entropy: SoftmaxCrossEntropy, SoftmaxCrossEntropyGradient;
+    cumsum: CumSum;
     dropout: Dropout;
     expand: Expand, Tile;
     fused: Fused;
     gather: Gather;
+    gather_elements: GatherElements;
+    gather_nd: GatherNd;
     gemm: Gemm;
     global_pool: GlobalPool, GlobalPoolGradient;
     group_norm: GroupNormalization, GroupNormalizationGradient;
@@ -113,6 +118,7 @@ operators! {
     reduce: Reduce;
     reshape: Reshape;
     resize: Resize, ResizeGradient;
+    scatter: ScatterElements, ScatterNd;
     select: Where;
     sgd_update: SgdUpdate;
     shape: Shape, Size;
@@ -120,6 +126,7 @@ operators! {
     softmax: Hardmax, Softmax, SoftmaxGradient;
     squeeze: Flatten, Squeeze, Unsqueeze;
     sum_to: SumTo;
+    topk: TopK;
     transpose: Transpose;
     unary: Unary;
     unary_gradient: UnaryGradient;
