@@ -84,9 +84,12 @@ operators! {
     batch_norm: BatchNormalization, BatchNormalizationGradient;
     binary: Binary;
     binary_gradient: BinaryGradient;
+    bitwise: Bitwise, BitwiseNot;
     cast: Cast;
+    classify: Classify;
     clip: Clip, ClipGradient;
     compare: Compare, Not;
+    compress: Compress;
     concat: Concat, Split;
     constant_of_shape: ConstantOfShape;
     conv: Conv;
@@ -94,8 +97,10 @@ operators! {
     conv_transpose: ConvTranspose;
     cross_entropy: SoftmaxCrossEntropy, SoftmaxCrossEntropyGradient;
     cumsum: CumSum;
+    depth_to_space: DepthToSpace, SpaceToDepth;
     dropout: Dropout;
     expand: Expand, Tile;
+    eye_like: EyeLike;
     fused: Fused;
     gather: Gather;
     gather_elements: GatherElements;
@@ -110,6 +115,8 @@ operators! {
     matmul: MatMul;
     movement_gradient: MovementGradient;
     negative_log_likelihood: NegativeLogLikelihood, NegativeLogLikelihoodGradient;
+    non_zero: NonZero;
+    one_hot: OneHot;
     pad: Pad;
     pool: Pool, PoolGradient;
     range: Range;
@@ -118,6 +125,7 @@ operators! {
     reduce: Reduce;
     reshape: Reshape;
     resize: Resize, ResizeGradient;
+    reverse_sequence: ReverseSequence;
     scatter: ScatterElements, ScatterNd;
     select: Where;
     sgd_update: SgdUpdate;
@@ -128,6 +136,7 @@ operators! {
     sum_to: SumTo;
     topk: TopK;
     transpose: Transpose;
+    trilu: Trilu;
     unary: Unary;
     unary_gradient: UnaryGradient;
 }
