@@ -86,6 +86,7 @@ operators! {
     binary_gradient: BinaryGradient;
     bitwise: Bitwise, BitwiseNot;
     cast: Cast;
+    center_crop_pad: CenterCropPad;
     classify: Classify;
     clip: Clip, ClipGradient;
     compare: Compare, Not;
@@ -98,7 +99,9 @@ operators! {
     cross_entropy: SoftmaxCrossEntropy, SoftmaxCrossEntropyGradient;
     cumsum: CumSum;
     depth_to_space: DepthToSpace, SpaceToDepth;
+    det: Det;
     dropout: Dropout;
+    einsum: Einsum;
     expand: Expand, Tile;
     eye_like: EyeLike;
     fused: Fused;
@@ -115,6 +118,7 @@ operators! {
     matmul: MatMul;
     movement_gradient: MovementGradient;
     negative_log_likelihood: NegativeLogLikelihood, NegativeLogLikelihoodGradient;
+    non_max_suppression: NonMaxSuppression;
     non_zero: NonZero;
     one_hot: OneHot;
     pad: Pad;
