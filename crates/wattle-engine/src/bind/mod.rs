@@ -81,6 +81,8 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::NegativeLogLikelihoodGradient(_)
         | Op::Not(_)
         | Op::Range(_)
+        | Op::Recurrent(_)
+        | Op::RecurrentGradient(_)
         | Op::ResizeGradient(_)
         | Op::Shape(_)
         | Op::Size(_)
