@@ -143,4 +143,5 @@ operators! {
     trilu: Trilu;
     unary: Unary;
     unary_gradient: UnaryGradient;
+    unique: Unique;
 }
