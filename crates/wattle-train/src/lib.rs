@@ -22,6 +22,7 @@ pub mod atomic_file;
 pub mod checkpoint;
 pub mod data;
 pub mod error;
+pub mod fit;
 pub mod loss;
 pub mod network;
 pub mod optimizer;

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::optimizer::Optimizer;
 use crate::schedule::Schedule;
-use crate::step::Timeline;
+use crate::step::{Step, Timeline};
 use crate::training_graph::{bound_to_samples, logits, training_graph};
 
 /// Everything that decides how a network is trained, but for the network and the data.
@@ -20,8 +20,8 @@ use crate::training_graph::{bound_to_samples, logits, training_graph};
 pub struct TrainOptions {
     /// Samples in a batch; the rest of an epoch that does not fill one is left out of it.
     pub batch: usize,
-    /// Passes over the training part.
-    pub epochs: u64,
+    /// How long to train, as a [`Step`]: `40ep`, `50000it`.
+    pub length: String,
     /// Learning rate that the schedule scales.
     pub learning_rate: f64,
     /// How it changes over time, as [`Schedule`] prints it.
@@ -47,6 +47,16 @@ pub struct TrainingData {
     pub normalisation: Normalisation,
 }
 
+/// Where a training starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// Steps done already: the schedule and the order of samples go on from here.
+    pub step: u64,
+    /// The step at which the optimiser's state was zero: its own count of updates starts there. After a rewind
+    /// that is the step rewound to; after an interruption, wherever the interrupted training had started.
+    pub fresh_at: u64,
+}
+
 /// A training under way.
 pub struct Trainer {
     session: Session,
@@ -56,6 +66,7 @@ pub struct Trainer {
     timeline: Timeline,
     learning_rate: f64,
     classes: bool,
+    start: Start,
     step: u64,
 }
 
@@ -68,14 +79,14 @@ pub(crate) fn refused(place: &str) -> impl Fn(EngineError) -> Error + '_ {
 }
 
 impl Trainer {
-    /// Prepares to train `model` from `step` on, with its parameters (optimiser state included, where there is
+    /// Prepares to train `model` from `start` on, with its parameters (optimiser state included, where there is
     /// any; missing state starts as zeros). Masked parameters stay exactly zero under their masks.
     pub fn new(
         model: &Model,
         data: &TrainingData,
         options: &TrainOptions,
         plan: &PlanOptions,
-        step: u64,
+        start: Start,
     ) -> Result<Trainer> {
         let sample = data.dataset.shape.dims();
         let place = "the model";
@@ -93,13 +104,15 @@ impl Trainer {
             let found = format!("a batch of {} from {} training samples", options.batch, data.indices.len());
             return Err(Error::input("--batch", found).expected("at most as many as there are samples"));
         }
-        loader.start_at(step);
+        loader.start_at(start.step);
         let schedule: Schedule = options.schedule.parse()?;
-        let timeline = Timeline::of_epochs(options.epochs, loader.steps_per_epoch());
+        let length: Step = options.length.parse()?;
+        let per_epoch = Timeline::of_epochs(1, loader.steps_per_epoch());
+        let timeline = Timeline { total: length.resolve(&per_epoch), ..per_epoch };
         schedule.check(&timeline)?;
         let classes = matches!(options.loss, Loss::CrossEntropy { .. });
         let learning_rate = options.learning_rate;
-        Ok(Trainer { session, loader, parameters, schedule, timeline, learning_rate, classes, step })
+        Ok(Trainer { session, loader, parameters, schedule, timeline, learning_rate, classes, start, step: start.step })
     }
 
     /// Epochs and steps of the whole training.
@@ -122,7 +135,7 @@ impl Trainer {
         feed(&mut self.session, batch, self.classes).map_err(refused(place))?;
         let rate = self.learning_rate * self.schedule.factor(self.step, &self.timeline);
         self.session.input_mut::<f32>(2).map_err(refused(place))?[0] = rate as f32;
-        self.session.input_mut::<f32>(3).map_err(refused(place))?[0] = (self.step + 1) as f32;
+        self.session.input_mut::<f32>(3).map_err(refused(place))?[0] = (self.step - self.start.fresh_at + 1) as f32;
         self.session.run().map_err(refused(place))?;
         self.step += 1;
         let loss = self.session.output::<f32>(0).map_err(refused(place))?[0];
@@ -290,7 +303,7 @@ mod tests {
     fn options(optimizer: Optimizer) -> TrainOptions {
         TrainOptions {
             batch: 32,
-            epochs: 3,
+            length: "3ep".into(),
             learning_rate: 0.05,
             schedule: "constant".into(),
             optimizer,
@@ -310,7 +323,7 @@ mod tests {
     fn three_epochs_on_digits_teach_most_of_them() {
         let (data, splits) = digits();
         let mut model = build("small-conv", &data.dataset.shape, 10, Init::KaimingNormal, 1).unwrap();
-        let mut trainer = Trainer::new(&model, &data, &options(SGD), &plan(1), 0).unwrap();
+        let mut trainer = Trainer::new(&model, &data, &options(SGD), &plan(1), Start::default()).unwrap();
         let total = trainer.timeline().total;
         let first = trainer.advance().unwrap();
         let mut last = first;
@@ -332,7 +345,7 @@ mod tests {
         for optimizer in [SGD, adam] {
             let options = TrainOptions { learning_rate: 0.01, ..options(optimizer) };
             let run = |from: &Model, start: u64, end: u64, threads: usize| {
-                let mut trainer = Trainer::new(from, &data, &options, &plan(threads), start).unwrap();
+                let mut trainer = Trainer::new(from, &data, &options, &plan(threads), Start { step: start, fresh_at: 0 }).unwrap();
                 while trainer.step() < end {
                     trainer.advance().unwrap();
                 }
