@@ -78,7 +78,9 @@ fn run(case: &Path) -> Outcome {
     let limits = Limits::default();
     let mut read = decode_model(&bytes, Some(case), &limits);
     if read.as_ref().is_err_and(|e| e.to_string().contains("must be constant")) {
-        let is_setting = |bytes: &[u8]| decode_tensor(bytes, &limits).is_ok_and(|t| !t.dtype().is_float());
+        let is_setting = |bytes: &[u8]| {
+            decode_tensor(bytes, &limits).is_ok_and(|t| !t.dtype().is_float() || t.shape().is_empty())
+        };
         let settings: Vec<_> = inputs.iter().filter(|(_, bytes)| is_setting(bytes)).cloned().collect();
         read = decode_model(&with_initializers(bytes, &settings), Some(case), &limits);
     }
