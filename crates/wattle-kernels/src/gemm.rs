@@ -35,7 +35,7 @@ pub struct Epilogue<'a> {
 }
 
 /// Below this many rows of C, packing B costs more than it saves.
-const PACK_ROWS: usize = 48;
+const PACK_ROWS: usize = 128;
 /// A product with both operands transposed copies this many rows of A at a time.
 const TRANSPOSE_ROWS: usize = 32;
 

@@ -192,6 +192,8 @@ struct Scope {
     names: HashMap<String, ValueId>,
     /// Values of the enclosing scope that this graph's inputs stand for, in order.
     captures: Vec<ValueId>,
+    /// How the file's nodes use its tensors.
+    uses: Uses,
 }
 
 struct Importer<'a> {
@@ -208,7 +210,8 @@ impl Importer<'_> {
     /// Imports a graph in a scope of its own; returns it and the values of the enclosing scope it reads.
     fn graph(&mut self, proto: &GraphProto) -> Result<(Graph, Vec<ValueId>), OnnxError> {
         let top = self.scopes.is_empty();
-        self.scopes.push(Scope { graph: Graph::new(proto.name.clone()), ..Scope::default() });
+        let graph = Graph::new(proto.name.clone());
+        self.scopes.push(Scope { graph, uses: Uses::of(proto), ..Scope::default() });
         self.initializers(proto, top)?;
         for input in &proto.input {
             // Files before IR version 4 list initialisers as inputs too.
@@ -294,7 +297,6 @@ impl Importer<'_> {
     }
 
     fn initializers(&mut self, proto: &GraphProto, top: bool) -> Result<(), OnnxError> {
-        let uses = Uses::of(proto);
         let mut tensors = vec![];
         for initializer in &proto.initializer {
             let tensor = tensor_proto::decode(initializer, self.folder, self.limits);
@@ -312,15 +314,17 @@ impl Importer<'_> {
         for (name, tensor) in tensors {
             let tensor =
                 tensor.map_err(|reason| OnnxError::Malformed(format!("initialiser `{name}`: {reason}")))?;
-            let id = self.weight(&name, tensor, top && !uses.configures(&name), uses.role(&name));
+            let id = self.weight(&name, tensor, top);
             self.define(&name, id)?;
         }
         Ok(())
     }
 
     /// A tensor of the file: a parameter if it is one to train, else a constant.
-    fn weight(&mut self, name: &str, tensor: Tensor, trainable: bool, role: Role) -> ValueId {
-        let is_weight = trainable && tensor.dtype().is_float() && is_array(&tensor);
+    fn weight(&mut self, name: &str, tensor: Tensor, top: bool) -> ValueId {
+        let uses = &self.scope().uses;
+        let (role, configures) = (uses.role(name), uses.configuring.contains(name));
+        let is_weight = top && !configures && tensor.dtype().is_float() && is_array(&tensor);
         if !is_weight || name.is_empty() || self.parameters.get(name).is_some() {
             return self.scope().graph.named_constant(name, tensor);
         }
@@ -352,7 +356,7 @@ impl Importer<'_> {
         if qualified(proto) == "Constant" {
             let tensor = constant(attributes).map_err(refuse)?;
             let [name] = &proto.output[..] else { return Err(refuse("it must have one output".into())) };
-            let id = self.weight(name, tensor, level == 0, Role::Trainable);
+            let id = self.weight(name, tensor, level == 0);
             return self.define(name, id);
         }
         let mut inputs = vec![];
@@ -558,28 +562,27 @@ fn read_names<'a>(node: &'a NodeProto, names: &mut HashSet<&'a str>) {
     }
 }
 
-/// How the nodes of a graph use its initialisers.
-struct Uses<'a> {
-    configuring: HashSet<&'a str>,
-    statistics: HashSet<&'a str>,
+/// How the nodes of a graph use its tensors.
+#[derive(Default)]
+struct Uses {
+    /// Read by operators that are configured by operands.
+    configuring: HashSet<String>,
+    /// Running statistics of batch normalisation.
+    statistics: HashSet<String>,
 }
 
-impl<'a> Uses<'a> {
-    fn of(proto: &'a GraphProto) -> Uses<'a> {
-        let mut uses = Uses { configuring: HashSet::new(), statistics: HashSet::new() };
+impl Uses {
+    fn of(proto: &GraphProto) -> Uses {
+        let mut uses = Uses::default();
         for node in &proto.node {
             if CONFIGURED_BY_OPERANDS.contains(&node.op_type.as_str()) {
-                uses.configuring.extend(node.input.iter().map(String::as_str));
+                uses.configuring.extend(node.input.iter().cloned());
             }
             if node.op_type == "BatchNormalization" {
-                uses.statistics.extend(node.input.iter().skip(3).map(String::as_str));
+                uses.statistics.extend(node.input.iter().skip(3).cloned());
             }
         }
         uses
-    }
-
-    fn configures(&self, name: &str) -> bool {
-        self.configuring.contains(name)
     }
 
     fn role(&self, name: &str) -> Role {

@@ -68,7 +68,7 @@ pub fn depthwise_input_gradient(
     assert_eq!(weights.len(), shape.weights_len(), "weights of {shape:?}");
     e.check(shape.batch * shape.height * shape.width, shape.channels);
     let [out_height, out_width] = shape.output();
-    for phase in &plan.phases {
+    for phase in plan.phases() {
         let op = Depthwise {
             channels: shape.channels,
             pixels: phase.pixels.len(),

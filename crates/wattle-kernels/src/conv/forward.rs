@@ -34,9 +34,7 @@ pub fn forward(
         }
         None => (x, shape.height * shape.width * shape.channels),
     };
-    // A 1 x 1 kernel that moves by single pixels reads every pixel in order: no table.
-    let plain = plan.padded.is_none() && shape.taps() == 1 && shape.stride == [1, 1] && shape.pads == [0; 4];
-    let a_rows = if plain {
+    let a_rows = if shape.is_plain() {
         RowsOfA::Affine { stride: shape.channels }
     } else {
         RowsOfA::Table { offsets: &plan.offsets, pixels, image_stride }

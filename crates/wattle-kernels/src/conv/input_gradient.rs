@@ -88,9 +88,9 @@ pub fn input_gradient(cpu: &Cpu, plan: &ConvPlan, dy: &[f32], weights: &[f32], e
     let mut at = 0;
     for group in 0..shape.groups {
         let column = group * shape.group_channels();
-        for phase in &plan.phases {
+        for phase in plan.phases() {
             let packed = phase.packed_shape(shape, cpu.isa);
-            let c_rows = if plan.phases.len() == 1 {
+            let c_rows = if plan.phases().len() == 1 {
                 RowsOfC::Affine { stride: shape.channels }
             } else {
                 RowsOfC::Table { offsets: &phase.pixels, image_stride }

@@ -23,6 +23,7 @@ pub use weight_gradient::{weight_gradient, weight_gradient_scratch_len};
 use crate::pack::{self, PackedShape, Source, Taps};
 use crate::{Cpu, Isa};
 use input_gradient::Phase;
+use std::sync::OnceLock;
 
 /// The shape of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,6 +86,11 @@ impl ConvShape {
         self.groups == self.channels && self.filters == self.channels
     }
 
+    /// Whether every output pixel reads the input pixel of the same number: no table of offsets is needed.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.taps() == 1 && self.stride == [1, 1] && self.pads == [0; 4] && !self.is_depthwise()
+    }
+
     pub(crate) fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
@@ -115,7 +121,8 @@ pub struct ConvPlan {
     padded: Option<offsets::Padded>,
     /// `[tap][output pixel]`, into the input or its padded copy.
     offsets: Vec<i32>,
-    phases: Vec<Phase>,
+    /// Made when the input's gradient is first prepared: inference never needs it.
+    phases: OnceLock<Vec<Phase>>,
 }
 
 impl ConvPlan {
@@ -125,9 +132,14 @@ impl ConvPlan {
         let padded = offsets::Padded::new(&shape);
         let offsets = match &padded {
             Some(padded) => padded.offsets(&shape),
+            None if shape.is_plain() => Vec::new(),
             None => offsets::forward(&shape),
         };
-        ConvPlan { shape, padded, offsets, phases: input_gradient::phases(&shape) }
+        ConvPlan { shape, padded, offsets, phases: OnceLock::new() }
+    }
+
+    fn phases(&self) -> &[Phase] {
+        self.phases.get_or_init(|| input_gradient::phases(&self.shape))
     }
 
     /// The shape it was planned for.
@@ -193,7 +205,7 @@ impl ConvPlan {
 
     /// Elements of weights packed for [`input_gradient`].
     pub fn input_gradient_weights_len(&self, isa: Isa) -> usize {
-        let group: usize = self.phases.iter().map(|p| p.packed_shape(&self.shape, isa).len()).sum();
+        let group: usize = self.phases().iter().map(|p| p.packed_shape(&self.shape, isa).len()).sum();
         self.shape.groups * group
     }
 
@@ -204,7 +216,7 @@ impl ConvPlan {
         let (taps, channels) = (shape.taps(), shape.group_channels());
         let mut at = 0;
         for group in 0..shape.groups {
-            for phase in &self.phases {
+            for phase in self.phases() {
                 let packed = phase.packed_shape(shape, cpu.isa);
                 let source = Source {
                     data: &weights[group * shape.group_filters() * channels * taps..],

@@ -67,6 +67,12 @@ pub fn weight_gradient(
     assert_eq!(dy.len(), shape.output_len(), "output gradient of {shape:?}");
     assert_eq!(dw.len(), shape.weights_len(), "weight gradient of {shape:?}");
     assert!(scratch.len() >= weight_gradient_scratch_len(plan), "scratch of {shape:?}");
+    if dy.is_empty() {
+        if !accumulate {
+            dw.fill(0.0);
+        }
+        return;
+    }
     let split = Split::new(plan);
     let (padded, partials) = scratch.split_at_mut(plan.forward_scratch_len());
     let partials = &mut partials[..split.chunks * split.partial_len(shape)];

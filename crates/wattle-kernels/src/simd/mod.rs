@@ -1,7 +1,7 @@
 //! Vector instruction sets behind one trait, so that a kernel is written once and compiled for each of them.
 //!
 //! [`Isa`] is the run-time choice. Its variants carry proof tokens that only detection can make, so holding one means
-//! that the CPU has the instructions. A kernel is a struct implementing [`Kernel`]; [`Isa::run`] compiles its body
+//! that the CPU has the instructions. A kernel is a struct implementing `Kernel`; `Isa::run` compiles its body
 //! under the matching `#[target_feature]`. Everything in such a body must be `#[inline(always)]` (and must not be a
 //! closure), otherwise it is compiled without the features.
 

@@ -1,0 +1,200 @@
+//! `wattle profile`: what a model costs, node by node, counted and, if asked, measured.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use wattle_engine::{Plan, Session};
+use wattle_graph::{MacKind, Model, costs, totals};
+use wattle_report::{Align, Table, number};
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::models::{self, InputText};
+
+/// Timed runs of which the median counts.
+const RUNS: usize = 7;
+
+/// Arguments of `wattle profile`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example: wattle profile model.onnx --input x=1x3x416x416 --measure")]
+pub struct Args {
+    /// The ONNX model.
+    model: PathBuf,
+    /// Shape or .npy file of an input; may be repeated.
+    #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = models::parse_input)]
+    inputs: Vec<(String, InputText)>,
+    /// Run the model and say how long each node takes.
+    #[arg(long)]
+    measure: bool,
+}
+
+#[derive(Serialize)]
+struct Document {
+    totals: Totals,
+    nodes: Vec<Node>,
+    /// What the timings are of; absent without `--measure`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measured: Option<Measured>,
+}
+
+#[derive(Serialize)]
+struct Totals {
+    params: u64,
+    params_nonzero: u64,
+    /// Conv, MatMul and Gemm, as published model sizes count them.
+    macs: u64,
+    macs_effective: u64,
+    /// Everything else that multiplies and adds, by kind.
+    macs_separate: BTreeMap<&'static str, u64>,
+    bytes_read: u64,
+    bytes_written: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ms: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Node {
+    name: String,
+    op: &'static str,
+    params: u64,
+    macs: u64,
+    density: Option<f64>,
+    /// Median of the timed runs; `null` where the node was folded or fused into another, or not measured.
+    ms: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Measured {
+    runs: usize,
+    threads: usize,
+    source: &'static str,
+    inputs: &'static str,
+    interpreted_nodes: Vec<String>,
+}
+
+/// Runs the command.
+pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    let model = models::load(&args.model)?;
+    let feeds = models::read_feeds(&args.inputs)?;
+    let model = models::bind(&model, &args.inputs, &feeds)?;
+    let costs = costs(&model.graph, &model.parameters)?;
+    let sums = totals(&costs);
+    let mut times = BTreeMap::new();
+    let mut measured = None;
+    if args.measure {
+        let feeds = models::made_up(&model, &feeds)?;
+        let (found, interpreted) = measure(&model, &feeds, context)?;
+        times = found;
+        measured = Some(Measured {
+            runs: RUNS,
+            threads: context.cpu.threads.count(),
+            source: "measured:monotonic clock around each step",
+            inputs: if args.inputs.iter().any(|i| matches!(i.1, InputText::File(_))) { "files" } else { "noise" },
+            interpreted_nodes: interpreted,
+        });
+    }
+    let mut separate = BTreeMap::new();
+    for (kind, macs) in &sums.other_macs {
+        separate.insert(kind_name(*kind), *macs);
+    }
+    let mut nodes = vec![];
+    for cost in &costs {
+        let node = model.graph.node(cost.node);
+        let name = if node.name.is_empty() { model.graph.label(node.outputs[0]) } else { node.name.clone() };
+        let ms = times.remove(&name);
+        let (op, params, macs) = (node.op.name(), cost.parameters, cost.work.macs);
+        nodes.push(Node { name, op, params, macs, density: cost.density(), ms });
+    }
+    let total_ms = args.measure.then(|| nodes.iter().filter_map(|n| n.ms).sum::<f64>() + times.values().sum::<f64>());
+    let totals = Totals {
+        params: sums.parameters,
+        params_nonzero: sums.nonzero_parameters,
+        macs: sums.macs,
+        macs_effective: sums.effective_macs,
+        macs_separate: separate,
+        bytes_read: sums.bytes_read,
+        bytes_written: sums.bytes_written,
+        ms: total_ms,
+    };
+    let document = Document { totals, nodes, measured };
+    context.print(&document, &text(&document))
+}
+
+fn kind_name(kind: MacKind) -> &'static str {
+    match kind {
+        MacKind::Standard => "standard",
+        MacKind::TransposedConv => "conv_transpose",
+        MacKind::Recurrent => "recurrent",
+        MacKind::Gradient => "gradient",
+    }
+}
+
+/// Median milliseconds of each step, by the name of its node, and the nodes that were interpreted.
+fn measure(
+    model: &Model,
+    feeds: &BTreeMap<String, wattle_graph::Tensor>,
+    context: &Context,
+) -> Result<(BTreeMap<String, f64>, Vec<String>), Failure> {
+    let plan = Plan::compile(&model.graph, &model.parameters, &context.plan_options())?;
+    let interpreted = plan.interpreted().into_iter().map(String::from).collect();
+    let mut session = Session::new(plan, &model.parameters)?;
+    for (name, tensor) in feeds {
+        session.set_input(name, tensor)?;
+    }
+    session.run()?;
+    let mut samples: Vec<Vec<f64>> = vec![];
+    for _ in 0..RUNS {
+        session.run_timed()?;
+        samples.push(session.step_times().iter().map(|t| t.as_secs_f64() * 1e3).collect());
+    }
+    let mut times = BTreeMap::new();
+    for (index, step) in session.plan().steps().enumerate() {
+        let mut column: Vec<f64> = samples.iter().map(|s| s[index]).collect();
+        column.sort_by(f64::total_cmp);
+        *times.entry(step.name.clone()).or_insert(0.0) += column[RUNS / 2];
+    }
+    Ok((times, interpreted))
+}
+
+fn text(document: &Document) -> String {
+    let mut table = Table::new([
+        ("node", Align::Left),
+        ("op", Align::Left),
+        ("params", Align::Right),
+        ("MACs", Align::Right),
+        ("density", Align::Right),
+        ("ms", Align::Right),
+    ]);
+    for node in &document.nodes {
+        table.row([
+            node.name.clone(),
+            node.op.to_string(),
+            if node.params > 0 { number::count(node.params as f64) } else { String::new() },
+            if node.macs > 0 { number::count(node.macs as f64) } else { String::new() },
+            node.density.map_or(String::new(), number::percent),
+            node.ms.map_or(String::new(), |ms| format!("{ms:.3}")),
+        ]);
+    }
+    let t = &document.totals;
+    let mut text = table.to_string();
+    text += &format!(
+        "\nparameters {} ({} non-zero), MACs {} ({} effective), read {}, written {}\n",
+        number::count(t.params as f64),
+        number::count(t.params_nonzero as f64),
+        number::count(t.macs as f64),
+        number::count(t.macs_effective as f64),
+        number::si(t.bytes_read as f64, "B"),
+        number::si(t.bytes_written as f64, "B"),
+    );
+    for (kind, macs) in &t.macs_separate {
+        text += &format!("counted apart: {} MACs of kind {kind}\n", number::count(*macs as f64));
+    }
+    if let (Some(ms), Some(m)) = (t.ms, &document.measured) {
+        text += &format!("measured on {}: {ms:.3} ms, median of {} runs, {} threads\n", m.inputs, m.runs, m.threads);
+        if !m.interpreted_nodes.is_empty() {
+            text += &format!("no kernel, interpreted: {}\n", m.interpreted_nodes.join(", "));
+        }
+    }
+    text
+}

@@ -1,0 +1,103 @@
+//! What every command shares: global flags, the processor, the meter, and the two streams.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Serialize;
+use wattle_engine::{Cpu, PlanOptions};
+use wattle_meter::{FactorTexts, Factors};
+use wattle_meter::{Meter, MeterConfig, Receipt, WarningKind, ledger};
+
+use crate::failure::Failure;
+
+/// Flags of every command.
+#[derive(Args, Clone, Debug)]
+pub struct Globals {
+    /// Print one JSON document on stdout, nothing else.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Threads to compute with; all cores by default.
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Append the receipt to this file instead of the ledger in the user's data folder.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub ledger: Option<PathBuf>,
+    /// Carbon intensity of the electricity in gCO2e/kWh: `57`, or a range `30..90`.
+    #[arg(long, global = true, value_name = "G")]
+    pub intensity: Option<String>,
+    /// Price of the electricity in USD/kWh: `0.15`, or a range.
+    #[arg(long, global = true, value_name = "USD")]
+    pub price: Option<String>,
+    /// Power usage effectiveness of the site, at least 1.
+    #[arg(long, global = true, value_name = "X")]
+    pub pue: Option<String>,
+}
+
+/// The resolved globals.
+pub struct Context {
+    /// Whether stdout gets JSON.
+    pub json: bool,
+    /// Instruction set and threads.
+    pub cpu: Arc<Cpu>,
+    ledger: Option<PathBuf>,
+    factors: Factors,
+    factor_warning: Option<WarningKind>,
+}
+
+impl Context {
+    /// Resolves the flags: starts the threads, reads the factors.
+    pub fn new(globals: Globals) -> Result<Context, Failure> {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let threads = globals.threads.map_or(cores, usize::from);
+        let cpu = Cpu::new(threads).map_err(|e| Failure::Input(e.to_string()))?;
+        let environment = |name: &str| std::env::var(name).ok();
+        let texts =
+            FactorTexts { carbon_intensity: globals.intensity, price: globals.price, pue: globals.pue };
+        let (factors, factor_warning) =
+            Factors::resolve(&texts, environment).map_err(|e| Failure::Input(e.to_string()))?;
+        let ledger = globals.ledger.or_else(|| ledger::default_path(environment));
+        Ok(Context { json: globals.json, cpu: Arc::new(cpu), ledger, factors, factor_warning })
+    }
+
+    /// Planning for this processor.
+    pub fn plan_options(&self) -> PlanOptions {
+        PlanOptions::new(self.cpu.clone())
+    }
+
+    /// Starts metering the command.
+    pub fn meter(&self) -> Meter {
+        let mut config = MeterConfig::new(std::env::args());
+        config.factors = self.factors.clone();
+        config.warnings.extend(self.factor_warning.clone());
+        Meter::start(config)
+    }
+
+    /// Appends a finished receipt to the ledger; a ledger that cannot be written becomes a warning in it.
+    pub fn record(&self, receipt: &mut Receipt) {
+        if let Some(path) = &self.ledger {
+            ledger::append(path, receipt);
+        }
+    }
+
+    /// Writes the command's one result: the JSON document, or the text for people.
+    #[allow(clippy::print_stdout, reason = "the one place where results reach stdout")]
+    pub fn print(&self, document: &impl Serialize, text: &str) -> Result<(), Failure> {
+        if self.json {
+            let json = serde_json::to_string_pretty(document);
+            println!("{}", json.map_err(|e| Failure::Run(format!("the result cannot be written as JSON: {e}")))?);
+        } else {
+            println!("{}", text.trim_end());
+        }
+        Ok(())
+    }
+
+    /// A progress bar on stderr for work of `length` steps; hidden when stderr is no terminal.
+    pub fn progress(&self, what: &str, length: u64) -> indicatif::ProgressBar {
+        let bar = indicatif::ProgressBar::new(length);
+        let style = indicatif::ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} {eta}");
+        bar.set_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()));
+        bar.set_message(what.to_string());
+        bar
+    }
+}

@@ -1,0 +1,63 @@
+//! How commands fail: one paragraph on stderr and an exit code.
+
+use std::process::ExitCode;
+
+use wattle_engine::EngineError;
+use wattle_graph::GraphError;
+use wattle_graph::onnx::OnnxError;
+
+/// Why a command ended without its result.
+#[derive(Debug)]
+pub enum Failure {
+    /// What was given cannot be used: exit code 2.
+    Input(String),
+    /// What was given is fine, but the run failed: exit code 1.
+    Run(String),
+}
+
+impl Failure {
+    /// An input failure at a place: a file, a flag.
+    pub fn at(place: impl std::fmt::Display, reason: impl std::fmt::Display) -> Failure {
+        Failure::Input(format!("{place}: {reason}"))
+    }
+
+    /// The same failure with the place it concerns in front.
+    pub fn context(self, place: impl std::fmt::Display) -> Failure {
+        match self {
+            Failure::Input(text) => Failure::Input(format!("{place}: {text}")),
+            Failure::Run(text) => Failure::Run(format!("{place}: {text}")),
+        }
+    }
+
+    /// Prints the paragraph; returns the exit code.
+    #[allow(clippy::print_stderr, reason = "the one place where failures reach the user")]
+    pub fn report(&self) -> ExitCode {
+        let (text, code) = match self {
+            Failure::Input(text) => (text, 2),
+            Failure::Run(text) => (text, 1),
+        };
+        eprintln!("wattle: {text}");
+        ExitCode::from(code)
+    }
+}
+
+impl From<OnnxError> for Failure {
+    fn from(error: OnnxError) -> Failure {
+        Failure::Input(error.to_string())
+    }
+}
+
+impl From<GraphError> for Failure {
+    fn from(error: GraphError) -> Failure {
+        Failure::Input(error.to_string())
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Failure {
+        match error {
+            EngineError::Node { .. } | EngineError::Defect(_) => Failure::Run(error.to_string()),
+            _ => Failure::Input(error.to_string()),
+        }
+    }
+}
