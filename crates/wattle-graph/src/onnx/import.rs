@@ -15,7 +15,7 @@ use crate::ops::{self, Identity, Op, Registration};
 use crate::parameter::{Parameter, Parameters, Role};
 use crate::rewrite::remove_dead_code;
 use crate::shape::{Dim, Shape};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, element_count};
 
 /// Oldest and newest default operator set that is read.
 const OPSETS: std::ops::RangeInclusive<i64> = 9..=22;
@@ -505,7 +505,12 @@ fn input_type(input: &ValueInfoProto) -> Result<(crate::DType, Shape), OnnxError
         }
         _ => Dim::symbol(&dim.dim_param),
     };
-    Ok((dtype, Shape::Ranked(shape.dim.iter().enumerate().map(dim).collect())))
+    let dims: Vec<Dim> = shape.dim.iter().enumerate().map(dim).collect();
+    let known: Vec<usize> = dims.iter().filter_map(Dim::known).collect();
+    if element_count(&known).is_none_or(|n| n > tensor_proto::MAX_SPREAD) {
+        return Err(refuse(format!("its shape {known:?} is too large to count with")));
+    }
+    Ok((dtype, Shape::Ranked(dims)))
 }
 
 /// The nodes of a graph in an order in which every operand comes before its readers.

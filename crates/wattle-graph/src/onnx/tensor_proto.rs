@@ -27,8 +27,8 @@ const TYPES: &[(i32, DType)] = &[
 /// Most axes of a tensor.
 pub(super) const MAX_RANK: usize = 16;
 
-/// Largest product of the extents of an empty tensor that are not 0.
-const MAX_SPREAD: usize = 1 << 40;
+/// Largest product of extents that is counted with, those of 0 left out.
+pub(super) const MAX_SPREAD: usize = 1 << 40;
 
 /// Elements of a sparse tensor written out, for each that is stored: a small file must not fill the memory.
 const MAX_DILUTION: usize = 1000;
