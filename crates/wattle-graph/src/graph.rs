@@ -307,6 +307,11 @@ impl Graph {
         value.source = Source::Parameter(parameter);
     }
 
+    /// Gives an input another shape; the types of what depends on it must be inferred again after.
+    pub(crate) fn set_shape(&mut self, id: ValueId, shape: Shape) {
+        self.values[id.index()].ty.shape = shape;
+    }
+
     /// Gives a value another name.
     pub fn rename(&mut self, id: ValueId, name: impl Into<String>) {
         self.values[id.index()].name = name.into();

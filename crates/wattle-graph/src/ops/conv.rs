@@ -1,5 +1,6 @@
 //! Conv: cross-correlation over any number of spatial axes, with groups, strides, dilation and padding.
 
+use super::concrete::result_shapes;
 use super::*;
 use crate::shape::{Dim, Shape};
 use crate::tensor::{each_index, strides};
@@ -237,6 +238,7 @@ impl Operator for Conv {
     }
 
     fn evaluate(&self, inputs: Tensors<'_>) -> Result<Vec<Tensor>, OpError> {
+        result_shapes(self, inputs)?;
         let (x, w) = (inputs.get(0)?, inputs.get(1)?);
         let dims = |t: &Tensor| t.shape().iter().map(|&n| n.into()).collect::<Vec<Dim>>();
         let shape: Vec<usize> = self.result(&dims(x), &dims(w))?.iter().filter_map(Dim::known).collect();

@@ -6,6 +6,7 @@ mod common_subexpressions;
 mod dead_code;
 mod freeze;
 mod fuse;
+mod rebatch;
 
 use std::fmt;
 
@@ -19,6 +20,7 @@ pub use common_subexpressions::COMMON_SUBEXPRESSIONS;
 pub use dead_code::remove_dead_code;
 pub use freeze::freeze;
 pub use fuse::FUSE;
+pub use rebatch::rebatch;
 
 /// What a rule did with one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
