@@ -21,11 +21,11 @@ const STEP: f64 = 1e-5;
 /// `STEP^2` times the third derivative, plus rounding over `STEP`.
 const TOLERANCE: f64 = 1e-6;
 
+/// A graph of one node, what to feed it, and the node's results.
+type Applied = (Graph, BTreeMap<String, Tensor>, Vec<ValueId>);
+
 /// A one-node graph of an example, and what to feed it. Float operands become f64 when `double`.
-fn graph_of(
-    example: &Example,
-    double: bool,
-) -> Result<(Graph, BTreeMap<String, Tensor>, Vec<ValueId>), GraphError> {
+fn graph_of(example: &Example, double: bool) -> Result<Applied, GraphError> {
     let mut graph = Graph::new("example");
     let mut feeds = BTreeMap::new();
     let mut operands = vec![];
@@ -115,8 +115,9 @@ pub fn check_gradient(example: &Example) -> Result<usize, String> {
             };
             let slope = (moved(STEP)? - moved(-STEP)?) / (2.0 * STEP);
             let got = gradient.to_f64()[index];
-            // Written so that NaN fails.
-            if !((got - slope).abs() <= TOLERANCE * slope.abs().max(1.0)) {
+            let close = (got - slope).abs() <= TOLERANCE * slope.abs().max(1.0);
+            // NaN is close to nothing.
+            if !close {
                 return Err(format!("d/d{name}[{index}]: gradient {got}, finite difference {slope}"));
             }
         }

@@ -263,7 +263,11 @@ impl Importer<'_> {
         if graph.value(id).name == name && from_node {
             return Ok(id);
         }
+        if graph.value(id).name == name && graph.constant_of(id).is_some() {
+            graph.rename(id, "");
+        }
         let id = graph.apply(Identity, &[id]).map_err(|e| OnnxError::Nodes(vec![e.into()]))?;
+        // Only an output that is an input itself cannot keep its name.
         if graph.find(name).is_none() {
             graph.rename(id, name);
         }
