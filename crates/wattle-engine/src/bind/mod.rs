@@ -36,7 +36,9 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::ConvInputGradient(op) => conv_gradient::by_input(site, op),
         Op::ConvTranspose(op) => conv::transposed(site, op, &Epilogue::none(2)),
         Op::ConvWeightGradient(op) => conv_gradient::by_weight(site, op),
-        Op::Expand(_) | Op::Pad(_) | Op::Slice(_) | Op::Tile(_) => movement::moved(site, &site.node.op),
+        Op::DepthToSpace(_) | Op::Expand(_) | Op::GatherElements(_) | Op::Pad(_) | Op::ReverseSequence(_) | Op::Slice(_) | Op::SpaceToDepth(_) | Op::Tile(_) | Op::Trilu(_) => {
+            movement::moved(site, &site.node.op)
+        }
         Op::Flatten(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => Some(reorder::view(site)),
         Op::Fused(op) => fused(site, op),
         Op::Gather(op) => gather::rows(site, op).or_else(|| movement::moved(site, &site.node.op)),
@@ -62,30 +64,56 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::Transpose(op) => reorder::transpose(site, op),
         Op::Unary(op) => elementwise::unary(site, op.function),
         Op::UnaryGradient(op) => elementwise::unary_gradient(site, op.function),
-        Op::Attention(_)
+        Op::ArgExtreme(_)
+        | Op::Attention(_)
         | Op::AttentionGradient(_)
         | Op::BinaryGradient(_)
+        | Op::Bitwise(_)
+        | Op::BitwiseNot(_)
         | Op::Cast(_)
+        | Op::CenterCropPad(_)
+        | Op::Classify(_)
         | Op::Compare(_)
+        | Op::Compress(_)
         | Op::ConstantOfShape(_)
+        | Op::ConvInteger(_)
+        | Op::CumSum(_)
         | Op::Custom(_)
+        | Op::DequantizeLinear(_)
+        | Op::Det(_)
         | Op::Dropout(_)
+        | Op::DynamicQuantizeLinear(_)
+        | Op::Einsum(_)
+        | Op::EyeLike(_)
+        | Op::GatherNd(_)
         | Op::GroupNormalization(_)
         | Op::GroupNormalizationGradient(_)
         | Op::Hardmax(_)
+        | Op::If(_)
         | Op::LpNormalization(_)
         | Op::LpNormalizationGradient(_)
         | Op::Lrn(_)
         | Op::LrnGradient(_)
+        | Op::MatMulInteger(_)
         | Op::NegativeLogLikelihood(_)
         | Op::NegativeLogLikelihoodGradient(_)
+        | Op::NonMaxSuppression(_)
+        | Op::NonZero(_)
         | Op::Not(_)
+        | Op::OneHot(_)
+        | Op::QLinearConv(_)
+        | Op::QLinearMatMul(_)
+        | Op::QuantizeLinear(_)
         | Op::Range(_)
         | Op::Recurrent(_)
         | Op::RecurrentGradient(_)
         | Op::ResizeGradient(_)
+        | Op::ScatterElements(_)
+        | Op::ScatterNd(_)
         | Op::Shape(_)
         | Op::Size(_)
+        | Op::TopK(_)
+        | Op::Unique(_)
         | Op::Where(_) => None,
     };
     Ok(fast.unwrap_or_else(|| reference::bind(site)))

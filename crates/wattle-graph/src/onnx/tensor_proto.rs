@@ -3,7 +3,9 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path};
 
-use super::Limits;
+use prost::Message;
+
+use super::{Limits, OnnxError};
 use super::proto::{EXTERNAL, SparseTensorProto, TensorProto};
 use crate::tensor::{DType, Data, Tensor, element_count};
 
@@ -90,6 +92,12 @@ pub(crate) fn decode(proto: &TensorProto, folder: Option<&Path>, limits: &Limits
         BFLOAT16 => Tensor::f32(shape, proto.int32_data.iter().map(|&x| brain(x as u16)).collect()),
         other => ints(dtype(other)?),
     })
+}
+
+/// Reads a tensor written on its own, as the ONNX test data are (`input_0.pb`).
+pub fn decode_tensor(bytes: &[u8], limits: &Limits) -> Result<Tensor, OnnxError> {
+    let proto = TensorProto::decode(bytes).map_err(|e| OnnxError::Malformed(e.to_string()))?;
+    decode(&proto, None, limits).map_err(OnnxError::Malformed)
 }
 
 /// A tensor from little-endian bytes.

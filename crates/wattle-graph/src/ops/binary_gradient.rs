@@ -2,6 +2,7 @@
 
 use super::*;
 use super::binary::{broadcast_extents, broadcast_indices};
+use super::concrete::result_shapes;
 
 /// `f'(a, b) dz` by one operand of Max, Min, PRelu or Mod, in the broadcast shape; operands a, b, dz.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +58,7 @@ impl Operator for BinaryGradient {
     }
 
     fn evaluate(&self, inputs: Tensors<'_>) -> Result<Vec<Tensor>, OpError> {
+        result_shapes(self, inputs)?;
         let (a, b, dz) = (inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
         let shape = broadcast_extents(a.shape(), b.shape())?;
         let (i, j) = (broadcast_indices(a.shape(), &shape), broadcast_indices(b.shape(), &shape));

@@ -1,5 +1,6 @@
 //! Concat and Split: tensors laid end to end along one axis, and taken apart again.
 
+use super::concrete::result_shapes;
 use super::*;
 use crate::shape::{Dim, Shape};
 use crate::tensor::{each_index, strides};
@@ -87,6 +88,7 @@ impl Operator for Concat {
     }
 
     fn evaluate(&self, inputs: Tensors<'_>) -> Result<Vec<Tensor>, OpError> {
+        result_shapes(self, inputs)?;
         let first = inputs.get(0)?;
         let axis = axis_of(self.axis, first.shape().len())?;
         let mut shape = first.shape().to_vec();

@@ -1,5 +1,6 @@
 //! Conv: cross-correlation over any number of spatial axes, with groups, strides, dilation and padding.
 
+use super::concrete::result_shapes;
 use super::*;
 use crate::shape::{Dim, Shape};
 use crate::tensor::{each_index, strides};
@@ -237,6 +238,7 @@ impl Operator for Conv {
     }
 
     fn evaluate(&self, inputs: Tensors<'_>) -> Result<Vec<Tensor>, OpError> {
+        result_shapes(self, inputs)?;
         let (x, w) = (inputs.get(0)?, inputs.get(1)?);
         let dims = |t: &Tensor| t.shape().iter().map(|&n| n.into()).collect::<Vec<Dim>>();
         let shape: Vec<usize> = self.result(&dims(x), &dims(w))?.iter().filter_map(Dim::known).collect();
@@ -283,7 +285,7 @@ impl Described for Conv {
     const ONNX: &'static [&'static str] = &["Conv"];
 
     fn import(node: &mut ForeignNode<'_>) -> Result<Vec<ValueId>, ImportError> {
-        let (sliding, groups, _) = import_kernel(node)?;
+        let (sliding, groups, _) = import_kernel(node, 1)?;
         node.finish(Conv { sliding, groups })
     }
 
@@ -314,10 +316,14 @@ impl Described for Conv {
     }
 }
 
-/// Reads what Conv and ConvTranspose share: sliding, groups and the kernel's spatial extents, which must agree
+/// Reads what all convolutions share: sliding, groups and the spatial extents of the kernel, operand `operand`,
+/// which must agree
 /// with `kernel_shape` where that is given.
-pub(super) fn import_kernel(node: &mut ForeignNode<'_>) -> Result<(Sliding, usize, Vec<usize>), ImportError> {
-    let w = node.input(1)?;
+pub(super) fn import_kernel(
+    node: &mut ForeignNode<'_>,
+    operand: usize,
+) -> Result<(Sliding, usize, Vec<usize>), ImportError> {
+    let w = node.input(operand)?;
     let kernel: Option<Vec<usize>> = node.graph().value(w).ty.shape.extents();
     let Some(kernel) = kernel.filter(|k| k.len() >= 3) else {
         return Err(node.refuse("the kernel's shape must be known and have at least three axes"));

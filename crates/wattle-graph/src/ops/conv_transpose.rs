@@ -162,7 +162,7 @@ impl Described for ConvTranspose {
     const ONNX: &'static [&'static str] = &["ConvTranspose"];
 
     fn import(node: &mut ForeignNode<'_>) -> Result<Vec<ValueId>, ImportError> {
-        let (mut sliding, groups, taps) = import_kernel(node)?;
+        let (mut sliding, groups, taps) = import_kernel(node, 1)?;
         let axes = taps.len();
         let list = node.ints("output_padding", &vec![0; axes])?;
         if list.len() != axes || list.iter().any(|n| !(0..=1 << 20).contains(n)) {

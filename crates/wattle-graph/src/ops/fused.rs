@@ -2,7 +2,8 @@
 
 use super::*;
 use super::binary::broadcast_indices;
-use crate::shape::broadcast;
+use super::concrete::result_shapes;
+use crate::shape::{Dim, broadcast};
 
 /// What is applied to each element last.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -98,6 +99,13 @@ impl Operator for Fused {
         if let Some(index) = self.bias_index() {
             inputs.expect_rank(index, "bias", 1)?;
             inputs.expect_dtype(index, "bias", &[y.dtype])?;
+            if let (Some([Dim::Known(n)]), Some(dims)) = (inputs.dims(index, "bias")?, y.shape.dims()) {
+                let bias = self.bias_shape(*n, dims.len());
+                let clash = |(dim, &b): (&Dim, &usize)| b != 1 && dim.known().is_some_and(|m| m != b);
+                if dims.iter().zip(&bias).any(clash) {
+                    return Err(OpError::mismatch("bias", n, format!("one per channel of {y}")));
+                }
+            }
         }
         if let Some(index) = self.residual_index() {
             let residual = inputs.ty(index, "residual")?;
@@ -109,6 +117,7 @@ impl Operator for Fused {
     }
 
     fn evaluate(&self, inputs: Tensors<'_>) -> Result<Vec<Tensor>, OpError> {
+        result_shapes(self, inputs)?;
         let y = self.body.evaluate(inputs.first(self.operands))?.swap_remove(0);
         let mut values = y.to_f64().into_owned();
         let mut add = |addend: &Tensor, shape: &[usize]| {

@@ -15,14 +15,14 @@ pub struct MatMul {
 }
 
 /// Sizes of one product: batch shapes of both operands and the result, and m, k, n.
-struct Sizes {
-    a_batch: Vec<usize>,
-    b_batch: Vec<usize>,
-    batch: Vec<usize>,
-    m: usize,
-    k: usize,
-    n: usize,
-    shape: Vec<usize>,
+pub(super) struct Sizes {
+    pub a_batch: Vec<usize>,
+    pub b_batch: Vec<usize>,
+    pub batch: Vec<usize>,
+    pub m: usize,
+    pub k: usize,
+    pub n: usize,
+    pub shape: Vec<usize>,
 }
 
 impl MatMul {
@@ -37,7 +37,7 @@ impl MatMul {
         }
     }
 
-    fn result(&self, a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>, OpError> {
+    pub(super) fn result(&self, a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>, OpError> {
         if a.is_empty() || b.is_empty() || (self.transpose_a && a.len() < 2) || (self.transpose_b && b.len() < 2) {
             return Err(OpError::mismatch("rank", format!("{} and {} axes", a.len(), b.len()), "more axes"));
         }
@@ -60,7 +60,7 @@ impl MatMul {
         Ok(dims)
     }
 
-    fn sizes(&self, a: &[usize], b: &[usize]) -> Result<Sizes, OpError> {
+    pub(super) fn sizes(&self, a: &[usize], b: &[usize]) -> Result<Sizes, OpError> {
         let dims = |e: &[usize]| e.iter().map(|&n| n.into()).collect::<Vec<Dim>>();
         let extents = |d: Vec<Dim>| d.iter().filter_map(Dim::known).collect::<Vec<usize>>();
         let (a, b) = (dims(a), dims(b));

@@ -3,6 +3,7 @@
 mod cell;
 mod concrete;
 mod gate;
+mod ordering;
 
 use std::sync::Arc;
 
@@ -78,41 +79,62 @@ pub struct Registration {
 
 operators! {
     adam_update: AdamUpdate;
+    arg_extreme: ArgExtreme;
     attention: Attention, AttentionGradient;
     batch_norm: BatchNormalization, BatchNormalizationGradient;
     binary: Binary;
     binary_gradient: BinaryGradient;
+    bitwise: Bitwise, BitwiseNot;
     cast: Cast;
+    center_crop_pad: CenterCropPad;
+    classify: Classify;
     clip: Clip, ClipGradient;
     compare: Compare, Not;
+    compress: Compress;
     concat: Concat, Split;
     constant_of_shape: ConstantOfShape;
     conv: Conv;
     conv_gradient: ConvInputGradient, ConvWeightGradient;
     conv_transpose: ConvTranspose;
     cross_entropy: SoftmaxCrossEntropy, SoftmaxCrossEntropyGradient;
+    cumsum: CumSum;
+    depth_to_space: DepthToSpace, SpaceToDepth;
+    det: Det;
     dropout: Dropout;
+    einsum: Einsum;
     expand: Expand, Tile;
+    eye_like: EyeLike;
     fused: Fused;
     gather: Gather;
+    gather_elements: GatherElements;
+    gather_nd: GatherNd;
     gemm: Gemm;
     global_pool: GlobalPool, GlobalPoolGradient;
     group_norm: GroupNormalization, GroupNormalizationGradient;
     identity: Identity;
+    if_: If;
+    integer_conv: ConvInteger, QLinearConv;
+    integer_matmul: MatMulInteger, QLinearMatMul;
     layer_norm: LayerNormalization, LayerNormalizationGradient;
     lp_normalization: LpNormalization, LpNormalizationGradient;
     lrn: Lrn, LrnGradient;
     matmul: MatMul;
     movement_gradient: MovementGradient;
     negative_log_likelihood: NegativeLogLikelihood, NegativeLogLikelihoodGradient;
+    non_max_suppression: NonMaxSuppression;
+    non_zero: NonZero;
+    one_hot: OneHot;
     pad: Pad;
     pool: Pool, PoolGradient;
+    quantize: DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear;
     range: Range;
     recurrent: Recurrent;
     recurrent_gradient: RecurrentGradient;
     reduce: Reduce;
     reshape: Reshape;
     resize: Resize, ResizeGradient;
+    reverse_sequence: ReverseSequence;
+    scatter: ScatterElements, ScatterNd;
     select: Where;
     sgd_update: SgdUpdate;
     shape: Shape, Size;
@@ -120,7 +142,10 @@ operators! {
     softmax: Hardmax, Softmax, SoftmaxGradient;
     squeeze: Flatten, Squeeze, Unsqueeze;
     sum_to: SumTo;
+    topk: TopK;
     transpose: Transpose;
+    trilu: Trilu;
     unary: Unary;
     unary_gradient: UnaryGradient;
+    unique: Unique;
 }

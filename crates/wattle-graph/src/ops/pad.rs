@@ -1,5 +1,6 @@
 //! Pad: elements added around a tensor, or taken off where a pad is negative.
 
+use super::concrete::result_shapes;
 use super::*;
 use super::movement_gradient::gradient_of;
 use crate::shape::{Dim, Shape};
@@ -33,6 +34,9 @@ fn per_axis(pads: &[i64], axes: Option<&[i64]>, rank: usize) -> Result<Vec<(i64,
         return Err(OpError::mismatch("pads", pads.len(), format!("{} numbers", 2 * axes.len())));
     }
     let mut list = vec![(0, 0); rank];
+    if let Some(far) = pads.iter().find(|p| p.unsigned_abs() > 1 << 31) {
+        return Err(OpError::mismatch("pad", far, "-2^31 to 2^31"));
+    }
     for (i, &axis) in axes.iter().enumerate() {
         list[axis_of(axis, rank)?] = (pads[i], pads[axes.len() + i]);
     }
@@ -86,6 +90,10 @@ impl Operator for Pad {
         inputs.expect_dtype(1, "pads", &[DType::I64])?;
         if inputs.optional(2).is_some() {
             inputs.expect_dtype(2, "value", &[x.dtype])?;
+            let value = &inputs.ty(2, "value")?.shape;
+            if value.extents().is_some_and(|e| e.iter().product::<usize>() != 1) {
+                return Err(OpError::mismatch("value", value, "one number"));
+            }
         }
         let Some(dims) = x.shape.dims() else { return Ok(vec![TensorType::new(x.dtype, Shape::Unknown)]) };
         let axes_known = inputs.optional(3).is_none() || inputs.ints(3).is_some();
@@ -106,6 +114,7 @@ impl Operator for Pad {
     }
 
     fn evaluate(&self, inputs: Tensors<'_>) -> Result<Vec<Tensor>, OpError> {
+        result_shapes(self, inputs)?;
         let x = inputs.get(0)?;
         let axes = inputs.optional(3).map(|a| a.to_i64().into_owned());
         let pads = per_axis(&inputs.get(1)?.to_i64(), axes.as_deref(), x.shape().len())?;

@@ -62,7 +62,11 @@ impl Reduction {
             Sum => values.iter().fold(0i64, |s, &x| s.wrapping_add(x)),
             SumSquare => values.iter().fold(0i64, |s, &x| s.wrapping_add(x.wrapping_mul(x))),
             L1 => values.iter().fold(0i64, |s, &x| s.wrapping_add(x.wrapping_abs())),
-            Mean if !values.is_empty() => values.iter().sum::<i64>() / values.len() as i64,
+            // A sum of fewer than 2^63 numbers of 64 bits fits into 128.
+            Mean if !values.is_empty() => {
+                let sum: i128 = values.iter().map(|&x| i128::from(x)).sum();
+                (sum / values.len() as i128) as i64
+            }
             _ => return None,
         })
     }
@@ -156,8 +160,10 @@ impl Operator for Reduce {
             }
         }
         let values = x.to_f64();
+        // The extremes of no truth values at all are false and true, not infinite.
+        let bound = if x.dtype() == DType::Bool { (0.0, 1.0) } else { (f64::NEG_INFINITY, f64::INFINITY) };
         let results = groups.iter().map(|g| {
-            self.kind.of(&g.iter().map(|&i| values[i]).collect::<Vec<_>>())
+            self.kind.of(&g.iter().map(|&i| values[i]).collect::<Vec<_>>()).clamp(bound.0, bound.1)
         });
         Ok(vec![Tensor::from_f64(x.dtype(), shape, results.collect())])
     }
@@ -293,8 +299,35 @@ impl Described for Reduce {
             let op = Reduce { kind, axes: vec![0], keep_dims: false };
             examples.push(Example::new(op, vec![ints.clone()]));
         }
+        let none = Reduce { kind: Max, axes: vec![0], keep_dims: false };
+        examples.push(Example::new(none, vec![Tensor::zeros(DType::Bool, [0, 2])]));
         let image = Reduce { kind: Mean, axes: vec![2, 3], keep_dims: true };
         examples.push(Example::new(image, vec![Example::noise(&[2, 3, 2, 2], 7)]));
         examples
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(kind: Reduction, x: Tensor) -> Tensor {
+        let op = Reduce { kind, axes: vec![], keep_dims: false };
+        op.evaluate(Tensors::new(&[Some(&x)])).unwrap().swap_remove(0)
+    }
+
+    #[test]
+    fn nothing_reduces_to_the_identity_of_its_type() {
+        let none = |dtype| Tensor::zeros(dtype, [0]);
+        assert_eq!(run(Max, none(DType::Bool)).to_i64()[0], 0);
+        assert_eq!(run(Min, none(DType::Bool)).to_i64()[0], 1);
+        assert_eq!(run(Max, none(DType::I8)).to_i64()[0], -128);
+        assert_eq!(run(Max, none(DType::F32)).to_f64()[0], f64::NEG_INFINITY);
+        assert_eq!(run(Prod, none(DType::I64)).to_i64()[0], 1);
+    }
+
+    #[test]
+    fn the_mean_of_large_integers_does_not_overflow() {
+        assert_eq!(run(Mean, Tensor::ints(&[i64::MAX, i64::MAX])).to_i64()[0], i64::MAX);
     }
 }

@@ -66,7 +66,7 @@ impl Reshape {
         for dim in dims.iter().flatten() {
             match remaining.iter().position(|d| d == dim) {
                 Some(i) => drop(remaining.remove(i)),
-                None => known *= dim.known().unwrap_or(1).max(1),
+                None => known = usize::saturating_mul(known, dim.known().unwrap_or(1).max(1)),
             }
         }
         let product = remaining.iter().fold(Dim::Known(1), |a, b| a.times(b));

@@ -2,6 +2,7 @@
 
 use super::*;
 use super::binary::broadcast_indices;
+use super::concrete::result_shapes;
 use crate::shape::{Shape, broadcast};
 
 /// Sums the operand down to `shape`, which must broadcast to the operand's shape.
@@ -31,6 +32,7 @@ impl Operator for SumTo {
     }
 
     fn evaluate(&self, inputs: Tensors<'_>) -> Result<Vec<Tensor>, OpError> {
+        result_shapes(self, inputs)?;
         let x = inputs.get(0)?;
         let mut sums = vec![0.0; self.shape.iter().product()];
         for (value, to) in x.to_f64().iter().zip(broadcast_indices(&self.shape, x.shape())) {

@@ -14,7 +14,7 @@ use crate::graph::{Graph, Node, Source, ValueId};
 
 pub use batch_norm::FOLD_BATCH_NORM;
 pub use bind::{FOLD_CONSTANTS, bind};
-pub(crate) use bind::folded;
+pub(crate) use bind::{folded, retyped};
 pub use common_subexpressions::COMMON_SUBEXPRESSIONS;
 pub use dead_code::remove_dead_code;
 pub use freeze::freeze;

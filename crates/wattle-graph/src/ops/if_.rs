@@ -1,0 +1,243 @@
+//! If: one of two graphs, chosen by a condition that is known only when the graph runs.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::*;
+use crate::cost::costs;
+use crate::graph::Graph;
+use crate::interpret::interpret;
+use crate::parameter::Parameters;
+use crate::rewrite::retyped;
+use crate::shape::{Dim, Shape};
+use crate::tensor::DType;
+
+/// `If(condition, then captures.., else captures..)`: the outputs of the branch that is taken.
+///
+/// The inputs of a branch stand for values of the enclosing graph, its captures, in order. A condition that is
+/// constant once shapes are bound is decided by [`crate::rewrite::bind`], which puts the branch in its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct If {
+    /// Runs when the condition holds.
+    pub then_graph: Box<Graph>,
+    /// Runs when it does not.
+    pub else_graph: Box<Graph>,
+}
+
+impl If {
+    /// Which operands feed the inputs of a branch: those of the else-branch when `condition` is false.
+    pub fn captures(&self, condition: bool) -> Range<usize> {
+        let then = self.then_graph.inputs().len();
+        if condition { 1..1 + then } else { 1 + then..1 + then + self.else_graph.inputs().len() }
+    }
+
+    /// The branch that runs under a condition.
+    pub fn branch(&self, condition: bool) -> &Graph {
+        if condition { &self.then_graph } else { &self.else_graph }
+    }
+
+    /// The branch as it is on these operands, with all types inferred again.
+    fn retyped(&self, condition: bool, inputs: Operands<'_>) -> Result<Graph, OpError> {
+        let operands: Vec<_> = self.captures(condition).map(|i| inputs.optional(i)).collect();
+        retyped(self.branch(condition), &operands).map_err(|e| refused(condition, e))
+    }
+}
+
+fn refused(condition: bool, cause: GraphError) -> OpError {
+    let branch = if condition { "then-branch" } else { "else-branch" };
+    OpError::mismatch(branch, cause, "a branch that fits its operands")
+}
+
+fn output_types(graph: &Graph) -> Vec<TensorType> {
+    graph.outputs().iter().map(|&o| graph.value(o).ty.clone()).collect()
+}
+
+/// What is common to two types: extents that differ become symbols, ranks that differ leave nothing known.
+fn merged(a: &TensorType, b: &TensorType) -> Result<TensorType, OpError> {
+    if a.dtype != b.dtype {
+        return Err(OpError::mismatch("types of the branches", format!("{a} and {b}"), "one element type"));
+    }
+    let shape = match (a.shape.dims(), b.shape.dims()) {
+        (Some(x), Some(y)) if x.len() == y.len() => {
+            let dim =
+                |(x, y): (&Dim, &Dim)| if x == y { x.clone() } else { Dim::symbol(format!("({x}|{y})")) };
+            Shape::Ranked(x.iter().zip(y).map(dim).collect())
+        }
+        _ => Shape::Unknown,
+    };
+    Ok(TensorType::new(a.dtype, shape))
+}
+
+impl Operator for If {
+    fn name(&self) -> &'static str {
+        "If"
+    }
+
+    fn attributes(&self) -> Vec<(&'static str, Attribute)> {
+        vec![
+            ("then_branch", Attribute::Graph(self.then_graph.clone())),
+            ("else_branch", Attribute::Graph(self.else_graph.clone())),
+        ]
+    }
+
+    fn infer(&self, inputs: Operands<'_>) -> Result<Vec<TensorType>, OpError> {
+        inputs.expect_dtype(0, "condition", &[DType::Bool])?;
+        let wanted = self.captures(false).end;
+        if inputs.len() != wanted {
+            return Err(OpError::mismatch("operands", inputs.len(), wanted));
+        }
+        let counts = [&self.then_graph, &self.else_graph].map(|g| g.outputs().len());
+        if counts[0] != counts[1] {
+            return Err(OpError::mismatch("outputs of the branches", format!("{counts:?}"), "equal numbers"));
+        }
+        // A branch that does not fit its operands is never taken in a correct graph: its shapes do not count,
+        // and evaluating it is the error.
+        match [true, false].map(|condition| self.retyped(condition, inputs)) {
+            [Ok(a), Ok(b)] => {
+                output_types(&a).iter().zip(&output_types(&b)).map(|(a, b)| merged(a, b)).collect()
+            }
+            [Ok(one), Err(_)] | [Err(_), Ok(one)] => Ok(output_types(&one)),
+            [Err(cause), Err(_)] => Err(cause),
+        }
+    }
+
+    fn evaluate(&self, inputs: Tensors<'_>) -> Result<Vec<Tensor>, OpError> {
+        let condition = inputs.get(0)?;
+        if condition.len() != 1 {
+            return Err(OpError::mismatch("condition", format!("{:?}", condition.shape()), "one element"));
+        }
+        let condition = condition.to_i64()[0] != 0;
+        let branch = self.branch(condition);
+        let mut feeds = BTreeMap::new();
+        for (&input, operand) in branch.inputs().iter().zip(self.captures(condition)) {
+            feeds.insert(branch.value(input).name.clone(), inputs.get(operand)?.clone());
+        }
+        interpret(branch, &mut Parameters::new(), &feeds).map_err(|e| refused(condition, e))
+    }
+
+    fn gradient(&self, _: &mut Backward<'_>) -> Result<Gradient, GraphError> {
+        Ok(Gradient::NotDifferentiable("which branch runs is known only when the graph runs"))
+    }
+
+    /// That of the branch with more multiply-accumulates.
+    fn work(&self, shapes: &Shapes<'_>) -> Work {
+        let of = |condition| {
+            let branch = self.branch(condition);
+            let types = branch.inputs().iter().zip(self.captures(condition)).map(|(&input, operand)| {
+                TensorType::new(branch.value(input).ty.dtype, Shape::known(shapes.input(operand)))
+            });
+            let types: Vec<TensorType> = types.collect();
+            let operands: Vec<_> = types.iter().map(|ty| Some(Operand { ty, constant: None })).collect();
+            let list = retyped(branch, &operands).and_then(|graph| costs(&graph, &Parameters::new()));
+            let mut sum = Work::movement();
+            for cost in list.unwrap_or_default() {
+                sum.macs = sum.macs.saturating_add(cost.work.macs);
+                sum.effective_macs = sum.effective_macs.saturating_add(cost.work.effective_macs);
+                sum.element_ops = sum.element_ops.saturating_add(cost.work.element_ops);
+            }
+            sum
+        };
+        let (a, b) = (of(true), of(false));
+        if (b.macs, b.element_ops) > (a.macs, a.element_ops) { b } else { a }
+    }
+
+    fn export(&self, node: &mut ExportNode<'_>) -> Result<(), OpError> {
+        let mut attributes = vec![];
+        for (name, condition) in [("then_branch", true), ("else_branch", false)] {
+            // In ONNX a branch reads the values of the enclosing graph by name.
+            let mut branch = self.branch(condition).clone();
+            for (input, operand) in branch.inputs().to_vec().into_iter().zip(self.captures(condition)) {
+                branch.rename(input, node.input(operand));
+            }
+            attributes.push((name, Attribute::Graph(Box::new(branch))));
+        }
+        node.emit_final("If", &[node.input(0)], attributes);
+        Ok(())
+    }
+}
+
+impl Described for If {
+    const ONNX: &'static [&'static str] = &["If"];
+
+    fn import(node: &mut ForeignNode<'_>) -> Result<Vec<ValueId>, ImportError> {
+        let (then_graph, then_captures) = node.subgraph("then_branch")?;
+        let (else_graph, else_captures) = node.subgraph("else_branch")?;
+        let mut inputs = vec![Some(node.input(0)?)];
+        inputs.extend(then_captures.into_iter().chain(else_captures).map(Some));
+        node.apply_all(If { then_graph: Box::new(then_graph), else_graph: Box::new(else_graph) }, &inputs)
+    }
+
+    fn examples() -> Vec<Example> {
+        let condition = |holds: bool| Tensor::from_i64(DType::Bool, [], vec![holds as i64]);
+        let (x, w) = (Example::noise(&[2, 3], 1), Example::noise(&[3, 3], 2));
+        let captures = [x.clone(), w.clone(), x.clone()];
+        let of = |holds: bool| [vec![condition(holds)], captures.to_vec()].concat();
+        let no_captures = || {
+            let mut graph = Graph::new("constant");
+            let one = graph.constant(Tensor::scalar(1.0));
+            graph.output(one);
+            Box::new(graph)
+        };
+        let constants = If { then_graph: no_captures(), else_graph: no_captures() };
+        let mut examples = vec![Example::new(constants, vec![condition(true)])];
+        if let Ok(op) = product_or_relu() {
+            examples.push(Example::new(op.clone(), of(true)).macs(2 * 3 * 3));
+            examples.push(Example::new(op, of(false)).macs(2 * 3 * 3));
+        }
+        examples
+    }
+}
+
+/// `x w` if the condition holds, else `relu(x)`.
+fn product_or_relu() -> Result<If, GraphError> {
+    let mut then_graph = Graph::new("then");
+    let x = then_graph.input("x", DType::F32, vec![Dim::symbol("N"), 3.into()]);
+    let w = then_graph.input("w", DType::F32, Shape::known(&[3, 3]));
+    let product = then_graph.apply(MatMul::default(), &[x, w])?;
+    then_graph.output(product);
+    let mut else_graph = Graph::new("else");
+    let x = else_graph.input("x", DType::F32, vec![Dim::symbol("N"), 3.into()]);
+    let relu = else_graph.apply(Unary { function: Function::Relu }, &[x])?;
+    else_graph.output(relu);
+    Ok(If { then_graph: Box::new(then_graph), else_graph: Box::new(else_graph) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rewrite::bind;
+
+    /// The example's If in a graph whose condition is `rows of x > 1`.
+    fn by_shape() -> Graph {
+        let mut graph = Graph::new("outer");
+        let x = graph.input("x", DType::F32, vec![Dim::symbol("N"), 3.into()]);
+        let w = graph.input("w", DType::F32, Shape::known(&[3, 3]));
+        let count = graph.apply(Size, &[x]).unwrap();
+        let three = graph.constant(Tensor::i64([], vec![3]));
+        let condition = graph.apply(Compare { comparison: Comparison::Greater }, &[count, three]).unwrap();
+        let y = graph.apply(product_or_relu().unwrap(), &[condition, x, w, x]).unwrap();
+        graph.rename(y, "y");
+        graph.output(y);
+        graph
+    }
+
+    #[test]
+    fn a_condition_on_shapes_is_decided_when_they_are_bound() {
+        let graph = by_shape();
+        assert_eq!(graph.value(graph.outputs()[0]).ty.to_string(), "f32[N, 3]");
+        for (rows, op) in [(1, "Relu"), (2, "MatMul")] {
+            let bound = bind(&graph, &[("x", &[rows, 3])]).unwrap();
+            let names: Vec<_> = bound.nodes().iter().map(|n| n.op.name()).collect();
+            assert_eq!(names, [op]);
+            assert_eq!(bound.label(bound.outputs()[0]), "y");
+        }
+    }
+
+    #[test]
+    fn branches_of_different_shape_agree_on_what_is_common() {
+        let ty = |dims: Vec<Dim>| TensorType::new(DType::F32, dims);
+        let both = merged(&ty(vec![2.into(), 3.into()]), &ty(vec![2.into(), 4.into()])).unwrap();
+        assert_eq!(both.to_string(), "f32[2, (3|4)]");
+        assert_eq!(merged(&ty(vec![]), &ty(vec![2.into()])).unwrap().shape, Shape::Unknown);
+    }
+}

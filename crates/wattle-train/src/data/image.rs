@@ -1,0 +1,339 @@
+//! One image file to bytes of a stated shape: PNG and JPEG, any colour kind, scaled and cropped.
+//!
+//! Gray becomes three equal channels and colour becomes luma (ITU-R BT.601) where the shape asks for it; transparent
+//! pixels are laid over black; 16-bit samples keep their upper byte. The largest centred box of the target's aspect is
+//! scaled with a triangle filter as wide as one output pixel (bilinear, antialiased).
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Seek};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// The most pixels an image may have: 2^26, about 8192 x 8192.
+const MAX_PIXELS: u64 = 1 << 26;
+
+/// What a file's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    pub width: usize,
+    pub height: usize,
+    /// Whether it has one colour channel.
+    pub gray: bool,
+}
+
+/// A decoded image: interleaved 8-bit samples, 1 (gray) or 3 (colour) a pixel.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Pixels {
+    pub width: usize,
+    pub height: usize,
+    pub channels: usize,
+    pub bytes: Vec<u8>,
+}
+
+/// Reads a file's header only.
+pub(super) fn read_header(path: &Path) -> Result<Header> {
+    with_file(path, |file| match kind(file)? {
+        Kind::Png => Ok(png_header(png_decoder(file))?.0),
+        Kind::Jpeg => jpeg_header(&mut jpeg_decoder::Decoder::new(file)),
+    })
+}
+
+/// Decodes a whole file.
+pub(super) fn read(path: &Path) -> Result<Pixels> {
+    with_file(path, decode)
+}
+
+fn with_file<T>(path: &Path, work: impl FnOnce(&mut BufReader<File>) -> Decoded<T>) -> Result<T> {
+    let file = File::open(path).map_err(|error| Error::reading(path, &error))?;
+    work(&mut BufReader::new(file)).map_err(|problem| {
+        Error::input(path.display(), problem)
+            .expected("a PNG or JPEG image of at most 67 million pixels")
+            .remedy("remove the file from the folder or convert it")
+    })
+}
+
+type Decoded<T> = std::result::Result<T, String>;
+
+enum Kind {
+    Png,
+    Jpeg,
+}
+
+fn kind(file: &mut impl BufRead) -> Decoded<Kind> {
+    match file.fill_buf().map_err(|error| error.to_string())? {
+        [0x89, b'P', b'N', b'G', ..] => Ok(Kind::Png),
+        [0xff, 0xd8, ..] => Ok(Kind::Jpeg),
+        [] => Err("an empty file".into()),
+        start => Err(format!("a file of another kind, starting with {:02x?}", &start[..start.len().min(4)])),
+    }
+}
+
+fn decode<R: BufRead + Seek>(file: &mut R) -> Decoded<Pixels> {
+    match kind(file)? {
+        Kind::Png => decode_png(file),
+        Kind::Jpeg => decode_jpeg(file),
+    }
+}
+
+fn within_limit(width: usize, height: usize) -> Decoded<()> {
+    let pixels = width as u64 * height as u64;
+    if pixels == 0 || pixels > MAX_PIXELS { Err(format!("{width} x {height} pixels")) } else { Ok(()) }
+}
+
+fn png_decoder<R: BufRead + Seek>(file: R) -> png::Decoder<R> {
+    let mut decoder = png::Decoder::new_with_limits(file, png::Limits { bytes: 1 << 28 });
+    decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
+    decoder.set_ignore_text_chunk(true);
+    decoder.set_ignore_iccp_chunk(true);
+    decoder
+}
+
+fn png_header<R: BufRead + Seek>(decoder: png::Decoder<R>) -> Decoded<(Header, png::Reader<R>)> {
+    let reader = decoder.read_info().map_err(|error| error.to_string())?;
+    let info = reader.info();
+    let (width, height) = (info.width as usize, info.height as usize);
+    within_limit(width, height)?;
+    let gray =
+        matches!(reader.output_color_type().0, png::ColorType::Grayscale | png::ColorType::GrayscaleAlpha);
+    Ok((Header { width, height, gray }, reader))
+}
+
+fn decode_png<R: BufRead + Seek>(file: R) -> Decoded<Pixels> {
+    let (Header { width, height, .. }, mut reader) = png_header(png_decoder(file))?;
+    let size = reader.output_buffer_size().ok_or("an image too large to address")?;
+    let mut bytes = vec![0; size];
+    let frame = reader.next_frame(&mut bytes).map_err(|error| error.to_string())?;
+    bytes.truncate(frame.buffer_size());
+    let over_black = |value: u8, alpha: u8| ((u16::from(value) * u16::from(alpha) + 127) / 255) as u8;
+    let (channels, bytes) = match frame.color_type {
+        png::ColorType::Grayscale => (1, bytes),
+        png::ColorType::Rgb => (3, bytes),
+        png::ColorType::GrayscaleAlpha => {
+            (1, bytes.chunks_exact(2).map(|p| over_black(p[0], p[1])).collect())
+        }
+        png::ColorType::Rgba => {
+            (3, bytes.chunks_exact(4).flat_map(|p| [0, 1, 2].map(|c| over_black(p[c], p[3]))).collect())
+        }
+        png::ColorType::Indexed => return Err("a palette that could not be expanded".into()),
+    };
+    complete(Pixels { width, height, channels, bytes })
+}
+
+fn jpeg_header<R: BufRead>(decoder: &mut jpeg_decoder::Decoder<R>) -> Decoded<Header> {
+    decoder.read_info().map_err(|error| error.to_string())?;
+    let info = decoder.info().ok_or("no image header")?;
+    let (width, height) = (usize::from(info.width), usize::from(info.height));
+    within_limit(width, height)?;
+    let gray = matches!(info.pixel_format, jpeg_decoder::PixelFormat::L8 | jpeg_decoder::PixelFormat::L16);
+    Ok(Header { width, height, gray })
+}
+
+fn decode_jpeg<R: BufRead>(file: R) -> Decoded<Pixels> {
+    let mut decoder = jpeg_decoder::Decoder::new(file);
+    decoder.set_max_decoding_buffer_size(MAX_PIXELS as usize * 4);
+    let Header { width, height, .. } = jpeg_header(&mut decoder)?;
+    let bytes = decoder.decode().map_err(|error| error.to_string())?;
+    let format = decoder.info().ok_or("no image header")?.pixel_format;
+    let (channels, bytes) = match format {
+        jpeg_decoder::PixelFormat::L8 => (1, bytes),
+        // The decoder gives 16-bit samples in the byte order of the machine.
+        jpeg_decoder::PixelFormat::L16 => {
+            (1, bytes.chunks_exact(2).map(|b| (u16::from_ne_bytes([b[0], b[1]]) >> 8) as u8).collect())
+        }
+        jpeg_decoder::PixelFormat::RGB24 => (3, bytes),
+        jpeg_decoder::PixelFormat::CMYK32 => {
+            let ink = |value: u8, black: u8| ((u16::from(value) * u16::from(black) + 127) / 255) as u8;
+            (3, bytes.chunks_exact(4).flat_map(|p| [0, 1, 2].map(|c| ink(255 - p[c], 255 - p[3]))).collect())
+        }
+    };
+    complete(Pixels { width, height, channels, bytes })
+}
+
+/// What follows indexes by these extents, so they must be true.
+fn complete(pixels: Pixels) -> Decoded<Pixels> {
+    let expected = pixels.width * pixels.height * pixels.channels;
+    if pixels.bytes.len() == expected { Ok(pixels) } else { Err("an incomplete image".into()) }
+}
+
+impl Pixels {
+    /// Writes the image into `out`, channel by channel, scaled and cropped to `[channels, height, width]`.
+    pub(super) fn write_as(&self, [channels, height, width]: [usize; 3], out: &mut [u8]) {
+        let luma = |p: &[u8]| {
+            ((299 * u32::from(p[0]) + 587 * u32::from(p[1]) + 114 * u32::from(p[2]) + 500) / 1000) as u8
+        };
+        for (channel, plane) in out.chunks_exact_mut(height * width).enumerate().take(channels) {
+            let source: Vec<u8> = match (self.channels, channels) {
+                (1, _) => self.bytes.clone(),
+                (_, 1) => self.bytes.chunks_exact(self.channels).map(luma).collect(),
+                _ => {
+                    self.bytes.iter().skip(channel % self.channels).step_by(self.channels).copied().collect()
+                }
+            };
+            self.resize_plane(&source, height, width, plane);
+        }
+    }
+
+    fn resize_plane(&self, source: &[u8], height: usize, width: usize, out: &mut [u8]) {
+        if (self.height, self.width) == (height, width) {
+            out.copy_from_slice(source);
+            return;
+        }
+        let scale = (self.width as f64 / width as f64).min(self.height as f64 / height as f64);
+        let columns = triangle_weights(self.width, width, scale);
+        let rows = triangle_weights(self.height, height, scale);
+        let mut narrow = vec![0f32; self.height * width];
+        for (line, row) in source.chunks_exact(self.width).zip(narrow.chunks_exact_mut(width)) {
+            for ((first, weights), target) in columns.iter().zip(row) {
+                *target = weights.iter().zip(&line[*first..]).map(|(w, &v)| w * f32::from(v)).sum();
+            }
+        }
+        for ((first, weights), row) in rows.iter().zip(out.chunks_exact_mut(width)) {
+            for (column, target) in row.iter_mut().enumerate() {
+                let sum: f32 =
+                    weights.iter().enumerate().map(|(i, w)| w * narrow[(first + i) * width + column]).sum();
+                *target = sum.round().clamp(0.0, 255.0) as u8;
+            }
+        }
+    }
+}
+
+/// For each of `to` output places: the first input place and the weights (summing to 1) of those that follow, for the
+/// centred stretch of `to * scale` inputs.
+fn triangle_weights(from: usize, to: usize, scale: f64) -> Vec<(usize, Vec<f32>)> {
+    let start = (from as f64 - to as f64 * scale) / 2.0;
+    let radius = scale.max(1.0);
+    (0..to)
+        .map(|place| {
+            let centre = start + (place as f64 + 0.5) * scale - 0.5;
+            let first = (centre - radius).ceil().max(0.0) as usize;
+            let last = ((centre + radius).floor().max(0.0) as usize).min(from - 1);
+            let first = first.min(last);
+            let raw: Vec<f64> =
+                (first..=last).map(|at| (1.0 - (at as f64 - centre).abs() / radius).max(1e-9)).collect();
+            let sum: f64 = raw.iter().sum();
+            (first, raw.iter().map(|w| (w / sum) as f32).collect())
+        })
+        .collect()
+}
+
+/// Encodes a small PNG for tests here and in the folder module.
+#[cfg(test)]
+pub(super) fn encode_png(
+    width: u32,
+    height: u32,
+    color: png::ColorType,
+    depth: png::BitDepth,
+    data: &[u8],
+) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, width, height);
+    encoder.set_color(color);
+    encoder.set_depth(depth);
+    if color == png::ColorType::Indexed {
+        encoder.set_palette(vec![10, 20, 30, 200, 100, 50]);
+    }
+    encoder.write_header().unwrap().write_image_data(data).unwrap();
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use png::{BitDepth::*, ColorType::*};
+    use proptest::prelude::*;
+    use std::io::Cursor;
+
+    /// 16 x 12, made for this test: red rises to the right, green rises downwards, blue is 128; quality 95, no
+    /// chroma subsampling.
+    const COLOUR_JPEG: &[u8] = include_bytes!("testdata/ramp-colour.jpg");
+    /// The same size, gray, rising to the right; progressive.
+    const GRAY_JPEG: &[u8] = include_bytes!("testdata/ramp-gray.jpg");
+
+    fn decoded(bytes: &[u8]) -> Pixels {
+        decode(&mut Cursor::new(bytes)).unwrap()
+    }
+
+    #[test]
+    fn every_png_kind_becomes_gray_or_colour_bytes() {
+        for (color, depth, data, channels, first) in [
+            (Grayscale, Eight, &[7u8, 8, 9, 10][..], 1, &[7u8, 8][..]),
+            (Grayscale, One, &[0b0100_0000, 0b1000_0000], 1, &[0, 255]),
+            (Grayscale, Sixteen, &[0x12, 0x34, 0xff, 0, 0, 0, 0, 0], 1, &[0x12, 0xff]),
+            (GrayscaleAlpha, Eight, &[100, 255, 100, 0, 100, 128, 0, 0], 1, &[100, 0]),
+            (Rgb, Eight, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], 3, &[1, 2]),
+            (Rgba, Eight, &[100, 50, 10, 128, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], 3, &[50, 25]),
+            (Indexed, Eight, &[1, 0, 0, 1], 3, &[200, 100]),
+        ] {
+            let image = decoded(&encode_png(2, 2, color, depth, data));
+            assert_eq!((image.width, image.height, image.channels), (2, 2, channels), "{color:?}");
+            assert_eq!(&image.bytes[..2], first, "{color:?} {depth:?}");
+        }
+    }
+
+    #[test]
+    fn jpeg_colours_are_close_to_what_was_encoded() {
+        let image = decoded(COLOUR_JPEG);
+        assert_eq!((image.width, image.height, image.channels), (16, 12, 3));
+        for (y, x) in [(0, 0), (6, 8), (11, 15)] {
+            let pixel = &image.bytes[(y * 16 + x) * 3..][..3];
+            for (found, expected) in pixel.iter().zip([x * 16, y * 20, 128]) {
+                assert!(found.abs_diff(expected as u8) <= 12, "{pixel:?} at {y}, {x}");
+            }
+        }
+        let gray = decoded(GRAY_JPEG);
+        assert_eq!((gray.channels, gray.bytes.len()), (1, 16 * 12));
+        assert!(gray.bytes[0] < 12 && gray.bytes[15] > 228);
+    }
+
+    #[test]
+    fn scaling_keeps_a_constant_and_averages_a_ramp() {
+        let constant = Pixels { width: 7, height: 5, channels: 1, bytes: vec![93; 35] };
+        let mut out = [0; 9];
+        constant.write_as([1, 3, 3], &mut out);
+        assert_eq!(out, [93; 9]);
+        // Cropped to the centred 4 x 4, then halved: the mean of each half, up to the filter's overlap.
+        let ramp = Pixels { width: 6, height: 4, channels: 1, bytes: [0, 40, 80, 120, 160, 200].repeat(4) };
+        let mut out = [0; 4];
+        ramp.write_as([1, 2, 2], &mut out);
+        assert_eq!(u32::from(out[0]) + u32::from(out[1]), 200);
+        assert!(out[0].abs_diff(60) <= 10 && out[0] == out[2], "{out:?}");
+    }
+
+    #[test]
+    fn channels_are_converted_as_the_shape_asks() {
+        let colour = Pixels { width: 1, height: 1, channels: 3, bytes: vec![255, 0, 0] };
+        let mut gray = [0];
+        colour.write_as([1, 1, 1], &mut gray);
+        assert_eq!(gray, [76]);
+        let mut planes = [0; 3];
+        colour.write_as([3, 1, 1], &mut planes);
+        assert_eq!(planes, [255, 0, 0]);
+        Pixels { width: 1, height: 1, channels: 1, bytes: vec![9] }.write_as([3, 1, 1], &mut planes);
+        assert_eq!(planes, [9; 3]);
+    }
+
+    #[test]
+    fn a_huge_image_is_refused_by_its_header() {
+        let mut png = encode_png(1, 1, Grayscale, Eight, &[0]);
+        png[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
+        assert!(decode(&mut Cursor::new(png)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn mutated_bytes_never_panic(which in 0usize..3, changes in proptest::collection::vec((0usize..1000, any::<u8>()), 1..5), cut in 0usize..2000) {
+            let png = encode_png(2, 2, Rgb, Eight, &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+            let mut bytes = [png.as_slice(), COLOUR_JPEG, GRAY_JPEG][which].to_vec();
+            let length = bytes.len();
+            for (at, byte) in changes {
+                bytes[at % length] = byte;
+            }
+            bytes.truncate(if cut < length { cut } else { length });
+            if let Ok(image) = decode(&mut Cursor::new(bytes)) {
+                let mut out = [0; 48];
+                image.write_as([3, 4, 4], &mut out);
+            }
+        }
+    }
+}

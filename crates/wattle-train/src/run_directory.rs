@@ -1,0 +1,425 @@
+//! Run directories: a run lives in a directory named by the hash of what produced it, so that *resuming is running
+//! again*.
+//!
+//! `runs/<command>-<hash>/` holds `config.toml`, `metrics.jsonl`, `receipt.json` and checkpoints. Options equal to
+//! their default stay out of the hash: adding an option to wattle never renames an old run.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::atomic_file::{sweep_partial_files, write_atomically};
+use crate::error::{Error, Result};
+
+const CONFIG: &str = "config.toml";
+const LOCK: &str = "lock";
+
+/// A command and its options in canonical form.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    command: String,
+    options: toml::Table,
+    defaults: toml::Table,
+}
+
+impl Config {
+    /// Captures `options`, a struct of plain fields; `defaults` is the same struct as wattle would fill it by itself.
+    ///
+    /// # Errors
+    /// If a value cannot be written as TOML (an integer above `i64::MAX`, a map with keys other than text).
+    pub fn new<T: Serialize>(command: &str, options: &T, defaults: &T) -> Result<Self> {
+        let table = |value: &T| {
+            toml::Table::try_from(value).map_err(|error| {
+                Error::input(format_args!("configuration of `{command}`"), error)
+                    .expected("numbers, text, switches and lists of them; integers up to 2^63 - 1")
+            })
+        };
+        Ok(Self { command: command.to_owned(), options: table(options)?, defaults: table(defaults)? })
+    }
+
+    /// The text that is hashed: the command, then each option that differs from its default, one a line, sorted.
+    pub fn canonical(&self) -> String {
+        let mut lines = Vec::new();
+        collect_changes("", &self.options, Some(&self.defaults), &mut lines);
+        lines.sort();
+        let mut text = format!("wattle config 1\ncommand {}\n", self.command);
+        for line in lines {
+            text += &line;
+            text.push('\n');
+        }
+        text
+    }
+
+    /// The first 16 hexadecimal digits of the BLAKE3 hash of the canonical text.
+    pub fn hash(&self) -> String {
+        blake3::hash(self.canonical().as_bytes()).to_hex()[..16].to_owned()
+    }
+
+    /// `<command>-<hash>`, the name of the run's directory; a command of several words is joined by hyphens.
+    pub fn run_name(&self) -> String {
+        format!("{}-{}", self.command.replace(' ', "-"), self.hash())
+    }
+
+    /// The file form: the run's name, then every option including the defaults.
+    fn to_toml(&self) -> String {
+        format!("# {}\n{}", self.run_name(), self.options)
+    }
+}
+
+fn collect_changes(
+    prefix: &str,
+    options: &toml::Table,
+    defaults: Option<&toml::Table>,
+    lines: &mut Vec<String>,
+) {
+    for (key, value) in options {
+        let default = defaults.and_then(|table| table.get(key));
+        match value {
+            toml::Value::Table(inner) => {
+                let defaults = default.and_then(toml::Value::as_table);
+                collect_changes(&format!("{prefix}{key}."), inner, defaults, lines);
+            }
+            _ if default == Some(value) => {}
+            _ => lines.push(format!("{prefix}{key} = {}", canonical_value(value))),
+        }
+    }
+    // An option that is absent (None) where the default has a value is a change as well.
+    for key in defaults.into_iter().flat_map(|table| table.keys()) {
+        if !options.contains_key(key) {
+            lines.push(format!("{prefix}{key} absent"));
+        }
+    }
+}
+
+fn canonical_value(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => serde_json::Value::from(text.as_str()).to_string(),
+        toml::Value::Float(number) => format!("{number:?}"),
+        toml::Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(canonical_value).collect();
+            format!("[{}]", items.join(", "))
+        }
+        toml::Value::Table(table) => {
+            let mut fields: Vec<String> =
+                table.iter().map(|(key, value)| format!("{key}: {}", canonical_value(value))).collect();
+            fields.sort();
+            format!("{{{}}}", fields.join(", "))
+        }
+        toml::Value::Integer(number) => number.to_string(),
+        toml::Value::Boolean(switch) => switch.to_string(),
+        toml::Value::Datetime(time) => time.to_string(),
+    }
+}
+
+/// A run's directory, locked against other processes for as long as this value lives.
+#[derive(Debug)]
+pub struct RunDirectory {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl RunDirectory {
+    /// Opens or creates `parent/<command>-<hash>/`.
+    pub fn open(parent: &Path, config: &Config) -> Result<Self> {
+        Self::open_at(&parent.join(config.run_name()), config)
+    }
+
+    /// Opens or creates a directory the user named. One that already holds a different run is refused.
+    pub fn open_at(path: &Path, config: &Config) -> Result<Self> {
+        fs::create_dir_all(path).map_err(|error| Error::writing(path, &error))?;
+        let lock = lock(path)?;
+        sweep_partial_files(path).map_err(|error| Error::writing(path, &error))?;
+        let run = Self { path: path.to_owned(), _lock: lock };
+        match run.read(CONFIG)? {
+            None => run.write(CONFIG, config.to_toml().as_bytes())?,
+            Some(text) => {
+                let text = String::from_utf8_lossy(&text);
+                let holder =
+                    text.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap_or("unknown");
+                if holder != config.run_name() {
+                    return Err(Error::input(path.display(), format_args!("it holds the run {holder}"))
+                        .expected(format_args!("an empty directory or the run {}", config.run_name()))
+                        .remedy("choose another output directory, or repeat the options it was made with"));
+                }
+            }
+        }
+        Ok(run)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The contents of a file, or `None` if it does not exist: the stage that writes it has not finished.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.file(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::reading(&path, &error)),
+        }
+    }
+
+    /// Writes a file in one instant.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        write_atomically(&self.file(name), bytes)
+    }
+
+    /// The checkpoints `step-<n>.safetensors` in it, oldest first, each with its step.
+    pub fn checkpoints(&self) -> Result<Vec<(u64, PathBuf)>> {
+        let unreadable = |error| Error::reading(&self.path, &error);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let step = name.strip_prefix("step-").and_then(|rest| rest.strip_suffix(".safetensors"));
+            if let Some(step) = step.and_then(|step| step.parse().ok()) {
+                found.push((step, path));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    /// The path of the checkpoint taken after `step` batches.
+    pub fn checkpoint(&self, step: u64) -> PathBuf {
+        self.file(&format!("step-{step}.safetensors"))
+    }
+
+    /// Opens `metrics.jsonl` for a run that continues from a checkpoint, or afresh; see [`MetricsLog::open`].
+    pub fn metrics(&self, checkpoint: Option<u64>) -> Result<MetricsLog> {
+        MetricsLog::open(&self.file("metrics.jsonl"), checkpoint)
+    }
+}
+
+/// Takes the advisory lock of a directory. The operating system drops it when its holder dies, however it dies, so a
+/// stale lock cannot exist; the number in the file only serves the message.
+fn lock(directory: &Path) -> Result<File> {
+    let path = directory.join(LOCK);
+    let writing = |error| Error::writing(&path, &error);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(writing)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = (&file).take(32).read_to_string(&mut holder);
+            return Err(Error::busy(
+                directory.display(),
+                format_args!("process {} is working in this run", holder.trim()),
+            )
+            .remedy("wait for it, end it, or choose another output directory"));
+        }
+        // Some network file systems have no locks; being advisory, the lock is then done without.
+        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+        Err(TryLockError::Error(error)) => return Err(writing(error)),
+    }
+    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(writing)?;
+    Ok(file)
+}
+
+/// `metrics.jsonl`: one JSON object a line, each with the `step` it was taken after.
+#[derive(Debug)]
+pub struct MetricsLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricsLog {
+    /// Opens the log of a run that continues after the step of its `checkpoint`: later lines and a torn last line are
+    /// dropped, for those steps will be run, and logged, again. Without a checkpoint everything is.
+    pub fn open(path: &Path, checkpoint: Option<u64>) -> Result<Self> {
+        let writing = |error| Error::writing(path, &error);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(writing)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(|error| Error::reading(path, &error))?;
+        let kept = checkpoint.map_or(0, |step| length_through(&bytes, step));
+        file.set_len(kept as u64).map_err(writing)?;
+        file.seek(SeekFrom::End(0)).map_err(writing)?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Appends a record; `record` must serialise to a JSON object and gains the field `step`.
+    pub fn append(&mut self, step: u64, record: &impl Serialize) -> Result<()> {
+        let misfit = |found: String| Error::input(self.path.display(), found).expected("a JSON object");
+        let value = serde_json::to_value(record).map_err(|error| misfit(error.to_string()))?;
+        let serde_json::Value::Object(fields) = value else {
+            return Err(misfit(format!("a record of another kind: {value}")));
+        };
+        let mut line = format!("{{\"step\":{step}");
+        for (name, value) in fields.iter().filter(|(name, _)| *name != "step") {
+            line += &format!(",{}:{value}", serde_json::Value::from(name.as_str()));
+        }
+        line += "}\n";
+        self.file.write_all(line.as_bytes()).map_err(|error| Error::writing(&self.path, &error))
+    }
+
+    /// Forces what was appended to disk. Call it before writing a checkpoint, so that a checkpoint never outlives the
+    /// metrics that led to it.
+    pub fn sync(&mut self) -> Result<()> {
+        self.file.sync_data().map_err(|error| Error::writing(&self.path, &error))
+    }
+}
+
+/// The length of the longest run of whole lines that are JSON objects with a `step` of at most `step`.
+fn length_through(bytes: &[u8], step: u64) -> usize {
+    let mut length = 0;
+    for line in bytes.split_inclusive(|&b| b == b'\n') {
+        let value: Option<serde_json::Value> =
+            line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice(line).ok());
+        let at = value.as_ref().and_then(|value| value.get("step")).and_then(serde_json::Value::as_u64);
+        if at.is_none_or(|at| at > step) {
+            break;
+        }
+        length += line.len();
+    }
+    length
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Serialize)]
+    struct Options {
+        data: String,
+        epochs: u64,
+        rate: f64,
+        sizes: Vec<u32>,
+        tolerance: Option<f64>,
+        inner: Inner,
+    }
+
+    #[derive(Clone, Serialize)]
+    struct Inner {
+        flip: bool,
+    }
+
+    fn defaults() -> Options {
+        Options {
+            data: "digits".into(),
+            epochs: 10,
+            rate: 0.1,
+            sizes: vec![300, 100],
+            tolerance: None,
+            inner: Inner { flip: false },
+        }
+    }
+
+    fn config(change: impl FnOnce(&mut Options)) -> Config {
+        let mut options = defaults();
+        change(&mut options);
+        Config::new("train", &options, &defaults()).unwrap()
+    }
+
+    #[test]
+    fn the_names_of_published_runs_never_change() {
+        assert_eq!(config(|_| {}).run_name(), "train-580cd7ca75f3b88a");
+        let changed = config(|o| {
+            o.data = "idx:\"a b\"".into();
+            o.rate = 1e-3;
+            o.sizes = vec![20];
+            o.tolerance = Some(1.0);
+            o.inner.flip = true;
+        });
+        assert_eq!(
+            changed.canonical(),
+            "wattle config 1\ncommand train\ndata = \"idx:\\\"a b\\\"\"\ninner.flip = true\nrate = 0.001\nsizes = [20]\ntolerance = 1.0\n"
+        );
+        assert_eq!(changed.run_name(), "train-830e725ed8131294");
+    }
+
+    #[test]
+    fn a_new_option_at_its_default_keeps_the_name() {
+        #[derive(Serialize)]
+        struct Grown {
+            #[serde(flatten)]
+            old: Options,
+            novelty: u32,
+        }
+        let grown = |novelty| Grown { old: defaults(), novelty };
+        let same = Config::new("train", &grown(3), &grown(3)).unwrap();
+        assert_eq!(same.hash(), config(|_| {}).hash());
+        assert_ne!(Config::new("train", &grown(4), &grown(3)).unwrap().hash(), same.hash());
+    }
+
+    #[test]
+    fn a_directory_holds_one_run() {
+        let parent = tempfile::tempdir().unwrap();
+        let out = parent.path().join("out");
+        drop(RunDirectory::open_at(&out, &config(|_| {})).unwrap());
+        drop(RunDirectory::open_at(&out, &config(|_| {})).unwrap());
+        let error = RunDirectory::open_at(&out, &config(|o| o.epochs = 11)).unwrap_err();
+        assert!(error.to_string().contains("it holds the run train-"), "{error}");
+    }
+
+    #[test]
+    fn two_writers_are_kept_apart_and_a_dead_one_is_forgotten() {
+        let parent = tempfile::tempdir().unwrap();
+        let held = RunDirectory::open(parent.path(), &config(|_| {})).unwrap();
+        let error = RunDirectory::open(parent.path(), &config(|_| {})).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Busy);
+        assert!(error.to_string().contains(&std::process::id().to_string()));
+        // The lock file of the dead holder stays behind, with its number in it.
+        drop(held);
+        RunDirectory::open(parent.path(), &config(|_| {})).unwrap();
+    }
+
+    #[test]
+    fn metrics_continue_after_the_resumed_step() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("metrics.jsonl");
+        let mut log = MetricsLog::open(&path, None).unwrap();
+        for step in [1, 2, 3] {
+            log.append(step, &serde_json::json!({"loss": 1.0 / step as f64, "step": 99})).unwrap();
+        }
+        log.sync().unwrap();
+        let whole = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("{whole}{{\"step\":4,\"lo")).unwrap();
+        drop(MetricsLog::open(&path, Some(9)).unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), whole, "only the torn line goes");
+
+        let mut log = MetricsLog::open(&path, Some(2)).unwrap();
+        log.append(3, &serde_json::json!({"loss": 1.0 / 3.0})).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), whole, "step 3 was run and logged again");
+    }
+
+    #[test]
+    fn checkpoints_are_listed_oldest_first() {
+        let parent = tempfile::tempdir().unwrap();
+        let run = RunDirectory::open(parent.path(), &config(|_| {})).unwrap();
+        for step in [100, 20] {
+            fs::write(run.checkpoint(step), b"").unwrap();
+        }
+        fs::write(run.file("step-x.safetensors"), b"").unwrap();
+        assert_eq!(run.checkpoints().unwrap().iter().map(|(step, _)| *step).collect::<Vec<_>>(), [20, 100]);
+    }
+
+    #[test]
+    fn an_output_place_that_is_a_file_is_an_error() {
+        let parent = tempfile::tempdir().unwrap();
+        let out = parent.path().join("out");
+        fs::write(&out, b"mine").unwrap();
+        assert!(RunDirectory::open_at(&out, &config(|_| {})).is_err());
+        assert_eq!(fs::read(&out).unwrap(), b"mine");
+    }
+}
