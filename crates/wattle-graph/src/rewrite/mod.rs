@@ -6,6 +6,7 @@ mod common_subexpressions;
 mod dead_code;
 mod freeze;
 mod fuse;
+mod fuse_norm;
 
 use std::fmt;
 
@@ -19,6 +20,7 @@ pub use common_subexpressions::COMMON_SUBEXPRESSIONS;
 pub use dead_code::remove_dead_code;
 pub use freeze::freeze;
 pub use fuse::FUSE;
+pub use fuse_norm::FUSE_BATCH_NORM;
 
 /// What a rule did with one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ pub struct Pass {
 pub const INFERENCE_PASSES: &[Pass] = &[FOLD_CONSTANTS, FOLD_BATCH_NORM, FUSE, COMMON_SUBEXPRESSIONS];
 
 /// The passes that prepare a training graph, in order; dead code is removed after each.
-pub const TRAINING_PASSES: &[Pass] = &[COMMON_SUBEXPRESSIONS, FUSE];
+pub const TRAINING_PASSES: &[Pass] = &[COMMON_SUBEXPRESSIONS, FUSE_BATCH_NORM, FUSE];
 
 /// One line of the log: what a pass did, or would not do, at a node.
 #[derive(Clone, Debug, PartialEq)]
