@@ -146,6 +146,9 @@ fn fused(site: &Site<'_>, op: &wattle_graph::ops::Fused) -> Option<Bound> {
             Curve::Relu => Activation::Relu,
             other => Activation::Unary(other),
         },
+        Some(wattle_graph::ops::Activation::Scaled { function, factor, shift }) => {
+            Activation::Scaled { function: elementwise::curve(function)?, factor, shift }
+        }
     };
     let own_bias = (op.operands > 2).then_some(2);
     let epilogue = Epilogue { bias: op.bias_index().or(own_bias), residual: op.residual_index(), activation };
