@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::GraphError;
+use crate::error::{GraphError, OpError};
 use crate::operator::{Operand, Operands};
 use crate::ops::Op;
 use crate::parameter::Parameter;
-use crate::shape::Shape;
-use crate::tensor::{DType, Tensor};
+use crate::shape::{Dim, Shape};
+use crate::tensor::{DType, Tensor, element_count};
 
 /// Names a value of one graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -264,7 +264,7 @@ impl Graph {
     ) -> Result<Vec<ValueId>, GraphError> {
         let op = op.into();
         let operands: Vec<Option<Operand>> = inputs.iter().map(|id| id.map(|id| self.operand(id))).collect();
-        let types = op.infer(Operands::new(&operands)).map_err(|cause| {
+        let types = op.infer(Operands::new(&operands)).and_then(countable).map_err(|cause| {
             let seen = operands.iter().map(|o| o.as_ref().map_or("-".into(), Operand::to_string));
             GraphError::Operator {
                 node: name.to_string(),
@@ -305,6 +305,11 @@ impl Graph {
         let value = &mut self.values[id.index()];
         value.name = parameter.tensor.clone();
         value.source = Source::Parameter(parameter);
+    }
+
+    /// Gives an input another shape; the types of what depends on it must be inferred again after.
+    pub(crate) fn set_shape(&mut self, id: ValueId, shape: Shape) {
+        self.values[id.index()].ty.shape = shape;
     }
 
     /// Gives a value another name.
@@ -378,6 +383,19 @@ impl Graph {
         }
         Ok(())
     }
+}
+
+/// Refuses types whose known extents multiply to more than 2^48: nothing so large can be computed, and
+/// operators may count elements and offsets without fear of overflow.
+fn countable(types: Vec<TensorType>) -> Result<Vec<TensorType>, OpError> {
+    for ty in &types {
+        let known: Vec<usize> =
+            ty.shape.dims().unwrap_or(&[]).iter().filter_map(Dim::known).map(|n| n.max(1)).collect();
+        if element_count(&known).is_none_or(|n| n > 1 << 48) {
+            return Err(OpError::mismatch("result", ty, "at most 2^48 elements"));
+        }
+    }
+    Ok(types)
 }
 
 impl fmt::Display for Graph {

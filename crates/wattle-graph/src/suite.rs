@@ -7,6 +7,8 @@ use crate::differentiate::differentiate;
 use crate::error::GraphError;
 use crate::graph::{Graph, ValueId};
 use crate::interpret::interpret;
+use crate::model::Model;
+use crate::onnx::{Limits, OnnxError, decode_model, encode_model};
 use crate::operator::{Example, Shapes};
 use crate::ops::{Binary, BinaryFunction, SumTo};
 use crate::parameter::Parameters;
@@ -19,11 +21,11 @@ const STEP: f64 = 1e-5;
 /// `STEP^2` times the third derivative, plus rounding over `STEP`.
 const TOLERANCE: f64 = 1e-6;
 
+/// A graph of one node, what to feed it, and the node's results.
+type Applied = (Graph, BTreeMap<String, Tensor>, Vec<ValueId>);
+
 /// A one-node graph of an example, and what to feed it. Float operands become f64 when `double`.
-fn graph_of(
-    example: &Example,
-    double: bool,
-) -> Result<(Graph, BTreeMap<String, Tensor>, Vec<ValueId>), GraphError> {
+fn graph_of(example: &Example, double: bool) -> Result<Applied, GraphError> {
     let mut graph = Graph::new("example");
     let mut feeds = BTreeMap::new();
     let mut operands = vec![];
@@ -113,13 +115,45 @@ pub fn check_gradient(example: &Example) -> Result<usize, String> {
             };
             let slope = (moved(STEP)? - moved(-STEP)?) / (2.0 * STEP);
             let got = gradient.to_f64()[index];
-            // Written so that NaN fails.
-            if !((got - slope).abs() <= TOLERANCE * slope.abs().max(1.0)) {
+            let close = (got - slope).abs() <= TOLERANCE * slope.abs().max(1.0);
+            // NaN is close to nothing.
+            if !close {
                 return Err(format!("d/d{name}[{index}]: gradient {got}, finite difference {slope}"));
             }
         }
     }
     Ok(wrt.len())
+}
+
+/// Writes the example as ONNX, reads it back and checks that it computes the same. Returns whether the operator
+/// has an ONNX form at all.
+pub fn check_onnx_round_trip(example: &Example) -> Result<bool, String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    let (mut graph, feeds, outputs) = graph_of(example, false).map_err(|e| text(&e))?;
+    for (index, &output) in outputs.iter().enumerate() {
+        graph.rename(output, format!("y{index}"));
+        graph.output(output);
+    }
+    let expected = interpret(&graph, &mut Parameters::new(), &feeds).map_err(|e| text(&e))?;
+    let bytes = match encode_model(&Model { graph, parameters: Parameters::new() }) {
+        Err(OnnxError::NotExpressible(_)) => return Ok(false),
+        other => other.map_err(|e| text(&e))?,
+    };
+    let read = decode_model(&bytes, None, &Limits::default()).map_err(|e| format!("reading it back: {e}"))?;
+    read.graph.check().map_err(|e| format!("reading it back: {e}"))?;
+    let mut parameters = read.parameters;
+    let found =
+        interpret(&read.graph, &mut parameters, &feeds).map_err(|e| format!("running it again: {e}"))?;
+    for (index, (a, b)) in found.iter().zip(&expected).enumerate() {
+        let scale = b.to_f64().iter().fold(0.0f64, |m, x| if x.is_finite() { m.max(x.abs()) } else { m });
+        let tolerance = if b.dtype().is_float() { 1e-5 * scale.max(1e-3) } else { 0.0 };
+        let equal = |x: &f64, y: &f64| x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= tolerance;
+        let same_type = a.dtype() == b.dtype() && a.shape() == b.shape();
+        if !same_type || !a.to_f64().iter().zip(b.to_f64().iter()).all(|(x, y)| equal(x, y)) {
+            return Err(format!("output {index} is {a:?} after the round trip, not {b:?}"));
+        }
+    }
+    Ok(true)
 }
 
 /// Adds a scalar that depends on every element of every float value in `values`.
@@ -145,7 +179,7 @@ fn weighted_sum(graph: &mut Graph, values: &[ValueId]) -> Result<Option<ValueId>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::ALL;
+    use crate::ops::{ALL, Op};
 
     /// Runs `check` on every example of every operator and reports all failures together.
     fn all(check: impl Fn(&Example) -> Result<(), String>) {
@@ -169,6 +203,15 @@ mod tests {
     #[test]
     fn evaluation_gives_the_inferred_types_and_the_counted_work() {
         all(check_shapes);
+    }
+
+    #[test]
+    fn what_is_written_as_onnx_reads_back_as_the_same_function() {
+        all(|example| match example.op {
+            // Files are for inference, where it does nothing.
+            Op::Dropout(_) => Ok(()),
+            _ => check_onnx_round_trip(example).map(drop),
+        });
     }
 
     #[test]

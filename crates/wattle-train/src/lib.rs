@@ -22,9 +22,15 @@ pub mod atomic_file;
 pub mod checkpoint;
 pub mod data;
 pub mod error;
+pub mod fit;
+pub mod loss;
+pub mod network;
+pub mod optimizer;
 pub mod random;
 pub mod run_directory;
 pub mod schedule;
 pub mod step;
+pub mod trainer;
+pub mod training_graph;
 
 pub use error::{Error, ErrorKind, Result};

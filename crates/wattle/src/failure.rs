@@ -61,3 +61,12 @@ impl From<EngineError> for Failure {
         }
     }
 }
+
+impl From<wattle_train::Error> for Failure {
+    fn from(error: wattle_train::Error) -> Failure {
+        match error.kind() {
+            wattle_train::ErrorKind::Input => Failure::Input(error.to_string()),
+            _ => Failure::Run(error.to_string()),
+        }
+    }
+}

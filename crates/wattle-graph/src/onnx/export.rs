@@ -1,6 +1,6 @@
 //! Writing ONNX files: every node becomes what its operator says it is in ONNX.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use prost::Message;
 
@@ -24,7 +24,9 @@ const IR_VERSION: i64 = 9;
 pub fn encode_model(model: &Model) -> Result<Vec<u8>, OnnxError> {
     let graph = &model.graph;
     if !graph.assignments().is_empty() {
-        return Err(OnnxError::NotExpressible(vec!["a training step, which assigns to its parameters".into()]));
+        return Err(OnnxError::NotExpressible(vec![
+            "a training step, which assigns to its parameters".into(),
+        ]));
     }
     let mut proto = encode_graph(graph, &names(graph), "")?;
     for id in graph.parameters() {
@@ -83,7 +85,11 @@ fn encode_graph(graph: &Graph, names: &[String], prefix: &str) -> Result<GraphPr
             let label = if node.name.is_empty() { &names[node.outputs[0].index()] } else { &node.name };
             let mut attribute = vec![];
             for (name, value) in part.attributes {
-                attribute.push(encode_attribute(name, value, &format!("{prefix}{}/{name}/", part.outputs[0]))?);
+                attribute.push(encode_attribute(
+                    name,
+                    value,
+                    &format!("{prefix}{}/{name}/", part.outputs[0]),
+                )?);
             }
             proto.node.push(NodeProto {
                 input: part.inputs,
@@ -94,6 +100,19 @@ fn encode_graph(graph: &Graph, names: &[String], prefix: &str) -> Result<GraphPr
                 domain: String::new(),
             });
         }
+    }
+    let kept = graph.value_ids().filter(|&id| !matches!(graph.value(id).source, Source::Node { .. }));
+    let mut made: HashSet<&str> = kept.map(|id| names[id.index()].as_str()).collect();
+    made.extend(proto.initializer.iter().map(|t| t.name.as_str()));
+    made.extend(proto.node.iter().flat_map(|n| &n.output).map(String::as_str));
+    let read = proto.node.iter().flat_map(|n| &n.input).filter(|name| !name.is_empty());
+    let returned = graph.outputs().iter().map(|id| &names[id.index()]);
+    let missing: BTreeSet<&String> =
+        read.chain(returned).filter(|name| !made.contains(name.as_str())).collect();
+    if refused.is_empty() {
+        refused.extend(
+            missing.iter().map(|name| format!("`{name}` is a result that its operator has not in ONNX")),
+        );
     }
     if !refused.is_empty() {
         return Err(OnnxError::NotExpressible(refused));
@@ -146,8 +165,13 @@ fn encode_attribute(name: &str, value: Attribute, prefix: &str) -> Result<Attrib
             attribute_type::TENSOR
         }
         Attribute::Graph(graph) => {
-            let names: Vec<String> = names(&graph).into_iter().map(|n| format!("{prefix}{n}")).collect();
-            proto.g = Some(encode_graph(&graph, &names, prefix)?);
+            // The inputs of a nested graph are values of the enclosing one, read under the names they have there.
+            let mut names = names(&graph);
+            for id in graph.value_ids().filter(|id| !graph.inputs().contains(id)) {
+                names[id.index()].insert_str(0, prefix);
+            }
+            let nested = encode_graph(&graph, &names, prefix)?;
+            proto.g = Some(GraphProto { input: vec![], ..nested });
             attribute_type::GRAPH
         }
     };

@@ -58,10 +58,21 @@ impl<'a> ForeignNode<'a> {
         captures: BTreeMap<String, Vec<ValueId>>,
     ) -> ForeignNode<'a> {
         let (op_type, name) = (op_type.into(), name.into());
-        ForeignNode { graph, op_type, name, opset, inputs, output_names, attributes, captures, fold_budget: 0 }
+        ForeignNode {
+            graph,
+            op_type,
+            name,
+            opset,
+            inputs,
+            output_names,
+            attributes,
+            captures,
+            fold_budget: 0,
+        }
     }
 
-    /// Lets nodes on constants become constants themselves, of at most `elements` elements in total.
+    /// Lets nodes on constants become constants themselves, at a cost of at most `elements` elements read, written
+    /// and worked on in total.
     pub(crate) fn fold_within(&mut self, elements: usize) {
         self.fold_budget = elements;
     }
@@ -207,12 +218,10 @@ impl<'a> ForeignNode<'a> {
         inputs: &[Option<ValueId>],
     ) -> Result<Vec<ValueId>, ImportError> {
         let op = op.into();
-        if let Some(results) = rewrite::folded(self.graph, &op, inputs, &self.name)? {
-            let elements = results.iter().map(Tensor::len).sum();
-            if let Some(left) = self.fold_budget.checked_sub(elements) {
-                self.fold_budget = left;
-                return Ok(results.into_iter().map(|t| self.graph.constant(t)).collect());
-            }
+        if let Some((results, cost)) = rewrite::folded(self.graph, &op, inputs, &self.name, self.fold_budget)?
+        {
+            self.fold_budget -= cost.min(self.fold_budget);
+            return Ok(results.into_iter().map(|t| self.graph.constant(t)).collect());
         }
         Ok(self.graph.apply_all(op, inputs, &self.name)?)
     }

@@ -15,7 +15,7 @@ use crate::ops::{self, Identity, Op, Registration};
 use crate::parameter::{Parameter, Parameters, Role};
 use crate::rewrite::remove_dead_code;
 use crate::shape::{Dim, Shape};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, element_count};
 
 /// Oldest and newest default operator set that is read.
 const OPSETS: std::ops::RangeInclusive<i64> = 9..=22;
@@ -27,7 +27,7 @@ pub struct Limits {
     pub max_file_bytes: u64,
     /// Elements of one tensor.
     pub max_tensor_elements: usize,
-    /// Elements of all constants computed while reading.
+    /// Elements read, written and worked on to compute constants while reading.
     pub max_folded_elements: usize,
     /// Nodes, those of nested graphs included.
     pub max_nodes: usize,
@@ -49,8 +49,21 @@ impl Default for Limits {
 
 /// Operators whose float operands configure them: initialisers they read stay constants.
 const CONFIGURED_BY_OPERANDS: &[&str] = &[
-    "Clip", "ConstantOfShape", "ConvInteger", "DequantizeLinear", "Dropout", "Expand", "MatMulInteger",
-    "NonMaxSuppression", "OneHot", "Pad", "QLinearConv", "QLinearMatMul", "QuantizeLinear", "Range", "Resize",
+    "Clip",
+    "ConstantOfShape",
+    "ConvInteger",
+    "DequantizeLinear",
+    "Dropout",
+    "Expand",
+    "MatMulInteger",
+    "NonMaxSuppression",
+    "OneHot",
+    "Pad",
+    "QLinearConv",
+    "QLinearMatMul",
+    "QuantizeLinear",
+    "Range",
+    "Resize",
     "Upsample",
 ];
 
@@ -59,7 +72,11 @@ pub fn read_model(path: &Path, limits: &Limits) -> Result<Model, OnnxError> {
     let failed = |cause| OnnxError::Io { path: path.display().to_string(), cause };
     let length = std::fs::metadata(path).map_err(failed)?.len();
     if length > limits.max_file_bytes {
-        return Err(OnnxError::TooLarge { what: "size in bytes", found: length, limit: limits.max_file_bytes });
+        return Err(OnnxError::TooLarge {
+            what: "size in bytes",
+            found: length,
+            limit: limits.max_file_bytes,
+        });
     }
     let bytes = std::fs::read(path).map_err(failed)?;
     let folder = path.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
@@ -129,7 +146,11 @@ fn registry() -> HashMap<&'static str, &'static Registration> {
 }
 
 fn qualified(node: &NodeProto) -> String {
-    if is_default_domain(&node.domain) { node.op_type.clone() } else { format!("{}:{}", node.domain, node.op_type) }
+    if is_default_domain(&node.domain) {
+        node.op_type.clone()
+    } else {
+        format!("{}:{}", node.domain, node.op_type)
+    }
 }
 
 /// One error that names every operator nobody knows, with its nodes.
@@ -242,7 +263,11 @@ impl Importer<'_> {
         if graph.value(id).name == name && from_node {
             return Ok(id);
         }
+        if graph.value(id).name == name && graph.constant_of(id).is_some() {
+            graph.rename(id, "");
+        }
         let id = graph.apply(Identity, &[id]).map_err(|e| OnnxError::Nodes(vec![e.into()]))?;
+        // Only an output that is an input itself cannot keep its name.
         if graph.find(name).is_none() {
             graph.rename(id, name);
         }
@@ -284,7 +309,10 @@ impl Importer<'_> {
         for sparse in &proto.sparse_initializer {
             match tensor_proto::decode_sparse(sparse, self.folder, self.limits) {
                 Ok((name, tensor)) => tensors.push((name, Ok(tensor))),
-                Err(reason) => tensors.push((String::new(), Err(reason))),
+                Err(reason) => {
+                    let name = sparse.values.as_ref().map_or(String::new(), |v| v.name.clone());
+                    tensors.push((name, Err(reason)));
+                }
             }
         }
         for (name, tensor) in tensors {
@@ -466,19 +494,27 @@ fn is_array(tensor: &Tensor) -> bool {
 fn input_type(input: &ValueInfoProto) -> Result<(crate::DType, Shape), OnnxError> {
     let refuse = |reason: String| OnnxError::Malformed(format!("input `{}`: {reason}", input.name));
     let tensor = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
-    let tensor = tensor.ok_or_else(|| refuse("it is not a tensor (sequences and maps are not supported)".into()))?;
+    let tensor =
+        tensor.ok_or_else(|| refuse("it is not a tensor (sequences and maps are not supported)".into()))?;
     let dtype = tensor_proto::dtype(tensor.elem_type).map_err(refuse)?;
     let Some(shape) = &tensor.shape else { return Ok((dtype, Shape::Unknown)) };
-    if shape.dim.len() > 16 {
-        return Err(refuse(format!("it has {} axes, more than 16", shape.dim.len())));
+    if shape.dim.len() > tensor_proto::MAX_RANK {
+        return Err(refuse(format!("it has {} axes, more than {}", shape.dim.len(), tensor_proto::MAX_RANK)));
     }
     let dim = |(axis, dim): (usize, &super::proto::DimensionProto)| match dim.dim_value {
         Some(n) if n > 0 => Dim::Known(n as usize),
         // `?` is written by exporters for "any", not as the name of one extent.
-        _ if dim.dim_param.is_empty() || dim.dim_param == "?" => Dim::symbol(format!("{}.{axis}", input.name)),
+        _ if dim.dim_param.is_empty() || dim.dim_param == "?" => {
+            Dim::symbol(format!("{}.{axis}", input.name))
+        }
         _ => Dim::symbol(&dim.dim_param),
     };
-    Ok((dtype, Shape::Ranked(shape.dim.iter().enumerate().map(dim).collect())))
+    let dims: Vec<Dim> = shape.dim.iter().enumerate().map(dim).collect();
+    let known: Vec<usize> = dims.iter().filter_map(Dim::known).collect();
+    if element_count(&known).is_none_or(|n| n > tensor_proto::MAX_SPREAD) {
+        return Err(refuse(format!("its shape {known:?} is too large to count with")));
+    }
+    Ok((dtype, Shape::Ranked(dims)))
 }
 
 /// The nodes of a graph in an order in which every operand comes before its readers.
@@ -518,7 +554,10 @@ fn order(proto: &GraphProto) -> Result<Vec<usize>, OnnxError> {
         let stuck = (0..proto.node.len()).find(|&i| missing[i] > 0).unwrap_or(0);
         let node = &proto.node[stuck];
         let name = node.output.first().map_or("", String::as_str);
-        return Err(OnnxError::Malformed(format!("the graph has a cycle through `{name}` ({})", node.op_type)));
+        return Err(OnnxError::Malformed(format!(
+            "the graph has a cycle through `{name}` ({})",
+            node.op_type
+        )));
     }
     Ok(order)
 }
@@ -570,7 +609,12 @@ fn promote_weights(model: &mut Model) {
         };
         let takes_weights = matches!(
             node.op,
-            Op::BatchNormalization(_) | Op::Binary(_) | Op::Conv(_) | Op::ConvTranspose(_) | Op::Gemm(_) | Op::MatMul(_)
+            Op::BatchNormalization(_)
+                | Op::Binary(_)
+                | Op::Conv(_)
+                | Op::ConvTranspose(_)
+                | Op::Gemm(_)
+                | Op::MatMul(_)
         );
         for (index, input) in node.inputs.iter().enumerate().filter(|_| takes_weights) {
             let Some(id) = *input else { continue };

@@ -5,8 +5,8 @@ use std::path::{Component, Path};
 
 use prost::Message;
 
-use super::{Limits, OnnxError};
 use super::proto::{EXTERNAL, SparseTensorProto, TensorProto};
+use super::{Limits, OnnxError};
 use crate::tensor::{DType, Data, Tensor, element_count};
 
 /// ONNX numbers of element types (`TensorProto.DataType`).
@@ -23,6 +23,15 @@ const TYPES: &[(i32, DType)] = &[
     (12, DType::U32),
     (13, DType::U64),
 ];
+
+/// Most axes of a tensor.
+pub(super) const MAX_RANK: usize = 16;
+
+/// Largest product of extents that is counted with, those of 0 left out.
+pub(super) const MAX_SPREAD: usize = 1 << 40;
+
+/// Elements of a sparse tensor written out, for each that is stored: a small file must not fill the memory.
+const MAX_DILUTION: usize = 1000;
 
 const FLOAT16: i32 = 10;
 const BFLOAT16: i32 = 16;
@@ -50,10 +59,15 @@ pub(crate) fn number(dtype: DType) -> i32 {
 
 /// The shape of a tensor, checked against the limits.
 fn shape(dims: &[i64], limits: &Limits) -> Result<Vec<usize>, String> {
+    if dims.len() > MAX_RANK {
+        return Err(format!("it has {} axes, more than {MAX_RANK}", dims.len()));
+    }
     let shape: Option<Vec<usize>> = dims.iter().map(|&d| usize::try_from(d).ok()).collect();
     let shape = shape.ok_or_else(|| format!("shape {dims:?} has a negative extent"))?;
-    match element_count(&shape) {
-        Some(n) if n <= limits.max_tensor_elements => Ok(shape),
+    // Of an empty tensor the other extents count too: strides are products of them.
+    let spread: Vec<usize> = shape.iter().map(|&n| n.max(1)).collect();
+    match (element_count(&shape), element_count(&spread)) {
+        (Some(n), Some(spread)) if n <= limits.max_tensor_elements && spread <= MAX_SPREAD => Ok(shape),
         _ => Err(format!("shape {dims:?} has more than {} elements", limits.max_tensor_elements)),
     }
 }
@@ -69,7 +83,8 @@ pub(crate) fn decode(proto: &TensorProto, folder: Option<&Path>, limits: &Limits
     if !proto.raw_data.is_empty() {
         return from_bytes(proto.data_type, shape, count, &proto.raw_data);
     }
-    let ints = |dtype| Tensor::from_i64(dtype, shape.clone(), proto.int32_data.iter().map(|&x| x.into()).collect());
+    let ints =
+        |dtype| Tensor::from_i64(dtype, shape.clone(), proto.int32_data.iter().map(|&x| x.into()).collect());
     let length = match proto.data_type {
         1 => proto.float_data.len(),
         7 => proto.int64_data.len(),
@@ -104,11 +119,17 @@ pub fn decode_tensor(bytes: &[u8], limits: &Limits) -> Result<Tensor, OnnxError>
 fn from_bytes(data_type: i32, shape: Vec<usize>, count: usize, bytes: &[u8]) -> Result<Tensor, String> {
     let size = if matches!(data_type, FLOAT16 | BFLOAT16) { 2 } else { dtype(data_type)?.size() };
     if Some(bytes.len()) != count.checked_mul(size) {
-        return Err(format!("shape {shape:?} needs {count} elements of {size} bytes, the file has {} bytes", bytes.len()));
+        return Err(format!(
+            "shape {shape:?} needs {count} elements of {size} bytes, the file has {} bytes",
+            bytes.len()
+        ));
     }
     macro_rules! read {
         ($t:ty) => {
-            bytes.chunks_exact(size_of::<$t>()).map(|c| <$t>::from_le_bytes(c.try_into().unwrap_or_default())).collect()
+            bytes
+                .chunks_exact(size_of::<$t>())
+                .map(|c| <$t>::from_le_bytes(c.try_into().unwrap_or_default()))
+                .collect()
         };
     }
     let halves = || -> Vec<u16> { read!(u16) };
@@ -157,7 +178,8 @@ fn external(proto: &TensorProto, count: usize, folder: Option<&Path>) -> Result<
         None => Ok(None),
         Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("external data with {key} `{text}`")),
     };
-    let folder = folder.ok_or_else(|| format!("external data in `{location}`, but the model is not a file"))?;
+    let folder =
+        folder.ok_or_else(|| format!("external data in `{location}`, but the model is not a file"))?;
     let relative = Path::new(location);
     let inside = relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
     let escape = || format!("external data in `{location}`, outside the model's folder; it is not read");
@@ -197,6 +219,12 @@ pub(crate) fn decode_sparse(
     let shape = shape(&proto.dims, limits)?;
     let dense = element_count(&shape).unwrap_or(0);
     let elements = decode(values, folder, limits)?;
+    if dense / MAX_DILUTION > elements.len() + 64 {
+        let stored = elements.len();
+        return Err(format!(
+            "sparse tensor of shape {shape:?} with {stored} elements: too sparse to write out"
+        ));
+    }
     let positions = decode(indices, folder, limits)?;
     let coordinates = positions.to_i64();
     let strides = crate::tensor::strides(&shape);
@@ -252,7 +280,13 @@ mod tests {
 
     #[test]
     fn half_precision_is_exact() {
-        let cases = [(0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (0x0001, 5.960_464_5e-8), (0x3555, 0.333_251_95)];
+        let cases = [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x7bff, 65504.0),
+            (0x0001, 5.960_464_5e-8),
+            (0x3555, 0.333_251_95),
+        ];
         for (bits, value) in cases {
             assert_eq!(half(bits), value);
         }
@@ -265,7 +299,8 @@ mod tests {
         let limits = Limits::default();
         let huge = TensorProto { dims: vec![1 << 40, 1 << 20], data_type: 1, ..TensorProto::default() };
         assert!(decode(&huge, None, &limits).unwrap_err().contains("elements"));
-        let short = TensorProto { dims: vec![4], data_type: 1, raw_data: vec![0; 15], ..TensorProto::default() };
+        let short =
+            TensorProto { dims: vec![4], data_type: 1, raw_data: vec![0; 15], ..TensorProto::default() };
         assert!(decode(&short, None, &limits).unwrap_err().contains("15 bytes"));
         let negative = TensorProto { dims: vec![-1], data_type: 1, ..TensorProto::default() };
         assert!(decode(&negative, None, &limits).unwrap_err().contains("negative"));

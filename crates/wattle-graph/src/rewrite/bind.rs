@@ -2,10 +2,10 @@
 
 use super::{Outcome, Pass, Rebuild, remove_dead_code};
 use crate::error::GraphError;
-use crate::graph::{Graph, Node, Source, ValueId};
-use crate::operator::{Operand, Operands, Tensors};
+use crate::graph::{Graph, Node, Source, TensorType, ValueId};
+use crate::operator::{Operand, Operands, Shapes, Tensors};
 use crate::ops::{Identity, If, Op};
-use crate::shape::Shape;
+use crate::shape::{Dim, Shape};
 use crate::tensor::{Tensor, element_count};
 
 /// Replaces nodes whose operands are all constant by their results, `Shape` and `Size` of known shapes by
@@ -15,7 +15,13 @@ pub const FOLD_CONSTANTS: Pass = Pass { name: "fold-constants", rule: fold };
 /// Largest result kept as a constant, in elements: folding must not blow a small file up.
 const MAX_FOLDED: usize = 1 << 27;
 
-/// Largest constant that is copied into a branch when its types are inferred: shapes and axes are small.
+/// Most that one node may cost to be folded when a graph is prepared; see [`folded`].
+const FOLD_BUDGET: usize = 1 << 31;
+
+/// The same while the types of a branch are inferred, where only shapes and axes matter: they are small.
+const SHAPE_BUDGET: usize = 1 << 12;
+
+/// Largest constant that is copied into a branch when its types are inferred.
 const MAX_SHAPE_CONSTANT: usize = 1 << 10;
 
 /// The graph with the shapes of the named inputs replaced, all types inferred again and constants folded.
@@ -50,7 +56,7 @@ pub fn bind(graph: &Graph, shapes: &[(&str, &[usize])]) -> Result<Graph, GraphEr
         let shape = bound.map_or_else(|| value.ty.shape.clone(), |(_, shape)| Shape::known(shape));
         to.input(value.name.clone(), value.ty.dtype, shape)
     });
-    fold_all(&mut rebuild)?;
+    fold_all(&mut rebuild, FOLD_BUDGET)?;
     remove_dead_code(&rebuild.finish()?)
 }
 
@@ -67,13 +73,13 @@ pub(crate) fn retyped(branch: &Graph, operands: &[Option<Operand<'_>>]) -> Resul
             None => to.input(value.name.clone(), value.ty.dtype, value.ty.shape.clone()),
         }
     });
-    fold_all(&mut rebuild)?;
+    fold_all(&mut rebuild, SHAPE_BUDGET)?;
     rebuild.finish()
 }
 
-fn fold_all(rebuild: &mut Rebuild<'_>) -> Result<(), GraphError> {
+fn fold_all(rebuild: &mut Rebuild<'_>, budget: usize) -> Result<(), GraphError> {
     for node in rebuild.from.nodes() {
-        if fold(rebuild, node)? != Outcome::Applied {
+        if fold_within(rebuild, node, budget)? != Outcome::Applied {
             rebuild.copy(node)?;
         }
     }
@@ -81,11 +87,15 @@ fn fold_all(rebuild: &mut Rebuild<'_>) -> Result<(), GraphError> {
 }
 
 fn fold(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, GraphError> {
+    fold_within(rebuild, node, FOLD_BUDGET)
+}
+
+fn fold_within(rebuild: &mut Rebuild<'_>, node: &Node, budget: usize) -> Result<Outcome, GraphError> {
     let operands = rebuild.operands(node);
     if let Op::If(branches) = &node.op {
-        return decide(rebuild, node, branches, &operands);
+        return decide(rebuild, node, branches, &operands, budget);
     }
-    let Some(results) = folded(&rebuild.to, &node.op, &operands, &node.name)? else {
+    let Some((results, _)) = folded(&rebuild.to, &node.op, &operands, &node.name, budget)? else {
         return Ok(Outcome::NoEffect);
     };
     for (&old, tensor) in node.outputs.iter().zip(results) {
@@ -101,11 +111,12 @@ fn decide(
     node: &Node,
     branches: &If,
     operands: &[Option<ValueId>],
+    budget: usize,
 ) -> Result<Outcome, GraphError> {
     let condition = operands[0].and_then(|c| rebuild.to.constant_of(c)).map(|t| t.to_i64().into_owned());
     let Some([condition]) = condition.as_deref() else { return Ok(Outcome::NoEffect) };
     let taken = *condition != 0;
-    let results = inline(rebuild, branches.branch(taken), &operands[branches.captures(taken)])?;
+    let results = inline(rebuild, branches.branch(taken), &operands[branches.captures(taken)], budget)?;
     for (&old, mut new) in node.outputs.iter().zip(results) {
         // A result of the whole graph keeps its name even where the branch only passes a named value on.
         if rebuild.from.outputs().contains(&old) && !rebuild.to.value(new).name.is_empty() {
@@ -121,6 +132,7 @@ fn inline(
     rebuild: &mut Rebuild<'_>,
     branch: &Graph,
     captures: &[Option<ValueId>],
+    budget: usize,
 ) -> Result<Vec<ValueId>, GraphError> {
     let mut map: Vec<Option<ValueId>> = vec![None; branch.values().len()];
     for (&input, &capture) in branch.inputs().iter().zip(captures) {
@@ -138,37 +150,37 @@ fn inline(
     }
     // Nodes of the branch may fold now that what it captures is known.
     let mut inner = Rebuild::of_branch(branch, std::mem::take(&mut rebuild.to), map);
-    fold_all(&mut inner)?;
+    fold_all(&mut inner, budget)?;
     let outputs = branch.outputs().iter().map(|&o| inner.mapped(o)).collect();
     rebuild.to = inner.to;
     Ok(outputs)
 }
 
 /// The results of an operator on these operands, where they are known already: all operands are constant, or
-/// only their shapes matter and are known.
+/// only their shapes matter and are known. Nothing is computed that costs more than `budget` elements read,
+/// written and worked on; what it cost is returned too.
 pub(crate) fn folded(
     graph: &Graph,
     op: &Op,
     operands: &[Option<ValueId>],
     node: &str,
-) -> Result<Option<Vec<Tensor>>, GraphError> {
+    budget: usize,
+) -> Result<Option<(Vec<Tensor>, usize)>, GraphError> {
     let shape = |graph: &Graph| operands.first().copied().flatten().map(|x| graph.value(x).ty.shape.clone());
     match op {
         Op::Shape(op) => {
             let known = shape(graph).and_then(|s| {
                 let dims = s.dims()?;
-                dims[op.range(dims.len())]
-                    .iter()
-                    .map(|d| d.known().map(|n| n as i64))
-                    .collect::<Option<Vec<_>>>()
+                let known = |d: &Dim| d.known().map(|n| n as i64);
+                dims[op.range(dims.len())].iter().map(known).collect::<Option<Vec<_>>>()
             });
-            Ok(known.map(|dims| vec![Tensor::ints(&dims)]))
+            Ok(known.map(|dims| (vec![Tensor::ints(&dims)], 1)))
         }
         Op::Size(_) => {
             let count = shape(graph).and_then(|s| element_count(&s.extents()?));
-            Ok(count.map(|n| vec![Tensor::i64([], vec![n as i64])]))
+            Ok(count.map(|n| (vec![Tensor::i64([], vec![n as i64])], 1)))
         }
-        _ => evaluated(graph, op, operands, node),
+        _ => evaluated(graph, op, operands, node, budget),
     }
 }
 
@@ -178,7 +190,8 @@ fn evaluated(
     op: &Op,
     operands: &[Option<ValueId>],
     node: &str,
-) -> Result<Option<Vec<Tensor>>, GraphError> {
+    budget: usize,
+) -> Result<Option<(Vec<Tensor>, usize)>, GraphError> {
     let mut constants = vec![];
     for operand in operands {
         match operand.map(|id| graph.constant_of(id)) {
@@ -188,24 +201,41 @@ fn evaluated(
         }
     }
     let inferred: Vec<_> = operands.iter().map(|o| o.map(|o| graph.operand(o))).collect();
-    let small = op.infer(Operands::new(&inferred)).is_ok_and(|types| {
-        types.iter().all(|t| match t.shape.extents() {
-            Some(e) => element_count(&e).is_some_and(|n| n <= MAX_FOLDED),
-            // Data-dependent extents (NonZero) are bounded by their operands.
-            None => t.shape.dims().is_some(),
-        })
-    });
-    if !small {
+    let types = op.infer(Operands::new(&inferred));
+    let Some(cost) = types.ok().and_then(|types| cost(op, &constants, &types)).filter(|c| *c <= budget)
+    else {
         return Ok(None);
+    };
+    let results = op.evaluate(Tensors::new(&constants)).map_err(|cause| {
+        let seen = inferred.iter().map(|o| o.as_ref().map_or("-".into(), |o| o.to_string()));
+        GraphError::Operator {
+            node: node.to_string(),
+            op: op.name().to_string(),
+            operands: seen.collect::<Vec<_>>().join(", "),
+            cause,
+        }
+    })?;
+    Ok(Some((results, cost)))
+}
+
+/// Elements that an evaluation reads, writes and works on; `None` when a result is too large to keep.
+fn cost(op: &Op, constants: &[Option<&Tensor>], types: &[TensorType]) -> Option<usize> {
+    let read: usize = constants.iter().flatten().map(|t| t.len()).sum();
+    let mut outputs = vec![];
+    for ty in types {
+        match ty.shape.extents() {
+            Some(extents) => {
+                element_count(&extents).filter(|&n| n <= MAX_FOLDED)?;
+                outputs.push(extents);
+            }
+            // Extents that depend on data (NonZero) are bounded by the operands.
+            None => outputs.push(vec![ty.shape.rank()?, read]),
+        }
     }
-    op.evaluate(Tensors::new(&constants)).map(Some).map_err(|cause| GraphError::Operator {
-        node: node.to_string(),
-        op: op.name().to_string(),
-        operands: inferred
-            .iter()
-            .map(|o| o.as_ref().map_or("-".into(), |o| o.to_string()))
-            .collect::<Vec<_>>()
-            .join(", "),
-        cause,
-    })
+    let inputs: Vec<_> = constants.iter().map(|t| t.map(|t| t.shape().to_vec())).collect();
+    let densities = vec![1.0; inputs.len()];
+    let written: usize = outputs.iter().map(|o| o.iter().product::<usize>()).sum();
+    let work = op.work(&Shapes { inputs: &inputs, outputs: &outputs, densities: &densities });
+    let worked = usize::try_from(work.macs.saturating_add(work.element_ops)).unwrap_or(usize::MAX);
+    Some(worked.saturating_add(read).saturating_add(written))
 }

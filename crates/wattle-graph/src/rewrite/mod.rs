@@ -8,6 +8,7 @@ mod fold_affine;
 mod freeze;
 mod fuse;
 mod fuse_norm;
+mod rebatch;
 mod recognise;
 
 use std::fmt;
@@ -25,6 +26,7 @@ pub use freeze::freeze;
 pub use fuse::FUSE;
 pub use fuse_norm::FUSE_BATCH_NORM;
 pub use recognise::RECOGNISE;
+pub use rebatch::rebatch;
 
 /// What a rule did with one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +49,8 @@ pub struct Pass {
 }
 
 /// The passes that prepare a frozen graph for inference, in order; dead code is removed after each.
-pub const INFERENCE_PASSES: &[Pass] = &[FOLD_CONSTANTS, FOLD_BATCH_NORM, FOLD_AFFINE, RECOGNISE, FUSE, COMMON_SUBEXPRESSIONS];
+/// Affine folding runs before and after the norms: it may join a convolution to its norm, or what follows the norm.
+pub const INFERENCE_PASSES: &[Pass] = &[FOLD_CONSTANTS, FOLD_AFFINE, FOLD_BATCH_NORM, FOLD_AFFINE, RECOGNISE, FUSE, COMMON_SUBEXPRESSIONS];
 
 /// The passes that prepare a training graph, in order; dead code is removed after each.
 pub const TRAINING_PASSES: &[Pass] = &[COMMON_SUBEXPRESSIONS, FUSE_BATCH_NORM, FUSE];

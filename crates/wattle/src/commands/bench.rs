@@ -5,7 +5,13 @@ use std::time::Instant;
 
 use serde::Serialize;
 use wattle_engine::{Plan, Session};
+use wattle_graph::Example;
+use wattle_train::data::SampleShape;
+use wattle_train::loss::Loss;
+use wattle_train::network::{self, Init};
+use wattle_train::training_graph::{bound_to_samples, training_graph};
 
+use super::training::OptimizerName;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::models::{self, InputText};
@@ -14,11 +20,20 @@ use crate::models::{self, InputText};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example: wattle bench model.onnx --input x=1x3x224x224 --threads 2 --runs 50")]
 pub struct Args {
-    /// The ONNX model.
+    /// The ONNX model; with --train also a network by name, such as resnet-20.
     model: PathBuf,
     /// Shape or .npy file of an input; may be repeated. Inputs without a file are fed noise, never zeros.
     #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = models::parse_input)]
     inputs: Vec<(String, InputText)>,
+    /// Time a training step (forward, backward, update) of a classifier instead of an inference.
+    #[arg(long)]
+    train: bool,
+    /// Samples in a training batch.
+    #[arg(long, default_value_t = 32, requires = "train", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch: u32,
+    /// Optimiser of the training step.
+    #[arg(long, value_enum, default_value_t = OptimizerName::Sgd, requires = "train")]
+    optimizer: OptimizerName,
     /// Timed runs, after warm-up.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     runs: u32,
@@ -40,6 +55,9 @@ struct Document {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    if args.train {
+        return train(args, context);
+    }
     let model = models::load(&args.model)?;
     let feeds = models::read_feeds(&args.inputs)?;
     let model = models::bind(&model, &args.inputs, &feeds)?;
@@ -49,6 +67,52 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     for (name, tensor) in &feeds {
         session.set_input(name, tensor)?;
     }
+    let samples = time(args.runs as usize, || Ok(session.run()?))?;
+    print(samples, context)
+}
+
+/// Times whole training steps on noise, with labels spread over the classes.
+fn train(args: Args, context: &Context) -> Result<(), Failure> {
+    let name = args.model.to_string_lossy().into_owned();
+    let batch = args.batch as usize;
+    let sample = args.inputs.iter().find_map(|(_, text)| match text {
+        InputText::Shape(extents) => Some(extents.clone()),
+        InputText::File(_) => None,
+    });
+    let model = if args.model.exists() || name.ends_with(".onnx") {
+        models::load(&args.model)?
+    } else {
+        let extents = sample.clone().unwrap_or_else(|| vec![1, 1, 28, 28]);
+        let shape = match extents[..] {
+            [_, channels, height, width] => SampleShape::Image { channels, height, width },
+            _ => SampleShape::Features(extents.iter().skip(1).product()),
+        };
+        network::build(&name, &shape, 10, Init::KaimingNormal, 1)?
+    };
+    let extents: Vec<usize> = match (&sample, model.graph.inputs()) {
+        (Some(extents), _) => extents[1..].to_vec(),
+        (None, [input]) => {
+            let shape = &model.graph.value(*input).ty.shape;
+            let known: Option<Vec<usize>> = shape.dims().and_then(|d| d[1..].iter().map(|d| d.known()).collect());
+            known.ok_or_else(|| {
+                let label = model.graph.label(*input);
+                Failure::Input(format!("input `{label}` has the shape {shape}; give it with --input {label}=1x3x32x32"))
+            })?
+        }
+        _ => return Err(Failure::Input("the model has several inputs; training feeds exactly one".into())),
+    };
+    let bound = bound_to_samples(&model, batch, &extents)?;
+    let loss = Loss::CrossEntropy { label_smoothing: 0.0 };
+    let (graph, parameters) = training_graph(&bound, loss, args.optimizer.with_decay(0.0))?;
+    let classes = graph.extents(graph.outputs()[1])?[1];
+    let plan = Plan::compile(&graph, &parameters, &context.plan_options())?;
+    let mut session = Session::new(plan, &parameters)?;
+    let noise = Example::noise(&[&[batch], &extents[..]].concat(), 1);
+    session.input_mut::<f32>(0)?.copy_from_slice(noise.as_f32().unwrap_or(&[]));
+    let labels = session.input_mut::<i64>(1)?;
+    labels.iter_mut().enumerate().for_each(|(i, label)| *label = (i % classes) as i64);
+    session.input_mut::<f32>(2)?[0] = 1e-3;
+    session.input_mut::<f32>(3)?[0] = 1.0;
     let samples = time(args.runs as usize, || Ok(session.run()?))?;
     print(samples, context)
 }

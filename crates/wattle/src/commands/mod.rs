@@ -1,8 +1,13 @@
 //! The commands, one file each.
 
 mod bench;
+mod eval;
 mod profile;
 mod run;
+mod shrink;
+mod ticket;
+mod train;
+mod training;
 
 use clap::Subcommand;
 
@@ -12,6 +17,15 @@ use crate::failure::Failure;
 /// What wattle can be asked.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Train, find the sparsest network that is as good, and write it with a receipt. The main job.
+    Shrink(shrink::Args),
+    /// Train a network.
+    Train(train::Args),
+    /// How good a model is on data.
+    Eval(eval::Args),
+    /// Lottery tickets: small networks inside large ones.
+    #[command(subcommand)]
+    Ticket(ticket::Command),
     /// Where parameters, MACs, bytes and milliseconds go, layer by layer.
     Profile(profile::Args),
     /// Run a model on inputs from .npy files.
@@ -24,6 +38,10 @@ impl Command {
     /// Runs the command.
     pub fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self {
+            Command::Shrink(args) => shrink::run(args, context),
+            Command::Train(args) => train::run(args, context),
+            Command::Eval(args) => eval::run(args, context),
+            Command::Ticket(command) => ticket::run(command, context),
             Command::Profile(args) => profile::run(args, context),
             Command::Run(args) => run::run(args, context),
             Command::Bench(args) => bench::run(args, context),

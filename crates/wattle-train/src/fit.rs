@@ -1,0 +1,127 @@
+//! Training to the end, in a run directory: interrupted at any moment, it goes on from its last checkpoint.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use wattle_engine::PlanOptions;
+use wattle_graph::{Model, Parameters};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::Result;
+use crate::run_directory::RunDirectory;
+use crate::trainer::{Start, TrainOptions, Trainer, TrainingData, checkpoint, from_tensors};
+
+/// Longest time between two checkpoints; they do not change the result.
+const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The file that holds a finished training.
+pub const FINAL: &str = "final.safetensors";
+
+/// How far a training is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    /// Steps done.
+    pub step: u64,
+    /// Steps in all.
+    pub total: u64,
+    /// Loss of the last step.
+    pub loss: f32,
+}
+
+/// A line of `metrics.jsonl`, one an epoch.
+#[derive(Serialize)]
+struct Metrics {
+    epoch: u64,
+    /// Mean loss of the steps since the line before (or since the last interruption).
+    loss: f64,
+}
+
+/// A finished training.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fitted {
+    /// What was learnt, optimiser state included.
+    pub parameters: Parameters,
+    /// Steps in all.
+    pub steps: u64,
+    /// Whether it had been finished before, so that nothing was computed now.
+    pub reused: bool,
+}
+
+/// Trains `model` from `start` until its length, or until `stop_at` steps if that is sooner.
+///
+/// With a directory, a finished training is read back instead of repeated, and an interrupted one goes on where
+/// its last checkpoint left it: the result is the same to the last bit. `config` names what decides the result.
+#[allow(clippy::too_many_arguments, reason = "each is a different kind of thing; a struct would only rename them")]
+pub fn fit(
+    model: &Model,
+    data: &TrainingData,
+    options: &TrainOptions,
+    plan: &PlanOptions,
+    start: Start,
+    stop_at: Option<u64>,
+    directory: Option<(&RunDirectory, &str)>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Fitted> {
+    let mut model = model.clone();
+    let mut from = start;
+    if let Some((directory, _)) = directory {
+        let done = directory.file(FINAL);
+        if done.exists() {
+            let found = Checkpoint::read(&done)?;
+            let parameters = from_tensors(&done, &found.tensors)?;
+            return Ok(Fitted { parameters, steps: found.position.step, reused: true });
+        }
+        if let Some((_, path)) = directory.checkpoints()?.pop() {
+            let found = Checkpoint::read(&path)?;
+            model.parameters = from_tensors(&path, &found.tensors)?;
+            from.step = found.position.step;
+        }
+    }
+    let mut trainer = Trainer::new(&model, data, options, plan, from)?;
+    let total = trainer.timeline().total.min(stop_at.unwrap_or(u64::MAX));
+    let per_epoch = trainer.timeline().iterations_per_epoch;
+    let mut log = match directory {
+        Some((directory, _)) => Some(directory.metrics((from.step > start.step).then_some(from.step))?),
+        None => None,
+    };
+    let (mut sum, mut count, mut last_save) = (0.0, 0u64, Instant::now());
+    while trainer.step() < total {
+        let loss = trainer.advance()?;
+        sum += f64::from(loss);
+        count += 1;
+        let step = trainer.step();
+        progress(Progress { step, total, loss });
+        let epoch_ends = step % per_epoch == 0;
+        if let (Some(log), true) = (&mut log, epoch_ends || step == total) {
+            log.append(step, &Metrics { epoch: step.div_ceil(per_epoch), loss: sum / count as f64 })?;
+            (sum, count) = (0.0, 0);
+        }
+        if let Some((directory, config)) = directory
+            && (epoch_ends || last_save.elapsed() > CHECKPOINT_INTERVAL)
+            && step < total
+        {
+            if let Some(log) = &mut log {
+                log.sync()?;
+            }
+            let older = directory.checkpoints()?;
+            checkpoint(trainer.parameters()?, step, step / per_epoch, config).write(&directory.checkpoint(step))?;
+            for (_, path) in older {
+                // A leftover is harmless: the newest checkpoint counts.
+                let _ = std::fs::remove_file(path);
+            }
+            last_save = Instant::now();
+        }
+    }
+    let steps = trainer.step();
+    let parameters = trainer.parameters()?.clone();
+    if let Some((directory, config)) = directory {
+        if let Some(log) = &mut log {
+            log.sync()?;
+        }
+        checkpoint(&parameters, steps, steps / per_epoch, config).write(&directory.file(FINAL))?;
+        for (_, path) in directory.checkpoints()? {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    Ok(Fitted { parameters, steps, reused: false })
+}
