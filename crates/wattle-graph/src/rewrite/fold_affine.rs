@@ -3,7 +3,7 @@
 use super::{Outcome, Pass, Rebuild};
 use crate::error::GraphError;
 use crate::graph::{Node, Source, ValueId};
-use crate::ops::{Binary, BinaryFunction, Op};
+use crate::ops::{Binary, BinaryFunction, ConvTranspose, Op};
 use crate::tensor::Tensor;
 
 /// `Conv(x, w, b) * factor + shift`, constant and one number or one a channel, becomes `Conv(x, w', b')`.
@@ -20,7 +20,11 @@ fn rule(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, GraphError> {
         let result = rebuild.mapped(main);
         let Source::Node { node: product, output: 0 } = rebuild.to.value(result).source else { continue };
         let product = rebuild.to.node(product);
-        let Op::Conv(_) = product.op else { continue };
+        let output_axis = match product.op {
+            Op::Conv(_) => 0,
+            Op::ConvTranspose(ConvTranspose { groups: 1, .. }) => 1,
+            _ => continue,
+        };
         let (Some(w), bias) = (product.inputs[1], product.inputs.get(2).copied().flatten()) else { continue };
         let (Some(w), bias) =
             (rebuild.to.constant_of(w).cloned(), bias.map(|b| rebuild.to.constant_of(b).cloned()))
@@ -28,7 +32,7 @@ fn rule(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, GraphError> {
             continue;
         };
         let Some(bias) = bias.map_or(Some(None), |b| b.map(Some)) else { continue };
-        let channels = w.shape()[0];
+        let channels = w.shape()[output_axis];
         let rank = w.shape().len();
         let Some(values) = per_channel(&numbers, channels, rank) else { continue };
         if rebuild.uses(main) != 1 || rebuild.from.outputs().contains(&main) {
@@ -45,8 +49,8 @@ fn rule(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, GraphError> {
             return Ok(Outcome::Refused("it divides by 0"));
         }
         let (op, x, name) = (product.op.clone(), product.inputs[0], product.name.clone());
-        let inner: usize = w.shape()[1..].iter().product();
-        let scaled = w.to_f64().iter().enumerate().map(|(i, x)| x * factor[i / inner.max(1)]).collect();
+        let inner: usize = w.shape()[output_axis + 1..].iter().product();
+        let scaled = w.to_f64().iter().enumerate().map(|(i, x)| x * factor[i / inner.max(1) % channels]).collect();
         let old = |c: usize| bias.as_ref().map_or(0.0, |b| b.to_f64()[c]);
         let shifted = (0..channels).map(|c| old(c) * factor[c] + shift[c]).collect();
         let new_w = rebuild.to.constant(Tensor::from_f64(w.dtype(), w.shape(), scaled));
