@@ -50,7 +50,8 @@ fn rule(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, GraphError> {
         }
         let (op, x, name) = (product.op.clone(), product.inputs[0], product.name.clone());
         let inner: usize = w.shape()[output_axis + 1..].iter().product();
-        let scaled = w.to_f64().iter().enumerate().map(|(i, x)| x * factor[i / inner.max(1) % channels]).collect();
+        let scaled =
+            w.to_f64().iter().enumerate().map(|(i, x)| x * factor[i / inner.max(1) % channels]).collect();
         let old = |c: usize| bias.as_ref().map_or(0.0, |b| b.to_f64()[c]);
         let shifted = (0..channels).map(|c| old(c) * factor[c] + shift[c]).collect();
         let new_w = rebuild.to.constant(Tensor::from_f64(w.dtype(), w.shape(), scaled));

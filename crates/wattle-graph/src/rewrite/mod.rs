@@ -27,10 +27,6 @@ pub use fuse::FUSE;
 pub use fuse_norm::FUSE_BATCH_NORM;
 pub use rebatch::rebatch;
 pub use recognise::RECOGNISE;
-<<<<<<< HEAD
-=======
-pub use rebatch::rebatch;
->>>>>>> engine
 
 /// What a rule did with one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,13 +49,9 @@ pub struct Pass {
 }
 
 /// The passes that prepare a frozen graph for inference, in order; dead code is removed after each.
-<<<<<<< HEAD
-pub const INFERENCE_PASSES: &[Pass] =
-    &[FOLD_CONSTANTS, FOLD_BATCH_NORM, FOLD_AFFINE, RECOGNISE, FUSE, COMMON_SUBEXPRESSIONS];
-=======
 /// Affine folding runs before and after the norms: it may join a convolution to its norm, or what follows the norm.
-pub const INFERENCE_PASSES: &[Pass] = &[FOLD_CONSTANTS, FOLD_AFFINE, FOLD_BATCH_NORM, FOLD_AFFINE, RECOGNISE, FUSE, COMMON_SUBEXPRESSIONS];
->>>>>>> engine
+pub const INFERENCE_PASSES: &[Pass] =
+    &[FOLD_CONSTANTS, FOLD_AFFINE, FOLD_BATCH_NORM, FOLD_AFFINE, RECOGNISE, FUSE, COMMON_SUBEXPRESSIONS];
 
 /// The passes that prepare a training graph, in order; dead code is removed after each.
 pub const TRAINING_PASSES: &[Pass] = &[COMMON_SUBEXPRESSIONS, FUSE_BATCH_NORM, FUSE];
