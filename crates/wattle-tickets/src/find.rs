@@ -60,7 +60,10 @@ struct LevelConfig<'a> {
 /// With a directory each level is kept in it and reused when the same search runs again. The optimiser's state is
 /// fresh at the rewind step on every level, the dense one included; the schedule and the order of samples go on
 /// from there. Batch statistics are rewound with the weights.
-#[allow(clippy::too_many_arguments, reason = "each is a different kind of thing; a struct would only rename them")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each is a different kind of thing; a struct would only rename them"
+)]
 pub fn find(
     model: &Model,
     layers: &[Layer],
@@ -94,7 +97,8 @@ pub fn find(
         let network = Model { graph: model.graph.clone(), parameters: weights.clone() };
         let kept = directory.map(|d| open(&level_directory(d, level), options, level)).transpose()?;
         let kept = kept.as_ref().map(|(d, hash)| (d, hash.as_str()));
-        let fitted = fit(&network, data, &options.train, plan, start, None, kept, &mut |p| progress(level, p))?;
+        let fitted =
+            fit(&network, data, &options.train, plan, start, None, kept, &mut |p| progress(level, p))?;
         let trained = Model { graph: model.graph.clone(), parameters: fitted.parameters };
         let found = evaluate(&trained, data, validation, options.train.loss, plan)?;
         let density = density(&trained.parameters, layers);

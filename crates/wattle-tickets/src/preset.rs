@@ -90,7 +90,10 @@ mod tests {
         let all: Vec<Preset> = PRESETS.iter().map(|name| preset(name, 0).unwrap()).collect();
         let [paper, google, open] = &all[..] else { panic!("three presets") };
         assert_eq!((paper.train.batch, google.train.batch, open.train.batch), (60, 64, 128));
-        assert_eq!((paper.scope, google.scope, open.scope), (Scope::LayerWise, Scope::LayerWise, Scope::Global));
+        assert_eq!(
+            (paper.scope, google.scope, open.scope),
+            (Scope::LayerWise, Scope::LayerWise, Scope::Global)
+        );
         assert_eq!((paper.fractions.output, google.fractions.output, open.fractions.output), (0.1, 0.1, 0.0));
         assert!(google.unit_length && !paper.unit_length && !open.unit_length);
         assert!(matches!(paper.train.optimizer, Optimizer::Adam { .. }));

@@ -59,6 +59,9 @@ pub fn prunable(graph: &Graph, fractions: Fractions) -> Vec<Layer> {
     layers
 }
 
+/// Magnitude, layer and index of a weight.
+type Ranked = (f32, usize, usize);
+
 /// The masks after one more round: of the `n` weights still alive in a ranking, exactly `ceil(fraction n)` of the
 /// smallest magnitude go, ties in the order of layers and then of indices.
 ///
@@ -70,13 +73,13 @@ pub fn prune(trained: &Parameters, layers: &[Layer], scope: Scope) -> Vec<(Strin
         trained.mask(&layer.tensor).cloned().unwrap_or_else(|| Mask::full(len))
     };
     let mut all: Vec<(String, Mask)> = layers.iter().map(|l| (l.tensor.clone(), masks(l))).collect();
-    let ranked = |index: usize, mask: &Mask| -> Vec<(f32, usize, usize)> {
+    let ranked = |index: usize, mask: &Mask| -> Vec<Ranked> {
         let tensor = trained.get(&layers[index].tensor);
         let values = tensor.and_then(|t| t.as_f32()).unwrap_or(&[]);
         let alive = values.iter().enumerate().filter(|(i, _)| mask.get(*i));
         alive.map(|(i, x)| (x.abs(), index, i)).collect()
     };
-    let groups: Vec<(f64, Vec<(f32, usize, usize)>)> = match scope {
+    let groups: Vec<(f64, Vec<Ranked>)> = match scope {
         Scope::LayerWise => (0..layers.len()).map(|i| (layers[i].fraction, ranked(i, &all[i].1))).collect(),
         Scope::Global => {
             let weights = (0..layers.len()).flat_map(|i| ranked(i, &all[i].1)).collect();
@@ -113,7 +116,10 @@ mod tests {
     }
 
     fn layers(fractions: &[(&str, f64)]) -> Vec<Layer> {
-        fractions.iter().map(|(tensor, fraction)| Layer { tensor: tensor.to_string(), fraction: *fraction }).collect()
+        fractions
+            .iter()
+            .map(|(tensor, fraction)| Layer { tensor: tensor.to_string(), fraction: *fraction })
+            .collect()
     }
 
     #[test]
@@ -142,7 +148,8 @@ mod tests {
     fn global_and_layer_wise_rankings_differ() {
         let weights = parameters(&[("a", &[1.0, 2.0, 3.0, 4.0]), ("b", &[10.0, 20.0, 30.0, 40.0])]);
         let rules = layers(&[("a", 0.5), ("b", 0.5)]);
-        let counts = |scope| prune(&weights, &rules, scope).iter().map(|(_, m)| m.count()).collect::<Vec<_>>();
+        let counts =
+            |scope| prune(&weights, &rules, scope).iter().map(|(_, m)| m.count()).collect::<Vec<_>>();
         assert_eq!(counts(Scope::Global), [0, 4]);
         assert_eq!(counts(Scope::LayerWise), [2, 2]);
     }

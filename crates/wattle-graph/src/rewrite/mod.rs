@@ -225,3 +225,85 @@ impl<'a> Rebuild<'a> {
         Ok(self.to)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::operator::Example;
+    use crate::ops::{Binary, BinaryFunction, Function, MatMul, Reshape, Shape as ShapeOf, Unary};
+    use crate::shape::{Dim, Shape};
+    use crate::tensor::DType;
+
+    fn after(graph: &Graph, passes: &[Pass]) -> String {
+        run_passes(graph, passes, None).unwrap().0.to_string()
+    }
+
+    #[test]
+    fn bias_residual_and_activation_join_the_product() {
+        let mut graph = Graph::new("layer");
+        let x = graph.input("x", DType::F32, Shape::known(&[2, 4]));
+        let r = graph.input("r", DType::F32, Shape::known(&[2, 5]));
+        let w = graph.named_constant("w", Example::noise(&[4, 5], 1));
+        let b = graph.named_constant("b", Example::noise(&[5], 2));
+        let y = graph.apply(MatMul::default(), &[x, w]).unwrap();
+        let y = graph.apply(Binary { function: BinaryFunction::Add }, &[y, b]).unwrap();
+        let y = graph.apply(Binary { function: BinaryFunction::Add }, &[r, y]).unwrap();
+        let y = graph.apply(Unary { function: Function::Relu }, &[y]).unwrap();
+        graph.rename(y, "y");
+        graph.output(y);
+        let expected = "graph layer {\n  input x: f32[2, 4]\n  input r: f32[2, 5]\n  \
+            y = Fused(x, f32[4, 5], f32[5], r) {body: MatMul, bias: 1, residual: 1, activation: Function(Relu)} \
+            -> f32[2, 5]\n  return y\n}";
+        assert_eq!(after(&graph, &[FUSE]), expected);
+    }
+
+    #[test]
+    fn equal_nodes_become_one_and_unread_ones_go() {
+        let mut graph = Graph::new("twice");
+        let x = graph.input("x", DType::F32, Shape::known(&[2]));
+        let exp = |graph: &mut Graph| graph.apply(Unary { function: Function::Exp }, &[x]).unwrap();
+        let (a, b) = (exp(&mut graph), exp(&mut graph));
+        graph.apply(Unary { function: Function::Log }, &[a]).unwrap();
+        let y = graph.apply(Binary { function: BinaryFunction::Add }, &[a, b]).unwrap();
+        graph.rename(y, "y");
+        graph.output(y);
+        let expected = "graph twice {\n  input x: f32[2]\n  exp.1 = Exp(x) -> f32[2]\n  \
+            y = Add(exp.1, exp.1) -> f32[2]\n  return y\n}";
+        assert_eq!(after(&graph, &[COMMON_SUBEXPRESSIONS]), expected);
+    }
+
+    #[test]
+    fn binding_turns_shape_arithmetic_into_numbers() {
+        let mut graph = Graph::new("flatten");
+        let x = graph.input("x", DType::F32, vec![Dim::symbol("N"), Dim::symbol("H"), Dim::Known(2)]);
+        let like = graph.input("like", DType::F32, vec![Dim::symbol("A"), Dim::symbol("B")]);
+        let shape = graph.apply(ShapeOf::default(), &[like]).unwrap();
+        let y = graph.apply(Reshape { allow_zero: false }, &[x, shape]).unwrap();
+        graph.rename(y, "y");
+        graph.output(y);
+        assert_eq!(graph.value(y).ty.to_string(), "f32[reshaped0, reshaped1]");
+        let bound = bind(&graph, &[("x", &[3, 4, 2]), ("like", &[6, 4])]).unwrap();
+        let expected = "graph flatten {\n  input x: f32[3, 4, 2]\n  input like: f32[6, 4]\n  \
+            y = Reshape(x, [6, 4]) -> f32[6, 4]\n  return y\n}";
+        assert_eq!(bound.to_string(), expected);
+        assert!(bind(&graph, &[("x", &[3, 4, 5])]).is_err(), "a known extent cannot change");
+        assert!(bind(&graph, &[("z", &[3])]).unwrap_err().to_string().contains("the inputs are: x, like"));
+    }
+
+    #[test]
+    fn passes_stop_after_the_number_asked_for() {
+        let mut graph = Graph::new("chain");
+        let x = graph.input("x", DType::F32, Shape::known(&[2, 2]));
+        let w = graph.constant(Example::noise(&[2, 2], 1));
+        let mut y = x;
+        for _ in 0..3 {
+            y = graph.apply(MatMul::default(), &[y, w]).unwrap();
+            y = graph.apply(Unary { function: Function::Relu }, &[y]).unwrap();
+        }
+        graph.output(y);
+        for limit in 0..4 {
+            let (rewritten, log) = run_passes(&graph, &[FUSE], Some(limit)).unwrap();
+            assert_eq!((rewritten.nodes().len(), log.len()), (6 - limit, limit));
+        }
+    }
+}
