@@ -60,6 +60,12 @@ fn fuse_activation(
     let Some((fused, operands, name)) = node.inputs[0].and_then(|x| product(rebuild, x)) else {
         return Ok(Outcome::NoEffect);
     };
+    // A transposed convolution stores pixels of one phase, which lie apart: a function that is not a mere limit would
+    // be applied pixel by pixel, which costs more than a pass of its own.
+    let limits = matches!(activation, Activation::Function(Function::Relu) | Activation::Clip { .. });
+    if !limits && matches!(*fused.body, Op::ConvTranspose(_)) {
+        return Ok(Outcome::NoEffect);
+    }
     let fused = Fused { activation: Some(activation), ..fused };
     let y = rebuild.to.apply_all(fused, &operands, &name)?[0];
     rebuild.take_name(node.outputs[0], y);
@@ -80,6 +86,9 @@ fn scale_activation(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<bool, Grap
         let Source::Node { node: product, output: 0 } = rebuild.to.value(result).source else { continue };
         let product = rebuild.to.node(product);
         let Op::Fused(fused) = &product.op else { continue };
+        if matches!(*fused.body, Op::ConvTranspose(_)) {
+            continue;
+        }
         let (curve, factor, shift) = match fused.activation {
             Some(Activation::Function(curve)) => (curve, 1.0, 0.0),
             Some(Activation::Scaled { function, factor, shift }) => (function, factor, shift),
