@@ -108,20 +108,27 @@ impl Session {
 
     /// Runs all steps and then the assignments.
     pub fn run(&mut self) -> Result<(), EngineError> {
-        for index in 0..self.plan.steps.len() {
-            self.run_step(index)?;
-        }
-        self.assign()
+        // One hand-over to the threads for the whole run: handing over each kernel would cost microseconds a kernel.
+        let cpu = self.plan.cpu.clone();
+        cpu.threads.install(|| {
+            for index in 0..self.plan.steps.len() {
+                self.run_step(index)?;
+            }
+            self.assign()
+        })
     }
 
     /// Runs all steps, timing each; the times are those of [`Session::step_times`].
     pub fn run_timed(&mut self) -> Result<(), EngineError> {
-        for index in 0..self.plan.steps.len() {
-            let start = Instant::now();
-            self.run_step(index)?;
-            self.times[index] = start.elapsed();
-        }
-        self.assign()
+        let cpu = self.plan.cpu.clone();
+        cpu.threads.install(|| {
+            for index in 0..self.plan.steps.len() {
+                let start = Instant::now();
+                self.run_step(index)?;
+                self.times[index] = start.elapsed();
+            }
+            self.assign()
+        })
     }
 
     /// Time of each step in the last timed run, in the order of [`Plan::steps`].

@@ -1,7 +1,7 @@
 //! Activations that a product can apply as it stores its result.
 
 use crate::elementwise::{self, Unary};
-use crate::simd::Isa;
+use crate::simd::{Isa, vectorised};
 
 /// The function applied to `product + bias + residual`.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
@@ -20,17 +20,26 @@ pub enum Activation {
     },
     /// Any other function, applied to the block just computed while it is in cache.
     Unary(Unary),
+    /// `factor f(x) + shift`, applied like [`Activation::Unary`].
+    Scaled {
+        /// f.
+        function: Unary,
+        /// Factor of the function's value.
+        factor: f32,
+        /// Added after.
+        shift: f32,
+    },
 }
 
 impl Activation {
     /// Whether bounds alone describe it, so that the micro-kernel applies it in registers.
     pub(crate) fn is_clamp(&self) -> bool {
-        !matches!(self, Activation::Unary(_))
+        !matches!(self, Activation::Unary(_) | Activation::Scaled { .. })
     }
 
     pub(crate) fn clamp(&self) -> (f32, f32) {
         match *self {
-            Activation::None | Activation::Unary(_) => (f32::NEG_INFINITY, f32::INFINITY),
+            Activation::None | Activation::Unary(_) | Activation::Scaled { .. } => (f32::NEG_INFINITY, f32::INFINITY),
             Activation::Relu => (0.0, f32::INFINITY),
             Activation::Clip { low, high } => (low, high),
         }
@@ -38,8 +47,21 @@ impl Activation {
 
     /// Applies a function that is not a clamp, in place.
     pub(crate) fn apply(&self, isa: Isa, row: &mut [f32]) {
-        if let Activation::Unary(f) = *self {
-            elementwise::unary_in_place_on(isa, f, row);
+        match *self {
+            Activation::Unary(f) => elementwise::unary_in_place_on(isa, f, row),
+            Activation::Scaled { function, factor, shift } => {
+                elementwise::unary_in_place_on(isa, function, row);
+                scale(isa, factor, shift, row);
+            }
+            Activation::None | Activation::Relu | Activation::Clip { .. } => {}
+        }
+    }
+}
+
+vectorised! {
+    fn scale<'a>(s; factor: f32, shift: f32, row: &'a mut [f32]) {
+        for x in row {
+            *x = *x * factor + shift;
         }
     }
 }

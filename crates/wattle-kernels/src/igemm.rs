@@ -160,7 +160,14 @@ unsafe fn run_block(isa: Isa, op: &Igemm, rows: std::ops::Range<usize>, panels: 
             break;
         }
     }
-    if !op.activation.is_clamp() {
+    if !op.activation.is_clamp() && !rows.is_empty() {
+        let (first, last) = (op.c_rows.offset(rows.start), op.c_rows.offset(rows.end - 1));
+        let len = rows.len() * columns.len();
+        if last == first + len - columns.len() && columns.len() == op.n {
+            // SAFETY: the rows are whole and follow each other without gaps: one run of C that this task owns.
+            let run = unsafe { std::slice::from_raw_parts_mut(op.c.add(first + columns.start), len) };
+            return op.activation.apply(isa, run);
+        }
         for m in rows {
             // SAFETY: the row lies in C, and this task owns these columns of it.
             let row = unsafe {

@@ -101,6 +101,16 @@ pub fn sgd(
     });
 }
 
+/// Moments below this become 0. They decay geometrically once gradients stop, and arithmetic on the subnormal numbers
+/// they would end in is some hundred times slower; a step this small is lost in any parameter's rounding.
+const NEGLIGIBLE: f32 = 1e-30;
+
+/// x, or 0 where negligible.
+#[inline(always)]
+fn settled(x: f32) -> f32 {
+    if x.abs() < NEGLIGIBLE { 0.0 } else { x }
+}
+
 vectorised! {
     fn sgd_plain<'a>(s; o: Sgd, p: &'a mut [f32], g: &'a [f32]) {
         for (p, g) in p.iter_mut().zip(g) {
@@ -115,13 +125,13 @@ vectorised! {
         if o.nesterov {
             for ((p, g), v) in p.iter_mut().zip(g).zip(v) {
                 let g = *g + o.decay * *p;
-                *v = o.momentum * *v + fresh * g;
+                *v = settled(o.momentum * *v + fresh * g);
                 *p -= o.rate * (g + o.momentum * *v);
             }
         } else {
             for ((p, g), v) in p.iter_mut().zip(g).zip(v) {
                 let g = *g + o.decay * *p;
-                *v = o.momentum * *v + fresh * g;
+                *v = settled(o.momentum * *v + fresh * g);
                 *p -= o.rate * *v;
             }
         }
@@ -196,8 +206,11 @@ vectorised! {
         let (b1, b2) = (c.options.beta1, c.options.beta2);
         for (((p, g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
             let g = *g + c.penalty * *p;
-            *m = b1 * *m + (1.0 - b1) * g;
-            *v = b2 * *v + (1.0 - b2) * g * g;
+            *m = settled(b1 * *m + (1.0 - b1) * g);
+            // Its root is what counts, so what is negligible is squared; a gradient that would square to a subnormal is 0.
+            let g = if g.abs() < 1e-17 { 0.0 } else { g };
+            *v = b2 * *v + (1.0 - b2) * (g * g);
+            *v = if *v < 1e-36 { 0.0 } else { *v };
             *p = c.shrink * *p - c.rate * *m / (v.sqrt() * c.root + c.options.epsilon);
         }
     }

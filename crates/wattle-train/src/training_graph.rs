@@ -45,8 +45,7 @@ pub fn bound_to_samples(model: &Model, batch: usize, sample: &[usize]) -> Result
 /// that a classifier may end in, as `[batch, width]`.
 pub fn logits(graph: &mut Graph) -> Result<ValueId, GraphError> {
     let mut id = *graph.outputs().first().ok_or_else(|| GraphError::Invalid("the model has no output".into()))?;
-    loop {
-        let Source::Node { node, .. } = graph.value(id).source else { break };
+    while let Source::Node { node, .. } = graph.value(id).source {
         let node = graph.node(node);
         id = match (&node.op, node.inputs.first()) {
             (Op::Softmax(Softmax { log: false, .. }) | Op::Identity(_), Some(Some(x))) => *x,

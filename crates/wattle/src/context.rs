@@ -1,5 +1,6 @@
 //! What every command shares: global flags, the processor, the meter, and the two streams.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -81,15 +82,20 @@ impl Context {
     }
 
     /// Writes the command's one result: the JSON document, or the text for people.
-    #[allow(clippy::print_stdout, reason = "the one place where results reach stdout")]
     pub fn print(&self, document: &impl Serialize, text: &str) -> Result<(), Failure> {
-        if self.json {
-            let json = serde_json::to_string_pretty(document);
-            println!("{}", json.map_err(|e| Failure::Run(format!("the result cannot be written as JSON: {e}")))?);
+        let json;
+        let text = if self.json {
+            json = serde_json::to_string_pretty(document)
+                .map_err(|e| Failure::Run(format!("the result cannot be written as JSON: {e}")))?;
+            &json
         } else {
-            println!("{}", text.trim_end());
+            text.trim_end()
+        };
+        match writeln!(std::io::stdout().lock(), "{text}") {
+            // A reader that has seen enough (`| head`) is no failure.
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Run(format!("stdout: {e}"))),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// A progress bar on stderr for work of `length` steps; hidden when stderr is no terminal.

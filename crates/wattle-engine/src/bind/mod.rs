@@ -27,7 +27,7 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
     let fast = match &site.node.op {
         Op::AdamUpdate(op) => update::adam(site, op),
         Op::BatchNormalization(op) => norm::batch_norm(site, op),
-        Op::BatchNormalizationGradient(_) => norm::batch_norm_gradient(site),
+        Op::BatchNormalizationGradient(_) => norm::batch_norm_gradient(site, false),
         Op::Binary(op) => elementwise::binary(site, op.function),
         Op::Clip(_) => elementwise::clip(site),
         Op::ClipGradient(_) => elementwise::clip_gradient(site),
@@ -41,6 +41,8 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         }
         Op::Flatten(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => Some(reorder::view(site)),
         Op::Fused(op) => fused(site, op),
+        Op::FusedBatchNorm(op) => norm::fused_batch_norm(site, op),
+        Op::FusedBatchNormGradient(_) => norm::batch_norm_gradient(site, true),
         Op::Gather(op) => gather::rows(site, op).or_else(|| movement::moved(site, &site.node.op)),
         Op::Gemm(op) => matmul::gemm_bind(site, op, &Epilogue::none(2)),
         Op::GlobalPool(op) => pool::global_pool(site, op),
@@ -144,6 +146,9 @@ fn fused(site: &Site<'_>, op: &wattle_graph::ops::Fused) -> Option<Bound> {
             Curve::Relu => Activation::Relu,
             other => Activation::Unary(other),
         },
+        Some(wattle_graph::ops::Activation::Scaled { function, factor, shift }) => {
+            Activation::Scaled { function: elementwise::curve(function)?, factor, shift }
+        }
     };
     let own_bias = (op.operands > 2).then_some(2);
     let epilogue = Epilogue { bias: op.bias_index().or(own_bias), residual: op.residual_index(), activation };

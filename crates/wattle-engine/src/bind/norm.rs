@@ -13,6 +13,8 @@ struct Training {
     norm: BatchNorm,
     /// Weight of the old running statistics.
     momentum: f32,
+    /// Whether operand 5 is added before the ReLU.
+    residual: bool,
 }
 
 /// Inference form: a scale and a shift per channel.
@@ -26,23 +28,36 @@ pub(super) fn batch_norm(site: &Site<'_>, op: &ops::BatchNormalization) -> Optio
         return None;
     }
     let channels = site.input(0).extents[1];
-    let scratch = norm::batch_norm_scratch_len(channels);
-    let mut bound = if op.training {
-        let norm = BatchNorm { channels, epsilon: op.epsilon, relu: false };
-        let kernel = Training { norm, momentum: op.momentum };
-        Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(scratch + channels)
-    } else {
-        let kernel = Inference { channels, epsilon: op.epsilon };
-        Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(scratch + 2 * channels)
-    };
+    if op.training {
+        return Some(training(site, op, false, false));
+    }
+    let scratch = norm::batch_norm_scratch_len(channels) + 2 * channels;
+    let kernel = Inference { channels, epsilon: op.epsilon };
+    let mut bound = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(scratch);
     bound.input_layouts[1..].fill(Layout::RowMajor);
-    bound.output_layouts[1..].fill(Layout::RowMajor);
     Some(bound)
+}
+
+pub(super) fn fused_batch_norm(site: &Site<'_>, op: &ops::FusedBatchNorm) -> Option<Bound> {
+    let fits = site.all(DType::F32) && site.input(0).extents.len() >= 2;
+    fits.then(|| training(site, &op.norm, op.residual, true))
+}
+
+fn training(site: &Site<'_>, op: &ops::BatchNormalization, residual: bool, relu: bool) -> Bound {
+    let channels = site.input(0).extents[1];
+    let norm = BatchNorm { channels, epsilon: op.epsilon, relu };
+    let kernel = Training { norm, momentum: op.momentum, residual };
+    let scratch = norm::batch_norm_scratch_len(channels) + channels;
+    let mut bound = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(scratch);
+    bound.input_layouts[1..5].fill(Layout::RowMajor);
+    bound.output_layouts[1..].fill(Layout::RowMajor);
+    bound
 }
 
 impl Kernel for Training {
     fn name(&self) -> String {
-        "batch_norm_train-nhwc-f32".into()
+        let text = |on: bool, text: &'static str| if on { text } else { "" };
+        format!("batch_norm_train{}{}-nhwc-f32", text(self.residual, "_add"), text(self.norm.relu, "_relu"))
     }
 
     fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
@@ -53,7 +68,8 @@ impl Kernel for Training {
         let (mean, inverse) = (io.output::<f32>(3)?, io.output::<f32>(4)?);
         let (variance, scratch) = io.scratch()?.split_at_mut(self.norm.channels);
         let statistics = Statistics { mean, variance };
-        norm::batch_norm_train(io.cpu, self.norm, x, scale, bias, None, statistics, y, scratch);
+        let residual = if self.residual { Some(io.input(5)?) } else { None };
+        norm::batch_norm_train(io.cpu, self.norm, x, scale, bias, residual, statistics, y, scratch);
         let keep = self.momentum;
         for c in 0..self.norm.channels {
             next_mean[c] = keep * old_mean[c] + (1.0 - keep) * mean[c];
@@ -84,23 +100,26 @@ impl Kernel for Inference {
 
 struct BatchGradient {
     channels: usize,
+    /// Whether the norm ends in a ReLU, whose result is operand 5.
+    relu: bool,
 }
 
-pub(super) fn batch_norm_gradient(site: &Site<'_>) -> Option<Bound> {
+/// The gradient of the training form, or, with `relu`, of [`ops::FusedBatchNorm`].
+pub(super) fn batch_norm_gradient(site: &Site<'_>, relu: bool) -> Option<Bound> {
     if !site.all(DType::F32) {
         return None;
     }
     let channels = site.input(0).extents[1];
     let scratch = norm::batch_norm_scratch_len(channels) + channels;
-    let mut bound = Bound::uniform(site, Layout::ChannelsLast, BatchGradient { channels }).scratch(scratch);
+    let mut bound = Bound::uniform(site, Layout::ChannelsLast, BatchGradient { channels, relu }).scratch(scratch);
     bound.input_layouts[1..4].fill(Layout::RowMajor);
-    bound.output_layouts[1..].fill(Layout::RowMajor);
+    bound.output_layouts[1..3].fill(Layout::RowMajor);
     Some(bound)
 }
 
 impl Kernel for BatchGradient {
     fn name(&self) -> String {
-        "batch_norm_gradient-nhwc-f32".into()
+        if self.relu { "batch_norm_relu_gradient-nhwc-f32".into() } else { "batch_norm_gradient-nhwc-f32".into() }
     }
 
     fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
@@ -110,11 +129,13 @@ impl Kernel for BatchGradient {
         for (v, i) in variance.iter_mut().zip(inverse) {
             *v = 1.0 / (i * i);
         }
-        let norm = BatchNorm { channels: self.channels, epsilon: 0.0, relu: false };
+        let norm = BatchNorm { channels: self.channels, epsilon: 0.0, relu: self.relu };
         let (x, scale, mean) = (io.input(0)?, io.input(1)?, io.input(2)?);
-        let saved = BatchNormSaved { x, y: None, scale, mean, variance };
+        let y = if self.relu { Some(io.input(5)?) } else { None };
+        let saved = BatchNormSaved { x, y, scale, mean, variance };
         let (dx, dscale, dbias) = (io.output(0)?, io.output(1)?, io.output(2)?);
-        norm::batch_norm_gradient(io.cpu, norm, saved, io.input(4)?, dx, dscale, dbias, None, scratch);
+        let dresidual = if io.outputs.len() > 3 { Some(io.output(3)?) } else { None };
+        norm::batch_norm_gradient(io.cpu, norm, saved, io.input(4)?, dx, dscale, dbias, dresidual, scratch);
         Ok(())
     }
 }

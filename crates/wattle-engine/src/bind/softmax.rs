@@ -118,6 +118,12 @@ impl Kernel for CrossEntropy {
     }
 }
 
+/// x, or 0 where it is so small that the gradients made from it would be subnormal: arithmetic on those is some hundred
+/// times slower, and a network that has learnt its samples makes whole layers of them.
+fn settled(x: f32) -> f32 {
+    if x.abs() < 1e-30 { 0.0 } else { x }
+}
+
 struct CrossEntropyGradient {
     classes: usize,
     smoothing: f32,
@@ -146,7 +152,7 @@ impl Kernel for CrossEntropyGradient {
         wattle_kernels::elementwise::unary(io.cpu, wattle_kernels::elementwise::Unary::Exp, log_probabilities, dx);
         for (row, &label) in dx.chunks_exact_mut(self.classes).zip(labels) {
             row[label as usize] -= 1.0 - self.smoothing;
-            row.iter_mut().for_each(|p| *p = (*p - spread) * scale);
+            row.iter_mut().for_each(|p| *p = settled((*p - spread) * scale));
         }
         Ok(())
     }

@@ -17,6 +17,15 @@ pub enum Activation {
         /// Upper limit.
         high: f32,
     },
+    /// `factor f(x) + shift`.
+    Scaled {
+        /// f.
+        function: Function,
+        /// Factor of the function's value.
+        factor: f32,
+        /// Added after.
+        shift: f32,
+    },
 }
 
 impl Activation {
@@ -25,6 +34,7 @@ impl Activation {
         match self {
             Activation::Function(f) => f.value(x),
             Activation::Clip { low, high } => x.max(f64::from(low)).min(f64::from(high)),
+            Activation::Scaled { function, factor, shift } => f64::from(factor) * function.value(x) + f64::from(shift),
         }
     }
 }
@@ -170,7 +180,16 @@ impl Described for Fused {
         let w = || Example::noise(&[5, 3, 3, 3], 2);
         let residual = || Example::noise(&[2, 5, 4, 4], 4);
         let matmul = Op::from(MatMul::default());
+        let scaled = Activation::Scaled { function: Function::HardSwish, factor: 1.5, shift: -0.25 };
+        let depthwise = Op::from(Conv { sliding: Sliding::padded(2, 1), groups: 3 });
         vec![
+            Example::new(Fused { activation: Some(scaled), ..Fused::new(conv.clone(), 2) }, vec![x(), w()])
+                .macs(2 * 5 * 16 * 27),
+            Example::new(
+                Fused { activation: Some(scaled), ..Fused::new(depthwise, 2) },
+                vec![x(), Example::noise(&[3, 1, 3, 3], 2)],
+            )
+            .macs(2 * 3 * 16 * 9),
             Example::new(
                 Fused { bias: true, residual: true, activation: relu, ..Fused::new(conv.clone(), 2) },
                 vec![x(), w(), Example::noise(&[5], 3), residual()],

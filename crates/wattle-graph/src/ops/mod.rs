@@ -105,6 +105,7 @@ operators! {
     expand: Expand, Tile;
     eye_like: EyeLike;
     fused: Fused;
+    fused_norm: FusedBatchNorm, FusedBatchNormGradient;
     gather: Gather;
     gather_elements: GatherElements;
     gather_nd: GatherNd;

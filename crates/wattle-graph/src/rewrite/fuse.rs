@@ -1,9 +1,10 @@
 //! Fusion: bias, residual addition and activation join the product before them.
 
+use super::fold_affine::scalar;
 use super::{Outcome, Pass, Rebuild};
 use crate::error::GraphError;
 use crate::graph::{Node, Source, ValueId};
-use crate::ops::{Activation, Binary, BinaryFunction, Fused, Function, Op, Unary};
+use crate::ops::{Activation, Binary, BinaryFunction, Function, Fused, Op, Unary};
 
 /// Additions and activations that follow a convolution or matrix product become part of it.
 pub const FUSE: Pass = Pass { name: "fuse", rule };
@@ -17,6 +18,11 @@ fn rule(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, GraphError> {
             Some((low, high)) => fuse_activation(rebuild, node, Activation::Clip { low, high }),
             None => Ok(Outcome::NoEffect),
         },
+        Op::Binary(Binary { function: BinaryFunction::Add | BinaryFunction::Mul })
+            if scale_activation(rebuild, node)? =>
+        {
+            Ok(Outcome::Applied)
+        }
         Op::Binary(Binary { function: BinaryFunction::Add }) => fuse_addition(rebuild, node),
         _ => Ok(Outcome::NoEffect),
     }
@@ -60,6 +66,46 @@ fn fuse_activation(
     Ok(Outcome::Applied)
 }
 
+/// A constant number that multiplies, or is added to, what an activation has made joins the activation.
+fn scale_activation(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<bool, GraphError> {
+    let (Op::Binary(Binary { function }), &[Some(a), Some(b)]) = (&node.op, &node.inputs[..]) else {
+        return Ok(false);
+    };
+    for (main, other) in [(a, b), (b, a)] {
+        let Some(number) = scalar(rebuild, other).map(|n| n as f32) else { continue };
+        if rebuild.uses(main) != 1 || rebuild.from.outputs().contains(&main) {
+            continue;
+        }
+        let result = rebuild.mapped(main);
+        let Source::Node { node: product, output: 0 } = rebuild.to.value(result).source else { continue };
+        let product = rebuild.to.node(product);
+        let Op::Fused(fused) = &product.op else { continue };
+        let (curve, factor, shift) = match fused.activation {
+            Some(Activation::Function(curve)) => (curve, 1.0, 0.0),
+            Some(Activation::Scaled { function, factor, shift }) => (function, factor, shift),
+            _ => continue,
+        };
+        let (factor, shift) = match function {
+            BinaryFunction::Mul => (factor * number, shift * number),
+            _ => (factor, shift + number),
+        };
+        // A single number of higher rank would add axes to the result.
+        let same_type = rebuild.from.value(node.outputs[0]).ty == rebuild.from.value(main).ty;
+        if !same_type || !factor.is_finite() || !shift.is_finite() {
+            continue;
+        }
+        let fused = Fused {
+            activation: Some(Activation::Scaled { function: curve, factor, shift }),
+            ..fused.clone()
+        };
+        let (operands, name) = (product.inputs.clone(), product.name.clone());
+        let y = rebuild.to.apply_all(fused, &operands, &name)?[0];
+        rebuild.take_name(node.outputs[0], y);
+        return Ok(true);
+    }
+    Ok(false)
+}
+
 fn fuse_addition(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, GraphError> {
     let [Some(a), Some(b)] = node.inputs[..] else { return Ok(Outcome::NoEffect) };
     for (main, other) in [(a, b), (b, a)] {
@@ -76,7 +122,8 @@ fn fuse_addition(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, Grap
             Some([n]) => channels_last && Some(n) == channels,
             _ => false,
         };
-        let has_bias = fused.bias || (matches!(*fused.body, Op::Conv(_) | Op::ConvTranspose(_)) && fused.operands > 2);
+        let has_bias =
+            fused.bias || (matches!(*fused.body, Op::Conv(_) | Op::ConvTranspose(_)) && fused.operands > 2);
         let fused = if is_row && !has_bias {
             operands.push(Some(addend));
             Fused { bias: true, ..fused }

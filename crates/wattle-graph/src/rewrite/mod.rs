@@ -4,9 +4,12 @@ mod batch_norm;
 mod bind;
 mod common_subexpressions;
 mod dead_code;
+mod fold_affine;
 mod freeze;
 mod fuse;
+mod fuse_norm;
 mod rebatch;
+mod recognise;
 
 use std::fmt;
 
@@ -18,9 +21,16 @@ pub use bind::{FOLD_CONSTANTS, bind};
 pub(crate) use bind::{folded, retyped};
 pub use common_subexpressions::COMMON_SUBEXPRESSIONS;
 pub use dead_code::remove_dead_code;
+pub use fold_affine::FOLD_AFFINE;
 pub use freeze::freeze;
 pub use fuse::FUSE;
+pub use fuse_norm::FUSE_BATCH_NORM;
 pub use rebatch::rebatch;
+pub use recognise::RECOGNISE;
+<<<<<<< HEAD
+=======
+pub use rebatch::rebatch;
+>>>>>>> engine
 
 /// What a rule did with one node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +53,16 @@ pub struct Pass {
 }
 
 /// The passes that prepare a frozen graph for inference, in order; dead code is removed after each.
-pub const INFERENCE_PASSES: &[Pass] = &[FOLD_CONSTANTS, FOLD_BATCH_NORM, FUSE, COMMON_SUBEXPRESSIONS];
+<<<<<<< HEAD
+pub const INFERENCE_PASSES: &[Pass] =
+    &[FOLD_CONSTANTS, FOLD_BATCH_NORM, FOLD_AFFINE, RECOGNISE, FUSE, COMMON_SUBEXPRESSIONS];
+=======
+/// Affine folding runs before and after the norms: it may join a convolution to its norm, or what follows the norm.
+pub const INFERENCE_PASSES: &[Pass] = &[FOLD_CONSTANTS, FOLD_AFFINE, FOLD_BATCH_NORM, FOLD_AFFINE, RECOGNISE, FUSE, COMMON_SUBEXPRESSIONS];
+>>>>>>> engine
 
 /// The passes that prepare a training graph, in order; dead code is removed after each.
-pub const TRAINING_PASSES: &[Pass] = &[COMMON_SUBEXPRESSIONS, FUSE];
+pub const TRAINING_PASSES: &[Pass] = &[COMMON_SUBEXPRESSIONS, FUSE_BATCH_NORM, FUSE];
 
 /// One line of the log: what a pass did, or would not do, at a node.
 #[derive(Clone, Debug, PartialEq)]

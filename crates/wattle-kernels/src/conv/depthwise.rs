@@ -123,6 +123,13 @@ impl Depthwise<'_> {
             let pixels = part * piece..self.pixels.min((part + 1) * piece);
             cpu.isa.run(PixelTask { op: self, image, pixels: pixels.clone() });
             if !self.e.activation.is_clamp() {
+                let offset = |p: usize| self.y_rows.offset(image * self.pixels + p);
+                let (first, len) = (offset(pixels.start), pixels.len() * self.channels);
+                if offset(pixels.end - 1) == first + len - self.channels {
+                    // SAFETY: the pixels follow each other without gaps: one run of y that this task owns.
+                    let run = unsafe { std::slice::from_raw_parts_mut(self.y.add(first), len) };
+                    return self.e.activation.apply(cpu.isa, run);
+                }
                 for p in pixels {
                     // SAFETY: the pixel's channels lie in y, and this task owns them.
                     let row = unsafe {
