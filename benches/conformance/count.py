@@ -10,9 +10,13 @@ PRODUCTS = ("Conv", "MatMul", "Gemm")
 
 
 def parameters(graph):
-    """Float constants, as initialisers or in Constant nodes, of the graph and the graphs nested in it."""
+    """Float constants of the graph and the graphs nested in it: initialisers, Constant nodes, and arrays that
+    ConstantOfShape makes of a constant shape (how the `light_*` models spell their weights)."""
     total = sum(int(np.prod(t.dims)) for t in graph.initializer if t.data_type in FLOATS)
+    shapes = {t.name: numpy_helper.to_array(t) for t in graph.initializer if t.data_type == onnx.TensorProto.INT64}
     for node in graph.node:
+        if node.op_type == "ConstantOfShape" and node.input[0] in shapes:
+            total += int(np.prod(shapes[node.input[0]]))
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
                 total += parameters(attribute.g)
