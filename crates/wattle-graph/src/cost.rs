@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::error::GraphError;
 use crate::graph::{Graph, NodeId, Source, ValueId};
 use crate::operator::{MacKind, Shapes, Work};
+use crate::ops::Op;
 use crate::parameter::Parameters;
 
 /// What one node costs.
@@ -77,6 +78,12 @@ pub fn costs(graph: &Graph, parameters: &Parameters) -> Result<Vec<NodeCost>, Gr
             inputs.push(Some(graph.extents(input)?));
             densities.push(density);
         }
+        if let Op::If(op) = &node.op {
+            for condition in [true, false] {
+                let (all, not_zero) = weights_of_branch(op.branch(condition));
+                (count, nonzero) = (count + all, nonzero + not_zero);
+            }
+        }
         let outputs = node.outputs.iter().map(|&o| graph.extents(o)).collect::<Result<Vec<_>, _>>()?;
         let shapes = Shapes { inputs: &inputs, outputs: &outputs, densities: &densities };
         let work = node.op.work(&shapes);
@@ -99,6 +106,30 @@ pub fn costs(graph: &Graph, parameters: &Parameters) -> Result<Vec<NodeCost>, Gr
         });
     }
     Ok(list)
+}
+
+/// Elements, and elements that are not zero, of the float arrays that a branch holds: nested graphs have their
+/// weights as constants.
+fn weights_of_branch(graph: &Graph) -> (u64, u64) {
+    let (mut count, mut nonzero) = (0, 0);
+    for id in graph.value_ids() {
+        if let Source::Constant(t) = &graph.value(id).source
+            && t.dtype().is_float()
+            && t.len() > 1
+        {
+            count += t.len() as u64;
+            nonzero += (t.len() as f64 * t.density()).round() as u64;
+        }
+    }
+    for node in graph.nodes() {
+        if let Op::If(op) = &node.op {
+            for condition in [true, false] {
+                let (all, not_zero) = weights_of_branch(op.branch(condition));
+                (count, nonzero) = (count + all, nonzero + not_zero);
+            }
+        }
+    }
+    (count, nonzero)
 }
 
 /// Fraction of non-zero elements, where it can be known.
@@ -132,7 +163,7 @@ pub fn totals(costs: &[NodeCost]) -> Totals {
 mod tests {
     use super::*;
     use crate::mask::Mask;
-    use crate::ops::MatMul;
+    use crate::ops::{If, MatMul};
     use crate::parameter::Parameter;
     use crate::shape::Shape;
     use crate::tensor::{DType, Tensor};
@@ -152,5 +183,25 @@ mod tests {
         assert_eq!((totals.parameters, totals.nonzero_parameters), (16, 4));
         assert_eq!((totals.macs, totals.effective_macs), (2 * 48, 2 * 12));
         assert_eq!((totals.bytes_read, totals.bytes_written), (2 * (48 + 64), 2 * 48));
+    }
+
+    #[test]
+    fn weights_inside_branches_are_parameters_too() {
+        let branch = |weight: Vec<f32>| {
+            let mut graph = Graph::new("branch");
+            let x = graph.input("x", DType::F32, Shape::known(&[2, 2]));
+            let w = graph.constant(Tensor::f32([2, 2], weight));
+            let y = graph.apply(MatMul::default(), &[x, w]).unwrap();
+            graph.output(y);
+            Box::new(graph)
+        };
+        let op = If { then_graph: branch(vec![1.0; 4]), else_graph: branch(vec![1.0, 0.0, 0.0, 1.0]) };
+        let mut graph = Graph::new("choice");
+        let condition = graph.input("c", DType::Bool, Shape::known(&[]));
+        let x = graph.input("x", DType::F32, Shape::known(&[2, 2]));
+        let y = graph.apply(op, &[condition, x, x]).unwrap();
+        graph.output(y);
+        let totals = totals(&costs(&graph, &Parameters::new()).unwrap());
+        assert_eq!((totals.parameters, totals.nonzero_parameters), (8, 6));
     }
 }
