@@ -81,12 +81,15 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     context.print(&Document { outputs: written, execution, receipt }, &text)
 }
 
+/// Outputs with their names.
+type Named = Vec<(String, Tensor)>;
+
 /// Plans and runs the model; a model whose shapes depend on its data is interpreted instead, slowly.
 fn execute(
     model: &Model,
     feeds: &BTreeMap<String, Tensor>,
     context: &Context,
-) -> Result<(Vec<(String, Tensor)>, &'static str), Failure> {
+) -> Result<(Named, &'static str), Failure> {
     match Plan::compile(&model.graph, &model.parameters, &context.plan_options()) {
         Ok(plan) => {
             let mut session = Session::new(plan, &model.parameters)?;

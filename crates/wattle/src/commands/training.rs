@@ -175,10 +175,7 @@ pub fn model(name: &str, data: &TrainingData, init: Init, seed: u64) -> Result<M
     if !is_name && (name.ends_with(".onnx") || Path::new(name).exists()) {
         return models::load(Path::new(name));
     }
-    let outputs = match data.dataset.targets.class_count() {
-        Some(classes) => classes,
-        None => 1,
-    };
+    let outputs = data.dataset.targets.class_count().unwrap_or(1);
     Ok(network::build(name, &data.dataset.shape, outputs, init, seed)?)
 }
 
