@@ -113,6 +113,7 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::ScatterElements(_)
         | Op::ScatterNd(_)
         | Op::Shape(_)
+        | Op::Shrink(_)
         | Op::Size(_)
         | Op::TopK(_)
         | Op::Unique(_)

@@ -139,6 +139,7 @@ operators! {
     select: Where;
     sgd_update: SgdUpdate;
     shape: Shape, Size;
+    shrink: Shrink;
     slice: Slice;
     softmax: Hardmax, Softmax, SoftmaxGradient;
     squeeze: Flatten, Squeeze, Unsqueeze;
