@@ -51,7 +51,8 @@ fn gradient(operator: &Registration) -> &'static str {
             if !float(&graph, output) || wrt.is_empty() {
                 continue;
             }
-            let loss = graph.apply(SumTo { shape: vec![] }, &[output]).expect("any float tensor can be summed");
+            let loss =
+                graph.apply(SumTo { shape: vec![] }, &[output]).expect("any float tensor can be summed");
             match differentiate(&graph, loss, &wrt) {
                 Ok(d) if d.gradients.iter().any(Option::is_some) => return "yes",
                 Ok(_) => best = "zero",

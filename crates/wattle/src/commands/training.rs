@@ -156,7 +156,11 @@ pub struct Prepared {
 }
 
 /// Loads the data, divides it with `validation` kept aside, and measures it on the training part.
-pub fn prepare(args: &DataArgs, loss: Option<LossName>, default_validation: f64) -> Result<Prepared, Failure> {
+pub fn prepare(
+    args: &DataArgs,
+    loss: Option<LossName>,
+    default_validation: f64,
+) -> Result<Prepared, Failure> {
     let task = match loss {
         Some(LossName::Mse | LossName::Bce) => Some(Task::Values),
         _ => None,
