@@ -1,5 +1,6 @@
 //! Training to the end, in a run directory: interrupted at any moment, it goes on from its last checkpoint.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -32,8 +33,31 @@ pub struct Progress {
 #[derive(Serialize)]
 struct Metrics {
     epoch: u64,
-    /// Mean loss of the steps since the line before (or since the last interruption).
+    /// Mean loss of the steps since the line before.
     loss: f64,
+}
+
+/// Losses summed since the last line of metrics; kept in checkpoints so that an interruption changes no line.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct RunningLoss {
+    sum: f64,
+    count: u64,
+}
+
+impl RunningLoss {
+    fn to_notes(self) -> BTreeMap<String, String> {
+        let bits = format!("{:016x}", self.sum.to_bits());
+        BTreeMap::from([("loss_sum".into(), bits), ("loss_count".into(), self.count.to_string())])
+    }
+
+    fn from_notes(notes: &BTreeMap<String, String>) -> RunningLoss {
+        let bits = notes.get("loss_sum").and_then(|text| u64::from_str_radix(text, 16).ok());
+        let count = notes.get("loss_count").and_then(|text| text.parse().ok());
+        match (bits, count) {
+            (Some(bits), Some(count)) => RunningLoss { sum: f64::from_bits(bits), count },
+            _ => RunningLoss::default(),
+        }
+    }
 }
 
 /// A finished training.
@@ -51,7 +75,10 @@ pub struct Fitted {
 ///
 /// With a directory, a finished training is read back instead of repeated, and an interrupted one goes on where
 /// its last checkpoint left it: the result is the same to the last bit. `config` names what decides the result.
-#[allow(clippy::too_many_arguments, reason = "each is a different kind of thing; a struct would only rename them")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each is a different kind of thing; a struct would only rename them"
+)]
 pub fn fit(
     model: &Model,
     data: &TrainingData,
@@ -64,6 +91,7 @@ pub fn fit(
 ) -> Result<Fitted> {
     let mut model = model.clone();
     let mut from = start;
+    let mut running = RunningLoss::default();
     if let Some((directory, _)) = directory {
         let done = directory.file(FINAL);
         if done.exists() {
@@ -75,6 +103,7 @@ pub fn fit(
             let found = Checkpoint::read(&path)?;
             model.parameters = from_tensors(&path, &found.tensors)?;
             from.step = found.position.step;
+            running = RunningLoss::from_notes(&found.notes);
         }
     }
     let mut trainer = Trainer::new(&model, data, options, plan, from)?;
@@ -84,17 +113,18 @@ pub fn fit(
         Some((directory, _)) => Some(directory.metrics((from.step > start.step).then_some(from.step))?),
         None => None,
     };
-    let (mut sum, mut count, mut last_save) = (0.0, 0u64, Instant::now());
+    let mut last_save = Instant::now();
     while trainer.step() < total {
         let loss = trainer.advance()?;
-        sum += f64::from(loss);
-        count += 1;
+        running.sum += f64::from(loss);
+        running.count += 1;
         let step = trainer.step();
         progress(Progress { step, total, loss });
         let epoch_ends = step % per_epoch == 0;
         if let (Some(log), true) = (&mut log, epoch_ends || step == total) {
-            log.append(step, &Metrics { epoch: step.div_ceil(per_epoch), loss: sum / count as f64 })?;
-            (sum, count) = (0.0, 0);
+            let mean = running.sum / running.count as f64;
+            log.append(step, &Metrics { epoch: step.div_ceil(per_epoch), loss: mean })?;
+            running = RunningLoss::default();
         }
         if let Some((directory, config)) = directory
             && (epoch_ends || last_save.elapsed() > CHECKPOINT_INTERVAL)
@@ -104,7 +134,9 @@ pub fn fit(
                 log.sync()?;
             }
             let older = directory.checkpoints()?;
-            checkpoint(trainer.parameters()?, step, step / per_epoch, config).write(&directory.checkpoint(step))?;
+            let mut saved = checkpoint(trainer.parameters()?, step, step / per_epoch, config);
+            saved.notes = running.to_notes();
+            saved.write(&directory.checkpoint(step))?;
             for (_, path) in older {
                 // A leftover is harmless: the newest checkpoint counts.
                 let _ = std::fs::remove_file(path);
@@ -124,4 +156,16 @@ pub fn fit(
         }
     }
     Ok(Fitted { parameters, steps, reused: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_running_loss_survives_its_notes_to_the_bit() {
+        let running = RunningLoss { sum: 0.1 + 0.2, count: 7 };
+        assert_eq!(RunningLoss::from_notes(&running.to_notes()), running);
+        assert_eq!(RunningLoss::from_notes(&BTreeMap::new()), RunningLoss::default());
+    }
 }

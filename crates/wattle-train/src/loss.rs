@@ -59,7 +59,8 @@ impl Loss {
                     let max = row.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x));
                     let total: f64 = row.iter().map(|&x| f64::from(x - max).exp()).sum();
                     let log = |x: f32| f64::from(x - max) - total.ln();
-                    let spread = if e > 0.0 { row.iter().map(|&x| log(x)).sum::<f64>() / width as f64 } else { 0.0 };
+                    let spread =
+                        if e > 0.0 { row.iter().map(|&x| log(x)).sum::<f64>() / width as f64 } else { 0.0 };
                     -(1.0 - e) * log(row[label as usize]) - e * spread
                 };
                 outputs.chunks_exact(width.max(1)).zip(labels).map(row).sum()
@@ -90,9 +91,14 @@ mod tests {
     #[test]
     fn the_graph_and_the_plain_formula_agree() {
         let outputs = Example::noise(&[3, 4], 1);
-        let values = Tensor::f32([3, 4], Example::noise(&[3, 4], 2).as_f32().unwrap().iter().map(|x| x.abs()).collect());
+        let values = Tensor::f32(
+            [3, 4],
+            Example::noise(&[3, 4], 2).as_f32().unwrap().iter().map(|x| x.abs()).collect(),
+        );
         let labels = [1i64, 3, 0];
-        for loss in [Loss::CrossEntropy { label_smoothing: 0.1 }, Loss::MeanSquaredError, Loss::BinaryCrossEntropy] {
+        for loss in
+            [Loss::CrossEntropy { label_smoothing: 0.1 }, Loss::MeanSquaredError, Loss::BinaryCrossEntropy]
+        {
             let mut graph = Graph::new("loss");
             let x = graph.input("x", DType::F32, Shape::known(&[3, 4]));
             let id = loss.attach(&mut graph, x).unwrap();
@@ -101,7 +107,8 @@ mod tests {
                 Loss::CrossEntropy { .. } => Tensor::ints(&labels),
                 _ => values.clone(),
             };
-            let feeds = BTreeMap::from([("x".to_string(), outputs.clone()), ("targets".to_string(), targets)]);
+            let feeds =
+                BTreeMap::from([("x".to_string(), outputs.clone()), ("targets".to_string(), targets)]);
             let found = interpret(&graph, &mut Parameters::new(), &feeds).unwrap()[0].to_f64()[0];
             let plain = loss.value(outputs.as_f32().unwrap(), &labels, values.as_f32().unwrap(), 3);
             assert!((found - plain).abs() < 1e-6, "{loss:?}: {found} {plain}");

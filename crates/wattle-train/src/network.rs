@@ -1,8 +1,8 @@
 //! Networks by name: the ones that lottery-ticket papers train, and a small one for digits.
 
 use wattle_graph::ops::{
-    BatchNormalization, Binary, BinaryFunction, Conv, Flatten, Function, Gemm, GlobalPool, Pool, PoolKind, Sliding,
-    Unary,
+    BatchNormalization, Binary, BinaryFunction, Conv, Flatten, Function, Gemm, GlobalPool, Pool, PoolKind,
+    Sliding, Unary,
 };
 use wattle_graph::{DType, Dim, Graph, GraphError, Model, Parameter, Parameters, Tensor, ValueId};
 
@@ -13,7 +13,10 @@ use crate::random::{Purpose, Stream};
 /// Names and what they stand for.
 pub const NETWORKS: &[(&str, &str)] = &[
     ("lenet-300-100", "two hidden layers of 300 and 100 (LeCun et al. 1998)"),
-    ("lenet-5", "two convolutions of 6 and 16, three dense layers (LeCun et al. 1998), with ReLU and max pooling"),
+    (
+        "lenet-5",
+        "two convolutions of 6 and 16, three dense layers (LeCun et al. 1998), with ReLU and max pooling",
+    ),
     ("resnet-20", "20 layers of 16, 32 and 64 channels (He et al. 2016, section 4.2)"),
     ("small-conv", "two convolutions of 16 and 32, one dense layer"),
 ];
@@ -42,7 +45,8 @@ pub fn build(name: &str, sample: &SampleShape, outputs: usize, init: Init, seed:
                 .expected(format_args!("an .onnx file or one of: {}", names.join(", "))));
         }
     };
-    let logits = logits.map_err(|e| Error::input(format_args!("network {name} on samples of {:?}", sample.dims()), e))?;
+    let logits = logits
+        .map_err(|e| Error::input(format_args!("network {name} on samples of {:?}", sample.dims()), e))?;
     builder.graph.rename(logits, "logits");
     builder.graph.output(logits);
     Ok(Model { graph: builder.graph, parameters: builder.parameters })
@@ -99,7 +103,9 @@ impl Builder {
 
     fn width(&self, x: ValueId) -> std::result::Result<usize, GraphError> {
         let dims = self.graph.value(x).ty.shape.dims().unwrap_or(&[]);
-        dims.get(1).and_then(Dim::known).ok_or_else(|| GraphError::Invalid("the width of a layer is unknown".into()))
+        dims.get(1)
+            .and_then(Dim::known)
+            .ok_or_else(|| GraphError::Invalid("the width of a layer is unknown".into()))
     }
 
     fn dense(&mut self, name: &str, x: ValueId, outputs: usize) -> Built {
@@ -110,7 +116,15 @@ impl Builder {
         Ok(self.graph.apply_all(op, &[Some(x), Some(w), Some(b)], name)?[0])
     }
 
-    fn conv(&mut self, name: &str, x: ValueId, filters: usize, taps: usize, stride: usize, bias: bool) -> Built {
+    fn conv(
+        &mut self,
+        name: &str,
+        x: ValueId,
+        filters: usize,
+        taps: usize,
+        stride: usize,
+        bias: bool,
+    ) -> Built {
         let channels = self.width(x)?;
         let w = self.weight(&format!("{name}.weight"), &[filters, channels, taps, taps]);
         let b = bias.then(|| self.vector(Parameter::trainable(format!("{name}.bias")), filters, 0.0));
@@ -223,7 +237,12 @@ mod tests {
             let trainable = |p: &ValueId| {
                 model.graph.parameter_of(*p).is_some_and(|p| p.role == wattle_graph::Role::Trainable)
             };
-            model.graph.parameters().filter(trainable).map(|p| model.graph.extents(p).unwrap().iter().product::<usize>()).sum()
+            model
+                .graph
+                .parameters()
+                .filter(trainable)
+                .map(|p| model.graph.extents(p).unwrap().iter().product::<usize>())
+                .sum()
         };
         // 784*300+300 + 300*100+100 + 100*10+10 (Frankle & Carbin 2019, figure 2: 266 K).
         assert_eq!(count("lenet-300-100", &image(1, 28, 28)), 266_610);

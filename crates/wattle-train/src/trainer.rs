@@ -112,7 +112,17 @@ impl Trainer {
         schedule.check(&timeline)?;
         let classes = matches!(options.loss, Loss::CrossEntropy { .. });
         let learning_rate = options.learning_rate;
-        Ok(Trainer { session, loader, parameters, schedule, timeline, learning_rate, classes, start, step: start.step })
+        Ok(Trainer {
+            session,
+            loader,
+            parameters,
+            schedule,
+            timeline,
+            learning_rate,
+            classes,
+            start,
+            step: start.step,
+        })
     }
 
     /// Epochs and steps of the whole training.
@@ -135,13 +145,17 @@ impl Trainer {
         feed(&mut self.session, batch, self.classes).map_err(refused(place))?;
         let rate = self.learning_rate * self.schedule.factor(self.step, &self.timeline);
         self.session.input_mut::<f32>(2).map_err(refused(place))?[0] = rate as f32;
-        self.session.input_mut::<f32>(3).map_err(refused(place))?[0] = (self.step - self.start.fresh_at + 1) as f32;
+        self.session.input_mut::<f32>(3).map_err(refused(place))?[0] =
+            (self.step - self.start.fresh_at + 1) as f32;
         self.session.run().map_err(refused(place))?;
         self.step += 1;
         let loss = self.session.output::<f32>(0).map_err(refused(place))?[0];
         if !loss.is_finite() {
-            return Err(Error::machine(format_args!("step {}", self.step), format_args!("the loss is {loss}"))
-                .remedy("lower the learning rate, or add a warm-up to the schedule"));
+            return Err(Error::machine(
+                format_args!("step {}", self.step),
+                format_args!("the loss is {loss}"),
+            )
+            .remedy("lower the learning rate, or add a warm-up to the schedule"));
         }
         Ok(loss)
     }
@@ -170,14 +184,16 @@ fn feed(session: &mut Session, batch: &Batch, classes: bool) -> std::result::Res
 fn check_targets(graph: &wattle_graph::Graph, dataset: &Dataset, loss: Loss) -> Result<()> {
     let width = graph.outputs().get(1).and_then(|&o| graph.extents(o).ok()).and_then(|e| e.get(1).copied());
     match (loss, dataset.targets.class_count(), width) {
-        (Loss::CrossEntropy { .. }, Some(classes), Some(width)) if classes > width => {
-            Err(Error::input("the model", format_args!("it has {width} outputs; {} has {classes} classes", dataset.name))
-                .expected("one output for each class"))
-        }
-        (Loss::CrossEntropy { .. }, None, _) => {
-            Err(Error::input("--loss", format_args!("cross entropy needs classes; {} has numbers", dataset.name))
-                .remedy("use --loss mse"))
-        }
+        (Loss::CrossEntropy { .. }, Some(classes), Some(width)) if classes > width => Err(Error::input(
+            "the model",
+            format_args!("it has {width} outputs; {} has {classes} classes", dataset.name),
+        )
+        .expected("one output for each class")),
+        (Loss::CrossEntropy { .. }, None, _) => Err(Error::input(
+            "--loss",
+            format_args!("cross entropy needs classes; {} has numbers", dataset.name),
+        )
+        .remedy("use --loss mse")),
         (Loss::MeanSquaredError | Loss::BinaryCrossEntropy, Some(_), _) => {
             Err(Error::input("--loss", format_args!("{} has classes, not numbers", dataset.name))
                 .remedy("use --loss cross-entropy"))
@@ -207,8 +223,8 @@ pub fn evaluate(
 ) -> Result<Evaluation> {
     let place = "evaluation";
     let batch = indices.len().clamp(1, 256);
-    let mut bound =
-        bound_to_samples(model, batch, &data.dataset.shape.dims()).map_err(|e| Error::input("the model", e))?;
+    let mut bound = bound_to_samples(model, batch, &data.dataset.shape.dims())
+        .map_err(|e| Error::input("the model", e))?;
     let output = logits(&mut bound.graph).map_err(|e| Error::input("the model", e))?;
     bound.graph.set_outputs(vec![output]);
     let width = bound.graph.extents(output).map_err(|e| Error::input("the model", e))?[1];
@@ -230,7 +246,11 @@ pub fn evaluate(
         let values = &batch.values[..batch.values.len().min(batch.count * width)];
         total += loss.value(outputs, &labels, values, batch.count) * batch.count as f64;
         let best = |row: &[f32]| (0..width).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)));
-        right += outputs.chunks_exact(width).zip(&labels).filter(|(row, l)| best(row) == Some(**l as usize)).count();
+        right += outputs
+            .chunks_exact(width)
+            .zip(&labels)
+            .filter(|(row, l)| best(row) == Some(**l as usize))
+            .count();
         seen += batch.count;
     }
     let accuracy = data.dataset.targets.class_count().map(|_| right as f64 / seen.max(1) as f64);
@@ -262,18 +282,27 @@ pub fn to_tensors(parameters: &Parameters) -> Vec<NamedTensor> {
 /// Parameters and masks from the tensors of a file at `place`.
 pub fn from_tensors(place: &std::path::Path, tensors: &[NamedTensor]) -> Result<Parameters> {
     let mut parameters = Parameters::new();
-    let refuse = |name: &str, found: String| Error::input(place.display(), format_args!("tensor `{name}`: {found}"));
+    let refuse =
+        |name: &str, found: String| Error::input(place.display(), format_args!("tensor `{name}`: {found}"));
     for tensor in tensors.iter().filter(|t| !t.name.starts_with(MASK_PREFIX)) {
-        let values = tensor.to_f32().ok_or_else(|| refuse(&tensor.name, format!("{:?}", tensor.dtype)).expected("F32"))?;
+        let values = tensor
+            .to_f32()
+            .ok_or_else(|| refuse(&tensor.name, format!("{:?}", tensor.dtype)).expected("F32"))?;
         let made = Tensor::new(tensor.shape.clone(), Data::F32(values));
-        parameters.insert(&tensor.name, made.ok_or_else(|| refuse(&tensor.name, "its size is not its shape's".into()))?);
+        parameters.insert(
+            &tensor.name,
+            made.ok_or_else(|| refuse(&tensor.name, "its size is not its shape's".into()))?,
+        );
     }
     for tensor in tensors {
         let Some(name) = tensor.name.strip_prefix(MASK_PREFIX) else { continue };
         let len = parameters.get(name).map_or(0, |t| t.len());
         let mask = Mask::from_bytes(len, &tensor.bytes);
         if !mask.is_some_and(|mask| parameters.set_mask(name, mask)) {
-            return Err(refuse(&tensor.name, format!("{} bytes do not mask {len} elements", tensor.bytes.len())));
+            return Err(refuse(
+                &tensor.name,
+                format!("{} bytes do not mask {len} elements", tensor.bytes.len()),
+            ));
         }
     }
     Ok(parameters)
@@ -345,7 +374,9 @@ mod tests {
         for optimizer in [SGD, adam] {
             let options = TrainOptions { learning_rate: 0.01, ..options(optimizer) };
             let run = |from: &Model, start: u64, end: u64, threads: usize| {
-                let mut trainer = Trainer::new(from, &data, &options, &plan(threads), Start { step: start, fresh_at: 0 }).unwrap();
+                let mut trainer =
+                    Trainer::new(from, &data, &options, &plan(threads), Start { step: start, fresh_at: 0 })
+                        .unwrap();
                 while trainer.step() < end {
                     trainer.advance().unwrap();
                 }

@@ -44,7 +44,8 @@ pub fn bound_to_samples(model: &Model, batch: usize, sample: &[usize]) -> Result
 /// The value that holds a row of logits (or predictions) for each sample: the first output, without the softmax
 /// that a classifier may end in, as `[batch, width]`.
 pub fn logits(graph: &mut Graph) -> Result<ValueId, GraphError> {
-    let mut id = *graph.outputs().first().ok_or_else(|| GraphError::Invalid("the model has no output".into()))?;
+    let mut id =
+        *graph.outputs().first().ok_or_else(|| GraphError::Invalid("the model has no output".into()))?;
     while let Source::Node { node, .. } = graph.value(id).source {
         let node = graph.node(node);
         id = match (&node.op, node.inputs.first()) {
@@ -54,7 +55,8 @@ pub fn logits(graph: &mut Graph) -> Result<ValueId, GraphError> {
     }
     let extents = graph.extents(id)?;
     if !graph.value(id).ty.dtype.is_float() || extents.len() < 2 {
-        let text = format!("output `{}` is {}; expected a row for each sample", graph.label(id), graph.value(id).ty);
+        let text =
+            format!("output `{}` is {}; expected a row for each sample", graph.label(id), graph.value(id).ty);
         return Err(GraphError::Invalid(text));
     }
     if extents.len() > 2 { graph.apply(Flatten { axis: 1 }, &[id]) } else { Ok(id) }
@@ -73,8 +75,10 @@ pub fn training_graph(
     let mut parameters = model.parameters.clone();
     let output = logits(&mut graph)?;
     let loss = loss.attach(&mut graph, output)?;
-    let trainable: Vec<ValueId> =
-        graph.parameters().filter(|&p| graph.parameter_of(p).is_some_and(|p| p.role == Role::Trainable)).collect();
+    let trainable: Vec<ValueId> = graph
+        .parameters()
+        .filter(|&p| graph.parameter_of(p).is_some_and(|p| p.role == Role::Trainable))
+        .collect();
     let Differentiated { graph: mut step, gradients } = differentiate(&graph, loss, &trainable)?;
     let rate = step.input("learning_rate", DType::F32, Shape::known(&[]));
     let count = step.input("step", DType::F32, Shape::known(&[]));

@@ -67,7 +67,8 @@ pub fn bind(
         }
         let shape = &model.graph.value(id).ty.shape;
         let ask = || {
-            let text = format!("input `{name}` has the shape {shape}; give it with --input {name}=1x3x224x224");
+            let text =
+                format!("input `{name}` has the shape {shape}; give it with --input {name}=1x3x224x224");
             Failure::Input(text)
         };
         let dims = shape.dims().ok_or_else(ask)?;
@@ -99,13 +100,20 @@ pub fn made_up(model: &Model, feeds: &BTreeMap<String, Tensor>) -> Result<BTreeM
         } else if ty.dtype == DType::Bool {
             Tensor::from_f64(DType::Bool, extents, noise.to_f64().iter().map(|x| x.max(0.0)).collect())
         } else {
-            Tensor::from_f64(ty.dtype, extents, noise.to_f64().iter().map(|x| (x.abs() * 100.0).floor()).collect())
+            Tensor::from_f64(
+                ty.dtype,
+                extents,
+                noise.to_f64().iter().map(|x| (x.abs() * 100.0).floor()).collect(),
+            )
         };
         all.insert(name, tensor);
     }
     if let Some(name) = feeds.keys().find(|name| !all.contains_key(*name)) {
         let names: Vec<_> = all.keys().cloned().collect();
-        return Err(Failure::Input(format!("there is no input `{name}`; the inputs are: {}", names.join(", "))));
+        return Err(Failure::Input(format!(
+            "there is no input `{name}`; the inputs are: {}",
+            names.join(", ")
+        )));
     }
     Ok(all)
 }

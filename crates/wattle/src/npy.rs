@@ -17,11 +17,15 @@ pub fn read(path: &Path) -> Result<Tensor, Failure> {
     let place = path.display();
     let file = File::open(path).map_err(|e| Failure::at(&place, e))?;
     let length = file.metadata().map_err(|e| Failure::at(&place, e))?.len();
-    let npy = NpyFile::new(BufReader::new(file)).map_err(|e| Failure::at(&place, format!("not an .npy file: {e}")))?;
+    let npy = NpyFile::new(BufReader::new(file))
+        .map_err(|e| Failure::at(&place, format!("not an .npy file: {e}")))?;
     let shape: Vec<usize> = npy.shape().iter().map(|&n| n as usize).collect();
     let count = element_count(&shape).filter(|&n| n <= MAX_ELEMENTS && n as u64 <= length);
     let Some(count) = count else {
-        return Err(Failure::at(&place, format!("the header says {shape:?}, more than the file of {length} bytes holds")));
+        return Err(Failure::at(
+            &place,
+            format!("the header says {shape:?}, more than the file of {length} bytes holds"),
+        ));
     };
     if npy.order() == Order::Fortran && shape.len() > 1 {
         return Err(Failure::at(&place, "column-major order; save it with numpy.ascontiguousarray"));
@@ -43,10 +47,13 @@ pub fn read(path: &Path) -> Result<Tensor, Failure> {
         "u4" => Data::U32(npy.into_vec().map_err(body)?),
         "u8" => Data::U64(npy.into_vec().map_err(body)?),
         "b1" => Data::Bool(npy.into_vec().map_err(body)?),
-        other => return Err(Failure::at(&place, format!("element type {other}; expected f4, f8, integers or b1"))),
+        other => {
+            return Err(Failure::at(&place, format!("element type {other}; expected f4, f8, integers or b1")));
+        }
     };
-    Tensor::new(shape.clone(), data)
-        .ok_or_else(|| Failure::at(&place, format!("shape {shape:?} needs {count} elements; the file is truncated")))
+    Tensor::new(shape.clone(), data).ok_or_else(|| {
+        Failure::at(&place, format!("shape {shape:?} needs {count} elements; the file is truncated"))
+    })
 }
 
 /// Writes a tensor; the file appears whole or not at all.

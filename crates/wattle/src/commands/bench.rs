@@ -93,10 +93,13 @@ fn train(args: Args, context: &Context) -> Result<(), Failure> {
         (Some(extents), _) => extents[1..].to_vec(),
         (None, [input]) => {
             let shape = &model.graph.value(*input).ty.shape;
-            let known: Option<Vec<usize>> = shape.dims().and_then(|d| d[1..].iter().map(|d| d.known()).collect());
+            let known: Option<Vec<usize>> =
+                shape.dims().and_then(|d| d[1..].iter().map(|d| d.known()).collect());
             known.ok_or_else(|| {
                 let label = model.graph.label(*input);
-                Failure::Input(format!("input `{label}` has the shape {shape}; give it with --input {label}=1x3x32x32"))
+                Failure::Input(format!(
+                    "input `{label}` has the shape {shape}; give it with --input {label}=1x3x32x32"
+                ))
             })?
         }
         _ => return Err(Failure::Input("the model has several inputs; training feeds exactly one".into())),

@@ -67,7 +67,10 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         Part::Test => prepared.splits.take_test().into_indices(),
     };
     if indices.is_empty() {
-        return Err(Failure::Input(format!("--part: the {:?} part of {} is empty", args.part, data.dataset.name)));
+        return Err(Failure::Input(format!(
+            "--part: the {:?} part of {} is empty",
+            args.part, data.dataset.name
+        )));
     }
     let found = evaluate(&model, data, &indices, loss, &context.plan_options())?;
     let mut receipt = meter.stop();

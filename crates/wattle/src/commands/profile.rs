@@ -90,7 +90,11 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
             runs: RUNS,
             threads: context.cpu.threads.count(),
             source: "measured:monotonic clock around each step",
-            inputs: if args.inputs.iter().any(|i| matches!(i.1, InputText::File(_))) { "files" } else { "noise" },
+            inputs: if args.inputs.iter().any(|i| matches!(i.1, InputText::File(_))) {
+                "files"
+            } else {
+                "noise"
+            },
             interpreted_nodes: interpreted,
         });
     }
@@ -106,7 +110,8 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         let (op, params, macs) = (node.op.name(), cost.parameters, cost.work.macs);
         nodes.push(Node { name, op, params, macs, density: cost.density(), ms });
     }
-    let total_ms = args.measure.then(|| nodes.iter().filter_map(|n| n.ms).sum::<f64>() + times.values().sum::<f64>());
+    let total_ms =
+        args.measure.then(|| nodes.iter().filter_map(|n| n.ms).sum::<f64>() + times.values().sum::<f64>());
     let totals = Totals {
         params: sums.parameters,
         params_nonzero: sums.nonzero_parameters,
@@ -191,7 +196,10 @@ fn text(document: &Document) -> String {
         text += &format!("counted apart: {} MACs of kind {kind}\n", number::count(*macs as f64));
     }
     if let (Some(ms), Some(m)) = (t.ms, &document.measured) {
-        text += &format!("measured on {}: {ms:.3} ms, median of {} runs, {} threads\n", m.inputs, m.runs, m.threads);
+        text += &format!(
+            "measured on {}: {ms:.3} ms, median of {} runs, {} threads\n",
+            m.inputs, m.runs, m.threads
+        );
         if !m.interpreted_nodes.is_empty() {
             text += &format!("no kernel, interpreted: {}\n", m.interpreted_nodes.join(", "));
         }

@@ -50,10 +50,14 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let model = models::load(&args.model)?;
     let feeds = models::read_feeds(&args.inputs)?;
     let shapes = args.inputs.iter().any(|(_, i)| matches!(i, InputText::Shape(_)));
-    if let Some(&id) = model.graph.inputs().iter().find(|&&i| !feeds.contains_key(&model.graph.label(i)) && !shapes) {
+    if let Some(&id) =
+        model.graph.inputs().iter().find(|&&i| !feeds.contains_key(&model.graph.label(i)) && !shapes)
+    {
         let name = model.graph.label(id);
         let ty = &model.graph.value(id).ty;
-        return Err(Failure::Input(format!("input `{name}` ({ty}) has no file; give one with --input {name}=x.npy")));
+        return Err(Failure::Input(format!(
+            "input `{name}` ({ty}) has no file; give one with --input {name}=x.npy"
+        )));
     }
     let model = models::bind(&model, &args.inputs, &feeds)?;
     let feeds = models::made_up(&model, &feeds)?;
@@ -63,7 +67,12 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     for (name, tensor) in outputs {
         let file = args.out.join(format!("{}.npy", file_name(&name)));
         npy::write(&file, &tensor)?;
-        written.push(Output { name, shape: tensor.shape().to_vec(), dtype: tensor.dtype().to_string(), file });
+        written.push(Output {
+            name,
+            shape: tensor.shape().to_vec(),
+            dtype: tensor.dtype().to_string(),
+            file,
+        });
     }
     let mut receipt = meter.stop();
     if let Ok(costs) = costs(&model.graph, &model.parameters) {
@@ -81,12 +90,15 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     context.print(&Document { outputs: written, execution, receipt }, &text)
 }
 
+/// Outputs with their names.
+type Named = Vec<(String, Tensor)>;
+
 /// Plans and runs the model; a model whose shapes depend on its data is interpreted instead, slowly.
 fn execute(
     model: &Model,
     feeds: &BTreeMap<String, Tensor>,
     context: &Context,
-) -> Result<(Vec<(String, Tensor)>, &'static str), Failure> {
+) -> Result<(Named, &'static str), Failure> {
     match Plan::compile(&model.graph, &model.parameters, &context.plan_options()) {
         Ok(plan) => {
             let mut session = Session::new(plan, &model.parameters)?;

@@ -30,7 +30,9 @@ const ENERGY_TIME: Duration = Duration::from_millis(1000);
 
 /// Arguments of `wattle shrink`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example: wattle shrink --model m.onnx --data idx:fashion-mnist --tolerance 0.5 --out lean")]
+#[command(
+    after_help = "Example: wattle shrink --model m.onnx --data idx:fashion-mnist --tolerance 0.5 --out lean"
+)]
 pub struct Args {
     /// An .onnx classifier, or lenet-300-100, lenet-5, resnet-20, small-conv.
     #[arg(long, default_value = "small-conv")]
@@ -116,7 +118,10 @@ struct Files {
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     if !(args.tolerance >= 0.0 && args.tolerance <= 100.0) {
-        return Err(Failure::Input(format!("--tolerance: found {}, expected 0 to 100 points", args.tolerance)));
+        return Err(Failure::Input(format!(
+            "--tolerance: found {}, expected 0 to 100 points",
+            args.tolerance
+        )));
     }
     let meter = context.meter();
     let prepared = training::prepare(&args.data, args.train.loss, 0.2)?;
@@ -124,7 +129,10 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let options = args.train.options(DEFAULTS, &data.dataset)?;
     let model = training::model(&args.model, data, Init::KaimingNormal, args.train.seed)?;
     if data.dataset.targets.class_count().is_none() {
-        return Err(Failure::Input(format!("--data: {} has no classes; shrink compares accuracies", data.dataset.name)));
+        return Err(Failure::Input(format!(
+            "--data: {} has no classes; shrink compares accuracies",
+            data.dataset.name
+        )));
     }
     let settings = FindOptions {
         train: options.clone(),
@@ -147,7 +155,12 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let encoded = [onnx::encode_model(&dense)?, onnx::encode_model(&lean)?];
     let sample = data.dataset.shape.dims();
     let timed = time(&dense, &lean, &sample, context, &meter)?;
-    let side = |m: &Model, level: &Level, accuracy: Option<f64>, bytes: usize, timed: &Timed| -> Result<Side, Failure> {
+    let side = |m: &Model,
+                level: &Level,
+                accuracy: Option<f64>,
+                bytes: usize,
+                timed: &Timed|
+     -> Result<Side, Failure> {
         let sums = sums(m, &sample)?;
         Ok(Side {
             accuracy,
@@ -213,7 +226,12 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
 }
 
 /// The folder of this search; an interrupted one goes on where it was.
-fn open(args: &Args, prepared: &Prepared, model: &Model, settings: &FindOptions) -> Result<RunDirectory, Failure> {
+fn open(
+    args: &Args,
+    prepared: &Prepared,
+    model: &Model,
+    settings: &FindOptions,
+) -> Result<RunDirectory, Failure> {
     let dataset = &prepared.training.dataset;
     let weights: usize = model.parameters.iter().map(|(_, t)| t.len()).sum();
     let config = RunConfig {
@@ -281,7 +299,10 @@ fn is_within(accuracy: f64, dense: f64, tolerance: f64) -> bool {
 /// The sparsest level that is good enough; the dense one if none is.
 fn choose(levels: &[Level], tolerance: f64) -> usize {
     let accuracy = |l: &Level| l.validation.accuracy.unwrap_or(0.0);
-    (0..levels.len()).rev().find(|&i| is_within(accuracy(&levels[i]), accuracy(&levels[0]), tolerance)).unwrap_or(0)
+    (0..levels.len())
+        .rev()
+        .find(|&i| is_within(accuracy(&levels[i]), accuracy(&levels[0]), tolerance))
+        .unwrap_or(0)
 }
 
 fn remarks(levels: &[Level], chosen: usize) -> Vec<String> {
@@ -315,7 +336,13 @@ struct Timed {
 }
 
 /// Times both networks in turn, then repeats each long enough to know its energy.
-fn time(dense: &Model, lean: &Model, sample: &[usize], context: &Context, meter: &Meter) -> Result<[Timed; 2], Failure> {
+fn time(
+    dense: &Model,
+    lean: &Model,
+    sample: &[usize],
+    context: &Context,
+    meter: &Meter,
+) -> Result<[Timed; 2], Failure> {
     let mut sessions = vec![];
     for model in [dense, lean] {
         let bound = bound_to_samples(model, 1, sample)?;
@@ -335,7 +362,9 @@ fn time(dense: &Model, lean: &Model, sample: &[usize], context: &Context, meter:
         }
     }
     let mut timed = vec![];
-    for ((session, mut samples), name) in sessions.iter_mut().zip(samples).zip(["dense inference", "lean inference"]) {
+    for ((session, mut samples), name) in
+        sessions.iter_mut().zip(samples).zip(["dense inference", "lean inference"])
+    {
         samples.sort_by(f64::total_cmp);
         let scope = meter.scope(name);
         let (start, mut count) = (Instant::now(), 0u32);
@@ -358,13 +387,25 @@ fn table(document: &Document) -> Table {
     let percent = |a: Option<f64>| a.map_or("-".to_string(), |a| format!("{:.2} %", 100.0 * a));
     let energy = |q: &Option<Quantity>| q.as_ref().map_or("unknown".to_string(), number::quantity);
     table.row(["test accuracy".to_string(), percent(d.accuracy), percent(l.accuracy)]);
-    table.row(["validation accuracy".to_string(), percent(d.validation_accuracy), percent(l.validation_accuracy)]);
+    table.row([
+        "validation accuracy".to_string(),
+        percent(d.validation_accuracy),
+        percent(l.validation_accuracy),
+    ]);
     table.row(["parameters".to_string(), number::count(d.params as f64), number::count(l.params as f64)]);
     table.row(["density".to_string(), number::percent(d.density), number::percent(l.density)]);
     table.row(["effective MACs".to_string(), number::count(d.macs as f64), number::count(l.macs as f64)]);
     table.row(["file size".to_string(), number::si(d.bytes as f64, "B"), number::si(l.bytes as f64, "B")]);
-    table.row(["latency, measured".to_string(), format!("{:.3} ms", d.latency_ms), format!("{:.3} ms", l.latency_ms)]);
-    table.row(["energy of 1000 inferences".to_string(), energy(&d.energy_per_1000), energy(&l.energy_per_1000)]);
+    table.row([
+        "latency, measured".to_string(),
+        format!("{:.3} ms", d.latency_ms),
+        format!("{:.3} ms", l.latency_ms),
+    ]);
+    table.row([
+        "energy of 1000 inferences".to_string(),
+        energy(&d.energy_per_1000),
+        energy(&l.energy_per_1000),
+    ]);
     table
 }
 
@@ -379,7 +420,12 @@ fn report(document: &Document) -> String {
     let percent = |a: Option<f64>| a.map_or("-".to_string(), |a| format!("{:.2} %", 100.0 * a));
     let accuracy = percent(document.lean.accuracy);
     let density = number::percent(document.lean.density);
-    let mut levels = Table::new([("round", Align::Right), ("density", Align::Right), ("validation", Align::Right), ("", Align::Left)]);
+    let mut levels = Table::new([
+        ("round", Align::Right),
+        ("density", Align::Right),
+        ("validation", Align::Right),
+        ("", Align::Left),
+    ]);
     for level in &document.levels {
         let mark = if level.chosen { "chosen" } else { "" };
         levels.row([

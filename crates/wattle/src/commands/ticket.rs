@@ -125,21 +125,26 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
         prepared.training.normalisation = Normalisation::identity(channels);
     }
     let data = &prepared.training;
-    let network = args.model.clone().or_else(|| chosen.as_ref().map(|p| p.network.to_string())).unwrap_or_default();
+    let network =
+        args.model.clone().or_else(|| chosen.as_ref().map(|p| p.network.to_string())).unwrap_or_default();
     let mut model = training::model(&network, data, init, args.train.seed)?;
     if unit_length {
         model = with_unit_length(&model)?;
     }
-    let mut fractions = chosen.as_ref().map_or(Fractions { conv: 0.2, dense: 0.2, output: 0.2 }, |p| p.fractions);
+    let mut fractions =
+        chosen.as_ref().map_or(Fractions { conv: 0.2, dense: 0.2, output: 0.2 }, |p| p.fractions);
     if let Some(fraction) = args.fraction {
         if !(0.0..1.0).contains(&fraction) || fraction == 0.0 {
-            return Err(Failure::Input(format!("--fraction: found {fraction}, expected above 0 and below 1")));
+            return Err(Failure::Input(format!(
+                "--fraction: found {fraction}, expected above 0 and below 1"
+            )));
         }
         let output = if fractions.output == 0.0 { 0.0 } else { fraction };
         fractions = Fractions { conv: fraction, dense: fraction, output };
     }
     let scope = args.scope.map_or(chosen.as_ref().map_or(Scope::Global, |p| p.scope), Scope::from);
-    let settings = FindOptions { train: options.clone(), scope, rewind: args.rewind.clone(), levels: args.levels };
+    let settings =
+        FindOptions { train: options.clone(), scope, rewind: args.rewind.clone(), levels: args.levels };
     let config = RunConfig {
         model: &network,
         data: &args.data.data,
@@ -196,7 +201,12 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
     ]);
     let percent = |a: Option<f64>| a.map_or("-".into(), |a| format!("{:.2} %", 100.0 * a));
     for row in &rows {
-        let cells = [row.level.to_string(), number::percent(row.density), percent(row.validation_accuracy), percent(row.test_accuracy)];
+        let cells = [
+            row.level.to_string(),
+            number::percent(row.density),
+            percent(row.validation_accuracy),
+            percent(row.test_accuracy),
+        ];
         table.row(cells);
     }
     let text = format!("{table}\nrun {}\n\n{}", run.path().display(), receipts::summary(&receipt));

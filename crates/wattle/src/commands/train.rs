@@ -87,14 +87,16 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let plan = context.plan_options();
     let scope = meter.scope("train");
     let hash = config.hash();
-    let fitted =
-        fit(&model, data, &options, &plan, Start::default(), None, Some((&run, &hash)), &mut |p| {
-            bar.set_length(p.total);
-            bar.set_position(p.step);
-        })?;
+    let fitted = fit(&model, data, &options, &plan, Start::default(), None, Some((&run, &hash)), &mut |p| {
+        bar.set_length(p.total);
+        bar.set_position(p.step);
+    })?;
     drop(scope);
     bar.finish_and_clear();
-    let trained = Model { graph: model.graph.clone(), parameters: training::own_parameters(&model, &fitted.parameters) };
+    let trained = Model {
+        graph: model.graph.clone(),
+        parameters: training::own_parameters(&model, &fitted.parameters),
+    };
     let scope = meter.scope("evaluate");
     let validation = match prepared.splits.validation() {
         [] => None,
@@ -111,9 +113,10 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     receipt.seeds.insert("seed".into(), args.train.seed);
     context.record(&mut receipt);
     run.write("receipt.json", receipt.to_json().as_bytes())?;
-    let files =
-        Files { run: run.path().to_path_buf(), model: file, receipt: run.file("receipt.json") };
-    let accuracy = test.accuracy.map_or(format!("test loss {:.4}", test.loss), |a| format!("test accuracy {:.2} %", 100.0 * a));
+    let files = Files { run: run.path().to_path_buf(), model: file, receipt: run.file("receipt.json") };
+    let accuracy = test
+        .accuracy
+        .map_or(format!("test loss {:.4}", test.loss), |a| format!("test accuracy {:.2} %", 100.0 * a));
     let text = format!(
         "{accuracy} on {} samples after {} steps{}\nmodel {}\n\n{}",
         test.samples,
@@ -142,6 +145,12 @@ fn with_defaults(config: &RunConfig) -> RunConfig {
         data: "digits".into(),
         data_fingerprint: String::new(),
         validation: None,
-        train: TrainOptions { augmentation: "none".into(), seed: 0, batch: 0, length: String::new(), ..config.train.clone() },
+        train: TrainOptions {
+            augmentation: "none".into(),
+            seed: 0,
+            batch: 0,
+            length: String::new(),
+            ..config.train.clone()
+        },
     }
 }

@@ -156,7 +156,11 @@ pub struct Prepared {
 }
 
 /// Loads the data, divides it with `validation` kept aside, and measures it on the training part.
-pub fn prepare(args: &DataArgs, loss: Option<LossName>, default_validation: f64) -> Result<Prepared, Failure> {
+pub fn prepare(
+    args: &DataArgs,
+    loss: Option<LossName>,
+    default_validation: f64,
+) -> Result<Prepared, Failure> {
     let task = match loss {
         Some(LossName::Mse | LossName::Bce) => Some(Task::Values),
         _ => None,
@@ -175,10 +179,7 @@ pub fn model(name: &str, data: &TrainingData, init: Init, seed: u64) -> Result<M
     if !is_name && (name.ends_with(".onnx") || Path::new(name).exists()) {
         return models::load(Path::new(name));
     }
-    let outputs = match data.dataset.targets.class_count() {
-        Some(classes) => classes,
-        None => 1,
-    };
+    let outputs = data.dataset.targets.class_count().unwrap_or(1);
     Ok(network::build(name, &data.dataset.shape, outputs, init, seed)?)
 }
 
