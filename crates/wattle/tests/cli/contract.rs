@@ -26,7 +26,8 @@ fn shrink_writes_what_it_reports() {
     }
     assert_eq!(sandbox.read("lean/lean.onnx").len() as u64, shrunk["lean"]["bytes"]);
 
-    let model = read_model(&sandbox.path("lean/lean.onnx"), &Limits::default()).expect("our own export is read");
+    let model =
+        read_model(&sandbox.path("lean/lean.onnx"), &Limits::default()).expect("our own export is read");
     let alive: usize =
         model.parameters.iter().map(|(_, t)| t.to_f64().iter().filter(|x| **x != 0.0).count()).sum();
     assert_eq!(alive as u64, shrunk["lean"]["params"], "zeros in the file are as many as claimed");
@@ -55,7 +56,9 @@ fn run_writes_a_file_for_every_output() {
     sandbox.write("y.npy", npy("<f4", "(1, 3)", &[0.0f32; 3].map(f32::to_le_bytes).concat()));
     let run = sandbox.json("run m.onnx --input x=x.npy --input y=y.npy --out results");
     has(&run, &["outputs", "receipt"]);
-    assert!(sandbox.read("results/positive.npy").ends_with(&[0.0f32, 0.0, 2.5].map(f32::to_le_bytes).concat()));
+    assert!(
+        sandbox.read("results/positive.npy").ends_with(&[0.0f32, 0.0, 2.5].map(f32::to_le_bytes).concat())
+    );
     assert!(sandbox.read("results/squashed.npy").ends_with(&[0; 12]));
 }
 
@@ -63,9 +66,12 @@ fn run_writes_a_file_for_every_output() {
 fn bench_has_quantiles_in_order() {
     let sandbox = Sandbox::new();
     sandbox.classifier("m.onnx", 10);
-    for line in ["bench m.onnx --runs 5 --threads 1", "bench --train m.onnx --batch 4 --optimizer adam --runs 5"] {
+    for line in
+        ["bench m.onnx --runs 5 --threads 1", "bench --train m.onnx --batch 4 --optimizer adam --runs 5"]
+    {
         let bench = sandbox.json(line);
-        let [p10, median, p90] = ["p10_ms", "median_ms", "p90_ms"].map(|k| bench[k].as_f64().expect("a number"));
+        let [p10, median, p90] =
+            ["p10_ms", "median_ms", "p90_ms"].map(|k| bench[k].as_f64().expect("a number"));
         assert!(0.0 < p10 && p10 <= median && median <= p90, "{bench:#}");
     }
 }

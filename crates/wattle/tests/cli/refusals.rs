@@ -85,7 +85,11 @@ fn an_output_folder_that_cannot_be_made_is_a_failure_of_the_machine() {
     sandbox.write("file", "precious");
     let output = sandbox.run("train --model lenet-300-100 --epochs 1 --out file/run");
     assert!(matches!(output.status.code(), Some(1 | 2)), "{}", stderr(&output));
-    assert!(stderr(&output).contains("file/run") && !stderr(&output).contains("panicked"), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("file/run") && !stderr(&output).contains("panicked"),
+        "{}",
+        stderr(&output)
+    );
     assert_eq!(sandbox.read("file"), b"precious");
 }
 

@@ -59,7 +59,10 @@ fn a_finished_run_is_read_back_and_anothers_folder_left_alone() {
 fn a_changed_model_file_is_another_run() {
     let sandbox = Sandbox::new();
     sandbox.classifier("m.onnx", 10);
-    for line in ["train --model m.onnx --epochs 1 --out run", "shrink --model m.onnx --epochs 1 --max-rounds 0 --out lean"] {
+    for line in [
+        "train --model m.onnx --epochs 1 --out run",
+        "shrink --model m.onnx --epochs 1 --max-rounds 0 --out lean",
+    ] {
         sandbox.classifier("m.onnx", 10);
         sandbox.json(line);
         sandbox.classifier("m.onnx", 11);

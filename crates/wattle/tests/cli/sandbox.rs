@@ -58,13 +58,15 @@ impl Sandbox {
     /// Runs a command with `--json` that must succeed; stdout must be one JSON document and nothing else.
     pub fn json(&self, line: &str) -> Value {
         let text = self.text(&format!("{line} --json"));
-        serde_json::from_str(&text).unwrap_or_else(|e| panic!("`wattle {line} --json` printed no JSON: {e}\n{text}"))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|e| panic!("`wattle {line} --json` printed no JSON: {e}\n{text}"))
     }
 
     /// Writes LeNet-300-100 for rows of 64 numbers and this many classes.
     pub fn classifier(&self, name: &str, outputs: usize) {
         let sample = SampleShape::Image { channels: 1, height: 8, width: 8 };
-        let model = network::build("lenet-300-100", &sample, outputs, Init::KaimingNormal, 5).expect("it exists");
+        let model =
+            network::build("lenet-300-100", &sample, outputs, Init::KaimingNormal, 5).expect("it exists");
         self.model(name, &model);
     }
 
@@ -72,7 +74,9 @@ impl Sandbox {
     pub fn two_by_two(&self, name: &str) {
         let mut graph = Graph::new("two");
         let shape = vec![Dim::symbol("N"), Dim::Known(3)];
-        for (input, output, function) in [("x", "positive", Function::Relu), ("y", "squashed", Function::Tanh)] {
+        for (input, output, function) in
+            [("x", "positive", Function::Relu), ("y", "squashed", Function::Tanh)]
+        {
             let value = graph.input(input, DType::F32, shape.clone());
             let value = graph.apply(Unary { function }, &[value]).expect("one float operand");
             graph.rename(value, output);
@@ -114,5 +118,6 @@ pub fn npy(dtype: &str, shape: &str, elements: &[u8]) -> Vec<u8> {
     let mut header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}");
     header += &" ".repeat(64 - (10 + header.len() + 1) % 64);
     header.push('\n');
-    [b"\x93NUMPY\x01\x00", (header.len() as u16).to_le_bytes().as_slice(), header.as_bytes(), elements].concat()
+    [b"\x93NUMPY\x01\x00", (header.len() as u16).to_le_bytes().as_slice(), header.as_bytes(), elements]
+        .concat()
 }
