@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use wattle_graph::onnx::{Limits, read_model};
+use wattle_graph::onnx::{Limits, encode_model, read_model};
 use wattle_graph::{DType, Example, Model, Tensor};
 
 use crate::failure::Failure;
@@ -33,6 +33,11 @@ pub fn parse_input(text: &str) -> Result<(String, InputText), String> {
 /// Reads a model.
 pub fn load(path: &Path) -> Result<Model, Failure> {
     read_model(path, &Limits::default()).map_err(|e| Failure::from(e).context(path.display()))
+}
+
+/// Names a model by its graph and weights, so that a file that changed starts another run.
+pub fn fingerprint(model: &Model) -> Result<String, Failure> {
+    Ok(blake3::hash(&encode_model(model)?).to_hex()[..16].to_string())
 }
 
 /// Reads the files among the inputs.

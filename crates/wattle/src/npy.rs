@@ -48,7 +48,10 @@ pub fn read(path: &Path) -> Result<Tensor, Failure> {
         "u8" => Data::U64(npy.into_vec().map_err(body)?),
         "b1" => Data::Bool(npy.into_vec().map_err(body)?),
         other => {
-            return Err(Failure::at(&place, format!("element type {other}; expected f4, f8, integers or b1")));
+            return Err(Failure::at(
+                &place,
+                format!("element type {other}; expected f4, f8, integers or b1"),
+            ));
         }
     };
     Tensor::new(shape.clone(), data).ok_or_else(|| {

@@ -18,6 +18,7 @@ use wattle_train::training_graph::bound_to_samples;
 use super::training::{self, DataArgs, Defaults, OptimizerName, Prepared, TrainArgs};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::models;
 
 const DEFAULTS: Defaults =
     Defaults { epochs: 20, batch: 32, optimizer: OptimizerName::Sgd, lr: 0.05, schedule: "cosine" };
@@ -58,7 +59,7 @@ pub struct Args {
 #[derive(Serialize)]
 struct RunConfig<'a> {
     model: &'a str,
-    model_bytes: String,
+    model_fingerprint: String,
     data: &'a str,
     data_fingerprint: String,
     validation: usize,
@@ -233,10 +234,9 @@ fn open(
     settings: &FindOptions,
 ) -> Result<RunDirectory, Failure> {
     let dataset = &prepared.training.dataset;
-    let weights: usize = model.parameters.iter().map(|(_, t)| t.len()).sum();
     let config = RunConfig {
         model: &args.model,
-        model_bytes: format!("{} nodes, {weights} weights", model.graph.nodes().len()),
+        model_fingerprint: models::fingerprint(model)?,
         data: &args.data.data,
         data_fingerprint: dataset.fingerprint(),
         validation: prepared.splits.validation().len(),

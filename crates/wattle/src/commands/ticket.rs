@@ -17,6 +17,7 @@ use wattle_train::trainer::{evaluate, to_tensors};
 use super::training::{self, DataArgs, Defaults, OptimizerName, TrainArgs};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::models;
 
 const DEFAULTS: Defaults =
     Defaults { epochs: 10, batch: 64, optimizer: OptimizerName::Sgd, lr: 0.05, schedule: "cosine" };
@@ -80,6 +81,7 @@ impl From<ScopeName> for Scope {
 #[derive(Serialize)]
 struct RunConfig<'a> {
     model: &'a str,
+    model_fingerprint: String,
     data: &'a str,
     data_fingerprint: String,
     validation: usize,
@@ -147,6 +149,7 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
         FindOptions { train: options.clone(), scope, rewind: args.rewind.clone(), levels: args.levels };
     let config = RunConfig {
         model: &network,
+        model_fingerprint: models::fingerprint(&model)?,
         data: &args.data.data,
         data_fingerprint: data.dataset.fingerprint(),
         validation: prepared.splits.validation().len(),

@@ -15,6 +15,7 @@ use wattle_train::trainer::{Start, TrainOptions, evaluate};
 use super::training::{self, DataArgs, Defaults, OptimizerName, TrainArgs};
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::models;
 
 const DEFAULTS: Defaults =
     Defaults { epochs: 10, batch: 64, optimizer: OptimizerName::Sgd, lr: 0.05, schedule: "cosine" };
@@ -38,6 +39,7 @@ pub struct Args {
 #[derive(Serialize)]
 struct RunConfig {
     model: String,
+    model_fingerprint: String,
     data: String,
     data_fingerprint: String,
     validation: Option<f64>,
@@ -73,6 +75,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let model = training::model(&args.model, data, Init::KaimingNormal, args.train.seed)?;
     let config = RunConfig {
         model: args.model.clone(),
+        model_fingerprint: models::fingerprint(&model)?,
         data: args.data.data.clone(),
         data_fingerprint: data.dataset.fingerprint(),
         validation: args.data.validation,
@@ -142,6 +145,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
 fn with_defaults(config: &RunConfig) -> RunConfig {
     RunConfig {
         model: String::new(),
+        model_fingerprint: String::new(),
         data: "digits".into(),
         data_fingerprint: String::new(),
         validation: None,
