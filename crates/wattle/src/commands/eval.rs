@@ -52,7 +52,7 @@ struct Document {
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let meter = context.meter();
-    let prepared = training::prepare(&args.data, args.loss, 0.1)?;
+    let prepared = training::prepare(&args.data, args.loss)?;
     let data = &prepared.training;
     let model = training::model(&args.model, data, Init::KaimingNormal, 0)?;
     let classes = data.dataset.targets.class_count().is_some();

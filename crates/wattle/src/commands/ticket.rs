@@ -115,7 +115,7 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
     let Command::Find(args) = command;
     let meter = context.meter();
     let chosen: Option<Preset> = args.preset.as_deref().and_then(|name| preset(name, args.train.seed));
-    let mut prepared = training::prepare(&args.data, args.train.loss, 0.1)?;
+    let mut prepared = training::prepare(&args.data, args.train.loss)?;
     let mut options = args.train.options(DEFAULTS, &prepared.training.dataset)?;
     if let Some(preset) = &chosen {
         options = overridden(&preset.train, &args.train, options);

@@ -69,7 +69,7 @@ struct Files {
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let meter = context.meter();
-    let prepared = training::prepare(&args.data, args.train.loss, 0.1)?;
+    let prepared = training::prepare(&args.data, args.train.loss)?;
     let data = &prepared.training;
     let options = args.train.options(DEFAULTS, &data.dataset)?;
     let model = training::model(&args.model, data, Init::KaimingNormal, args.train.seed)?;

@@ -32,7 +32,7 @@ fn shrink_writes_what_it_reports() {
         model.parameters.iter().map(|(_, t)| t.to_f64().iter().filter(|x| **x != 0.0).count()).sum();
     assert_eq!(alive as u64, shrunk["lean"]["params"], "zeros in the file are as many as claimed");
 
-    let evaluated = sandbox.json("eval --model lean/lean.onnx --validation 0.2");
+    let evaluated = sandbox.json("eval --model lean/lean.onnx");
     assert_eq!(evaluated["accuracy"], shrunk["lean"]["accuracy"]);
 }
 
