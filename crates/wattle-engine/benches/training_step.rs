@@ -21,7 +21,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let sgd = Optimizer::Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-4 };
     let adam = Optimizer::Adam { weight_decay: 0.0, decoupled: false };
     time("LeNet-300-100 B60 Adam", lenet(60, adam), &[60, 784], threads, 300, profile)?;
-    time("ResNet-20 B128 SGD", resnet(128, 32, &[16, 32, 64], 3, sgd), &[128, 3, 32, 32], threads, 12, profile)
+    time(
+        "ResNet-20 B128 SGD",
+        resnet(128, 32, &[16, 32, 64], 3, sgd),
+        &[128, 3, 32, 32],
+        threads,
+        12,
+        profile,
+    )
 }
 
 fn time(

@@ -1,7 +1,7 @@
 //! What the planner knows of a kernel, and what a kernel sees while it runs.
 
 use bytemuck::Pod;
-use wattle_graph::{DType, Graph, Node, Tensor};
+use wattle_graph::{DType, Node, Tensor};
 use wattle_kernels::Cpu;
 use wattle_kernels::arena::{Span, Views};
 
@@ -39,8 +39,6 @@ impl Operand<'_> {
 
 /// A node as a binder sees it.
 pub(crate) struct Site<'a> {
-    /// The graph being planned.
-    pub graph: &'a Graph,
     /// The node.
     pub node: &'a Node,
     /// Its operands.

@@ -374,7 +374,6 @@ impl<'a> Planner<'a> {
             Some(positions.into_iter().map(|i| u8::from(mask.get(i))).collect())
         };
         Ok(Site {
-            graph,
             node,
             inputs: node.inputs.iter().map(|i| i.map(operand).transpose()).collect::<Result<_, _>>()?,
             outputs: node
@@ -408,8 +407,8 @@ impl<'a> Planner<'a> {
                 let (from, to) = (roots[from.0], draft.outputs[output].0);
                 let operands = draft.inputs.iter().flatten().filter(|i| roots[i.0] == from).count();
                 let parameter = assigned.iter().find(|(_, value)| value.0 == to).map(|(target, _)| target.0);
-                let dies = self.storages[from].last == index && !self.storages[from].persistent
-                    || self.storages[from].last == index && parameter == Some(from);
+                let dies = self.storages[from].last == index
+                    && (!self.storages[from].persistent || parameter == Some(from));
                 if !dies || operands != 1 || self.storages[from].bytes != self.storages[to].bytes {
                     continue;
                 }

@@ -75,7 +75,8 @@ fn a_training_step_agrees_with_the_definition_of_its_operators() {
 fn masked_weights_and_their_optimiser_state_stay_positive_zero() {
     let sgd = |nesterov, weight_decay| Optimizer::Sgd { momentum: 0.9, nesterov, weight_decay };
     let adam = |weight_decay, decoupled| Optimizer::Adam { weight_decay, decoupled };
-    for optimizer in [sgd(false, 0.0), sgd(true, 1e-2), adam(0.0, false), adam(1e-2, false), adam(1e-2, true)] {
+    for optimizer in [sgd(false, 0.0), sgd(true, 1e-2), adam(0.0, false), adam(1e-2, false), adam(1e-2, true)]
+    {
         let (graph, mut parameters) = lenet(8, optimizer);
         let names: Vec<String> = parameters.iter().map(|(n, _)| n.to_string()).collect();
         let weights: Vec<&String> = names.iter().filter(|n| n.starts_with('w') && !n.contains('.')).collect();

@@ -39,7 +39,9 @@ impl Activation {
 
     pub(crate) fn clamp(&self) -> (f32, f32) {
         match *self {
-            Activation::None | Activation::Unary(_) | Activation::Scaled { .. } => (f32::NEG_INFINITY, f32::INFINITY),
+            Activation::None | Activation::Unary(_) | Activation::Scaled { .. } => {
+                (f32::NEG_INFINITY, f32::INFINITY)
+            }
             Activation::Relu => (0.0, f32::INFINITY),
             Activation::Clip { low, high } => (low, high),
         }

@@ -36,7 +36,8 @@ static ALLOCATOR: Counting = Counting;
 /// Allocations of ten runs after a warm-up.
 fn allocations((graph, parameters): (Graph, Parameters), x: &[usize], threads: usize) -> usize {
     let options = PlanOptions::new(Arc::new(Cpu::new(threads).unwrap()));
-    let mut session = Session::new(Plan::compile(&graph, &parameters, &options).unwrap(), &parameters).unwrap();
+    let mut session =
+        Session::new(Plan::compile(&graph, &parameters, &options).unwrap(), &parameters).unwrap();
     assert!(session.plan().interpreted().is_empty(), "{:?}", session.plan().interpreted());
     session.set_input("x", &Example::noise(x, 1)).unwrap();
     session.set_input("labels", &Tensor::ints(&vec![3; x[0]])).unwrap();

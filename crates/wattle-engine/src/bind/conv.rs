@@ -141,8 +141,7 @@ pub(super) fn transposed(site: &Site<'_>, op: &ops::ConvTranspose, epilogue: &Ep
     let epilogue = Epilogue { bias: present(epilogue.bias), residual: epilogue.residual, ..*epilogue };
     let taken = packed.is_some();
     let kernel = Transposed { plan, depthwise, packed, epilogue, isa: site.cpu.isa.name() };
-    let mut bound =
-        Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(if taken { 0 } else { len });
+    let mut bound = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(if taken { 0 } else { len });
     bound.input_layouts[1] = Layout::RowMajor;
     Some(if taken { bound.takes(1) } else { bound })
 }

@@ -143,7 +143,8 @@ fn padded(extents: &[usize], rank: usize) -> Vec<usize> {
 /// without moving: those of lower rank must have the same bytes either way.
 fn common_layout(site: &Site<'_>, result: &[usize]) -> Layout {
     let operands = || site.inputs.iter().flatten();
-    let asked = operands().any(|o| o.extents == result && o.constant.is_none() && o.layout == Layout::ChannelsLast);
+    let asked =
+        operands().any(|o| o.extents == result && o.constant.is_none() && o.layout == Layout::ChannelsLast);
     let follows = |o: &Operand<'_>| {
         o.extents.len() == result.len()
             || Layout::RowMajor.same_bytes(Layout::ChannelsLast, &padded(&o.extents, result.len()))

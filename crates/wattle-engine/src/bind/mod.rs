@@ -36,9 +36,15 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::ConvInputGradient(op) => conv_gradient::by_input(site, op),
         Op::ConvTranspose(op) => conv::transposed(site, op, &Epilogue::none(2)),
         Op::ConvWeightGradient(op) => conv_gradient::by_weight(site, op),
-        Op::DepthToSpace(_) | Op::Expand(_) | Op::GatherElements(_) | Op::Pad(_) | Op::ReverseSequence(_) | Op::Slice(_) | Op::SpaceToDepth(_) | Op::Tile(_) | Op::Trilu(_) => {
-            movement::moved(site, &site.node.op)
-        }
+        Op::DepthToSpace(_)
+        | Op::Expand(_)
+        | Op::GatherElements(_)
+        | Op::Pad(_)
+        | Op::ReverseSequence(_)
+        | Op::Slice(_)
+        | Op::SpaceToDepth(_)
+        | Op::Tile(_)
+        | Op::Trilu(_) => movement::moved(site, &site.node.op),
         Op::Flatten(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => Some(reorder::view(site)),
         Op::Fused(op) => fused(site, op),
         Op::FusedBatchNorm(op) => norm::fused_batch_norm(site, op),

@@ -229,7 +229,8 @@ struct NearestPixels {
 
 pub(super) fn nearest(site: &Site<'_>, op: &Op) -> Option<Bound> {
     let Op::Resize(resize) = op else { return None };
-    let interpolates = matches!(resize.interpolation, ops::Interpolation::Linear | ops::Interpolation::Cubic { .. });
+    let interpolates =
+        matches!(resize.interpolation, ops::Interpolation::Linear | ops::Interpolation::Cubic { .. });
     if interpolates || matches!(resize.coordinates, ops::Coordinates::TfCropAndResize { .. }) {
         return None;
     }
@@ -244,8 +245,11 @@ pub(super) fn nearest(site: &Site<'_>, op: &Op) -> Option<Bound> {
     let others = others?;
     let sizes: Option<Vec<i64>> = others.get(2).copied().flatten().map(|t| t.to_i64().into_owned());
     let replaced = sizes.filter(|s| s.len() == 4).map(|s| wattle_graph::Tensor::ints(&[1, 1, s[2], s[3]]));
-    let others: Vec<_> =
-        others.iter().enumerate().map(|(i, o)| if i == 2 && o.is_some() { replaced.as_ref() } else { *o }).collect();
+    let others: Vec<_> = others
+        .iter()
+        .enumerate()
+        .map(|(i, o)| if i == 2 && o.is_some() { replaced.as_ref() } else { *o })
+        .collect();
     let pixels: Option<Vec<u32>> =
         ops::sources(op, &one, &others).ok()?.into_iter().map(|s| s.map(|s| s as u32)).collect();
     let kernel = NearestPixels {

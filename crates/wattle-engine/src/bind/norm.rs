@@ -86,14 +86,24 @@ impl Kernel for Inference {
     }
 
     fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
-        let [scale, bias, mean, variance]: [&[f32]; 4] = [io.input(1)?, io.input(2)?, io.input(3)?, io.input(4)?];
+        let [scale, bias, mean, variance]: [&[f32]; 4] =
+            [io.input(1)?, io.input(2)?, io.input(3)?, io.input(4)?];
         let (factor, rest) = io.scratch()?.split_at_mut(self.channels);
         let (shift, scratch) = rest.split_at_mut(self.channels);
         for c in 0..self.channels {
             factor[c] = scale[c] / (variance[c] + self.epsilon).sqrt();
             shift[c] = bias[c] - mean[c] * factor[c];
         }
-        norm::scale_shift(io.cpu, io.input(0)?, factor, shift, None, Activation::None, io.output(0)?, scratch);
+        norm::scale_shift(
+            io.cpu,
+            io.input(0)?,
+            factor,
+            shift,
+            None,
+            Activation::None,
+            io.output(0)?,
+            scratch,
+        );
         Ok(())
     }
 }
@@ -111,7 +121,8 @@ pub(super) fn batch_norm_gradient(site: &Site<'_>, relu: bool) -> Option<Bound> 
     }
     let channels = site.input(0).extents[1];
     let scratch = norm::batch_norm_scratch_len(channels) + channels;
-    let mut bound = Bound::uniform(site, Layout::ChannelsLast, BatchGradient { channels, relu }).scratch(scratch);
+    let mut bound =
+        Bound::uniform(site, Layout::ChannelsLast, BatchGradient { channels, relu }).scratch(scratch);
     bound.input_layouts[1..4].fill(Layout::RowMajor);
     bound.output_layouts[1..3].fill(Layout::RowMajor);
     Some(bound)
@@ -119,7 +130,11 @@ pub(super) fn batch_norm_gradient(site: &Site<'_>, relu: bool) -> Option<Bound> 
 
 impl Kernel for BatchGradient {
     fn name(&self) -> String {
-        if self.relu { "batch_norm_relu_gradient-nhwc-f32".into() } else { "batch_norm_gradient-nhwc-f32".into() }
+        if self.relu {
+            "batch_norm_relu_gradient-nhwc-f32".into()
+        } else {
+            "batch_norm_gradient-nhwc-f32".into()
+        }
     }
 
     fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {

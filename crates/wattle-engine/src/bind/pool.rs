@@ -132,7 +132,9 @@ impl Kernel for PoolGradient {
                 pool::max_pool(io.cpu, &self.shape, io.input(1)?, &mut y[..len], Some(indices));
                 pool::max_pool_gradient(io.cpu, &self.shape, indices, dy, dx);
             }
-            Kind::Mean { count_padding } => pool::mean_pool_gradient(io.cpu, &self.shape, count_padding, dy, dx),
+            Kind::Mean { count_padding } => {
+                pool::mean_pool_gradient(io.cpu, &self.shape, count_padding, dy, dx)
+            }
         }
         Ok(())
     }

@@ -53,7 +53,8 @@ fn bind(site: &Site<'_>, function: Reduce, reduced: &[bool]) -> Option<Bound> {
         let last = (first..extents.len()).rev().find(|&p| is_reduced(p) && extents[p] != 1)?;
         if kept.is_sorted() && flags[first..=last].iter().all(|&r| r) {
             let product = |part: &[usize]| part.iter().product::<usize>();
-            let sizes = [product(&extents[..first]), product(&extents[first..=last]), product(&extents[last + 1..])];
+            let sizes =
+                [product(&extents[..first]), product(&extents[first..=last]), product(&extents[last + 1..])];
             let scratch = reduce::reduce_scratch_len(sizes[0], sizes[1], sizes[2]);
             let bound = Bound::row_major(site, Neighbours { function, sizes }).scratch(scratch);
             let mut input_layouts = vec![Layout::RowMajor; site.inputs.len()];

@@ -91,7 +91,9 @@ fn labels<'a>(io: &Io<'a>, classes: usize) -> Result<&'a [i64], EngineError> {
         Some((sample, label)) => Err(EngineError::Node {
             node: String::new(),
             op: String::new(),
-            reason: format!("sample {sample} has the label {label}; there are {classes} classes, counted from 0"),
+            reason: format!(
+                "sample {sample} has the label {label}; there are {classes} classes, counted from 0"
+            ),
         }),
     }
 }
@@ -129,7 +131,10 @@ struct CrossEntropyGradient {
     smoothing: f32,
 }
 
-pub(super) fn cross_entropy_gradient(site: &Site<'_>, op: &ops::SoftmaxCrossEntropyGradient) -> Option<Bound> {
+pub(super) fn cross_entropy_gradient(
+    site: &Site<'_>,
+    op: &ops::SoftmaxCrossEntropyGradient,
+) -> Option<Bound> {
     let logits = site.input(0);
     let fits = logits.dtype == DType::F32 && site.input(1).dtype == DType::I64;
     let classes = *logits.extents.get(1).filter(|&&c| c > 0 && fits)?;
@@ -149,7 +154,12 @@ impl Kernel for CrossEntropyGradient {
         let (log_probabilities, dx) = (io.input::<f32>(0)?, io.output::<f32>(0)?);
         let scale = io.input::<f32>(2)?[0] / labels.len().max(1) as f32;
         let spread = self.smoothing / self.classes as f32;
-        wattle_kernels::elementwise::unary(io.cpu, wattle_kernels::elementwise::Unary::Exp, log_probabilities, dx);
+        wattle_kernels::elementwise::unary(
+            io.cpu,
+            wattle_kernels::elementwise::Unary::Exp,
+            log_probabilities,
+            dx,
+        );
         for (row, &label) in dx.chunks_exact_mut(self.classes).zip(labels) {
             row[label as usize] -= 1.0 - self.smoothing;
             row.iter_mut().for_each(|p| *p = settled((*p - spread) * scale));

@@ -21,7 +21,12 @@ struct Builder {
 
 impl Builder {
     fn new(name: &str) -> Builder {
-        Builder { graph: Graph::new(name), parameters: Parameters::new(), trainable: vec![], statistics: vec![] }
+        Builder {
+            graph: Graph::new(name),
+            parameters: Parameters::new(),
+            trainable: vec![],
+            statistics: vec![],
+        }
     }
 
     fn apply(&mut self, op: impl Into<Op>, operands: &[ValueId]) -> ValueId {
@@ -148,7 +153,13 @@ pub fn lenet(batch: usize, optimizer: Optimizer) -> (Graph, Parameters) {
 
 /// A residual network for small images (He et al. 2016, section 4.2) with `blocks` blocks a stage: 3 make
 /// ResNet-20. Shortcuts that change the shape are 1x1 convolutions.
-pub fn resnet(batch: usize, size: usize, widths: &[usize], blocks: usize, optimizer: Optimizer) -> (Graph, Parameters) {
+pub fn resnet(
+    batch: usize,
+    size: usize,
+    widths: &[usize],
+    blocks: usize,
+    optimizer: Optimizer,
+) -> (Graph, Parameters) {
     let mut b = Builder::new("resnet");
     let x = b.graph.input("x", DType::F32, Shape::known(&[batch, 3, size, size]));
     let y = b.conv(x, widths[0], 3, 1);

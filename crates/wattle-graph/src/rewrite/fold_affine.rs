@@ -26,7 +26,8 @@ fn rule(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, GraphError> {
             _ => continue,
         };
         let (Some(w), bias) = (product.inputs[1], product.inputs.get(2).copied().flatten()) else { continue };
-        let (Some(w), bias) = (rebuild.to.constant_of(w).cloned(), bias.map(|b| rebuild.to.constant_of(b).cloned()))
+        let (Some(w), bias) =
+            (rebuild.to.constant_of(w).cloned(), bias.map(|b| rebuild.to.constant_of(b).cloned()))
         else {
             continue;
         };
@@ -49,7 +50,8 @@ fn rule(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, GraphError> {
         }
         let (op, x, name) = (product.op.clone(), product.inputs[0], product.name.clone());
         let inner: usize = w.shape()[output_axis + 1..].iter().product();
-        let scaled = w.to_f64().iter().enumerate().map(|(i, x)| x * factor[i / inner.max(1) % channels]).collect();
+        let scaled =
+            w.to_f64().iter().enumerate().map(|(i, x)| x * factor[i / inner.max(1) % channels]).collect();
         let old = |c: usize| bias.as_ref().map_or(0.0, |b| b.to_f64()[c]);
         let shifted = (0..channels).map(|c| old(c) * factor[c] + shift[c]).collect();
         let new_w = rebuild.to.constant(Tensor::from_f64(w.dtype(), w.shape(), scaled));
@@ -68,7 +70,8 @@ fn per_channel(numbers: &Tensor, channels: usize, rank: usize) -> Option<Vec<f64
         return Some(vec![numbers.to_f64()[0]; channels]);
     }
     let axis = shape.len().checked_sub(rank - 1)?;
-    let along = shape.len() <= rank && shape.iter().enumerate().all(|(i, &n)| n == if i == axis { channels } else { 1 });
+    let along = shape.len() <= rank
+        && shape.iter().enumerate().all(|(i, &n)| n == if i == axis { channels } else { 1 });
     along.then(|| numbers.to_f64().into_owned())
 }
 
@@ -94,12 +97,16 @@ mod tests {
 
     #[test]
     fn factors_and_shifts_join_the_convolution_and_rows_of_pixels_do_not() {
-        for (shape, folds) in [(vec![], true), (vec![3, 1, 1], true), (vec![1, 3, 1, 1], true), (vec![4], false)] {
+        for (shape, folds) in
+            [(vec![], true), (vec![3, 1, 1], true), (vec![1, 3, 1, 1], true), (vec![4], false)]
+        {
             let mut graph = Graph::new("affine");
             let x = graph.input("x", DType::F32, Shape::known(&[1, 2, 4, 4]));
             let w = graph.constant(Example::noise(&[3, 2, 3, 3], 1));
             let mut y = graph.apply(Conv { sliding: Sliding::padded(2, 1), groups: 1 }, &[x, w]).unwrap();
-            for (seed, function) in [BinaryFunction::Mul, BinaryFunction::Add, BinaryFunction::Div].into_iter().enumerate() {
+            for (seed, function) in
+                [BinaryFunction::Mul, BinaryFunction::Add, BinaryFunction::Div].into_iter().enumerate()
+            {
                 let c = graph.constant(Example::noise(&shape, seed as u32 + 2));
                 y = graph.apply(Binary { function }, &[y, c]).unwrap();
             }

@@ -4,7 +4,7 @@ use super::fold_affine::scalar;
 use super::{Outcome, Pass, Rebuild};
 use crate::error::GraphError;
 use crate::graph::{Node, Source, ValueId};
-use crate::ops::{Activation, Binary, BinaryFunction, Fused, Function, Op, Unary};
+use crate::ops::{Activation, Binary, BinaryFunction, Function, Fused, Op, Unary};
 
 /// Additions and activations that follow a convolution or matrix product become part of it.
 pub const FUSE: Pass = Pass { name: "fuse", rule };
@@ -103,7 +103,10 @@ fn scale_activation(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<bool, Grap
         if !same_type || !factor.is_finite() || !shift.is_finite() {
             continue;
         }
-        let fused = Fused { activation: Some(Activation::Scaled { function: curve, factor, shift }), ..fused.clone() };
+        let fused = Fused {
+            activation: Some(Activation::Scaled { function: curve, factor, shift }),
+            ..fused.clone()
+        };
         let (operands, name) = (product.inputs.clone(), product.name.clone());
         let y = rebuild.to.apply_all(fused, &operands, &name)?[0];
         rebuild.take_name(node.outputs[0], y);
@@ -128,7 +131,8 @@ fn fuse_addition(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, Grap
             Some([n]) => channels_last && Some(n) == channels,
             _ => false,
         };
-        let has_bias = fused.bias || (matches!(*fused.body, Op::Conv(_) | Op::ConvTranspose(_)) && fused.operands > 2);
+        let has_bias =
+            fused.bias || (matches!(*fused.body, Op::Conv(_) | Op::ConvTranspose(_)) && fused.operands > 2);
         let fused = if is_row && !has_bias {
             operands.push(Some(addend));
             Fused { bias: true, ..fused }

@@ -3,7 +3,9 @@
 use super::{Outcome, Pass, Rebuild};
 use crate::error::GraphError;
 use crate::graph::{Node, Source, ValueId};
-use crate::ops::{Binary, BinaryFunction, FusedBatchNorm, FusedBatchNormGradient, Function, Op, Unary, UnaryGradient};
+use crate::ops::{
+    Binary, BinaryFunction, Function, FusedBatchNorm, FusedBatchNormGradient, Op, Unary, UnaryGradient,
+};
 
 /// `Relu(BN(x) [+ r])` and its gradient become one operator each, in training graphs.
 pub const FUSE_BATCH_NORM: Pass = Pass { name: "fuse-batch-norm", rule };
@@ -104,7 +106,8 @@ mod tests {
         let x = graph.input("x", DType::F32, Shape::known(&shape));
         let weights = graph.constant(Example::noise(&shape, 3));
         let norm = |graph: &mut Graph, x: ValueId, seed: u32| {
-            let [scale, bias] = [0, 1].map(|i| graph.input(format!("s{}", seed + i), DType::F32, Shape::known(&[3])));
+            let [scale, bias] =
+                [0, 1].map(|i| graph.input(format!("s{}", seed + i), DType::F32, Shape::known(&[3])));
             let [mean, variance] = ["m", "v"].map(|n| {
                 let parameter = Parameter::state(format!("{n}{seed}"));
                 graph.parameter(parameter, DType::F32, &[3])
@@ -137,7 +140,10 @@ mod tests {
         fused.check().unwrap();
         assert_eq!(log.len(), 4, "{fused}");
         let names: Vec<_> = fused.nodes().iter().map(|n| n.op.name()).collect();
-        assert!(!names.iter().any(|n| ["Relu", "UnaryGradient", "BatchNormalization"].contains(n)), "{names:?}");
+        assert!(
+            !names.iter().any(|n| ["Relu", "UnaryGradient", "BatchNormalization"].contains(n)),
+            "{names:?}"
+        );
         let mut feeds = BTreeMap::from([("x".to_string(), Example::noise(&[4, 3, 2, 2], 9))]);
         for (name, seed) in [("s1", 1), ("s2", 2), ("s5", 3), ("s6", 4)] {
             feeds.insert(name.into(), Example::noise(&[3], seed));
@@ -149,7 +155,8 @@ mod tests {
             }
         }
         let [before, after] = &mut states;
-        let (expected, got) = (interpret(&graph, before, &feeds).unwrap(), interpret(&fused, after, &feeds).unwrap());
+        let (expected, got) =
+            (interpret(&graph, before, &feeds).unwrap(), interpret(&fused, after, &feeds).unwrap());
         for (e, g) in expected.iter().zip(&got) {
             for (x, y) in e.to_f64().iter().zip(g.to_f64().iter()) {
                 assert!((x - y).abs() < 1e-5, "{x} {y}");

@@ -36,7 +36,9 @@ fn recognised(rebuild: &Rebuild<'_>, node: &Node) -> Option<(Function, ValueId)>
     let (a, b) = factors(node)?;
     [(a, b), (b, a)].into_iter().find_map(|(x, gate)| {
         let gate = rebuild.producer(gate)?;
-        if gate.inputs.first() == Some(&Some(x)) && matches!(gate.op, Op::Unary(Unary { function: Function::Sigmoid })) {
+        if gate.inputs.first() == Some(&Some(x))
+            && matches!(gate.op, Op::Unary(Unary { function: Function::Sigmoid }))
+        {
             return Some((Function::Silu, x));
         }
         // The factor may itself be a hard sigmoid, written either way.
@@ -62,7 +64,9 @@ fn factors(node: &Node) -> Option<(ValueId, ValueId)> {
 
 /// What the node divides by the constant 6, or multiplies by a sixth.
 fn divided_by_6(rebuild: &Rebuild<'_>, node: &Node) -> Option<ValueId> {
-    let (Op::Binary(Binary { function }), &[Some(a), Some(b)]) = (&node.op, &node.inputs[..]) else { return None };
+    let (Op::Binary(Binary { function }), &[Some(a), Some(b)]) = (&node.op, &node.inputs[..]) else {
+        return None;
+    };
     match function {
         BinaryFunction::Div => (scalar(rebuild, b)? == 6.0).then_some(a),
         BinaryFunction::Mul => {
@@ -76,12 +80,16 @@ fn divided_by_6(rebuild: &Rebuild<'_>, node: &Node) -> Option<ValueId> {
 /// x, where `value` is `clip(x + 3, 0, 6)`.
 fn shifted_relu6(rebuild: &Rebuild<'_>, value: ValueId) -> Option<ValueId> {
     let clip = rebuild.producer(value)?;
-    let (Op::Clip(_), &[Some(sum), Some(low), Some(high)]) = (&clip.op, &clip.inputs[..]) else { return None };
+    let (Op::Clip(_), &[Some(sum), Some(low), Some(high)]) = (&clip.op, &clip.inputs[..]) else {
+        return None;
+    };
     if scalar(rebuild, low)? != 0.0 || scalar(rebuild, high)? != 6.0 {
         return None;
     }
     let sum = rebuild.producer(sum)?;
-    let (Op::Binary(Binary { function: BinaryFunction::Add }), &[Some(a), Some(b)]) = (&sum.op, &sum.inputs[..]) else {
+    let (Op::Binary(Binary { function: BinaryFunction::Add }), &[Some(a), Some(b)]) =
+        (&sum.op, &sum.inputs[..])
+    else {
         return None;
     };
     let three = |id| scalar(rebuild, id) == Some(3.0);
