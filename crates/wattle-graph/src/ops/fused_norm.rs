@@ -47,7 +47,8 @@ impl Operator for FusedBatchNorm {
         let mut results = self.norm.evaluate(inputs.first(5))?;
         if self.residual {
             let add = Binary { function: BinaryFunction::Add };
-            results[0] = add.evaluate(Tensors::new(&[Some(&results[0]), Some(inputs.get(5)?)]))?.swap_remove(0);
+            results[0] =
+                add.evaluate(Tensors::new(&[Some(&results[0]), Some(inputs.get(5)?)]))?.swap_remove(0);
         }
         results[0] = RELU.evaluate(Tensors::new(&[Some(&results[0])]))?.swap_remove(0);
         Ok(results)
