@@ -407,13 +407,8 @@ impl<'a> Planner<'a> {
                 let (from, to) = (roots[from.0], draft.outputs[output].0);
                 let operands = draft.inputs.iter().flatten().filter(|i| roots[i.0] == from).count();
                 let parameter = assigned.iter().find(|(_, value)| value.0 == to).map(|(target, _)| target.0);
-<<<<<<< HEAD
                 let owned = !self.storages[from].persistent || parameter == Some(from);
                 let dies = self.storages[from].last == index && owned;
-=======
-                let dies = self.storages[from].last == index
-                    && (!self.storages[from].persistent || parameter == Some(from));
->>>>>>> engine
                 if !dies || operands != 1 || self.storages[from].bytes != self.storages[to].bytes {
                     continue;
                 }
