@@ -133,7 +133,7 @@ impl Operator for RecurrentGradient {
     }
 
     fn gradient(&self, _: &mut Backward<'_>) -> Result<Gradient, GraphError> {
-        Ok(Gradient::NotDifferentiable("second derivatives of recurrences are not implemented"))
+        Ok(Gradient::NotDifferentiable("second derivatives of recurrences are not defined"))
     }
 
     fn work(&self, shapes: &Shapes<'_>) -> Work {
