@@ -11,7 +11,7 @@ use wattle_graph::ops::{ALL, Op};
 use wattle_graph::{DType, Dim, OpError, Operand, Operands, Shape, Tensor, TensorType, Tensors};
 
 /// Mutations for each operator, some seconds' worth in all, unless `WATTLE_FUZZ_OPERANDS` says otherwise.
-const ROUNDS: usize = 400;
+const ROUNDS: usize = 5000;
 
 /// Results above this size are refused here instead of being computed.
 const MAX_ELEMENTS: usize = 1 << 16;
