@@ -13,21 +13,29 @@ pub mod backend;
 mod counter;
 mod cpu_model;
 mod cpu_time;
+mod derivation;
+pub mod device;
 pub mod environment;
+pub mod estimate;
 mod factors;
+pub mod intensity;
 pub mod ledger;
 mod machine;
 mod meter;
 mod powercap;
+pub mod published;
 mod quantity;
 mod receipt;
 mod series;
 mod settle;
 mod source;
+mod stated;
+mod table;
 mod timestamp;
 mod unit;
 mod warning;
 
+pub use derivation::{Derivation, Step};
 pub use factors::{FactorError, FactorTexts, Factors};
 pub use machine::{Machine, Software};
 pub use meter::{Meter, MeterConfig, Scope};
@@ -37,6 +45,7 @@ pub use receipt::{
     StopReason, Work,
 };
 pub use source::{Source, SourceError};
+pub use stated::{StatedError, stated};
 pub use timestamp::{Timestamp, TimestampError};
 pub use unit::Unit;
 pub use warning::{Warning, WarningKind};
