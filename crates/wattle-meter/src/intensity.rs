@@ -89,7 +89,7 @@ impl Place {
     }
 
     /// The place's intensity. The interval is the point: the table states no uncertainty; the average hides that
-    /// hours differ, for which there is `schedule`.
+    /// hours differ, for which there is [`schedule`](crate::schedule).
     pub fn intensity(&self) -> Quantity {
         let citation =
             format!("{}, {} {}, {}, {}", self.name, self.year, self.basis, self.source, self.licence);

@@ -26,6 +26,8 @@ mod powercap;
 pub mod published;
 mod quantity;
 mod receipt;
+pub mod scaling;
+pub mod schedule;
 mod series;
 mod settle;
 mod source;

@@ -38,7 +38,8 @@ pub(super) fn figures() -> Vec<Figure> {
         let named = |what: &str| format!("{}: {what}", row.model);
         let figure = Figure::new(named("energy"), ("kWh", 1.0), &row.kwh, &kwh).by("1.58 x h x W / 1000");
         figures.push(figure.recalled(true).note(&row.note));
-        let figure = Figure::new(named("carbon"), ("lb CO2e", 1.0 / POUND), &row.lb, &grams).by("0.954 lb x kWh");
+        let figure =
+            Figure::new(named("carbon"), ("lb CO2e", 1.0 / POUND), &row.lb, &grams).by("0.954 lb x kWh");
         figures.push(figure.note(&row.note));
         let (low, high) = if row.hardware == "P100" { ("0.43", "1.46") } else { ("0.74", "2.48") };
         let gpus = exact(&row.gpus, Unit::One);
