@@ -244,9 +244,11 @@ mod tests {
     }
 
     fn setting(power: f64, pue: f64, intensity: f64) -> Setting {
-        let mut factors = Factors::default();
-        factors.pue = exact(pue, Unit::One);
-        factors.carbon_intensity = exact(intensity, Unit::GramCo2ePerKilowattHour);
+        let factors = Factors {
+            pue: exact(pue, Unit::One),
+            carbon_intensity: exact(intensity, Unit::GramCo2ePerKilowattHour),
+            ..Factors::default()
+        };
         Setting {
             devices: 1,
             power: Some(exact(power, Unit::Watt)),
