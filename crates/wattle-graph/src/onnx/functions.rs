@@ -210,8 +210,12 @@ mod tests {
             name: name.into(),
             r#type: Some(TypeProto { tensor_type: Some(ty.clone()) }),
         };
-        let graph =
-            GraphProto { node: nodes, input: vec![value("x")], output: vec![value("y")], ..GraphProto::default() };
+        let graph = GraphProto {
+            node: nodes,
+            input: vec![value("x")],
+            output: vec![value("y")],
+            ..GraphProto::default()
+        };
         let opset_import = vec![
             OperatorSetIdProto { domain: String::new(), version: 17 },
             OperatorSetIdProto { domain: "local".into(), version: 1 },
