@@ -117,7 +117,11 @@ impl Dice {
     }
 }
 
-fn infer(op: &Op, types: &[Option<TensorType>], constants: &[Option<&Tensor>]) -> Result<Vec<TensorType>, OpError> {
+fn infer(
+    op: &Op,
+    types: &[Option<TensorType>],
+    constants: &[Option<&Tensor>],
+) -> Result<Vec<TensorType>, OpError> {
     let pairs = types.iter().zip(constants);
     let operands: Vec<_> =
         pairs.map(|(ty, constant)| ty.as_ref().map(|ty| Operand { ty, constant: *constant })).collect();
@@ -144,10 +148,8 @@ fn agrees(ty: &TensorType, result: &Tensor) -> bool {
 /// One mutated application; says whether something was computed.
 fn apply(op: &Op, operands: &[Option<Tensor>], blurred: &[Option<TensorType>]) -> Result<bool, String> {
     let tensors: Vec<Option<&Tensor>> = operands.iter().map(Option::as_ref).collect();
-    let exact: Vec<Option<TensorType>> = tensors
-        .iter()
-        .map(|t| t.map(|t| TensorType::new(t.dtype(), Shape::known(t.shape()))))
-        .collect();
+    let exact: Vec<Option<TensorType>> =
+        tensors.iter().map(|t| t.map(|t| TensorType::new(t.dtype(), Shape::known(t.shape())))).collect();
     let none = vec![None; tensors.len()];
     let known = infer(op, &exact, &tensors);
     let symbolic = infer(op, blurred, &none);

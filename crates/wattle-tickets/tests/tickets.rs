@@ -65,7 +65,13 @@ fn search(setting: &Setting, options: &FindOptions, threads: usize) -> Vec<Level
 }
 
 /// What training from `from` at step `start` until step `stop` gives, without any search.
-fn trained(setting: &Setting, options: &FindOptions, from: &Parameters, start: Start, stop: u64) -> Parameters {
+fn trained(
+    setting: &Setting,
+    options: &FindOptions,
+    from: &Parameters,
+    start: Start,
+    stop: u64,
+) -> Parameters {
     let model = Model { graph: setting.model.graph.clone(), parameters: from.clone() };
     let ignore = &mut |_| {};
     fit(&model, &setting.data, &options.train, &plan(1), start, Some(stop), None, ignore).unwrap().parameters
@@ -101,8 +107,11 @@ fn rewinding_without_pruning_repeats_the_original_run_to_the_bit() {
         assert_same(&setting, &masked, &original, "a full mask");
         let early = trained(&setting, &options, &level.start, Start::default(), 6);
         assert!(
-            setting.model.parameters.iter().any(|(name, _)| bits(early.get(name).unwrap())
-                != bits(original.get(name).unwrap())),
+            setting
+                .model
+                .parameters
+                .iter()
+                .any(|(name, _)| bits(early.get(name).unwrap()) != bits(original.get(name).unwrap())),
             "a schedule and order begun at 0 are another run"
         );
     }
@@ -295,6 +304,6 @@ fn a_search_keeps_its_folders_names() {
         let text = std::fs::read_to_string(folder.path().join(place).join("config.toml")).unwrap();
         text.lines().next().unwrap().to_string()
     };
-    let expected = ["# level-e34dbfda66321380", "# level-e34dbfda66321380", "# level-f9c397ce81d7b029"];
+    let expected = ["# level-8101311ff8595416", "# level-8101311ff8595416", "# level-d71a39b8d48649b8"];
     assert_eq!(["rewind", "level_00", "level_01"].map(name), expected);
 }

@@ -45,8 +45,7 @@ fn enlarged_digits() -> TrainingData {
         Samples::Bytes { data: data.chunks_exact(64).flat_map(enlarge).collect(), full_scale: *full_scale };
     let shape = SampleShape::Image { channels: 1, height: 28, width: 28 };
     let count = small.count();
-    let dataset =
-        Dataset::new("enlarged digits".into(), shape, samples, small.targets, small.parts).unwrap();
+    let dataset = Dataset::new("enlarged digits".into(), shape, samples, small.targets, small.parts).unwrap();
     let indices: Vec<u32> = (0..count as u32).collect();
     let normalisation = Normalisation::measure(&dataset, &indices).unwrap();
     TrainingData { dataset: Arc::new(dataset), indices, normalisation }

@@ -26,7 +26,9 @@ const COUNT: usize = BATCH * 6;
 /// Images of two channels: one around 3, one around -40 with a tenth of the spread.
 fn data() -> TrainingData {
     let noise = |i: usize| ((i * i * 37 + i * 11) % 101) as f32 / 50.0 - 1.0;
-    let image = |n: usize| (0..12).map(move |i| if i < 6 { 3.0 + noise(12 * n + i) } else { -40.0 + 0.1 * noise(12 * n + i) });
+    let image = |n: usize| {
+        (0..12).map(move |i| if i < 6 { 3.0 + noise(12 * n + i) } else { -40.0 + 0.1 * noise(12 * n + i) })
+    };
     let samples = Samples::Floats((0..20).flat_map(image).collect());
     let targets = Targets::Classes {
         labels: (0..20).map(|n| n % 2).collect(),

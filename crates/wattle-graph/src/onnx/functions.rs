@@ -210,8 +210,12 @@ mod tests {
             name: name.into(),
             r#type: Some(TypeProto { tensor_type: Some(ty.clone()) }),
         };
-        let graph =
-            GraphProto { node: nodes, input: vec![value("x")], output: vec![value("y")], ..GraphProto::default() };
+        let graph = GraphProto {
+            node: nodes,
+            input: vec![value("x")],
+            output: vec![value("y")],
+            ..GraphProto::default()
+        };
         let opset_import = vec![
             OperatorSetIdProto { domain: String::new(), version: 17 },
             OperatorSetIdProto { domain: "local".into(), version: 1 },
@@ -246,7 +250,8 @@ mod tests {
         // `t` is a name of the graph, of one function's inside and of the other's input.
         let nodes = vec![steep, node("local", "Outer", &["t"], &["y"])];
         let twice_twice = run(&model(nodes, vec![outer, twice])).unwrap();
-        assert_eq!(twice_twice, [2.0 * 0.5 * (2.0 * 3.0 * -1.0), 8.0]);
+        // -1 becomes -3 and then -6, 2 becomes 4; of those, -6 becomes -3 and then -6 again, 4 becomes 8.
+        assert_eq!(twice_twice, [-6.0, 8.0]);
     }
 
     #[test]

@@ -178,7 +178,8 @@ mod tests {
 
     #[test]
     fn the_walk_finds_what_decoding_makes() {
-        let attribute = AttributeProto { name: "axes".into(), ints: vec![1, 2, 3], ..AttributeProto::default() };
+        let attribute =
+            AttributeProto { name: "axes".into(), ints: vec![1, 2, 3], ..AttributeProto::default() };
         let node = NodeProto {
             input: vec!["x".into(), "y".into()],
             output: vec!["z".into()],
@@ -186,8 +187,7 @@ mod tests {
             ..NodeProto::default()
         };
         let tensor = TensorProto { dims: vec![2, 3], raw_data: vec![0; 24], ..TensorProto::default() };
-        let graph =
-            GraphProto { node: vec![node; 3], initializer: vec![tensor; 2], ..GraphProto::default() };
+        let graph = GraphProto { node: vec![node; 3], initializer: vec![tensor; 2], ..GraphProto::default() };
         let model = ModelProto { ir_version: 8, graph: Some(graph), ..ModelProto::default() };
         assert_eq!(structure_bytes(&model.encode_to_vec()), weighed(&model));
     }
@@ -202,7 +202,9 @@ mod tests {
 
     #[test]
     fn broken_bytes_are_weighed_as_far_as_they_go() {
-        for bytes in [&[0xffu8; 20][..], &[0x3a, 0xff, 0xff, 0xff, 0xff, 0x0f], &[0x3b], &[0x3a, 5, 0x0a], &[]] {
+        for bytes in
+            [&[0xffu8; 20][..], &[0x3a, 0xff, 0xff, 0xff, 0xff, 0x0f], &[0x3b], &[0x3a, 5, 0x0a], &[]]
+        {
             assert!(structure_bytes(bytes) <= 10_000);
         }
     }
