@@ -36,6 +36,11 @@ impl Operator for RecurrentGradient {
     fn infer(&self, inputs: Operands<'_>) -> Result<Vec<TensorType>, OpError> {
         let op = &self.forward;
         let count = if op.cell.has_cell() { 8 } else { 6 };
+        for index in count..Y {
+            if let Some(extra) = inputs.optional(index) {
+                return Err(OpError::mismatch("cell or peephole", extra, "none, as the cell has neither"));
+            }
+        }
         let forward = op.infer(inputs.first(count))?;
         for (index, name, result) in
             [(Y, "y", 0), (Y + 1, "dy", 0), (Y + 2, "dstate", 1), (Y + 3, "dcell", 2)]

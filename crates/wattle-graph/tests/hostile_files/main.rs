@@ -19,6 +19,7 @@ const ROUNDS: u64 = 30_000;
 fn limits() -> Limits {
     Limits {
         max_file_bytes: 1 << 20,
+        max_structure_bytes: 1 << 26,
         max_tensor_elements: 1 << 20,
         max_folded_elements: 1 << 20,
         max_nodes: 1 << 12,
