@@ -10,7 +10,7 @@ use crate::shape::{Dim, Shape};
 /// the forward operator, its y, and the gradients of its results where there are any.
 ///
 /// The gates are computed again from x and y instead of being kept: two states of y give the products of one
-/// step without waiting for the step before.
+/// step without waiting for the step before. Without a peephole, its gradient is zero.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecurrentGradient {
     /// The forward operator.
@@ -126,6 +126,9 @@ impl Operator for RecurrentGradient {
                 if op.cell.has_cell() {
                     results[5][at..][..n].copy_from_slice(&d_cell);
                 }
+            }
+            if inputs.optional(7).is_none() {
+                sums.peephole.fill(0.0);
             }
             for (result, sum) in [(1, &sums.w), (2, &sums.r), (3, &sums.bias), (6, &sums.peephole)] {
                 if let Some(result) = results.get_mut(result) {
