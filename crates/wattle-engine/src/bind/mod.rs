@@ -10,6 +10,7 @@ mod matmul;
 mod movement;
 mod norm;
 mod pool;
+mod pooled;
 mod quantize;
 mod recurrent;
 mod recurrent_gradient;
@@ -165,6 +166,8 @@ fn fused(site: &Site<'_>, op: &wattle_graph::ops::Fused) -> Option<Bound> {
     let own_bias = (op.operands > 2).then_some(2);
     let epilogue = Epilogue { bias: op.bias_index().or(own_bias), residual: op.residual_index(), activation };
     match &*op.body {
+        Op::Conv(conv) if op.pool.is_some() => pooled::bind(site, conv, op.pool.as_ref()?, epilogue),
+        _ if op.pool.is_some() => None,
         Op::Conv(conv) => conv::bind(site, conv, &epilogue),
         Op::ConvTranspose(conv) => conv::transposed(site, conv, &epilogue),
         Op::Gemm(gemm) => matmul::gemm_bind(site, gemm, &epilogue),
