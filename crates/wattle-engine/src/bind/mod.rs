@@ -1,6 +1,7 @@
 //! Which kernel computes which node: one exhaustive match, whose first answer is the reference interpreter.
 
 mod attention;
+mod choice;
 mod conv;
 mod conv_gradient;
 mod elementwise;
@@ -37,8 +38,10 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::BatchNormalization(op) => norm::batch_norm(site, op),
         Op::BatchNormalizationGradient(_) => norm::batch_norm_gradient(site, false),
         Op::Binary(op) => elementwise::binary(site, op.function),
+        Op::Cast(op) => choice::cast(site, op),
         Op::Clip(_) => elementwise::clip(site),
         Op::ClipGradient(_) => elementwise::clip_gradient(site),
+        Op::Compare(op) => choice::compare(site, op),
         Op::Concat(op) => movement::concat(site, op.axis),
         Op::Conv(op) => conv::bind(site, op, &Epilogue::none(2)),
         Op::ConvInputGradient(op) => conv_gradient::by_input(site, op),
@@ -55,6 +58,7 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::Tile(_)
         | Op::Trilu(_) => movement::moved(site, &site.node.op),
         Op::DequantizeLinear(op) => quantize::linear(site, &op.quantization),
+        Op::Dropout(op) => choice::dropout(site, op),
         Op::DynamicQuantizeLinear(_) => quantize::dynamic(site),
         Op::Flatten(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => Some(reorder::view(site)),
         Op::Fused(op) => fused(site, op),
@@ -70,6 +74,7 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::MatMul(op) => matmul::bind(site, op, &Epilogue::none(2)),
         Op::MatMulInteger(_) => integer::matmul(site, false),
         Op::MovementGradient(op) => gather::add_rows(site, op).or_else(|| movement::scattered(site, op)),
+        Op::Not(_) => Some(choice::not(site)),
         Op::Pool(op) => pool::pool(site, op),
         Op::PoolGradient(op) => pool::pool_gradient(site, op),
         Op::QLinearConv(op) => integer::convolution(site, &op.conv, true),
@@ -89,20 +94,18 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::Transpose(op) => reorder::transpose(site, op),
         Op::Unary(op) => elementwise::unary(site, op.function),
         Op::UnaryGradient(op) => elementwise::unary_gradient(site, op.function),
+        Op::Where(_) => choice::choose(site),
         Op::ArgExtreme(_)
         | Op::BinaryGradient(_)
         | Op::Bitwise(_)
         | Op::BitwiseNot(_)
-        | Op::Cast(_)
         | Op::CenterCropPad(_)
         | Op::Classify(_)
-        | Op::Compare(_)
         | Op::Compress(_)
         | Op::ConstantOfShape(_)
         | Op::CumSum(_)
         | Op::Custom(_)
         | Op::Det(_)
-        | Op::Dropout(_)
         | Op::Einsum(_)
         | Op::EyeLike(_)
         | Op::GatherNd(_)
@@ -118,7 +121,6 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::NegativeLogLikelihoodGradient(_)
         | Op::NonMaxSuppression(_)
         | Op::NonZero(_)
-        | Op::Not(_)
         | Op::OneHot(_)
         | Op::Range(_)
         | Op::ResizeGradient(_)
@@ -128,8 +130,7 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::Shrink(_)
         | Op::Size(_)
         | Op::TopK(_)
-        | Op::Unique(_)
-        | Op::Where(_) => None,
+        | Op::Unique(_) => None,
     };
     Ok(fast.unwrap_or_else(|| reference::bind(site)))
 }
