@@ -12,6 +12,7 @@ mod reduce;
 mod reference;
 mod reorder;
 mod softmax;
+mod sparse;
 mod update;
 
 use wattle_graph::Op;

@@ -152,16 +152,16 @@ impl Kernel for Unpack<'_> {
             for row in (0..self.rows).step_by(lanes) {
                 let rows = lanes.min(self.rows - row);
                 let base = row * self.stride + p;
-                // SAFETY: blocks are read whole only where the panel has all their rows; its rows have whole vectors.
-                // Results are written where the caller promised.
+                let whole = rows == lanes && base + (lanes - 1) * self.stride + lanes <= self.panel.len();
+                // SAFETY: blocks are read in place only where the panel has all of them. Results are written where the
+                // caller promised.
                 unsafe {
-                    let (source, source_step) = if rows == lanes {
-                        debug_assert!(base + (lanes - 1) * self.stride + lanes <= self.panel.len());
+                    let (source, source_step) = if whole {
                         (self.panel.as_ptr().add(base), self.stride)
                     } else {
                         for r in 0..rows {
-                            from[r * lanes..][..lanes]
-                                .copy_from_slice(&self.panel[base + r * self.stride..][..lanes]);
+                            from[r * lanes..][..positions]
+                                .copy_from_slice(&self.panel[base + r * self.stride..][..positions]);
                         }
                         (from.as_ptr(), lanes)
                     };

@@ -174,7 +174,10 @@ impl Job<'_> {
     pub(super) fn run(&self, cpu: &Cpu, y: &mut [f32], scratch: &mut [f32]) {
         let weights = self.weights;
         let e = &self.epilogue;
-        assert!(!e.accumulate, "a sparse product does not accumulate; pass what is to be added as the residual");
+        assert!(
+            !e.accumulate,
+            "a sparse product does not accumulate; pass what is to be added as the residual"
+        );
         assert!(e.bias.is_none_or(|b| b.len() == weights.rows), "one bias for each of {} rows", weights.rows);
         assert!(e.residual.is_none_or(|r| r.len() == y.len()), "a residual has the shape of the result");
         let strips = self.images * self.positions.div_ceil(STRIP);
@@ -257,7 +260,9 @@ impl Job<'_> {
         match (self.source)(strip.image) {
             Source::Columns { x, step }
                 if x.as_ptr().align_offset(4 * LINE) == 0
-                    && self.weights.uses_all_columns() && step == strip.stride && strip.width == step =>
+                    && self.weights.uses_all_columns()
+                    && step == strip.stride
+                    && strip.width == step =>
             {
                 Some(x[block * self.weights.block * step..].as_ptr())
             }

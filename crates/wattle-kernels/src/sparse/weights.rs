@@ -107,7 +107,10 @@ impl SparseWeights {
     ) -> SparseWeights {
         assert!(cut.height == 1 || cut.height == HEIGHT, "blocks are 1 x 1 or {HEIGHT} x 1");
         assert!(cut.columns > 0 && cut.columns <= 1 << 16, "indices have 16 bits");
-        assert!(rows * columns < u32::MAX as usize, "{rows} x {columns} exceeds the reach of 32-bit positions");
+        assert!(
+            rows * columns < u32::MAX as usize,
+            "{rows} x {columns} exceeds the reach of 32-bit positions"
+        );
         let bands = rows.div_ceil(cut.height);
         let mut kept = 0;
         // Columns kept in each band of rows.
@@ -162,7 +165,8 @@ impl SparseWeights {
             let start = list.partition_point(|&c| (place[c as usize] as usize) < columns.start);
             let end = list.partition_point(|&c| (place[c as usize] as usize) < columns.end);
             // A band without elements is begun and ended in the first block, so that its bias is written.
-            let (first, last) = (list.first().map_or(0, |&c| block_of(c)), list.last().map_or(0, |&c| block_of(c)));
+            let (first, last) =
+                (list.first().map_or(0, |&c| block_of(c)), list.last().map_or(0, |&c| block_of(c)));
             if start == end && !(list.is_empty() && block == 0) {
                 continue;
             }
@@ -243,7 +247,8 @@ impl SparseWeights {
 
     /// Bytes of indices, values and lists that a product reads.
     pub fn bytes(&self) -> usize {
-        2 * self.indices.len() + 4 * (self.values.len() + self.row_list.len() + self.used.len())
+        2 * self.indices.len()
+            + 4 * (self.values.len() + self.row_list.len() + self.used.len())
             + size_of::<Group>() * self.groups.len()
     }
 
