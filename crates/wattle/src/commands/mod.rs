@@ -5,6 +5,7 @@ mod eval;
 mod profile;
 mod run;
 mod shrink;
+mod spmm;
 mod ticket;
 mod train;
 mod training;
