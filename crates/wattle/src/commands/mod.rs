@@ -1,9 +1,13 @@
 //! The commands, one file each.
 
 mod bench;
+mod estimate;
 mod eval;
 mod profile;
+mod reproduce;
 mod run;
+mod scaling;
+mod schedule;
 mod shrink;
 mod spmm;
 mod ticket;
@@ -33,6 +37,15 @@ pub enum Command {
     Run(run::Args),
     /// Time a model, or a training step of it.
     Bench(bench::Args),
+    /// What a run will cost or did cost: time, energy, carbon, money, with intervals.
+    Estimate(estimate::Args),
+    /// Published footprints, computed again beside what was printed.
+    Reproduce(reproduce::Args),
+    /// How error falls with computation, and what a lower error would take.
+    #[command(subcommand)]
+    Scaling(scaling::Command),
+    /// When to run, given the carbon intensity of every hour.
+    Schedule(schedule::Args),
 }
 
 impl Command {
@@ -46,6 +59,10 @@ impl Command {
             Command::Profile(args) => profile::run(args, context),
             Command::Run(args) => run::run(args, context),
             Command::Bench(args) => bench::run(args, context),
+            Command::Estimate(args) => estimate::run(args, context),
+            Command::Reproduce(args) => reproduce::run(args, context),
+            Command::Scaling(command) => scaling::run(command, context),
+            Command::Schedule(args) => schedule::run(args, context),
         }
     }
 }
