@@ -231,3 +231,65 @@ fn nan_survives_relu_and_zero_weights_hide_nothing_they_touch() {
         assert!(y[0].is_nan());
     }
 }
+
+#[test]
+fn gradients_match_the_oracle() {
+    let numbers = &mut Numbers::new(15);
+    for i in 0..16 {
+        let (rows, columns) = (numbers.pick(&[1, 7, 33, 70]), numbers.pick(&[1, 20, 100]));
+        let (images, positions) = numbers.pick(&[(1, 1), (1, 64), (2, 49), (1, 130)]);
+        let height = if i % 3 == 0 { HEIGHT } else { 1 };
+        let w = matrix(numbers, rows, columns, numbers_density(i), 1, i % 2 == 0);
+        let (x, dy) = (numbers.take(images * columns * positions), numbers.take(images * rows * positions));
+        let arrangement = if i % 4 < 2 { Activations::Rows } else { Activations::Columns };
+        let at = |image: usize, feature: usize, p: usize, features: usize| match arrangement {
+            Activations::Rows => (image * positions + p) * features + feature,
+            Activations::Columns => (image * features + feature) * positions + p,
+        };
+        let (mut dw_want, mut dx_want) = (vec![0.0f64; rows * columns], vec![0.0f64; x.len()]);
+        for image in 0..images {
+            for p in 0..positions {
+                for r in 0..rows {
+                    for c in 0..columns {
+                        let d = dy[at(image, r, p, rows)] as f64;
+                        dw_want[r * columns + c] += d * x[at(image, c, p, columns)] as f64;
+                        dx_want[at(image, c, p, columns)] += d * w[r * columns + c] as f64;
+                    }
+                }
+            }
+        }
+        let shape = Product { images, positions, x: arrangement, y: arrangement };
+        let cut = |cpu: &Cpu| Cut { height, columns: 16, parts: cpu.threads.count() };
+        let what = format!("{rows}x{columns} height {height} {shape:?}");
+        let kept: Vec<f64> =
+            dw_want.iter().zip(&w).map(|(d, &w)| if w != 0.0 { *d } else { 0.0 }).collect();
+        agree(&kept, &format!("weights' gradient {what}"), |cpu| {
+            let sparse = SparseWeights::new(rows, columns, false, &w, cut(cpu));
+            let mut scratch = vec![f32::NAN; sampled_product_scratch_len(&sparse, &shape)];
+            let mut dw = vec![f32::NAN; sparse.values().len()];
+            sampled_product(cpu, &sparse, &shape, &x, &dy, false, &mut dw, &mut scratch);
+            let mut out = vec![0.0; rows * columns];
+            for (d, &position) in dw.iter().zip(sparse.positions()) {
+                if position != u32::MAX && w[position as usize] != 0.0 {
+                    out[position as usize] = *d;
+                }
+            }
+            out
+        });
+        agree(&dx_want, &format!("input's gradient {what}"), |cpu| {
+            let mut sparse = SparseWeights::new(rows, columns, false, &w, cut(cpu));
+            let mut transposed = Transposed::new(&sparse, cut(cpu));
+            // The transpose follows the values as they change.
+            sparse.values_mut().iter_mut().for_each(|v| *v *= 2.0);
+            transposed.update(cpu, sparse.values());
+            let mut scratch = vec![f32::NAN; product_scratch_len(cpu, transposed.weights(), &shape)];
+            let mut dx = vec![f32::NAN; x.len()];
+            product(cpu, transposed.weights(), &shape, &dy, Epilogue::default(), &mut dx, &mut scratch);
+            dx.iter().map(|d| d / 2.0).collect()
+        });
+    }
+}
+
+fn numbers_density(i: usize) -> f64 {
+    [0.0, 0.1, 0.4, 1.0][i / 2 % 4]
+}

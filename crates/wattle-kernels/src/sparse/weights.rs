@@ -84,6 +84,8 @@ pub struct SparseWeights {
     /// `row * columns + column` of each value; `u32::MAX` for rows beyond the last.
     pub(super) positions: Vec<u32>,
     kept: usize,
+    /// 0, 1, .. up to the rows: a list of columns for gradients by row.
+    pub(super) row_numbers: Vec<u32>,
 }
 
 impl SparseWeights {
@@ -146,6 +148,7 @@ impl SparseWeights {
             values: vec![],
             positions: vec![],
             kept,
+            row_numbers: (0..rows as u32).collect(),
         };
         for b in 0..blocks {
             for part in &parts {

@@ -79,7 +79,7 @@ pub fn run(args: Args, context: &Context) -> Result<(), Failure> {
         SparseWeights::new(m, k, false, &weights, Cut { height, ..Cut::unstructured(cpu.threads.count()) });
     let arrangement = if args.samples_first { Activations::Rows } else { Activations::Columns };
     let shape = Product { images: 1, positions: n, x: arrangement, y: arrangement };
-    let mut numbers = Stream::new(1, Purpose::Data, &[0]);
+    let mut numbers = Stream::new(1, Purpose::Init, &[1]);
     let (mut x, mut y) = (Lines::new(k * n), Lines::new(m * n));
     x.part().iter_mut().for_each(|x| *x = numbers.uniform_between(-1.0, 1.0) as f32);
     let mut scratch = vec![0.0; sparse::product_scratch_len(cpu, &weights, &shape)];
