@@ -19,6 +19,7 @@ mod reduce;
 mod reference;
 mod reorder;
 mod softmax;
+mod sparse;
 mod update;
 
 use wattle_graph::Op;

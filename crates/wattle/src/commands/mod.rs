@@ -9,6 +9,7 @@ mod run;
 mod scaling;
 mod schedule;
 mod shrink;
+mod spmm;
 mod ticket;
 mod train;
 mod training;
