@@ -22,8 +22,8 @@ use crate::context::Context;
 use crate::failure::Failure;
 use kernels::{Kernels, Size};
 
-/// Timed runs of each probe, of which the median counts.
-const RUNS: usize = 5;
+/// Timed runs of each probe, of which each step's shortest counts: others share the machine, and only slow it.
+const RUNS: usize = 6;
 
 /// A predicted duration.
 pub struct Prediction {
@@ -31,8 +31,6 @@ pub struct Prediction {
     pub seconds: Quantity,
     /// Kernels that no probe runs; their times come from kernels of other kinds.
     pub unknown: Vec<String>,
-    /// Steps of the plan.
-    pub steps: usize,
 }
 
 /// Predicts one run of a planned graph on this machine, after timing probes for about a second or two.
@@ -52,7 +50,7 @@ pub fn on_this_machine(plan: &Plan, training: bool, context: &Context) -> Result
     let seconds =
         Quantity::new(value, low.min(value), high.max(value), Unit::Second, Source::modelled(source))
             .map_err(|e| Failure::Run(e.to_string()))?;
-    Ok(Prediction { seconds, unknown: unknown.into_keys().collect(), steps: steps.len() })
+    Ok(Prediction { seconds, unknown: unknown.into_keys().collect() })
 }
 
 /// Predicts one run on a device by its peak arithmetic and memory traffic: for each node whichever takes longer.
@@ -80,7 +78,7 @@ pub fn on_device(
     let source = Source::modelled(format!("roofline/1 with the peaks of {}: {}", device.name, device.source));
     let seconds = Quantity::new(sums[1], sums[0], sums[2], Unit::Second, source)
         .map_err(|e| Failure::Run(e.to_string()))?;
-    Ok(Prediction { seconds, unknown: vec![], steps: nodes.len() })
+    Ok(Prediction { seconds, unknown: vec![] })
 }
 
 /// Times the probes and fits every kind of kernel.
@@ -99,16 +97,14 @@ fn calibrate(training: bool, context: &Context) -> Result<Kernels, Failure> {
         let mut session = Session::new(plan, &parameters)?;
         feed(&mut session, &Model { graph, parameters })?;
         session.run()?;
-        let mut samples: Vec<Vec<f64>> = vec![];
+        let mut shortest = vec![f64::INFINITY; sizes.len()];
         for _ in 0..RUNS {
             session.run_timed()?;
-            samples.push(times(&session));
+            for (shortest, time) in shortest.iter_mut().zip(times(&session)) {
+                *shortest = shortest.min(time);
+            }
         }
-        for (index, (kernel, size)) in sizes.into_iter().enumerate() {
-            let mut column: Vec<f64> = samples.iter().map(|s| s[index]).collect();
-            column.sort_by(f64::total_cmp);
-            observed.push((kernel, size, column[RUNS / 2]));
-        }
+        observed.extend(sizes.into_iter().zip(shortest).map(|((kernel, size), time)| (kernel, size, time)));
     }
     Ok(Kernels::fit(observed))
 }
@@ -132,17 +128,31 @@ fn sizes(plan: &Plan) -> Result<Vec<(String, Size)>, Failure> {
         let Some(node) = step.node else { continue };
         let Some(cost) = nodes.get(&node) else { continue };
         let output = graph.node(node).outputs[0];
-        let outputs: usize = graph.extents(output)?.iter().product();
+        let extents = graph.extents(output)?;
+        let outputs: usize = extents.iter().product();
         sizes.push((
             step.kernel.clone(),
             Size {
-                macs: cost.work.macs as f64,
+                macs: cost.work.macs as f64 * padding(&step.kernel, &extents),
                 bytes: (cost.bytes_read + cost.bytes_written) as f64,
                 outputs: outputs as f64,
             },
         ));
     }
     Ok(sizes)
+}
+
+/// How much more arithmetic a convolution does than asked, because it computes whole vectors of channels.
+fn padding(kernel: &str, extents: &[usize]) -> f64 {
+    let lanes = [("avx512", 16), ("avx2", 8), ("neon", 4)];
+    let lanes = lanes.into_iter().find(|(isa, _)| kernel.ends_with(isa)).map_or(1, |(_, lanes)| lanes);
+    let axis = usize::from(!kernel.contains("weight_gradient"));
+    match extents.get(axis) {
+        Some(&channels) if channels > 0 && extents.len() == 4 => {
+            (channels.div_ceil(lanes) * lanes) as f64 / channels as f64
+        }
+        _ => 1.0,
+    }
 }
 
 /// Seconds of each step of [`sizes`] in the last timed run.

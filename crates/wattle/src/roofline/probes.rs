@@ -1,8 +1,9 @@
 //! Small made-up networks that are timed once to learn how fast this machine runs each kind of kernel.
 
 use wattle_graph::ops::{
-    BatchNormalization, Binary, BinaryFunction, Cell, Conv, Direction, Flatten, Function, Gemm, GlobalPool,
-    MatMul, Pool, PoolKind, Recurrent, Sliding, Softmax, Transpose, Unary,
+    Aspect, BatchNormalization, Binary, BinaryFunction, Cast, Cell, Compare, Comparison, Concat, Conv,
+    ConvTranspose, Coordinates, Direction, Flatten, Function, Gemm, GlobalPool, Interpolation, MatMul, Pool,
+    PoolKind, Recurrent, Reduce, Reduction, Resize, Sliding, Softmax, Transpose, Unary,
 };
 use wattle_graph::{DType, Example, Graph, GraphError, Model, Parameter, Parameters, Shape, Tensor, ValueId};
 
@@ -15,8 +16,21 @@ enum Layer {
     Depthwise(usize, usize),
     Norm,
     Act(Function),
-    /// The value before the last activation, added.
+    /// The value before the last activation, added; itself where that has another shape.
     Add,
+    /// The same, multiplied.
+    Mul,
+    /// Twice itself along the channels.
+    Join,
+    /// Transposed convolution to this many channels, twice as wide and high.
+    Up(usize),
+    /// Nearest neighbours, twice as wide and high.
+    Double,
+    /// The maximum and the mean over the last axis.
+    MaxLast,
+    MeanLast,
+    /// Whether it equals itself, as numbers: operators without a kernel, which are interpreted.
+    Equal,
     MaxPool,
     MeanPool,
     GlobalMean,
@@ -28,7 +42,7 @@ enum Layer {
 }
 
 /// Networks to run: extents of the input, then layers as [`Layer::read`] reads them.
-const INFERENCE: [&str; 9] = [
+const INFERENCE: [&str; 14] = [
     "1x3x160x160 conv16,3,2 hardswish depth3,1 relu conv32,1,1 depth3,2 relu conv64,1,1 add depth5,1 conv64,3,1 relu \
      maxpool conv128,1,1 relu conv128,3,1 relu depth5,2 conv256,1,1 relu conv256,3,1 mean dense100 softmax",
     "1x24x96x96 conv24,3,1 relu conv96,1,1 hardswish depth3,1 sigmoid conv24,1,1 meanpool conv48,5,1 relu add \
@@ -41,6 +55,11 @@ const INFERENCE: [&str; 9] = [
     "1x40x120 product120 gelu product480 gelu product120 softmax swap product64",
     "1x300x256 product256 silu swap product64 softmax add gelu",
     "8x6x14x14 conv20,5,1 relu maxpool dense90 relu dense10",
+    "1x32x200x240 conv64,3,1 relu maxpool conv64,3,1 relu add maxpool hardswish mul join double up32 relu mul",
+    "1x16x48x48 relu mul hardswish add up16 relu mul sigmoid mul double conv8,3,1 relu add join maxlast",
+    "1x12x20x24 relu mul hardswish add double join relu mul up8 hardswish add maxlast",
+    "1x120x300 relu mul gelu add maxlast equal",
+    "1x500x40 relu add meanlast mul swap maxlast equal",
 ];
 
 /// Networks to train for a step.
@@ -71,7 +90,14 @@ impl Layer {
             ("dense", &[width]) => Layer::Dense(width),
             ("product", &[width]) => Layer::Product(width),
             ("norm", []) => Layer::Norm,
+            ("up", &[filters]) => Layer::Up(filters),
             ("add", []) => Layer::Add,
+            ("mul", []) => Layer::Mul,
+            ("join", []) => Layer::Join,
+            ("double", []) => Layer::Double,
+            ("maxlast", []) => Layer::MaxLast,
+            ("meanlast", []) => Layer::MeanLast,
+            ("equal", []) => Layer::Equal,
             ("maxpool", []) => Layer::MaxPool,
             ("meanpool", []) => Layer::MeanPool,
             ("mean", []) => Layer::GlobalMean,
@@ -155,10 +181,37 @@ impl Builder {
                 Ok(self.graph.apply_all(op, &operands, "")?[0])
             }
             Layer::Act(function) => self.graph.apply(Unary { function }, &[x]),
-            Layer::Add if self.graph.extents(before)? == extents => {
-                self.graph.apply(Binary { function: BinaryFunction::Add }, &[x, before])
+            Layer::Add | Layer::Mul => {
+                let other = if self.graph.extents(before)? == extents { before } else { x };
+                let function =
+                    if matches!(layer, Layer::Add) { BinaryFunction::Add } else { BinaryFunction::Mul };
+                self.graph.apply(Binary { function }, &[x, other])
             }
-            Layer::Add => Ok(x),
+            Layer::Join => self.graph.apply(Concat { axis: 1 }, &[x, x]),
+            Layer::Up(filters) => {
+                let w = self.weight(&[extents[1], filters, 2, 2]);
+                let sliding = Sliding::strided(2, 0, 2);
+                let op = ConvTranspose { sliding, groups: 1, output_padding: vec![0, 0] };
+                self.graph.apply(op, &[x, w])
+            }
+            Layer::Double => {
+                let scales = self.graph.constant(Tensor::f32([4], vec![1.0, 1.0, 2.0, 2.0]));
+                let op = Resize {
+                    interpolation: Interpolation::NearestFloor,
+                    coordinates: Coordinates::Asymmetric,
+                    axes: None,
+                    aspect: Aspect::Stretch,
+                };
+                Ok(self.graph.apply_all(op, &[Some(x), None, Some(scales)], "")?[0])
+            }
+            Layer::MaxLast | Layer::MeanLast => {
+                let kind = if matches!(layer, Layer::MaxLast) { Reduction::Max } else { Reduction::Mean };
+                self.graph.apply(Reduce { kind, axes: vec![-1], keep_dims: true }, &[x])
+            }
+            Layer::Equal => {
+                let equal = self.graph.apply(Compare { comparison: Comparison::Equal }, &[x, x])?;
+                self.graph.apply(Cast { to: DType::F32 }, &[equal])
+            }
             Layer::MaxPool => {
                 self.graph.apply(Pool::new(PoolKind::Max, &[2, 2], Sliding::strided(2, 0, 2)), &[x])
             }

@@ -110,7 +110,8 @@ fn what_is_missing_or_contradictory_is_refused() {
 fn a_graph_is_estimated_before_it_runs() {
     let sandbox = Sandbox::new();
     sandbox.classifier("m.onnx", 10);
-    let trained = sandbox.json("estimate --model m.onnx --train --samples 1000 --epochs 3 --batch 50 --threads 1");
+    let trained =
+        sandbox.json("estimate --model m.onnx --train --samples 1000 --epochs 3 --batch 50 --threads 1");
     close(quantity(&trained, "runs"), 60.0, 1e-12);
     let (run, duration) = (quantity(&trained, "run_s"), quantity(&trained, "duration_s"));
     close(duration, 60.0 * run, 1e-9);
