@@ -29,7 +29,7 @@ enum Layer {
     /// The maximum and the mean over the last axis.
     MaxLast,
     MeanLast,
-    /// Whether it equals itself, as numbers: operators without a kernel, which are interpreted.
+    /// Where it equals its maximum over the last axis, as numbers: operators without a kernel, interpreted.
     Equal,
     MaxPool,
     MeanPool,
@@ -58,16 +58,17 @@ const INFERENCE: [&str; 14] = [
     "1x32x200x240 conv64,3,1 relu maxpool conv64,3,1 relu add maxpool hardswish mul join double up32 relu mul",
     "1x16x48x48 relu mul hardswish add up16 relu mul sigmoid mul double conv8,3,1 relu add join maxlast",
     "1x12x20x24 relu mul hardswish add double join relu mul up8 hardswish add maxlast",
-    "1x120x300 relu mul gelu add maxlast equal",
-    "1x500x40 relu add meanlast mul swap maxlast equal",
+    "1x400x600 relu mul gelu add equal tanh mul maxlast",
+    "1x500x40 relu add meanlast mul swap equal tanh maxlast",
 ];
 
 /// Networks to train for a step.
-const TRAINING: [&str; 8] = [
+const TRAINING: [&str; 9] = [
     "24x3x28x28 conv16,3,1 norm relu conv16,3,1 norm add relu conv32,3,2 norm relu conv32,3,1 norm relu conv48,3,2 \
      norm relu conv48,1,1 norm add relu mean dense10",
-    "96x3x36x36 conv20,3,1 norm relu conv20,3,1 norm add relu conv40,3,2 norm relu conv40,3,1 norm add relu \
-     conv72,3,2 norm relu conv72,3,1 norm add relu mean dense12",
+    "96x3x36x36 conv16,3,1 norm relu conv16,3,1 norm add relu conv32,3,2 norm relu conv32,3,1 norm add relu \
+     conv64,3,2 norm relu conv64,3,1 norm add relu mean dense12",
+    "64x1x30x30 conv4,5,1 relu maxpool conv12,5,1 relu maxpool dense90 relu dense10",
     "32x1x24x24 conv8,5,1 relu maxpool conv16,5,1 relu maxpool dense100 relu dense60 relu dense10",
     "100x1x20x20 conv12,3,1 relu conv24,3,1 relu maxpool dense50 relu dense10",
     "48x500 dense350 relu dense120 relu dense10",
@@ -209,7 +210,9 @@ impl Builder {
                 self.graph.apply(Reduce { kind, axes: vec![-1], keep_dims: true }, &[x])
             }
             Layer::Equal => {
-                let equal = self.graph.apply(Compare { comparison: Comparison::Equal }, &[x, x])?;
+                let most = Reduce { kind: Reduction::Max, axes: vec![-1], keep_dims: true };
+                let most = self.graph.apply(most, &[x])?;
+                let equal = self.graph.apply(Compare { comparison: Comparison::Equal }, &[x, most])?;
                 self.graph.apply(Cast { to: DType::F32 }, &[equal])
             }
             Layer::MaxPool => {
