@@ -37,6 +37,7 @@ mod timestamp;
 mod unit;
 mod warning;
 
+pub use cpu_model::working_power;
 pub use derivation::{Derivation, Step};
 pub use factors::{FactorError, FactorTexts, Factors};
 pub use machine::{Machine, Software};

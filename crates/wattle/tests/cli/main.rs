@@ -1,6 +1,7 @@
 //! The real binary, end to end: what it prints, writes, refuses and resumes.
 
 mod contract;
+mod estimate;
 mod full_disk;
 mod golden;
 mod normalised;
