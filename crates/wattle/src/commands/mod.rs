@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod accel;
 mod bench;
 mod eval;
 mod profile;
@@ -30,6 +31,9 @@ pub enum Command {
     Profile(profile::Args),
     /// Run a model on inputs from .npy files.
     Run(run::Args),
+    /// What a model would cost on a flexible sparse accelerator (modelled).
+    #[command(subcommand)]
+    Accel(accel::Command),
     /// Time a model, or a training step of it.
     Bench(bench::Args),
 }
@@ -44,6 +48,7 @@ impl Command {
             Command::Ticket(command) => ticket::run(command, context),
             Command::Profile(args) => profile::run(args, context),
             Command::Run(args) => run::run(args, context),
+            Command::Accel(command) => accel::run(command, context),
             Command::Bench(args) => bench::run(args, context),
         }
     }
