@@ -3,12 +3,24 @@
 //! It answers what a network would cost on a spatial accelerator such as Eyeriss v2. Everything is modelled: no
 //! number here is a measurement, and each result names the architecture and the energy table behind it.
 
-mod csc;
+mod arch;
+mod cost;
+pub mod csc;
+mod energy;
 mod error;
 mod layer;
+mod mapper;
+mod mapping;
 pub mod pe;
+mod skipping;
 mod workload;
 
+pub use arch::{Architecture, Axis, Bits, Calibration, Glb, Halo, Pe, PeKind, Ports, architectures};
+pub use cost::{Accesses, Bound, Cost, Counts, Cycles, Energy, Format};
+pub use energy::{AccessEnergy, EnergyTable, MacEnergy, tables};
 pub use error::AccelError;
 pub use layer::{Dim, Kind, Layer, Operand, Sparsity};
+pub use mapper::{Effort, Mapped, Objective, map, map_best_format};
+pub use mapping::{Group, Mapping, ORDERS, Order};
+pub use skipping::PeWork;
 pub use workload::{HostWork, Workload};

@@ -2,3 +2,4 @@
 
 mod pe_cycles;
 mod published;
+mod scratch;
