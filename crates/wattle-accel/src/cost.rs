@@ -194,6 +194,23 @@ fn window(p: f64, r: f64, stride: usize, dilation: usize, extent: usize) -> f64 
     slid.min(p * r).min(extent as f64)
 }
 
+/// What an array of spread loops means for traffic.
+#[derive(Clone, Debug)]
+pub(crate) struct ArrayFacts {
+    /// Positions over which each loop is spread.
+    pub spread: [usize; 8],
+    /// Active PEs.
+    instances: f64,
+    /// PEs that differ in each tensor.
+    relevant: [f64; 3],
+    /// Distinct values that one port carries for the PEs that share it, in PE tiles.
+    pub shared: [f64; 3],
+    /// Share of the activations that PEs read which are distinct.
+    union: f64,
+    /// The same within the reach of one port.
+    pub port_union: f64,
+}
+
 /// Fixed facts of a layer on an architecture, shared by the evaluation of many mappings.
 #[derive(Clone, Debug)]
 pub(crate) struct Context<'a> {
@@ -280,12 +297,41 @@ impl<'a> Context<'a> {
         (product, innermost)
     }
 
+    /// Facts of an array.
+    pub fn array(&self, spatial: &[Vec<(Dim, usize)>]) -> ArrayFacts {
+        let mut spread = [1usize; 8];
+        for &(dim, n) in spatial.iter().flatten() {
+            spread[dim as usize] *= n;
+        }
+        let product = |operand: Operand, ports: bool| {
+            let mut product = 1.0;
+            for (axis, loops) in self.arch.axes.iter().zip(spatial) {
+                if !(ports && axis.has_port(operand)) {
+                    let dims = loops.iter().filter(|(d, _)| operand.depends_on(*d));
+                    product *= dims.map(|(_, n)| *n as f64).product::<f64>();
+                }
+            }
+            product
+        };
+        let union = self.union(&spread);
+        // Clusters with ports of their own hold rows of their own.
+        let apart = self.arch.axes.iter().any(|a| a.has_port(Operand::Iact));
+        ArrayFacts {
+            spread,
+            instances: spread.iter().map(|&n| n as f64).product(),
+            relevant: Operand::ALL.map(|o| product(o, false)),
+            shared: Operand::ALL.map(|o| product(o, true)),
+            union,
+            port_union: if apart { 1.0 } else { union },
+        }
+    }
+
     /// Cost of a mapping that fits; `work` is what [`PeWork::of`] says of its PE tile.
-    pub fn evaluate(&self, mapping: &Mapping, work: &PeWork) -> Cost {
+    pub fn evaluate(&self, mapping: &Mapping, array: &ArrayFacts, work: &PeWork) -> Cost {
         let extents = self.layer.bounds.map(|n| n as f64);
         let glb_tile: [f64; 8] = std::array::from_fn(|i| extents[i] / mapping.dram[i] as f64);
         let pe_tile: [f64; 8] = std::array::from_fn(|i| {
-            glb_tile[i] / (mapping.glb[i] * mapping.spread(Dim::ALL[i])) as f64
+            glb_tile[i] / (mapping.glb[i] * array.spread[i]) as f64
         });
         let fills = |operand| self.fills(operand, mapping, true);
         let (iact_fills, inner) = fills(Operand::Iact);
@@ -301,61 +347,68 @@ impl<'a> Context<'a> {
             glb_weights: self.footprint(Operand::Weight, &glb_tile) * glb_fills(Operand::Weight).0,
             glb_psums: self.footprint(Operand::Psum, &glb_tile) * glb_fills(Operand::Psum).0,
         };
-        self.cost(&mapping.spatial, &mapping.pe, work, &traffic)
+        let held: [usize; 8] =
+            std::array::from_fn(|i| (mapping.glb[i] * array.spread[i] * mapping.pe[i]).min(self.layer.bounds[i]));
+        self.cost(array, &mapping.pe, work, &traffic, &held)
     }
 
-    /// A cost that no mapping with this array and PE tile can be below: every tensor moves as if the order of
-    /// the loops suited it best, and external memory is met once.
-    pub fn relaxed(&self, spatial: &[Vec<(Dim, usize)>], pe: &[usize; 8], work: &PeWork) -> Cost {
-        let mut spread = [1usize; 8];
-        for &(dim, n) in spatial.iter().flatten() {
-            spread[dim as usize] *= n;
-        }
+    /// Costs such that every mapping with this array and PE tile is at or above one of them, component by
+    /// component. Only one tensor can stay while the innermost loop runs: for each group that could be innermost,
+    /// the tensor that it suits moves least and the others move at every step. External memory is met once.
+    pub fn relaxed(&self, array: &ArrayFacts, pe: &[usize; 8], work: &PeWork) -> [Cost; 3] {
+        let spread = &array.spread;
         let trips: [f64; 8] = std::array::from_fn(|i| self.layer.bounds[i].div_ceil(spread[i] * pe[i]) as f64);
         let tile: [f64; 8] =
             std::array::from_fn(|i| self.layer.bounds[i] as f64 / (trips[i] * spread[i] as f64));
-        let fills = |operand: Operand| {
-            let dims = Dim::ALL.into_iter().filter(|&d| operand.depends_on(d));
-            dims.map(|d| trips[d as usize]).product::<f64>()
-        };
-        let slides = [Dim::P, Dim::Q].map(|d| self.fetched(&tile, Some((d, trips[d as usize] as usize))));
+        let held: [usize; 8] = std::array::from_fn(|i| (spread[i] * pe[i]).min(self.layer.bounds[i]));
+        let all: f64 = trips.iter().product();
+        let [n, _, m, c, p, q, r, s] = trips;
+        // Iterations of the group that leaves each tensor where it is: M, then N P Q, then C R S.
+        let staying = [m, n * p * q, c * r * s];
         let whole: [f64; 8] = self.layer.bounds.map(|n| n as f64);
-        let traffic = Traffic {
-            tiles: trips.iter().product(),
-            weight_fills: fills(Operand::Weight),
-            weights_per_pe: self.footprint(Operand::Weight, &tile) * fills(Operand::Weight),
-            iacts_per_pe: slides[0].min(slides[1]) * fills(Operand::Iact),
-            psums_per_pe: self.footprint(Operand::Psum, &tile) * fills(Operand::Psum),
-            glb_iacts: self.footprint(Operand::Iact, &whole),
-            glb_weights: self.footprint(Operand::Weight, &whole),
-            glb_psums: self.footprint(Operand::Psum, &whole),
-        };
-        self.cost(spatial, pe, work, &traffic)
+        let slides = [Dim::P, Dim::Q].map(|d| self.fetched(&tile, Some((d, trips[d as usize] as usize))));
+        let iacts = slides[0].min(slides[1]);
+        Operand::ALL.map(|stays| {
+            // A group without iterations is not the innermost: then another of the three is the bound.
+            let none = staying[stays as usize] <= 1.0 && staying.iter().any(|&n| n > 1.0);
+            let fills = |operand: Operand| {
+                let skipped = if operand == stays { staying[operand as usize] } else { 1.0 };
+                if none { all * 1e9 } else { all / skipped }
+            };
+            let traffic = Traffic {
+                tiles: all,
+                weight_fills: fills(Operand::Weight),
+                weights_per_pe: self.footprint(Operand::Weight, &tile) * fills(Operand::Weight),
+                iacts_per_pe: iacts * fills(Operand::Iact),
+                psums_per_pe: self.footprint(Operand::Psum, &tile) * fills(Operand::Psum),
+                glb_iacts: self.footprint(Operand::Iact, &whole),
+                glb_weights: self.footprint(Operand::Weight, &whole),
+                glb_psums: self.footprint(Operand::Psum, &whole),
+            };
+            self.cost(array, pe, work, &traffic, &held)
+        })
     }
 
-    fn cost(&self, spatial: &[Vec<(Dim, usize)>], pe: &[usize; 8], work: &PeWork, traffic: &Traffic) -> Cost {
+    fn cost(
+        &self,
+        array: &ArrayFacts,
+        pe: &[usize; 8],
+        work: &PeWork,
+        traffic: &Traffic,
+        held: &[usize; 8],
+    ) -> Cost {
         let (arch, layer) = (self.arch, self.layer);
-        let mut spread = [1usize; 8];
-        for &(dim, n) in spatial.iter().flatten() {
-            spread[dim as usize] *= n;
-        }
-        let instances: f64 = spread.iter().map(|&n| n as f64).product();
         let macs = layer.macs();
         // What all PEs take in, and what of it is distinct.
-        let relevant = |operand: Operand| {
-            let dims = Dim::ALL.into_iter().filter(|&d| operand.depends_on(d));
-            dims.map(|d| spread[d as usize] as f64).product::<f64>()
-        };
-        let union = self.union(&spread);
         let into_pes = [
-            traffic.iacts_per_pe * instances,
-            traffic.weights_per_pe * instances,
-            traffic.psums_per_pe * instances,
+            traffic.iacts_per_pe * array.instances,
+            traffic.weights_per_pe * array.instances,
+            traffic.psums_per_pe * array.instances,
         ];
         let distinct = [
-            traffic.iacts_per_pe * relevant(Operand::Iact) * union,
-            traffic.weights_per_pe * relevant(Operand::Weight),
-            traffic.psums_per_pe * relevant(Operand::Psum),
+            traffic.iacts_per_pe * array.relevant[0] * array.union,
+            traffic.weights_per_pe * array.relevant[1],
+            traffic.psums_per_pe * array.relevant[2],
         ];
 
         let mut counts = Counts { delivered: into_pes, ..Counts::default() };
@@ -387,13 +440,14 @@ impl<'a> Context<'a> {
             + counts.dram[1].reads * weight_bits
             + 2.0 * again * arch.bits.psum
             + outputs * arch.bits.output;
-        let mut cycles = self.cycles(spatial, pe, work, &spread, traffic);
-        // The array starts when its first windows have come in; the rest of a tile follows while it works.
+        let mut cycles = self.cycles(array, pe, work, traffic);
+        // The buffer holds one tile at a time, so the array waits for each.
         let ports = arch.port_count(Operand::Iact) * arch.ports.iact_bits;
-        let window: [f64; 8] = std::array::from_fn(|i| (spread[i] * pe[i]).min(layer.bounds[i]) as f64);
         let limit = arch.dram_bytes_per_cycle.map_or(f64::INFINITY, |b| 8.0 * b);
-        cycles.start += self.footprint(Operand::Iact, &window) * iact_bits / ports.min(limit);
-        cycles.dram = (from_dram * iact_bits / ports).max(dram_bits / limit);
+        let first = self.footprint(Operand::Iact, &held.map(|n| n as f64)).min(from_dram);
+        let exposed = if arch.pe.serial_weights { from_dram } else { first };
+        cycles.start += exposed * iact_bits / ports.min(limit);
+        cycles.dram = dram_bits / limit;
         if cycles.exposed_weights > 0.0 {
             let sets = counts.dram[1].reads * weight_bits / limit;
             cycles.exposed_weights = cycles.exposed_weights.max(sets * cycles.exposed_weights / cycles.weight);
@@ -411,33 +465,14 @@ impl<'a> Context<'a> {
         window(p, r, self.layer.stride[0], self.layer.dilation[0], usize::MAX) / (p * r)
     }
 
-    fn cycles(
-        &self,
-        spatial: &[Vec<(Dim, usize)>],
-        pe: &[usize; 8],
-        work: &PeWork,
-        spread: &[usize; 8],
-        traffic: &Traffic,
-    ) -> Cycles {
+    fn cycles(&self, array: &ArrayFacts, pe: &[usize; 8], work: &PeWork, traffic: &Traffic) -> Cycles {
         let arch = self.arch;
-        // Values that one port carries: distinct ones among the positions that share it.
-        let shared = |operand: Operand| {
-            let mut product = 1.0;
-            for (axis, loops) in arch.axes.iter().zip(spatial) {
-                if !axis.has_port(operand) {
-                    let dims = loops.iter().filter(|(d, _)| operand.depends_on(*d));
-                    product *= dims.map(|(_, n)| *n as f64).product::<f64>();
-                }
-            }
-            product
-        };
-        // Values inside one port's reach may overlap; clusters hold rows of their own.
-        let union = if arch.axes.iter().any(|a| a.has_port(Operand::Iact)) { 1.0 } else { self.union(spread) };
-        let iact = traffic.iacts_per_pe * shared(Operand::Iact) * union * self.iact_bits(pe[3]) / arch.ports.iact_bits;
-        let weight_port =
-            shared(Operand::Weight) * self.weight_bits(pe[2]) / arch.ports.weight_bits;
+        let [iact_shared, weight_shared, psum_shared] = array.shared;
+        let iact_share = iact_shared * array.port_union * self.iact_bits(pe[3]) / arch.ports.iact_bits;
+        let iact = traffic.iacts_per_pe * iact_share;
+        let weight_port = weight_shared * self.weight_bits(pe[2]) / arch.ports.weight_bits;
         let weight = traffic.weights_per_pe * weight_port;
-        let psum = traffic.psums_per_pe * shared(Operand::Psum) * arch.bits.psum / arch.ports.psum_bits;
+        let psum = traffic.psums_per_pe * psum_shared * arch.bits.psum / arch.ports.psum_bits;
         let serial_drain = if arch.pe.serial_psums { psum } else { 0.0 };
         let compute = traffic.tiles * (work.synchronised + work.barrier) + serial_drain;
         let stored = work.weight_words;
@@ -495,11 +530,11 @@ impl<'a> Context<'a> {
     }
 
     /// The constraint that a mapping's tiles break, if any: what, required, available.
-    pub fn misfit(&self, mapping: &Mapping, work: &PeWork) -> Option<(String, f64, f64)> {
+    pub fn misfit(&self, mapping: &Mapping, array: &ArrayFacts, work: &PeWork) -> Option<(String, f64, f64)> {
         let glb = &self.arch.glb;
         self.pe_misfit(&mapping.pe, work).or_else(|| {
             let tile: [f64; 8] =
-                std::array::from_fn(|i| (mapping.glb[i] * mapping.spread(Dim::ALL[i]) * mapping.pe[i]).min(self.layer.bounds[i]) as f64);
+                std::array::from_fn(|i| (mapping.glb[i] * array.spread[i] * mapping.pe[i]).min(self.layer.bounds[i]) as f64);
             let [iact, weight, psum] = Operand::ALL.map(|o| self.footprint(o, &tile));
             let iact = iact * self.iact_bits(mapping.pe[3]) / 8.0;
             let weight = weight * self.weight_bits(mapping.pe[2]) / 8.0;

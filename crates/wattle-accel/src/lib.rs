@@ -8,10 +8,13 @@ mod cost;
 pub mod csc;
 mod energy;
 mod error;
+mod estimate;
+mod eyexam;
 mod layer;
 mod mapper;
 mod mapping;
 pub mod pe;
+mod simulate;
 mod skipping;
 mod workload;
 
@@ -19,8 +22,11 @@ pub use arch::{Architecture, Axis, Bits, Calibration, Glb, Halo, Pe, PeKind, Por
 pub use cost::{Accesses, Bound, Cost, Counts, Cycles, Energy, Format};
 pub use energy::{AccessEnergy, EnergyTable, MacEnergy, tables};
 pub use error::AccelError;
+pub use estimate::{Estimate, LayerEstimate, estimate, estimate_layer, mode};
+pub use eyexam::{STEPS, eyexam};
 pub use layer::{Dim, Kind, Layer, Operand, Sparsity};
-pub use mapper::{Effort, Mapped, Objective, map, map_best_format};
+pub use mapper::{Effort, Mapped, Objective, evaluate, map, map_best_format};
 pub use mapping::{Group, Mapping, ORDERS, Order};
+pub use simulate::{Simulation, made_up, simulate};
 pub use skipping::PeWork;
 pub use workload::{HostWork, Workload};

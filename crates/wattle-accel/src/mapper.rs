@@ -1,6 +1,7 @@
 //! The mapper: branch and bound over arrays, PE tiles, buffer tiles and orders, with a proven optimum.
 //!
-//! The space: every axis of the array carries up to two loops it allows; a PE holds `M0` filters, `C0` channels
+//! The space: every axis of the array carries one or two loops it allows, as wide as the axis lets the last of
+//! them be; a PE holds `M0` filters, `C0` channels
 //! and all or one of the filter's rows and columns; the buffer holds tiles of M, C, P, and of Q when a row does
 //! not fit; N and G run outermost. Bounds are the least factors that reach a number of tiles, divisors or not.
 //! Branches are arrays with a PE tile; their bound lets every tensor move as if the order suited it best.
@@ -112,16 +113,20 @@ pub(crate) fn covers(extent: usize, limit: usize) -> Vec<usize> {
 fn axis_choices(arch: &Architecture, axis: usize, layer: &Layer) -> Vec<Vec<(Dim, usize)>> {
     let axis = &arch.axes[axis];
     let dims: Vec<Dim> = Dim::ALL.into_iter().filter(|&d| axis.allows(d) && layer.bound(d) > 1).collect();
-    let mut choices = vec![vec![]];
+    let mut choices = vec![];
+    let widest = |d: Dim, room: usize| covers(layer.bound(d), room).first().copied().filter(|&n| n > 1);
+    for &a in &dims {
+        choices.extend(widest(a, axis.size).map(|x| vec![(a, x)]));
+    }
     for (i, &a) in dims.iter().enumerate() {
-        for x in covers(layer.bound(a), axis.size).into_iter().filter(|&x| x > 1) {
-            choices.push(vec![(a, x)]);
-            for &b in &dims[i + 1..] {
-                let pairs = covers(layer.bound(b), axis.size / x).into_iter().filter(|&y| y > 1);
-                choices.extend(pairs.map(|y| vec![(a, x), (b, y)]));
+        for &b in &dims[i + 1..] {
+            for x in covers(layer.bound(a), axis.size / 2).into_iter().filter(|&x| x > 1) {
+                choices.extend(widest(b, axis.size / x).map(|y| vec![(a, x), (b, y)]));
             }
         }
     }
+    // An axis stays idle where no loop fits it.
+    choices.push(vec![]);
     choices
 }
 
@@ -213,14 +218,6 @@ pub(crate) fn chain(spread: &[usize; 8]) -> ((usize, usize), usize) {
     ((spread[3], spread[6] * spread[7]), spread[2])
 }
 
-fn spread_of(array: &[Vec<(Dim, usize)>]) -> [usize; 8] {
-    let mut spread = [1; 8];
-    for &(dim, n) in array.iter().flatten() {
-        spread[dim as usize] *= n;
-    }
-    spread
-}
-
 /// Remembers the work of PE tiles: many arrays share it.
 #[derive(Default)]
 struct Works(HashMap<([usize; 4], (usize, usize), usize), PeWork>);
@@ -251,14 +248,15 @@ pub fn map(
     let mut branches: Vec<(f64, u32, [usize; 8])> = vec![];
     let mut misfit = None;
     for (index, array) in arrays.iter().enumerate() {
-        let spread = spread_of(array);
-        for pe in pe_tiles(arch, layer, &spread) {
-            let work = works.of(&context, &pe, &spread);
+        let facts = context.array(array);
+        for pe in pe_tiles(arch, layer, &facts.spread) {
+            let work = works.of(&context, &pe, &facts.spread);
             if let Some(found) = context.pe_misfit(&pe, &work) {
                 misfit.get_or_insert(found);
                 continue;
             }
-            branches.push((objective.value(&context.relaxed(array, &pe, &work)), index as u32, pe));
+            let values = context.relaxed(&facts, &pe, &work).map(|cost| objective.value(&cost));
+            branches.push((values.into_iter().fold(f64::INFINITY, f64::min), index as u32, pe));
         }
     }
     branches.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -275,9 +273,9 @@ pub fn map(
         }
         opened += 1;
         let spatial = &arrays[*array as usize];
-        let spread = spread_of(spatial);
-        let work = works.of(&context, pe, &spread);
-        let trips: [usize; 8] = std::array::from_fn(|i| layer.bounds[i].div_ceil(spread[i] * pe[i]));
+        let facts = context.array(spatial);
+        let work = works.of(&context, pe, &facts.spread);
+        let trips: [usize; 8] = std::array::from_fn(|i| layer.bounds[i].div_ceil(facts.spread[i] * pe[i]));
         let mut mapping = Mapping {
             spatial: spatial.clone(),
             pe: *pe,
@@ -288,14 +286,14 @@ pub fn map(
         };
         'tiles: for (glb, dram) in buffer_tiles(&trips) {
             (mapping.glb, mapping.dram) = (glb, dram);
-            if let Some(found) = context.misfit(&mapping, &work) {
+            if let Some(found) = context.misfit(&mapping, &facts, &work) {
                 misfit.get_or_insert(found);
                 continue;
             }
             for dram_order in orders(&dram) {
                 for glb_order in orders(&glb) {
                     (mapping.dram_order, mapping.glb_order) = (dram_order, glb_order);
-                    let cost = context.evaluate(&mapping, &work);
+                    let cost = context.evaluate(&mapping, &facts, &work);
                     evaluated += 1;
                     let value = objective.value(&cost);
                     if best.as_ref().is_none_or(|b| value < b.value) {
@@ -368,4 +366,125 @@ pub fn map_best_format(
     let mut best = best.expect("both lists of formats have at least one entry");
     (best.evaluated, best.branches, best.opened, best.lower_bound) = (evaluated, branches, opened, bound);
     Ok(best)
+}
+
+/// The cost of a given mapping, after checking that it covers the layer and fits.
+pub fn evaluate(
+    arch: &Architecture,
+    layer: &Layer,
+    table: &EnergyTable,
+    format: Format,
+    mapping: &Mapping,
+) -> Result<Cost, AccelError> {
+    layer.check()?;
+    mapping.check(arch, layer)?;
+    let context = Context { arch, layer, table, format };
+    let facts = context.array(&mapping.spatial);
+    let work = Works::default().of(&context, &mapping.pe, &facts.spread);
+    if let Some((constraint, required, available)) = context.misfit(mapping, &facts, &work) {
+        return Err(AccelError::Infeasible {
+            layer: layer.name.clone(),
+            arch: arch.name.clone(),
+            constraint,
+            required: format!("{required:.0}"),
+            available: format!("{available:.0}"),
+        });
+    }
+    Ok(context.evaluate(mapping, &facts, &work))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::Sparsity;
+
+    #[test]
+    fn covers_are_the_least_factors_for_every_number_of_tiles() {
+        assert_eq!(covers(13, 13), [13, 7, 5, 4, 3, 2, 1]);
+        assert_eq!(covers(13, 6), [5, 4, 3, 2, 1]);
+        assert_eq!(covers(1, 8), [1]);
+    }
+
+    /// The least value over the whole space, one mapping after the other, with no bound.
+    fn brute_force(
+        arch: &Architecture,
+        layer: &Layer,
+        table: &EnergyTable,
+        format: Format,
+        objective: Objective,
+    ) -> Option<f64> {
+        let context = Context { arch, layer, table, format };
+        let mut least: Option<f64> = None;
+        for spatial in arrays(arch, layer) {
+            let facts = context.array(&spatial);
+            for pe in pe_tiles(arch, layer, &facts.spread) {
+                let work = Works::default().of(&context, &pe, &facts.spread);
+                let trips = std::array::from_fn(|i| layer.bounds[i].div_ceil(facts.spread[i] * pe[i]));
+                for (glb, dram) in buffer_tiles(&trips) {
+                    for dram_order in ORDERS {
+                        for glb_order in ORDERS {
+                            let spatial = spatial.clone();
+                            let mapping = Mapping { spatial, pe, glb, glb_order, dram, dram_order };
+                            if context.misfit(&mapping, &facts, &work).is_none() {
+                                let value = objective.value(&context.evaluate(&mapping, &facts, &work));
+                                least = Some(least.map_or(value, |l| l.min(value)));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        least
+    }
+
+    #[test]
+    fn branch_and_bound_equals_brute_force_on_500_random_problems() {
+        let text = include_str!("../data/arch/eyeriss-v2.toml");
+        let small = text
+            .replace("size = 8", "size = 2")
+            .replace("size = 3", "size = 2")
+            .replace("size = 4", "size = 2")
+            .replace("iact_bytes = 73728", "iact_bytes = 160")
+            .replace("psum_bytes = 122880", "psum_bytes = 100")
+            .replace("iact_words = 16", "iact_words = 6")
+            .replace("psum_words = 32", "psum_words = 4")
+            .replace("weight_words = 192", "weight_words = 12");
+        let mut sparse = Architecture::parse(&small).unwrap();
+        let mut dense = sparse.clone();
+        dense.pe.kind = crate::arch::PeKind::Gated;
+        sparse.dram_bytes_per_cycle = Some(4.0);
+        let table = sparse.table().unwrap();
+        let mut state = 7u64;
+        let mut draw = |n: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            ((state >> 33) % n) as usize
+        };
+        let (mut solved, mut infeasible) = (0, 0);
+        for case in 0..500 {
+            let (groups, taps, stride) = (1 + draw(2), [1, 1, 2, 3][draw(4)], 1 + draw(2));
+            let (c, m) = (groups * (1 + draw(4)), groups * (1 + draw(5)));
+            let densities = [draw(100) as f64 / 99.0, draw(100) as f64 / 99.0];
+            let layer = Layer::conv("l", groups, c, m, 1 + draw(5), taps, stride)
+                .with_sparsity(Sparsity::uniform(densities[0]), Sparsity::uniform(densities[1]));
+            let objective = [Objective::Energy, Objective::Delay, Objective::Edp][draw(3)];
+            let arch = if draw(2) == 0 { &sparse } else { &dense };
+            let compressed = arch.pe.kind == crate::arch::PeKind::Sparse && draw(2) == 0;
+            let format = Format { iact: compressed, weight: compressed };
+            let least = brute_force(arch, &layer, &table, format, objective);
+            match map(arch, &layer, &table, format, objective, Effort::default()) {
+                Ok(found) => {
+                    assert_eq!(Some(found.value), least, "case {case}: {layer:?}");
+                    assert!(found.proven());
+                    let again = evaluate(arch, &layer, &table, format, &found.mapping).unwrap();
+                    assert_eq!(again, found.cost, "case {case}");
+                    solved += 1;
+                }
+                Err(_) => {
+                    assert_eq!(least, None, "case {case}: {layer:?}");
+                    infeasible += 1;
+                }
+            }
+        }
+        assert!(solved > 400, "{solved} solved, {infeasible} infeasible");
+    }
 }

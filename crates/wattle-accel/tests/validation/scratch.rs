@@ -17,6 +17,9 @@ fn scratch() {
         let c = m.cost.cycles;
         total += c.total(); e += m.cost.energy.chip();
         println!("{} {:.0} ideal {:.0} {:?} comp {:.0} exp {:.0} start {:.0} | {:?} {} br {} op {} ev {} {:?} {}", layer.name, c.total(), layer.effective_macs()/384.0, c.bound(), c.compute, c.exposed_weights, c.start, m.format, m.mapping, m.branches, m.opened, m.evaluated, t.elapsed(), m.proven());
+        let (i, w) = made_up(&layer, 1); let t = Instant::now();
+        let sim = simulate(&arch, &layer, &table, m.format, &m.mapping, &i, &w).unwrap();
+        println!("   sim {:.0} model/sim {:.3} in {:?}", sim.cycles, c.total()/sim.cycles, t.elapsed());
         println!("   {:?}", m.cost.energy.parts().map(|p| (p.1/1e3) as u64));
     }
     println!("total {total:.0} -> {:.1} inf/s, {:.1} inf/J chip", 200e6/total, 1e12/e);
