@@ -11,7 +11,7 @@ use crate::csc;
 use crate::energy::EnergyTable;
 use crate::layer::{Dim, Kind, Layer, Operand};
 use crate::mapping::{Mapping, loops};
-use crate::skipping::PeWork;
+use crate::skipping::{PeWork, expected_largest};
 
 /// Which tensors travel and rest compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -474,7 +474,10 @@ impl<'a> Context<'a> {
         let weight = traffic.weights_per_pe * weight_port;
         let psum = traffic.psums_per_pe * psum_shared * arch.bits.psum / arch.ports.psum_bits;
         let serial_drain = if arch.pe.serial_psums { psum } else { 0.0 };
-        let compute = traffic.tiles * (work.synchronised + work.barrier) + serial_drain;
+        // Over many positions the luck of single windows evens out, that of filters does not.
+        let positions = traffic.tiles / traffic.weight_fills;
+        let luck = work.deviation * expected_largest(array.relevant[2]) / positions.sqrt();
+        let compute = traffic.tiles * (work.synchronised + work.barrier.hypot(luck)) + serial_drain;
         let stored = work.weight_words;
         let twice = 2.0 * stored <= arch.pe.weight_words as f64;
         let exposed = match (arch.pe.serial_weights, twice) {

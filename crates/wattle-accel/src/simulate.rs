@@ -71,6 +71,8 @@ struct Array<'a> {
     ports: Vec<f64>,
     /// Nothing starts before this: the last barrier.
     floor: f64,
+    /// When the set of weights in use was complete.
+    last_set: f64,
     busy: Vec<f64>,
     products: u64,
     outputs: Vec<i32>,
@@ -123,6 +125,7 @@ impl<'a> Array<'a> {
             chains: vec![0.0; chains],
             ports: vec![0.0; ports],
             floor: 0.0,
+            last_set: 0.0,
             busy,
             products: 0,
             outputs: vec![0; layer.elements(Operand::Psum) as usize],
@@ -217,8 +220,14 @@ impl<'a> Array<'a> {
         let cycles = bits * facts.shared[1] / c.arch.ports.weight_bits;
         let twice = 2.0 * words <= c.arch.pe.weight_words as f64;
         let limit = c.arch.dram_bytes_per_cycle.map_or(0.0, |bytes| seen.values().map(|s| s.0).sum::<f64>() / (8.0 * bytes));
-        let exposed = if c.arch.pe.serial_weights && (first || !twice) { cycles.max(limit) } else { 0.0 };
-        self.barrier(exposed + c.arch.pe.pipeline as f64);
+        let cycles = cycles.max(limit);
+        // A second set that fits comes in while the first is used, as fast as the port allows.
+        let exposed = if c.arch.pe.serial_weights && (first || !twice) { cycles } else { 0.0 };
+        let delivered = if exposed > 0.0 { 0.0 } else { self.last_set + cycles };
+        self.barrier(0.0);
+        let wait = (delivered - self.floor).max(exposed);
+        self.last_set = self.floor + wait;
+        self.barrier(wait + c.arch.pe.pipeline as f64);
     }
 
     fn weight_bits(&self, place: usize, base: &[usize; 8]) -> (f64, f64) {

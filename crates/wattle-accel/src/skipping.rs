@@ -12,8 +12,11 @@ pub struct PeWork {
     /// Expected cycles of the slowest PE of a chain that adds up one partial sum: they wait for each other at
     /// every position.
     pub synchronised: f64,
-    /// Cycles that the slowest filters cost beyond that: groups of PEs wait for each other between sets of weights.
+    /// Cycles a position that the slowest filters cost beyond that: all chains wait for each other between sets
+    /// of weights.
     pub barrier: f64,
+    /// Standard deviation of a chain's cycles for one position.
+    pub deviation: f64,
     /// Weights stored in the fullest PE, in raw values or pairs (expected, two deviations up).
     pub weight_words: f64,
     /// Products of two values that meet, as a share of all products.
@@ -104,6 +107,7 @@ impl PeWork {
                 mean,
                 synchronised: mean,
                 barrier: 0.0,
+                deviation: 0.0,
                 weight_words: words,
                 products_share: 1.0,
                 slots_share: (m0.div_ceil(lanes) * lanes) as f64 / m0 as f64,
@@ -149,6 +153,7 @@ impl PeWork {
                 fixed = static_variance.max(fixed);
             }
             work.synchronised += slowest.0;
+            work.deviation += slowest.1.sqrt();
             work.barrier += fixed.sqrt() * expected_largest(filter_groups as f64);
             sets += 1.0;
             if uniform && blocks % in_channels == 0 {
@@ -160,6 +165,7 @@ impl PeWork {
         }
         work.synchronised /= sets;
         work.barrier /= sets;
+        work.deviation /= sets;
         if !format.weight {
             work.weight_words = (g * m0 * c0) as f64 * taps;
         }

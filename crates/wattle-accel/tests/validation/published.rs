@@ -118,3 +118,63 @@ pub fn with_counts(layer: Layer, counts: &Counts) -> Layer {
     let (iact, weight) = (of(&counts.nnz_iact, counts.E * counts.F), of(&counts.nnz_weight, counts.M));
     layer.with_sparsity(iact, weight)
 }
+
+/// A published value beside the model's.
+#[derive(Debug)]
+pub struct Row {
+    pub what: String,
+    pub published: f64,
+    pub modelled: f64,
+    /// Largest relative error, or absolute one where `absolute`.
+    pub tolerance: f64,
+    pub absolute: bool,
+}
+
+impl Row {
+    pub fn exact(what: &str, published: f64, modelled: f64) -> Row {
+        Row::within(what, published, modelled, 0.0)
+    }
+
+    pub fn within(what: &str, published: f64, modelled: f64, tolerance: f64) -> Row {
+        Row { what: what.to_string(), published, modelled, tolerance, absolute: false }
+    }
+
+    pub fn absolute(what: &str, published: f64, modelled: f64, tolerance: f64) -> Row {
+        Row { absolute: true, ..Row::within(what, published, modelled, tolerance) }
+    }
+
+    pub fn error(&self) -> f64 {
+        if self.absolute { self.modelled - self.published } else { self.modelled / self.published - 1.0 }
+    }
+
+    pub fn met(&self) -> bool {
+        // Rounding of f64 sums only.
+        self.error().abs() <= self.tolerance + 1e-9
+    }
+}
+
+/// Sparse MobileNet-0.5-128: counts of channels where they are published; for the other layers the share of
+/// products from the lane cycles, split evenly between activations and weights; for L19, L23, L25, whose cycles
+/// are not published, the mean share of their point-wise neighbours.
+pub fn sparse_mobilenet() -> Vec<Layer> {
+    let counts = channel_counts();
+    let layers = mobilenet();
+    let share = |number: usize| {
+        let known = LANE_CYCLES.iter().find(|l| l.0 == number)?;
+        Some(known.1 as f64 / layers[number - 1].macs())
+    };
+    let fill = |number: usize| {
+        share(number).unwrap_or_else(|| {
+            let near: Vec<f64> = [number - 2, number + 2].into_iter().filter_map(share).collect();
+            near.iter().sum::<f64>() / near.len() as f64
+        })
+    };
+    let with = |(index, layer): (usize, &Layer)| match counts.get(&layer.name) {
+        Some(counts) => with_counts(layer.clone(), counts),
+        None => {
+            let each = fill(index + 1).sqrt();
+            layer.clone().with_sparsity(Sparsity::uniform(each), Sparsity::uniform(each))
+        }
+    };
+    layers.iter().enumerate().map(with).collect()
+}
