@@ -1,5 +1,6 @@
 //! The real binary, end to end: what it prints, writes, refuses and resumes.
 
+mod accel;
 mod contract;
 mod estimate;
 mod full_disk;
