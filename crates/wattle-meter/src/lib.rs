@@ -9,32 +9,40 @@
 //!
 //! This crate opens no socket, needs no privileges and prints nothing.
 
+mod account;
 pub mod backend;
+mod battery;
 mod counter;
 mod cpu_model;
-mod cpu_time;
 pub mod environment;
 mod factors;
+mod hwmon;
 pub mod ledger;
 mod machine;
 mod meter;
+mod microarchitecture;
+mod msr;
+mod number_file;
 mod powercap;
+mod processor_time;
 mod quantity;
 mod receipt;
 mod series;
 mod settle;
+mod several;
 mod source;
 mod timestamp;
 mod unit;
 mod warning;
 
+pub use account::Split;
 pub use factors::{FactorError, FactorTexts, Factors};
 pub use machine::{Machine, Software};
-pub use meter::{Meter, MeterConfig, Scope};
+pub use meter::{Meter, MeterConfig, Scope, Snapshot};
 pub use quantity::{Quantity, QuantityError};
 pub use receipt::{
     Boundary, Component, Coverage, Energy, PowerSummary, Receipt, SCHEMA, Samples, Schema, ScopeRecord,
-    StopReason, Work,
+    Shares, StopReason, Work,
 };
 pub use source::{Source, SourceError};
 pub use timestamp::{Timestamp, TimestampError};
