@@ -31,6 +31,7 @@ mod outer;
 pub mod pack;
 pub mod peak;
 pub mod pool;
+pub mod quantize;
 pub mod quantized;
 pub mod recurrent;
 pub mod reduce;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::environment::{self, Variable};
+use crate::stated::interval;
 use crate::{Quantity, QuantityError, Source, Unit, WarningKind};
 
 /// The factors behind a receipt's carbon and cost. Energy in a receipt is IT energy: `pue` enters exactly once,
@@ -156,17 +157,7 @@ const PUE: Kind = Kind { unit: Unit::One, least: 1.0, most: 10.0, expected: "a r
 impl Kind {
     fn parse(&self, name: &str, text: &str) -> Result<Quantity, FactorError> {
         let error = || FactorError { name: name.to_owned(), found: text.to_owned(), expected: self.expected };
-        let numbers: Vec<f64> = text
-            .split("..")
-            .map(|part| part.trim().parse::<f64>())
-            .collect::<Result<_, _>>()
-            .map_err(|_| error())?;
-        let (value, low, high) = match numbers[..] {
-            [value] => (value, value, value),
-            [low, high] => ((low + high) / 2.0, low, high),
-            [low, value, high] => (value, low, high),
-            _ => return Err(error()),
-        };
+        let [low, value, high] = interval(text).ok_or_else(error)?;
         if !(self.least <= low && high <= self.most) {
             return Err(error());
         }

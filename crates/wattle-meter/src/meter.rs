@@ -11,7 +11,7 @@ use crate::cpu_model::idle_milliwatts;
 use crate::processor_time::{ProcessorTime, machine_cores};
 use crate::series::Series;
 use crate::settle::{components, receipt, record, total};
-use crate::{Factors, Machine, Quantity, Receipt, ScopeRecord, Source, Timestamp, Unit, WarningKind};
+use crate::{Component, Factors, Machine, Quantity, Receipt, ScopeRecord, Source, Timestamp, Unit, WarningKind};
 
 /// Processor times come in ticks of 10 ms; scopes do not read them more often.
 const TICK: Duration = Duration::from_millis(10);
@@ -180,6 +180,13 @@ impl Meter {
         self.shared.start.elapsed()
     }
 
+    /// Energy so far, by component, J.
+    pub fn components(&self) -> Vec<Component> {
+        let mut state = self.shared.lock();
+        let mark = state.read(self.shared.start.elapsed(), TICK);
+        components(state.backend.domains(), &mark.energy)
+    }
+
     /// Energy so far, J; for progress lines. `None` if the source knows none.
     pub fn energy(&self) -> Option<Quantity> {
         self.snapshot().energy
@@ -187,17 +194,12 @@ impl Meter {
 
     /// Where the measurement stands.
     pub fn snapshot(&self) -> Snapshot {
-        let mut state = self.shared.lock();
-        let mark = state.read(self.shared.start.elapsed(), TICK);
-        let energy = sum(&mark.energy);
-        let (then, before) = std::mem::replace(&mut state.snapshot, (mark.now.elapsed, energy));
-        let seconds = mark.now.elapsed.saturating_sub(then).as_secs_f64();
-        let joules = energy.saturating_sub(before) as f64 / 1e6;
-        Snapshot {
-            elapsed: mark.now.elapsed,
-            energy: total(&components(state.backend.domains(), &mark.energy)),
-            power: (seconds > 0.0).then(|| joules / seconds),
-        }
+        self.shared.snapshot()
+    }
+
+    /// A handle for threads of their own to see where the measurement stands. It may outlive the meter.
+    pub fn observer(&self) -> Observer {
+        Observer { shared: Arc::clone(&self.shared) }
     }
 
     /// Ends the measurement. The receipt still lacks what only the command knows: work, seeds, and a stop reason
@@ -297,6 +299,33 @@ impl Shared {
     /// A panic elsewhere must not cost the receipt: the state is whole between any two statements that hold it.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut state = self.lock();
+        let mark = state.read(self.start.elapsed(), TICK);
+        let energy = sum(&mark.energy);
+        let (then, before) = std::mem::replace(&mut state.snapshot, (mark.now.elapsed, energy));
+        let seconds = mark.now.elapsed.saturating_sub(then).as_secs_f64();
+        let joules = energy.saturating_sub(before) as f64 / 1e6;
+        Snapshot {
+            elapsed: mark.now.elapsed,
+            energy: total(&components(state.backend.domains(), &mark.energy)),
+            power: (seconds > 0.0).then(|| joules / seconds),
+        }
+    }
+}
+
+/// Sees where a measurement stands, from another thread.
+#[derive(Debug, Clone)]
+pub struct Observer {
+    shared: Arc<Shared>,
+}
+
+impl Observer {
+    /// Where the measurement stands.
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.snapshot()
     }
 }
 

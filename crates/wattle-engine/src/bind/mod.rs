@@ -1,13 +1,18 @@
 //! Which kernel computes which node: one exhaustive match, whose first answer is the reference interpreter.
 
+mod attention;
 mod conv;
 mod conv_gradient;
 mod elementwise;
 mod gather;
+mod integer;
 mod matmul;
 mod movement;
 mod norm;
 mod pool;
+mod quantize;
+mod recurrent;
+mod recurrent_gradient;
 mod reduce;
 mod reference;
 mod reorder;
@@ -26,6 +31,8 @@ pub(crate) use reorder::reorder;
 pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
     let fast = match &site.node.op {
         Op::AdamUpdate(op) => update::adam(site, op),
+        Op::Attention(op) => attention::bind(site, op, false),
+        Op::AttentionGradient(op) => attention::bind(site, &op.forward, true),
         Op::BatchNormalization(op) => norm::batch_norm(site, op),
         Op::BatchNormalizationGradient(_) => norm::batch_norm_gradient(site, false),
         Op::Binary(op) => elementwise::binary(site, op.function),
@@ -34,6 +41,7 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::Concat(op) => movement::concat(site, op.axis),
         Op::Conv(op) => conv::bind(site, op, &Epilogue::none(2)),
         Op::ConvInputGradient(op) => conv_gradient::by_input(site, op),
+        Op::ConvInteger(op) => integer::convolution(site, &op.conv, false),
         Op::ConvTranspose(op) => conv::transposed(site, op, &Epilogue::none(2)),
         Op::ConvWeightGradient(op) => conv_gradient::by_weight(site, op),
         Op::DepthToSpace(_)
@@ -45,6 +53,8 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::SpaceToDepth(_)
         | Op::Tile(_)
         | Op::Trilu(_) => movement::moved(site, &site.node.op),
+        Op::DequantizeLinear(op) => quantize::linear(site, &op.quantization),
+        Op::DynamicQuantizeLinear(_) => quantize::dynamic(site),
         Op::Flatten(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => Some(reorder::view(site)),
         Op::Fused(op) => fused(site, op),
         Op::FusedBatchNorm(op) => norm::fused_batch_norm(site, op),
@@ -57,9 +67,15 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::LayerNormalization(op) => norm::layer_norm(site, op),
         Op::LayerNormalizationGradient(op) => norm::layer_norm_gradient(site, op),
         Op::MatMul(op) => matmul::bind(site, op, &Epilogue::none(2)),
+        Op::MatMulInteger(_) => integer::matmul(site, false),
         Op::MovementGradient(op) => gather::add_rows(site, op).or_else(|| movement::scattered(site, op)),
         Op::Pool(op) => pool::pool(site, op),
         Op::PoolGradient(op) => pool::pool_gradient(site, op),
+        Op::QLinearConv(op) => integer::convolution(site, &op.conv, true),
+        Op::QLinearMatMul(_) => integer::matmul(site, true),
+        Op::QuantizeLinear(op) => quantize::linear(site, &op.quantization),
+        Op::Recurrent(op) => recurrent::bind(site, op),
+        Op::RecurrentGradient(op) => recurrent_gradient::bind(site, op),
         Op::Reduce(op) => reduce::reduce(site, op),
         Op::Resize(_) => movement::nearest(site, &site.node.op),
         Op::SgdUpdate(op) => update::sgd(site, op),
@@ -73,8 +89,6 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::Unary(op) => elementwise::unary(site, op.function),
         Op::UnaryGradient(op) => elementwise::unary_gradient(site, op.function),
         Op::ArgExtreme(_)
-        | Op::Attention(_)
-        | Op::AttentionGradient(_)
         | Op::BinaryGradient(_)
         | Op::Bitwise(_)
         | Op::BitwiseNot(_)
@@ -84,13 +98,10 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::Compare(_)
         | Op::Compress(_)
         | Op::ConstantOfShape(_)
-        | Op::ConvInteger(_)
         | Op::CumSum(_)
         | Op::Custom(_)
-        | Op::DequantizeLinear(_)
         | Op::Det(_)
         | Op::Dropout(_)
-        | Op::DynamicQuantizeLinear(_)
         | Op::Einsum(_)
         | Op::EyeLike(_)
         | Op::GatherNd(_)
@@ -102,19 +113,13 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::LpNormalizationGradient(_)
         | Op::Lrn(_)
         | Op::LrnGradient(_)
-        | Op::MatMulInteger(_)
         | Op::NegativeLogLikelihood(_)
         | Op::NegativeLogLikelihoodGradient(_)
         | Op::NonMaxSuppression(_)
         | Op::NonZero(_)
         | Op::Not(_)
         | Op::OneHot(_)
-        | Op::QLinearConv(_)
-        | Op::QLinearMatMul(_)
-        | Op::QuantizeLinear(_)
         | Op::Range(_)
-        | Op::Recurrent(_)
-        | Op::RecurrentGradient(_)
         | Op::ResizeGradient(_)
         | Op::ScatterElements(_)
         | Op::ScatterNd(_)
