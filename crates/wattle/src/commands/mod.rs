@@ -4,6 +4,9 @@ mod accel;
 mod bench;
 mod estimate;
 mod eval;
+mod ledger;
+mod measure;
+mod meter;
 mod profile;
 mod reproduce;
 mod run;
@@ -32,6 +35,14 @@ pub enum Command {
     /// Lottery tickets: small networks inside large ones.
     #[command(subcommand)]
     Ticket(ticket::Command),
+    /// Run any command and see what it costs: joules, grams, money.
+    Measure(measure::Args),
+    /// The receipts kept so far: list, sum, export, explain.
+    #[command(subcommand)]
+    Ledger(ledger::Command),
+    /// The meter as a service.
+    #[command(subcommand)]
+    Meter(meter::Command),
     /// Where parameters, MACs, bytes and milliseconds go, layer by layer.
     Profile(profile::Args),
     /// Run a model on inputs from .npy files.
@@ -60,6 +71,9 @@ impl Command {
             Command::Train(args) => train::run(args, context),
             Command::Eval(args) => eval::run(args, context),
             Command::Ticket(command) => ticket::run(command, context),
+            Command::Measure(args) => measure::run(args, context),
+            Command::Ledger(command) => ledger::run(command, context),
+            Command::Meter(command) => meter::run(command, context),
             Command::Profile(args) => profile::run(args, context),
             Command::Run(args) => run::run(args, context),
             Command::Accel(command) => accel::run(command, context),
