@@ -5,9 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use wattle_graph::rewrite::{self, LogEntry};
-use wattle_graph::{DType, Graph, GraphError, NodeId, Parameter, Parameters, Source, Tensor, ValueId};
-use wattle_kernels::Cpu;
+use wattle_graph::{
+    DType, Graph, GraphError, NodeId, Parameter, Parameters, Shapes, Source, Tensor, ValueId,
+};
 use wattle_kernels::arena::Span;
+use wattle_kernels::{Cpu, Threads};
 
 use crate::bind;
 use crate::bytes;
@@ -68,6 +70,8 @@ pub(crate) struct Step {
     pub inputs: Vec<Option<Span>>,
     pub outputs: Vec<Span>,
     pub scratch: Span,
+    /// Whether waking other threads would take longer than they could save.
+    pub alone: bool,
 }
 
 /// A tensor at the border of a plan.
@@ -91,7 +95,18 @@ pub struct Plan {
     pub(crate) constants: Vec<(Span, Vec<u8>)>,
     pub(crate) arena_bytes: usize,
     pub(crate) cpu: Arc<Cpu>,
+    /// The same instruction set with the calling thread alone, for steps too small to share.
+    pub(crate) alone: Cpu,
     log: Vec<LogEntry>,
+}
+
+/// Seconds of work below which a step stays on the calling thread: waking a thread and waiting for it takes about this
+/// long.
+const WORTH_SHARING: f64 = 10e-6;
+
+/// A low guess of a step's time in seconds: one core's usual rates, in products and in bytes moved.
+fn guessed_time(macs: u64, bytes: usize) -> f64 {
+    macs as f64 / 40e9 + bytes as f64 / 10e9
 }
 
 impl Plan {
@@ -169,6 +184,7 @@ struct Draft {
     outputs: Vec<StorageId>,
     scratch: Option<StorageId>,
     in_place: Vec<(usize, usize)>,
+    alone: bool,
 }
 
 struct Planner<'a> {
@@ -264,6 +280,7 @@ impl<'a> Planner<'a> {
                 inputs: d.inputs.iter().map(|i| i.map(span)).collect(),
                 outputs: d.outputs.iter().map(|&o| span(o)).collect(),
                 scratch: d.scratch.map_or(Span { offset: 0, bytes: 0 }, span),
+                alone: d.alone,
             })
             .collect();
         Ok(Plan {
@@ -276,6 +293,7 @@ impl<'a> Planner<'a> {
             constants,
             arena_bytes,
             cpu: self.cpu.clone(),
+            alone: Cpu { isa: self.cpu.isa, threads: Threads::single() },
             log,
         })
     }
@@ -328,6 +346,7 @@ impl<'a> Planner<'a> {
                 outputs: vec![to],
                 scratch: None,
                 in_place: vec![],
+                alone: guessed_time(0, 2 * self.storages[to.0].bytes) < WORTH_SHARING,
             });
             to
         };
@@ -364,7 +383,14 @@ impl<'a> Planner<'a> {
         }
         let name = if node.name.is_empty() { graph.label(node.outputs[0]) } else { node.name.clone() };
         let info = StepInfo { node: Some(id), name, kernel: kernel.name(), why };
-        self.drafts.push(Draft { info, op: node.op.name(), kernel, inputs, outputs, scratch, in_place });
+        let extents: Vec<_> = site.inputs.iter().map(|i| i.as_ref().map(|i| i.extents.clone())).collect();
+        let results: Vec<_> = site.outputs.iter().map(|o| o.0.clone()).collect();
+        let densities = vec![1.0; extents.len()];
+        let work = node.op.work(&Shapes { inputs: &extents, outputs: &results, densities: &densities });
+        let bytes: usize = inputs.iter().flatten().chain(&outputs).map(|s| self.storages[s.0].bytes).sum();
+        let alone = guessed_time(work.macs.max(work.element_ops / 4), bytes) < WORTH_SHARING;
+        let op = node.op.name();
+        self.drafts.push(Draft { info, op, kernel, inputs, outputs, scratch, in_place, alone });
         Ok(())
     }
 

@@ -108,26 +108,33 @@ impl Session {
 
     /// Runs all steps and then the assignments.
     pub fn run(&mut self) -> Result<(), EngineError> {
-        // One hand-over to the threads for the whole run: handing over each kernel would cost microseconds a kernel.
-        let cpu = self.plan.cpu.clone();
-        cpu.threads.install(|| {
-            for index in 0..self.plan.steps.len() {
-                self.run_step(index)?;
+        self.with_threads(|session| {
+            for index in 0..session.plan.steps.len() {
+                session.run_step(index)?;
             }
-            self.assign()
+            session.assign()
         })
+    }
+
+    /// One hand-over to the threads for a whole run: handing over each kernel would cost microseconds a kernel. None
+    /// where no step is shared.
+    fn with_threads<R: Send>(&mut self, run: impl FnOnce(&mut Session) -> R + Send) -> R {
+        if self.plan.steps.iter().all(|step| step.alone) {
+            return run(self);
+        }
+        let cpu = self.plan.cpu.clone();
+        cpu.threads.install(|| run(self))
     }
 
     /// Runs all steps, timing each; the times are those of [`Session::step_times`].
     pub fn run_timed(&mut self) -> Result<(), EngineError> {
-        let cpu = self.plan.cpu.clone();
-        cpu.threads.install(|| {
-            for index in 0..self.plan.steps.len() {
+        self.with_threads(|session| {
+            for index in 0..session.plan.steps.len() {
                 let start = Instant::now();
-                self.run_step(index)?;
-                self.times[index] = start.elapsed();
+                session.run_step(index)?;
+                session.times[index] = start.elapsed();
             }
-            self.assign()
+            session.assign()
         })
     }
 
@@ -143,7 +150,7 @@ impl Session {
             inputs: &step.inputs,
             outputs: &step.outputs,
             scratch: step.scratch,
-            cpu: &self.plan.cpu,
+            cpu: if step.alone { &self.plan.alone } else { &self.plan.cpu },
         };
         step.kernel.run(&io).map_err(|error| match error {
             EngineError::Node { reason, .. } => {

@@ -48,12 +48,7 @@ fn sparse_layers_run_on_sparse_kernels_and_agree_with_dense_ones() {
         graph(MatMul::default(), &[128, 256], &[256, 300], true),
         graph(MatMul::default(), &[1, 784], &[784, 300], true),
         graph(convolution(), &[2, 64, 15, 14], &[64, 64, 3, 3], true),
-        graph(
-            Conv { sliding: Sliding::padded(2, 0), groups: 1 },
-            &[1, 128, 14, 14],
-            &[256, 128, 1, 1],
-            true,
-        ),
+        graph(Conv { sliding: Sliding::padded(2, 0), groups: 1 }, &[1, 128, 14, 14], &[256, 128, 1, 1], true),
     ];
     for layer in &layers {
         let (kernel, why, got) = run(layer, Sparse::Auto, 1);

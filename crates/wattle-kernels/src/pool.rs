@@ -1,9 +1,9 @@
 //! Pooling over windows of NHWC images: maximum and mean, with gradients. Global pooling is a window as large as the
 //! image.
 
-use crate::{Cpu, Isa};
 use crate::simd::vectorised;
 use crate::threads::Shared;
+use crate::{Cpu, Isa};
 
 /// The shape of a pooling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

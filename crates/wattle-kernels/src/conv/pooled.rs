@@ -169,7 +169,19 @@ mod tests {
         };
         check(shape, 2, 2, 0, Activation::Relu);
         check(ConvShape { channels: 5, ..shape }, 3, 2, 1, Activation::Unary(Unary::Tanh));
-        check(ConvShape { kernel: [1, 1], pads: [0; 4], channels: 7, filters: 64, ..shape }, 3, 1, 1, Activation::None);
-        check(ConvShape { kernel: [7, 7], stride: [2, 2], pads: [3; 4], channels: 3, ..shape }, 3, 2, 1, Activation::Relu);
+        check(
+            ConvShape { kernel: [1, 1], pads: [0; 4], channels: 7, filters: 64, ..shape },
+            3,
+            1,
+            1,
+            Activation::None,
+        );
+        check(
+            ConvShape { kernel: [7, 7], stride: [2, 2], pads: [3; 4], channels: 3, ..shape },
+            3,
+            2,
+            1,
+            Activation::Relu,
+        );
     }
 }

@@ -209,7 +209,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         tolerance: args.tolerance,
         train: options,
         normalisation: data.normalisation.clone(),
-        notes: remarks(&levels, chosen),
+        notes: remarks(&levels, chosen, timed[1].sparse_steps),
         receipt,
         files,
     };
@@ -305,11 +305,15 @@ fn choose(levels: &[Level], tolerance: f64) -> usize {
         .unwrap_or(0)
 }
 
-fn remarks(levels: &[Level], chosen: usize) -> Vec<String> {
+fn remarks(levels: &[Level], chosen: usize, sparse_steps: usize) -> Vec<String> {
     let mut notes = vec![
         "lean.onnx keeps its zeros as numbers so that every runtime reads it; its size is that of the dense file".into(),
-        "both networks run on dense kernels here; the zeros save no time yet".into(),
     ];
+    notes.push(match sparse_steps {
+        0 => "every layer of lean.onnx runs on a dense kernel: at these sizes and densities a sparse one would be slower".into(),
+        1 => "one layer of lean.onnx runs on a sparse kernel; on dense ones all others are faster".into(),
+        n => format!("{n} layers of lean.onnx run on sparse kernels; the others are faster on dense ones"),
+    });
     if chosen == 0 {
         notes.push("no pruned level was within the tolerance; the dense network is returned".into());
     } else if chosen + 1 == levels.len() {
@@ -333,6 +337,8 @@ fn sums(model: &Model, sample: &[usize]) -> Result<Totals, Failure> {
 struct Timed {
     latency_ms: f64,
     energy_per_1000: Option<Quantity>,
+    /// How many of its steps run on sparse kernels.
+    sparse_steps: usize,
 }
 
 /// Times both networks in turn, then repeats each long enough to know its energy.
@@ -374,7 +380,8 @@ fn time(
         }
         let energy = scope.finish().energy;
         let energy_per_1000 = energy.and_then(|e| e.scaled(1000.0 / f64::from(count)).ok());
-        timed.push(Timed { latency_ms: samples[samples.len() / 2], energy_per_1000 });
+        let sparse_steps = session.plan().steps().filter(|s| s.kernel.contains("-sparse-")).count();
+        timed.push(Timed { latency_ms: samples[samples.len() / 2], energy_per_1000, sparse_steps });
     }
     let lean = timed.pop();
     let dense = timed.pop();
@@ -401,8 +408,9 @@ fn table(document: &Document) -> Table {
         format!("{:.3} ms", d.latency_ms),
         format!("{:.3} ms", l.latency_ms),
     ]);
+    let known = d.energy_per_1000.as_ref().map_or(String::new(), |e| format!(", {}", e.source().kind()));
     table.row([
-        "energy of 1000 inferences".to_string(),
+        format!("energy of 1000 inferences{known}"),
         energy(&d.energy_per_1000),
         energy(&l.energy_per_1000),
     ]);
