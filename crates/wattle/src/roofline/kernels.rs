@@ -69,7 +69,7 @@ impl Kernels {
 
     /// The time of one kernel: by its own kind, else by its family (the first word of its name), else by all.
     pub fn predict(&self, kernel: &str, size: Size) -> Time {
-        let enough = |kind: &&Kind| kind.observed.len() >= 4;
+        let enough = |kind: &&Kind| kind.observed.len() >= 3;
         let own = self.exact.get(kernel).filter(enough);
         let family = self.family.get(family_of(kernel));
         let (kind, known) = match (own, family.or(self.exact.get(kernel))) {
