@@ -1,7 +1,7 @@
 //! What every command shares: global flags, the processor, the meter, and the two streams.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -95,10 +95,21 @@ impl Context {
 
     /// Starts metering the command.
     pub fn meter(&self) -> Meter {
-        let mut config = MeterConfig::new(std::env::args());
+        Meter::start(self.meter_config())
+    }
+
+    /// How this command is metered.
+    pub fn meter_config(&self) -> MeterConfig {
+        let arguments = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
+        let mut config = MeterConfig::new(arguments);
         config.factors = self.factors.clone();
         config.warnings.extend(self.factor_warning.clone());
-        Meter::start(config)
+        config
+    }
+
+    /// Where receipts are appended, unless nowhere.
+    pub fn ledger(&self) -> Option<&Path> {
+        self.ledger.as_deref()
     }
 
     /// Appends a finished receipt to the ledger; a ledger that cannot be written becomes a warning in it.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
-use wattle_engine::{Plan, Session};
+use wattle_engine::{Plan, Session, Sparse};
 use wattle_graph::{Example, Graph, Parameters};
 use wattle_train::data::SampleShape;
 use wattle_train::loss::Loss;
@@ -18,10 +18,14 @@ use crate::models::{self, InputText};
 
 /// Arguments of `wattle bench`.
 #[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "Example: wattle bench model.onnx --input x=1x3x224x224 --threads 2 --runs 50")]
 pub struct Args {
+    #[command(subcommand)]
+    kernel: Option<KernelBench>,
     /// The ONNX model; with --train also a network by name, such as resnet-20.
-    model: PathBuf,
+    #[arg(required = true)]
+    model: Option<PathBuf>,
     /// Shape or .npy file of an input; may be repeated. Inputs without a file are fed noise, never zeros.
     #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = models::parse_input)]
     inputs: Vec<(String, InputText)>,
@@ -34,9 +38,19 @@ pub struct Args {
     /// Optimiser of the training step.
     #[arg(long, value_enum, default_value_t = OptimizerName::Sgd, requires = "train")]
     optimizer: OptimizerName,
+    /// Run every layer on dense kernels, however sparse its weights are.
+    #[arg(long)]
+    dense: bool,
     /// Timed runs, after warm-up.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     runs: u32,
+}
+
+/// Kernels timed alone.
+#[derive(clap::Subcommand, Debug)]
+enum KernelBench {
+    /// A product with sparse weights.
+    Spmm(super::spmm::Args),
 }
 
 /// The result, in milliseconds.
@@ -55,14 +69,22 @@ struct Document {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    if args.train {
-        return train(args, context);
+    if let Some(KernelBench::Spmm(args)) = args.kernel {
+        return super::spmm::run(args, context);
     }
-    let model = models::load(&args.model)?;
+    let path = args.model.clone().ok_or_else(|| Failure::Input("bench needs a model".into()))?;
+    if args.train {
+        return train(args, &path, context);
+    }
+    let model = models::load(&path)?;
     let feeds = models::read_feeds(&args.inputs)?;
     let model = models::bind(&model, &args.inputs, &feeds)?;
     let feeds = models::made_up(&model, &feeds)?;
-    let plan = Plan::compile(&model.graph, &model.parameters, &context.plan_options())?;
+    let mut options = context.plan_options();
+    if args.dense {
+        options.sparse = Sparse::Never;
+    }
+    let plan = Plan::compile(&model.graph, &model.parameters, &options)?;
     let mut session = Session::new(plan, &model.parameters)?;
     for (name, tensor) in &feeds {
         session.set_input(name, tensor)?;
@@ -72,8 +94,8 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
 }
 
 /// Times whole training steps on noise, with labels spread over the classes.
-fn train(args: Args, context: &Context) -> Result<(), Failure> {
-    let step = TrainingStep::new(&args.model, &args.inputs, args.batch as usize, args.optimizer)?;
+fn train(args: Args, path: &Path, context: &Context) -> Result<(), Failure> {
+    let step = TrainingStep::new(path, &args.inputs, args.batch as usize, args.optimizer)?;
     let mut session = step.session(context)?;
     let samples = time(args.runs as usize, || Ok(session.run()?))?;
     print(samples, context)
