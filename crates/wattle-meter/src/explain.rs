@@ -83,7 +83,9 @@ mod tests {
     #[test]
     fn carbon_is_explained_down_to_the_source_of_each_factor() {
         let text = explain(&example(), "carbon").unwrap();
-        for part in ["energy x PUE x carbon intensity", "445", "published:world average 2024", "modelled:cpu-time/1"] {
+        for part in
+            ["energy x PUE x carbon intensity", "445", "published:world average 2024", "modelled:cpu-time/1"]
+        {
             assert!(text.contains(part), "no {part} in {text}");
         }
     }

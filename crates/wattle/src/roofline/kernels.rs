@@ -46,7 +46,7 @@ struct Kind {
 const NEAREST: usize = 3;
 /// The narrowest spread claimed, whatever the probes say: timing itself varies as much.
 const LEAST_SPREAD: f64 = 1.15;
-/// The spread of a kind that was not observed.
+/// The spread of a kind that was not observed, or that the interpreter runs.
 const UNKNOWN_SPREAD: f64 = 3.0;
 
 impl Kernels {
@@ -69,7 +69,7 @@ impl Kernels {
 
     /// The time of one kernel: by its own kind, else by its family (the first word of its name), else by all.
     pub fn predict(&self, kernel: &str, size: Size) -> Time {
-        let enough = |kind: &&Kind| kind.observed.len() >= 4;
+        let enough = |kind: &&Kind| kind.observed.len() >= 3;
         let own = self.exact.get(kernel).filter(enough);
         let family = self.family.get(family_of(kernel));
         let (kind, known) = match (own, family.or(self.exact.get(kernel))) {
@@ -77,7 +77,9 @@ impl Kernels {
             (None, None) => (&self.all, false),
         };
         let value = kind.predict(size, None);
-        let (low, high) = if known { kind.spread } else { (1.0 / UNKNOWN_SPREAD, UNKNOWN_SPREAD) };
+        // The interpreter's time depends on more than sizes: shapes, types, broadcasting.
+        let sure = known && family_of(kernel) != "reference";
+        let (low, high) = if sure { kind.spread } else { (1.0 / UNKNOWN_SPREAD, UNKNOWN_SPREAD) };
         Time { value, low: value * low, high: value * high, known }
     }
 }

@@ -22,7 +22,8 @@ use crate::context::Context;
 use crate::failure::Failure;
 use kernels::{Kernels, Size};
 
-/// Timed runs of each probe. Each step's second shortest time counts: others share the machine and only slow it.
+/// Timed runs of each probe. Each step's third shortest time counts, the lower median: others share the machine and
+/// only slow it.
 const RUNS: usize = 6;
 
 /// A predicted duration.
@@ -105,7 +106,7 @@ fn calibrate(training: bool, context: &Context) -> Result<Kernels, Failure> {
         for (index, (kernel, size)) in sizes.into_iter().enumerate() {
             let mut column: Vec<f64> = samples.iter().map(|s| s[index]).collect();
             column.sort_by(f64::total_cmp);
-            observed.push((kernel, size, column[1]));
+            observed.push((kernel, size, column[(RUNS - 1) / 2]));
         }
     }
     Ok(Kernels::fit(observed))

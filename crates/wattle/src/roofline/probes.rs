@@ -42,7 +42,7 @@ enum Layer {
 }
 
 /// Networks to run: extents of the input, then layers as [`Layer::read`] reads them.
-const INFERENCE: [&str; 14] = [
+const INFERENCE: [&str; 15] = [
     "1x3x160x160 conv16,3,2 hardswish depth3,1 relu conv32,1,1 depth3,2 relu conv64,1,1 add depth5,1 conv64,3,1 relu \
      maxpool conv128,1,1 relu conv128,3,1 relu depth5,2 conv256,1,1 relu conv256,3,1 mean dense100 softmax",
     "1x24x96x96 conv24,3,1 relu conv96,1,1 hardswish depth3,1 sigmoid conv24,1,1 meanpool conv48,5,1 relu add \
@@ -59,6 +59,7 @@ const INFERENCE: [&str; 14] = [
     "1x16x48x48 relu mul hardswish add up16 relu mul sigmoid mul double conv8,3,1 relu add join maxlast",
     "1x12x20x24 relu mul hardswish add double join relu mul up8 hardswish add maxlast",
     "1x400x600 relu mul gelu add equal tanh mul maxlast",
+    "1x60x80 sigmoid equal tanh equal mul",
     "1x500x40 relu add meanlast mul swap equal tanh maxlast",
 ];
 
