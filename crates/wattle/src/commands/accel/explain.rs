@@ -70,7 +70,10 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     }
     layers.sort_by(|a, b| b.lost_cycles.total_cmp(&a.lost_cycles));
     let mut table = Table::new(
-        [("layer", Align::Left)].into_iter().chain(["shape", "flow", "PEs", "array", "store", "bandw.", "model"].map(|s| (s, Align::Right))).chain([("lost", Align::Right), ("held back by", Align::Left)]),
+        [("layer", Align::Left)]
+            .into_iter()
+            .chain(["shape", "flow", "PEs", "array", "store", "bandw.", "model"].map(|s| (s, Align::Right)))
+            .chain([("lost", Align::Right), ("held back by", Align::Left)]),
     );
     for layer in layers.iter().take(args.worst) {
         let bounds = layer.bounds.map(number::count);
@@ -87,7 +90,8 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     }
     let mut sources = estimate.sources;
     sources.push(densities);
-    let document = Document { multipliers: arch.multipliers(), arch: arch.name, steps: STEPS, layers, sources };
+    let document =
+        Document { multipliers: arch.multipliers(), arch: arch.name, steps: STEPS, layers, sources };
     context.print(&document, &text)
 }
 
@@ -99,6 +103,8 @@ fn advice(step: usize) -> &'static str {
         3 => "channel counts that are multiples of the axes' sizes fill the array",
         4 => "larger scratch pads, or fewer taps and channels a PE",
         5 => "more ports, more reuse, or a sparser operand that travels compressed",
-        _ => "balance non-zeros over channels and filters (structured pruning), or larger maps to amortise loads",
+        _ => {
+            "balance non-zeros over channels and filters (structured pruning), or larger maps to amortise loads"
+        }
     }
 }

@@ -92,9 +92,11 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         ]);
     }
     let values = "zeros of weights as in the model, all else drawn to the densities";
-    let mut text = format!("{rows}\ncycles on {}; {values}; simulated in {}\n", arch.name, number::seconds(seconds));
+    let mut text =
+        format!("{rows}\ncycles on {}; {values}; simulated in {}\n", arch.name, number::seconds(seconds));
     if !left_out.is_empty() {
-        text += &format!("left out, more than {} MACs: {}\n", number::count(args.max_macs), left_out.join(", "));
+        text +=
+            &format!("left out, more than {} MACs: {}\n", number::count(args.max_macs), left_out.join(", "));
     }
     context.print(&Document { arch: arch.name, layers, left_out, seconds, values }, &text)
 }
