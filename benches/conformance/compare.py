@@ -5,6 +5,7 @@
 
 Prints two Markdown tables, those of docs/conformance.md; exit code 1 when something differs that should not.
 `--bisect PART_OF_A_NAME` runs one model with every intermediate value as an output and names the first that differs.
+`--oracle PART_OF_A_NAME` says how far wattle and onnxruntime are each from the reference interpreter, which sums in f64.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def wattle(binary, *args):
     return json.loads(done.stdout)
 
 
-def run_wattle(binary, path, feeds):
+def run_wattle(binary, path, feeds, *options):
     """Outputs by name, and whether the model was planned or interpreted."""
     with tempfile.TemporaryDirectory() as folder:
         args = []
@@ -58,7 +59,7 @@ def run_wattle(binary, path, feeds):
             file = f"{folder}/input{index}.npy"
             np.save(file, np.array(array, order="C"))
             args += ["--input", f"{name}={file}"]
-        document = wattle(binary, "run", str(path), *args, "--out", folder)
+        document = wattle(binary, "run", str(path), *args, "--out", folder, *options)
         return {o["name"]: np.load(o["file"]) for o in document["outputs"]}, document["execution"]
 
 
@@ -170,6 +171,23 @@ def bisect(binary, path, model):
                 print(f"  {error:.1e}  {node.op_type} `{node.name}` -> `{name}` {expected[name].shape}")
 
 
+def oracle(binary, path, model, seeds):
+    """Prints the errors of wattle, of onnxruntime as written and of onnxruntime optimised against the interpreter."""
+    session, optimised = peer(path.read_bytes()), peer(path.read_bytes(), optimised=True)
+    types = {i.name: TYPES[i.type] for i in session.get_inputs()}
+    names = [o.name for o in session.get_outputs()]
+    cases = [(random_inputs(model, types, seed), "random") for seed in range(seeds)]
+    cases += [case for index in range(2) if (case := real_inputs(model, types, index))]
+    print(f"{path.name}: input, scale of the output, errors of wattle, onnxruntime, onnxruntime optimised")
+    for feeds, source in cases:
+        exact, _ = run_wattle(binary, path, feeds, "--reference")
+        found = [run_wattle(binary, path, feeds)[0]]
+        found += [dict(zip(names, s.run(names, feeds))) for s in (session, optimised)]
+        errors = [max(difference(exact[n], outputs[n]) for n in names) for outputs in found]
+        scale = max(np.abs(exact[n]).max() for n in names)
+        print(f"  {source}: {scale:.1e}: " + ", ".join(f"{e:.1e}" for e in errors), flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--wattle", default="target/release/wattle", help="the program")
@@ -178,13 +196,18 @@ def main():
     parser.add_argument("--only", default="", help="only models whose file name contains this")
     parser.add_argument("--table", choices=["outputs", "sizes"], help="only this table")
     parser.add_argument("--bisect", metavar="PART_OF_A_NAME", help="find the node at fault instead")
+    parser.add_argument("--oracle", metavar="PART_OF_A_NAME", help="errors against the interpreter instead")
     args = parser.parse_args()
-    chosen = [m for m in MODELS if (args.bisect or args.only) in m.file]
+    chosen = [m for m in MODELS if (args.bisect or args.oracle or args.only) in m.file]
     missing = [m.file for m in chosen if not (args.models / m.file).exists()]
     chosen = [m for m in chosen if m.file not in missing]
     if args.bisect:
         for model in chosen:
             bisect(args.wattle, args.models / model.file, model)
+        return 0
+    if args.oracle:
+        for model in chosen:
+            oracle(args.wattle, args.models / model.file, model, args.seeds)
         return 0
     failures = []
 

@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+# PyTorch's copy in peer.py: the same network by wattle's name, and its input.
+NETWORKS = {"lenet": ("lenet-300-100", "x=1x1x28x28"), "resnet20": ("resnet-20", "x=1x3x32x32")}
 
 
 def quantile(samples, q):
@@ -30,25 +32,32 @@ def run(command):
 def contenders(arguments, threads):
     runs = ["--runs", str(arguments.runs), "--threads", str(threads)]
     python = [sys.executable, str(HERE / "peer.py")]
-    ours = [arguments.wattle, "bench", arguments.model, *runs, "--json"]
     if arguments.train:
+        name, shape = NETWORKS[arguments.train]
+        ours = [arguments.wattle, "bench", name, "--input", shape, *runs, "--json"]
         ours += ["--train", "--batch", str(arguments.batch), "--optimizer", arguments.optimizer]
+        variants = [("contiguous", arguments.optimizer)]
+        if arguments.train == "resnet20":
+            variants.append(("channels_last", arguments.optimizer))
+        if arguments.optimizer == "adam":
+            variants.append(("contiguous", "fused-adam"))
         theirs = {
-            f"PyTorch {layout}": [*python, "train", arguments.train, str(arguments.batch), arguments.optimizer, layout, *runs]
-            for layout in ("contiguous", "channels_last")
+            f"PyTorch {layout}, {optimizer}":
+                [*python, "train", arguments.train, str(arguments.batch), optimizer, layout, *runs]
+            for layout, optimizer in variants
         }
     else:
-        ours += ["--input", arguments.input]
+        ours = [arguments.wattle, "bench", arguments.model, "--input", arguments.input, *runs, "--json"]
         theirs = {"onnxruntime": [*python, "infer", arguments.model, arguments.input, *runs]}
     return {"wattle": ours, **theirs}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", help="ONNX model that wattle runs or trains")
+    parser.add_argument("model", nargs="?", help="ONNX model, for inference")
     parser.add_argument("--wattle", default="target/release/wattle")
     parser.add_argument("--input", help="NAME=1x3x224x224, for inference")
-    parser.add_argument("--train", choices=["lenet", "resnet20"], help="train; names PyTorch's copy of the network")
+    parser.add_argument("--train", choices=sorted(NETWORKS), help="time training steps of this network")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--optimizer", choices=["sgd", "adam"], default="sgd")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
@@ -56,9 +65,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("peers.json"))
     arguments = parser.parse_args()
-    if bool(arguments.input) == bool(arguments.train):
-        parser.error("state either --input or --train")
-    record = {"machine": platform.platform(), "model": arguments.model, "results": []}
+    if bool(arguments.model and arguments.input) == bool(arguments.train):
+        parser.error("state either a model and its --input, or --train")
+    record = {"machine": platform.platform(), "model": arguments.model or arguments.train, "results": []}
     print("| threads | contender | median ms | p10 ms | p90 ms | wattle / contender |")
     print("|--------:|-----------|----------:|-------:|-------:|-------------------:|")
     for threads in arguments.threads:

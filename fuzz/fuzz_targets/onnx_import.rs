@@ -6,6 +6,7 @@ use wattle_graph::onnx::{Limits, decode_model};
 
 fuzz_target!(|bytes: &[u8]| {
     let limits = Limits {
+        max_structure_bytes: 1 << 26,
         max_tensor_elements: 1 << 20,
         max_folded_elements: 1 << 20,
         max_nodes: 1 << 12,

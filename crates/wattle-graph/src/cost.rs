@@ -7,6 +7,7 @@ use crate::graph::{Graph, NodeId, Source, ValueId};
 use crate::operator::{MacKind, Shapes, Work};
 use crate::ops::Op;
 use crate::parameter::Parameters;
+use crate::tensor::Tensor;
 
 /// What one node costs.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,9 +80,13 @@ pub fn costs(graph: &Graph, parameters: &Parameters) -> Result<Vec<NodeCost>, Gr
             densities.push(density);
         }
         if let Op::If(op) = &node.op {
+            let mut weights = vec![];
             for condition in [true, false] {
-                let (all, not_zero) = weights_of_branch(op.branch(condition));
-                (count, nonzero) = (count + all, nonzero + not_zero);
+                weights_of_branch(op.branch(condition), &mut weights);
+            }
+            for weight in weights {
+                count += weight.len() as u64;
+                nonzero += (weight.len() as f64 * weight.density()).round() as u64;
             }
         }
         let outputs = node.outputs.iter().map(|&o| graph.extents(o)).collect::<Result<Vec<_>, _>>()?;
@@ -108,28 +113,27 @@ pub fn costs(graph: &Graph, parameters: &Parameters) -> Result<Vec<NodeCost>, Gr
     Ok(list)
 }
 
-/// Elements, and elements that are not zero, of the float arrays that a branch holds: nested graphs have their
-/// weights as constants.
-fn weights_of_branch(graph: &Graph) -> (u64, u64) {
-    let (mut count, mut nonzero) = (0, 0);
-    for id in graph.value_ids() {
-        if let Source::Constant(t) = &graph.value(id).source
-            && t.dtype().is_float()
-            && t.len() > 1
-        {
-            count += t.len() as u64;
-            nonzero += (t.len() as f64 * t.density()).round() as u64;
-        }
-    }
+/// The float arrays that the nodes of a branch and of the graphs nested in it read: they have their weights as
+/// constants.
+///
+/// What several branches compute from the same outer constants has been folded in each of them: equal arrays are one.
+fn weights_of_branch<'a>(graph: &'a Graph, found: &mut Vec<&'a Tensor>) {
     for node in graph.nodes() {
+        for &input in node.inputs.iter().flatten() {
+            if let Source::Constant(tensor) = &graph.value(input).source
+                && tensor.dtype().is_float()
+                && tensor.len() > 1
+                && !found.contains(&tensor.as_ref())
+            {
+                found.push(tensor);
+            }
+        }
         if let Op::If(op) = &node.op {
             for condition in [true, false] {
-                let (all, not_zero) = weights_of_branch(op.branch(condition));
-                (count, nonzero) = (count + all, nonzero + not_zero);
+                weights_of_branch(op.branch(condition), found);
             }
         }
     }
-    (count, nonzero)
 }
 
 /// Fraction of non-zero elements, where it can be known.

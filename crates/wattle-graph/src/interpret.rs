@@ -37,12 +37,13 @@ pub fn interpret(
         let operands: Vec<Option<Arc<Tensor>>> =
             node.inputs.iter().map(|i| i.and_then(|i| values[i.index()].clone())).collect();
         let borrowed: Vec<Option<&Tensor>> = operands.iter().map(|o| o.as_deref()).collect();
-        let results = node.op.evaluate(Tensors::new(&borrowed)).map_err(|cause| GraphError::Operator {
-            node: node.name.clone(),
-            op: node.op.name().to_string(),
-            operands: describe(&borrowed),
-            cause,
-        })?;
+        let results =
+            node.op.evaluate_checked(Tensors::new(&borrowed)).map_err(|cause| GraphError::Operator {
+                node: node.name.clone(),
+                op: node.op.name().to_string(),
+                operands: describe(&borrowed),
+                cause,
+            })?;
         for (&output, result) in node.outputs.iter().zip(results) {
             values[output.index()] = Some(Arc::new(result));
         }

@@ -26,7 +26,8 @@ pub trait Operator: fmt::Debug {
     fn infer(&self, inputs: Operands<'_>) -> Result<Vec<TensorType>, OpError>;
 
     /// The results themselves, slowly and plainly; floats are computed in f64 and rounded once at the end.
-    /// Called only with operands that `infer` accepted.
+    /// Called only with operands whose types, every extent known, `infer` accepted; [`Op::evaluate_checked`] is
+    /// for others.
     fn evaluate(&self, inputs: Tensors<'_>) -> Result<Vec<Tensor>, OpError>;
 
     /// Emits the nodes that compute the gradients of the inputs from those of the outputs.

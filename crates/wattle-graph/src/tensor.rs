@@ -320,6 +320,30 @@ impl Tensor {
         Tensor::new(shape.into(), data).expect("one source entry per element")
     }
 
+    /// A tensor of `shape` that repeats the only element of this one.
+    ///
+    /// # Panics
+    /// When this tensor has not one element, or `shape` more than can be counted.
+    pub fn filling(&self, shape: impl Into<Vec<usize>>) -> Tensor {
+        let shape = shape.into();
+        assert_eq!(self.len(), 1, "one element fills a tensor");
+        let count = element_count(&shape).expect("a number of elements");
+        let data = match &self.data {
+            Data::F32(v) => Data::F32(vec![v[0]; count]),
+            Data::F64(v) => Data::F64(vec![v[0]; count]),
+            Data::I8(v) => Data::I8(vec![v[0]; count]),
+            Data::I16(v) => Data::I16(vec![v[0]; count]),
+            Data::I32(v) => Data::I32(vec![v[0]; count]),
+            Data::I64(v) => Data::I64(vec![v[0]; count]),
+            Data::U8(v) => Data::U8(vec![v[0]; count]),
+            Data::U16(v) => Data::U16(vec![v[0]; count]),
+            Data::U32(v) => Data::U32(vec![v[0]; count]),
+            Data::U64(v) => Data::U64(vec![v[0]; count]),
+            Data::Bool(v) => Data::Bool(vec![v[0]; count]),
+        };
+        Tensor { shape, data }
+    }
+
     /// Converts to another element type: to floats exactly or to nearest, to integers by truncation
     /// (from floats) or wrapping (from integers), to bool by `!= 0`. ONNX `Cast` semantics.
     pub fn cast(&self, dtype: DType) -> Tensor {

@@ -70,7 +70,8 @@ pub struct AttentionMask<'a> {
     pub step: usize,
 }
 
-/// `out = softmax(scale Q K^T + mask) V`; the softmax is left in `probabilities`.
+/// `out = softmax(scale Q K^T + mask) V`; the softmax is left in `probabilities`. A query that the mask lets see no key
+/// gets zeros.
 #[allow(clippy::too_many_arguments)]
 pub fn attention(
     cpu: &Cpu,
@@ -108,6 +109,14 @@ pub fn attention(
             None => scale(cpu.isa, shape.scale, p),
         }
         softmax::softmax_in_place(&one, keys, false, p);
+        if let Some(mask) = mask {
+            let mask = &mask.data[head * mask.step..][..scores];
+            for (p, mask) in p.chunks_exact_mut(keys).zip(mask.chunks_exact(keys)) {
+                if mask.iter().all(|m| *m == f32::NEG_INFINITY) {
+                    p.fill(0.0);
+                }
+            }
+        }
         let v = &v[head * keys * value_width..][..keys * value_width];
         gemm(&one, &shape.mix(), p, v, Epilogue::default(), out, scratch);
     });

@@ -31,11 +31,13 @@ mod outer;
 pub mod pack;
 pub mod peak;
 pub mod pool;
+pub mod quantize;
 pub mod quantized;
 pub mod recurrent;
 pub mod reduce;
 pub mod simd;
 pub mod softmax;
+pub mod sparse;
 #[cfg(test)]
 mod testing;
 pub mod threads;

@@ -3,6 +3,7 @@
 //! Constant weights are packed once into [`PackedWeights`]; weights that training changes are packed into scratch
 //! memory at every step.
 
+use crate::Cpu;
 use crate::igemm::{LayoutOfB, panel_vectors};
 use crate::simd::{Isa, Kernel, Simd};
 use crate::threads::{Shared, Threads};
@@ -99,6 +100,21 @@ impl<'a> Packed<'a> {
         assert!(data.len() >= shape.len(), "packed weights have {} of {} elements", data.len(), shape.len());
         Packed { shape, data }
     }
+}
+
+/// Packs a row-major matrix, `[k, n]` or `[n, k]` if `transposed`, into memory owned elsewhere, for weights that change
+/// between runs. `out` has at least `PackedShape::new(cpu.isa, 1, k, n).len()` elements.
+pub fn pack_matrix<'a>(
+    cpu: &Cpu,
+    k: usize,
+    n: usize,
+    transposed: bool,
+    weights: &[f32],
+    out: &'a mut [f32],
+) -> Packed<'a> {
+    let shape = PackedShape::new(cpu.isa, 1, k, n);
+    pack(cpu.isa, &cpu.threads, &shape, &Source::matrix(k, n, transposed, weights), out);
+    Packed::new(shape, out)
 }
 
 /// Unpacked weights: element (t, k, n) is at `tap_offset(t) + k * k_stride + n * n_stride`.

@@ -1,11 +1,18 @@
 //! What an energy source must answer, and the choice of the best one that this machine offers.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::account::Split;
+use crate::battery::Battery;
 use crate::cpu_model::CpuModel;
+use crate::hwmon;
+use crate::msr::Msr;
 use crate::powercap::Powercap;
+use crate::several::Several;
 use crate::{Boundary, Source, WarningKind};
+
+pub use crate::processor_time::{Moment, Subject};
 
 /// Energy since the source was opened, in whole microjoules.
 ///
@@ -21,11 +28,26 @@ pub struct Reading {
     pub high: u64,
 }
 
+/// What a domain is a part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Processor packages.
+    Processor,
+    /// Main memory.
+    Memory,
+    /// Graphics and other accelerator cards.
+    Gpu,
+    /// The machine as a whole, as its battery sees it.
+    Machine,
+}
+
 /// One thing whose energy a source knows. Domains of one source never overlap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Domain {
     /// Such as `package-0`, `package-0/dram`, `cpu-busy`.
     pub name: String,
+    /// What it is a part of.
+    pub part: Part,
     /// Where its joules come from.
     pub source: Source,
     /// How far one reading may lag or lead, in microjoules; widens every difference of readings.
@@ -46,8 +68,14 @@ pub trait Backend: Send {
     /// Its domains, in the order of its readings; fixed once opened.
     fn domains(&self) -> &[Domain];
 
-    /// The domains' energy since opening; `elapsed` is the time since then and never decreases.
-    fn read(&mut self, elapsed: Duration) -> &[Reading];
+    /// The domains' energy since opening; the moments' times count from then and never decrease.
+    fn read(&mut self, now: Moment) -> &[Reading];
+
+    /// Who spent the processors' and the memory's energy, as of the last reading, where the source itself knows. A
+    /// counter knows only the machine's, which is then divided by processor time.
+    fn split(&self) -> Option<Split> {
+        None
+    }
 
     /// How much of the time since opening the last readings stand for.
     fn covered(&self) -> Duration;
@@ -59,18 +87,61 @@ pub trait Backend: Send {
     fn warnings(&self) -> Vec<WarningKind>;
 }
 
-/// Opens the best energy source: the RAPL counters under `powercap`, else a model from the processor time
-/// under `proc`. The warnings say why a better source was passed over.
-pub fn open(powercap: &Path, proc: &Path) -> (Box<dyn Backend>, Vec<WarningKind>) {
-    match Powercap::open(powercap) {
-        Ok(counters) => (Box::new(counters), Vec::new()),
-        Err(mut warnings) => {
-            let reason = match warnings.first() {
-                Some(WarningKind::CounterDenied { .. }) => "the energy counters may not be read",
-                _ => "this machine shows no energy counter",
-            };
-            warnings.push(WarningKind::ModelledNotMeasured { reason: reason.to_owned() });
-            (Box::new(CpuModel::open(proc)), warnings)
-        }
+/// Where the operating system shows its counters; tests point it at trees of their own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roots {
+    /// Process information, usually `/proc`.
+    pub proc: PathBuf,
+    /// Device information, usually `/sys`.
+    pub sys: PathBuf,
+    /// Device files, usually `/dev`.
+    pub dev: PathBuf,
+}
+
+impl Default for Roots {
+    fn default() -> Self {
+        Roots { proc: PathBuf::from("/proc"), sys: PathBuf::from("/sys"), dev: PathBuf::from("/dev") }
     }
+}
+
+/// Opens the best energy source for the processors (RAPL through powercap, RAPL registers, sensor chips, a discharging
+/// battery, else a model of processor time) and every graphics card that shows its energy or power.
+///
+/// The warnings say why a better source was passed over.
+pub fn open(roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
+    let (processors, warnings) = open_processors(roots);
+    // A battery already sees the cards.
+    let cards = match processors.boundary() {
+        Boundary::WholeMachine => None,
+        _ => hwmon::open_cards(&roots.sys),
+    };
+    match cards {
+        Some(cards) => (Box::new(Several::new(vec![processors, Box::new(cards)])), warnings),
+        None => (processors, warnings),
+    }
+}
+
+fn open_processors(roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
+    let denied = match Powercap::open(&roots.sys.join("class/powercap")) {
+        Ok(counters) => return (Box::new(counters), Vec::new()),
+        Err(warnings) => warnings,
+    };
+    if let Some(registers) = Msr::open(roots) {
+        return (Box::new(registers), denied);
+    }
+    if let Some(sensors) = hwmon::open_processors(&roots.sys) {
+        return (Box::new(sensors), denied);
+    }
+    if let Some(battery) = Battery::open(&roots.sys.join("class/power_supply")) {
+        return (Box::new(battery), denied);
+    }
+    let mut warnings = denied;
+    let reason = match warnings.first() {
+        Some(WarningKind::CounterDenied { .. }) => "the energy counters may not be read",
+        _ => "this machine shows no energy counter",
+    };
+    let model = CpuModel::open(&roots.proc);
+    let reason = format!("{reason}; processor: {}", model.identity());
+    warnings.push(WarningKind::ModelledNotMeasured { reason });
+    (Box::new(model), warnings)
 }

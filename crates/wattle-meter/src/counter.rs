@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::WarningKind;
 use crate::backend::Reading;
 
 /// More than any processor package or its memory draws, W. Only used to tell a wrap from a reset.
@@ -9,9 +10,11 @@ const PLAUSIBLE_WATTS: u64 = 1000;
 /// Counters are refreshed about once a millisecond, so a short difference may hold a little more than its time.
 const SLACK: Duration = Duration::from_millis(20);
 
-/// A counter in microjoules that may wrap, fail to read, or be reset.
+/// A counter that may wrap, fail to read, or be reset. It counts in its own unit, of which there are
+/// `per_joule` in a joule.
 #[derive(Debug, Clone)]
 pub(crate) struct Counter {
+    per_joule: u64,
     /// Largest value before it wraps to zero, if known.
     range: Option<u64>,
     last: u64,
@@ -25,9 +28,15 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
-    /// A counter that reads `first` now.
+    /// A counter of microjoules that reads `first` now.
     pub(crate) fn new(first: u64, range: Option<u64>) -> Self {
+        Counter::with_unit(first, range, 1_000_000)
+    }
+
+    /// A counter that reads `first` now and counts `per_joule` for every joule.
+    pub(crate) fn with_unit(first: u64, range: Option<u64>, per_joule: u64) -> Self {
         Counter {
+            per_joule,
             range: range.filter(|&r| r > 0),
             last: first,
             last_at: Duration::ZERO,
@@ -50,8 +59,8 @@ impl Counter {
         };
         self.failing = false;
         let elapsed = now.saturating_sub(self.last_at);
-        let most =
-            PLAUSIBLE_WATTS.saturating_mul(u64::try_from((elapsed + SLACK).as_micros()).unwrap_or(u64::MAX));
+        let most = u128::from(PLAUSIBLE_WATTS * self.per_joule) * (elapsed + SLACK).as_micros() / 1_000_000;
+        let most = u64::try_from(most).unwrap_or(u64::MAX);
         let wrapped = |range: u64| (range - self.last).checked_add(current)?.checked_add(1);
         let certain = match self.range {
             _ if current >= self.last => Some(current - self.last),
@@ -88,9 +97,12 @@ impl Counter {
         self.total.high = self.total.high.saturating_add(at_most);
     }
 
-    /// Energy since the counter was opened.
+    /// Energy since the counter was opened, in microjoules.
     pub(crate) fn total(&self) -> Reading {
-        self.total
+        let micro = |counts: u64| {
+            u64::try_from(u128::from(counts) * 1_000_000 / u128::from(self.per_joule)).unwrap_or(u64::MAX)
+        };
+        Reading { low: micro(self.total.low), value: micro(self.total.value), high: micro(self.total.high) }
     }
 
     /// Time whose energy is known exactly.
@@ -98,24 +110,22 @@ impl Counter {
         self.covered
     }
 
-    /// Failed readings so far.
-    pub(crate) fn failures(&self) -> u64 {
-        self.failures
-    }
-
-    /// Whether the latest reading failed.
-    pub(crate) fn is_failing(&self) -> bool {
-        self.failing
-    }
-
-    /// Whether the counter ever went backwards without wrapping.
-    pub(crate) fn was_reset(&self) -> bool {
-        self.reset
-    }
-
-    /// Whether readings were ever too far apart to count wraps.
-    pub(crate) fn is_ambiguous(&self) -> bool {
-        self.ambiguous
+    /// What went wrong so far with the counter of this domain.
+    pub(crate) fn warnings(&self, domain: &str) -> Vec<WarningKind> {
+        let name = || domain.to_owned();
+        let mut warnings = Vec::new();
+        if self.failing {
+            warnings.push(WarningKind::CounterLost { domain: name() });
+        } else if self.failures > 0 {
+            warnings.push(WarningKind::CounterReadFailed { domain: name(), readings: self.failures });
+        }
+        if self.reset {
+            warnings.push(WarningKind::CounterReset { domain: name() });
+        }
+        if self.ambiguous {
+            warnings.push(WarningKind::CounterAmbiguous { domain: name() });
+        }
+        warnings
     }
 }
 
@@ -140,14 +150,14 @@ mod tests {
         let c = after(Some(RANGE), RANGE - 4_000_000, &[(Some(5_999_999), 1)]);
         assert_eq!(c.total(), Reading { low: 10_000_000, value: 10_000_000, high: 10_000_000 });
         assert_eq!(c.covered(), Duration::from_secs(1));
-        assert!(!c.was_reset() && !c.is_ambiguous());
+        assert_eq!(c.warnings("p"), []);
     }
 
     #[test]
     fn a_failed_reading_loses_nothing() {
         let c = after(Some(RANGE), 5, &[(Some(1_000_005), 1), (None, 2), (Some(10_000_005), 3)]);
         assert_eq!(c.total().value, 10_000_000);
-        assert_eq!((c.failures(), c.is_failing()), (1, false));
+        assert_eq!((c.failures, c.failing), (1, false));
         assert_eq!(c.covered(), Duration::from_secs(3));
     }
 
@@ -162,7 +172,7 @@ mod tests {
         let c = after(None, 900, &[(Some(100), 1)]);
         assert_eq!((c.total().low, c.total().value), (100, 100));
         assert!(c.total().high >= 1_000_000_000, "at most 1000 W for the second");
-        assert!(c.was_reset());
+        assert!(c.reset);
         assert_eq!(c.covered(), Duration::ZERO);
     }
 
@@ -171,22 +181,30 @@ mod tests {
         // Reset to zero at suspend: reading it as a wrap would invent 260 kJ in one second.
         let c = after(Some(RANGE), 1_000_000, &[(Some(500_000), 1)]);
         assert_eq!(c.total().value, 500_000);
-        assert!(c.was_reset());
+        assert!(c.reset);
     }
 
     #[test]
     fn a_gap_long_enough_for_two_wraps_is_flagged() {
         let c = after(Some(RANGE), 0, &[(Some(1000), 3600)]);
-        assert!(c.is_ambiguous());
+        assert!(c.ambiguous);
         assert_eq!(c.total().low, 1000);
         assert!(c.total().high >= 13 * RANGE, "3600 s at 1000 W wrap 13 times");
         assert_eq!(c.covered(), Duration::ZERO);
     }
 
     #[test]
+    fn a_counter_of_another_unit_wraps_in_its_unit_and_answers_in_microjoules() {
+        // A RAPL register: 32 bits of 2^-14 J.
+        let mut c = Counter::with_unit(u64::from(u32::MAX) - 9, Some(u64::from(u32::MAX)), 1 << 14);
+        c.advance(Some((1 << 14) * 3 - 10), Duration::from_secs(1));
+        assert_eq!(c.total(), Reading { low: 3_000_000, value: 3_000_000, high: 3_000_000 });
+    }
+
+    #[test]
     fn a_counter_that_stops_answering_says_so() {
         let c = after(Some(RANGE), 0, &[(Some(1_000_000), 1), (None, 2)]);
-        assert!(c.is_failing());
+        assert!(c.failing);
         assert_eq!((c.total().value, c.covered()), (1_000_000, Duration::from_secs(1)));
     }
 
@@ -206,7 +224,7 @@ mod tests {
             }
             counter.advance(Some(raw), Duration::from_secs(steps.len() as u64 + 1));
             prop_assert_eq!(counter.total(), Reading { low: spent, value: spent, high: spent });
-            prop_assert!(!counter.was_reset() && !counter.is_ambiguous());
+            prop_assert!(!counter.reset && !counter.ambiguous);
         }
 
         #[test]

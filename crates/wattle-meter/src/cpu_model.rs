@@ -2,7 +2,7 @@
 //!
 //! `cpu-time/1`: `E = elapsed * cores * idle + busy * (full - idle)`, where `busy` is this process's processor time,
 //! `cores` the logical processors it may use, and `idle` and `full` the package power per logical processor at rest
-//! and under load. Where processor time is unknown, `elapsed/1` lets it lie between none and all cores.
+//! and under load. Where processor time is unknown, it lies anywhere between none and all cores.
 //!
 //! What is known about a class of processor is coarse, so the bounds are wide on purpose. Central values for servers
 //! are Cloud Carbon Footprint's averages over AWS instances (0.74 W and 3.5 W a vCPU); the unknown processor's is
@@ -10,15 +10,19 @@
 //! 1 %, 29 W at 10 %, 46 W at 100 % of 16 threads) and an E3-1240 v2 (50 to 97 W on 8 threads), where one busy
 //! thread can raise a whole core and its clock. They are no fitted confidence band.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use crate::backend::{Backend, Domain, Reading};
-use crate::cpu_time::{RESOLUTION, cpu_time};
+use crate::account::Split;
+use crate::backend::{Backend, Domain, Moment, Part, Reading};
+use crate::microarchitecture::{self, Market};
+use crate::processor_time::RESOLUTION;
 use crate::{Boundary, Machine, Source, WarningKind};
 
 /// Fifty times the resolution of processor time.
 const SHORTEST: Duration = Duration::from_secs(1);
+
+const MODEL: &str = "cpu-time/1";
 
 /// Milliwatts as low, value, high.
 type Milliwatts = [u64; 3];
@@ -37,7 +41,7 @@ const CLIENT: Class = Class { name: "client", idle: [100, 500, 3000], busy: [150
 const UNKNOWN: Class = Class { name: "unknown-processor", idle: [50, 600, 3000], busy: [300, 4000, 25_000] };
 
 impl Class {
-    /// By the processor's name; a virtual machine with a masked name most likely runs on a server.
+    /// By the processor's name, else by its design; an unknown virtual machine most likely runs on a server.
     fn of(machine: &Machine) -> &'static Class {
         let name = machine.cpu_model.as_deref().unwrap_or("").to_lowercase();
         let any = |words: &[&str]| words.iter().any(|word| name.contains(word));
@@ -45,6 +49,11 @@ impl Class {
             &SERVER
         } else if any(&["core(tm)", "ryzen", "athlon", "pentium", "celeron", "core ultra"]) {
             &CLIENT
+        } else if let Some(design) = microarchitecture::identify(machine) {
+            match design.market {
+                Market::Server => &SERVER,
+                Market::Client => &CLIENT,
+            }
         } else if machine.virtualised == Some(true) {
             &SERVER
         } else {
@@ -53,42 +62,62 @@ impl Class {
     }
 }
 
+/// Watts that an idle machine of this kind may draw in its processors: milliwatts as low, value, high.
+pub(crate) fn idle_milliwatts(machine: &Machine, cores: u64) -> [u64; 3] {
+    Class::of(machine).idle.map(|milliwatts| milliwatts.saturating_mul(cores))
+}
+
 /// The model, opened at a moment from which it counts.
 #[derive(Debug)]
 pub struct CpuModel {
-    proc: PathBuf,
     class: &'static Class,
+    identity: String,
     cores: u64,
-    start: Option<Duration>,
-    /// Processor time since start; for an unknown processor time its bounds.
-    busy: [Duration; 3],
     covered: Duration,
     domains: [Domain; 2],
     readings: [Reading; 2],
+    split: Split,
 }
 
 impl CpuModel {
-    /// Opens the model with the machine and process described under `proc`, usually `/proc`.
+    /// Opens the model with the machine described under `proc`, usually `/proc`.
     pub fn open(proc: &Path) -> Self {
         let machine = Machine::identify_from(proc);
         let class = Class::of(&machine);
-        let start = cpu_time(proc);
-        let id = if start.is_some() { "cpu-time/1" } else { "elapsed/1" };
-        let source = Source::modelled(format!("{id}:{}", class.name));
-        let blur = microjoules(class.busy[2], RESOLUTION);
+        let source = Source::modelled(format!("{MODEL}:{}", class.name));
+        let domain = |name: &str, resolution| Domain {
+            name: name.to_owned(),
+            part: Part::Processor,
+            source: source.clone(),
+            resolution,
+        };
         CpuModel {
-            proc: proc.to_owned(),
             class,
+            identity: identity(&machine),
             cores: machine.cores as u64,
-            start,
-            busy: [Duration::ZERO; 3],
             covered: Duration::ZERO,
-            domains: [
-                Domain { name: "cpu-idle".to_owned(), source: source.clone(), resolution: 0 },
-                Domain { name: "cpu-busy".to_owned(), source, resolution: blur },
-            ],
+            domains: [domain("cpu-idle", 0), domain("cpu-busy", microjoules(class.busy[2], RESOLUTION))],
             readings: [Reading::default(); 2],
+            split: Split::default(),
         }
+    }
+
+    /// The processor in words: its name, and its design where that is known.
+    pub(crate) fn identity(&self) -> &str {
+        &self.identity
+    }
+}
+
+/// A name that says no more than the maker leaves the exact model open, and with it the power.
+fn identity(machine: &Machine) -> String {
+    let name = machine.cpu_model.as_deref().unwrap_or("unknown");
+    let says_which = name.chars().any(|c| c.is_ascii_digit());
+    let design = microarchitecture::identify(machine).map(|d| d.name);
+    match (says_which, design) {
+        (true, Some(design)) => format!("{name}, {design}"),
+        (true, None) => name.to_owned(),
+        (false, Some(design)) => format!("{name}: exact model unknown, {design} by CPUID"),
+        (false, None) => format!("{name}: exact model unknown"),
     }
 }
 
@@ -117,24 +146,24 @@ impl Backend for CpuModel {
         &self.domains
     }
 
-    fn read(&mut self, elapsed: Duration) -> &[Reading] {
+    fn read(&mut self, now: Moment) -> &[Reading] {
+        let elapsed = now.elapsed;
         let all_cores = elapsed.saturating_mul(u32::try_from(self.cores).unwrap_or(u32::MAX));
-        match self.start {
-            Some(start) => {
-                // A failed reading keeps the last one; processor time only grows, so the next one catches up.
-                if let Some(now) = cpu_time(&self.proc) {
-                    self.busy = [now.saturating_sub(start).max(self.busy[1]); 3];
-                    self.covered = elapsed;
-                }
-            }
-            None => {
-                self.busy = [Duration::ZERO, elapsed, all_cores];
-                self.covered = elapsed;
-            }
-        }
+        let own = now.own.map_or([Duration::ZERO, elapsed, all_cores], |own| [own; 3]);
         let idle = self.class.idle.map(|milliwatts| milliwatts.saturating_mul(self.cores));
-        self.readings = [reading(idle, [elapsed; 3]), reading(self.class.busy, self.busy)];
+        self.readings = [reading(idle, [elapsed; 3]), reading(self.class.busy, own)];
+        let others = now.busy.zip(now.own).map_or(Duration::ZERO, |(busy, own)| busy.saturating_sub(own));
+        self.split = Split {
+            process: self.readings[1].value,
+            other: microjoules(self.class.busy[1], others),
+            idle: self.readings[0].value,
+        };
+        self.covered = elapsed;
         &self.readings
+    }
+
+    fn split(&self) -> Option<Split> {
+        Some(self.split)
     }
 
     fn covered(&self) -> Duration {
@@ -150,28 +179,36 @@ impl Backend for CpuModel {
     }
 }
 
+/// Power of this machine's processor while `busy` logical processors work: for estimates of runs that have not
+/// happened. The same model as that of [`CpuModel`], with its width.
+pub fn working_power(machine: &Machine, busy: usize) -> crate::Quantity {
+    let class = Class::of(machine);
+    let cores = machine.cores.max(busy);
+    let watts = |i: usize| (cores as f64 * class.idle[i] as f64 + busy as f64 * class.busy[i] as f64) / 1e3;
+    let source =
+        Source::modelled(format!("cpu-time/1:{}, {busy} of {cores} logical processors busy", class.name));
+    crate::Quantity::new(watts(1), watts(0), watts(2), crate::Unit::Watt, source)
+        .expect("the classes are ordered")
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
 
-    fn proc(model: &str, flags: &str, ticks: u64) -> tempfile::TempDir {
+    fn proc(cpuinfo: &str) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
-        fs::create_dir(root.path().join("self")).unwrap();
-        fs::write(root.path().join("cpuinfo"), format!("model name : {model}\nflags : {flags}\n")).unwrap();
-        set_ticks(&root, ticks);
+        fs::write(root.path().join("cpuinfo"), cpuinfo).unwrap();
         root
     }
 
-    fn set_ticks(root: &tempfile::TempDir, ticks: u64) {
-        let stat = format!("7 (w) R 1 1 1 0 -1 0 0 0 0 0 {ticks} 0 0 0 20 0 1 0 1");
-        fs::write(root.path().join("self/stat"), stat).unwrap();
+    fn class(model: &str, flags: &str) -> &'static Class {
+        CpuModel::open(proc(&format!("model name : {model}\nflags : {flags}\n")).path()).class
     }
 
     #[test]
     fn classes_follow_the_name_and_then_the_hypervisor() {
-        let class = |model, flags| CpuModel::open(proc(model, flags, 0).path()).class;
         assert_eq!(class("AMD EPYC", "fpu hypervisor"), &SERVER);
         assert_eq!(class("Intel(R) Core(TM) i7-8650U CPU @ 1.90GHz", "fpu"), &CLIENT);
         assert_eq!(class("QEMU Virtual CPU", "fpu hypervisor"), &SERVER);
@@ -179,34 +216,33 @@ mod tests {
     }
 
     #[test]
-    fn ten_busy_seconds_cost_what_the_formula_says() {
-        let root = proc("AMD EPYC", "fpu", 500);
-        let mut model = CpuModel::open(root.path());
-        model.cores = 2;
-        set_ticks(&root, 1500);
-        let [idle, busy] = model.read(Duration::from_secs(10)) else { panic!("two domains") };
-        assert_eq!(idle.value, 14_800_000, "10 s x 2 cores x 0.74 W");
-        assert_eq!((busy.low, busy.value, busy.high), (10_000_000, 27_600_000, 100_000_000));
-        assert_eq!(model.domains()[1].source.to_string(), "modelled:cpu-time/1:server");
+    fn a_masked_name_leads_to_the_design_and_never_to_one_exact_model() {
+        let text =
+            "vendor_id : AuthenticAMD\ncpu family : 25\nmodel : 1\nstepping : 1\nmodel name : AMD EPYC\n";
+        let model = CpuModel::open(proc(text).path());
+        assert_eq!(model.identity(), "AMD EPYC: exact model unknown, Zen 3 (Milan) by CPUID");
     }
 
     #[test]
-    fn a_stat_file_that_vanishes_keeps_the_last_busy_time() {
-        let root = proc("AMD EPYC", "fpu", 0);
-        let mut model = CpuModel::open(root.path());
-        set_ticks(&root, 100);
-        let before = model.read(Duration::from_secs(1))[1];
-        fs::remove_file(root.path().join("self/stat")).unwrap();
-        assert_eq!(model.read(Duration::from_secs(2))[1], before);
-        assert_eq!(model.covered(), Duration::from_secs(1));
+    fn ten_busy_seconds_cost_what_the_formula_says() {
+        let mut model = CpuModel::open(proc("model name : AMD EPYC\n").path());
+        model.cores = 2;
+        let seconds = |s| Some(Duration::from_secs(s));
+        let now = Moment { elapsed: Duration::from_secs(10), own: seconds(10), busy: seconds(15) };
+        let [idle, busy] = model.read(now) else { panic!("two domains") };
+        assert_eq!(idle.value, 14_800_000, "10 s x 2 cores x 0.74 W");
+        assert_eq!((busy.low, busy.value, busy.high), (10_000_000, 27_600_000, 100_000_000));
+        assert_eq!(model.domains()[1].source.to_string(), "modelled:cpu-time/1:server");
+        let split = Split { process: 27_600_000, other: 13_800_000, idle: 14_800_000 };
+        assert_eq!(model.split(), Some(split));
     }
 
     #[test]
     fn without_processor_time_the_interval_spans_none_to_all_cores() {
         let mut model = CpuModel::open(Path::new("/nonexistent"));
-        let busy = model.read(Duration::from_secs(1))[1];
+        let now = Moment { elapsed: Duration::from_secs(1), ..Moment::default() };
+        let busy = model.read(now)[1];
         assert_eq!(busy.low, 0);
         assert_eq!(busy.high, 25_000_000 * model.cores);
-        assert_eq!(model.domains()[1].source.to_string(), "modelled:elapsed/1:unknown-processor");
     }
 }

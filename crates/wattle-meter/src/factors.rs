@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::environment::{self, Variable};
+use crate::stated::interval;
 use crate::{Quantity, QuantityError, Source, Unit, WarningKind};
 
 /// The factors behind a receipt's carbon and cost. Energy in a receipt is IT energy: `pue` enters exactly once,
@@ -97,7 +98,7 @@ impl Factors {
         let factors = Factors {
             carbon_intensity: pick(
                 &given.carbon_intensity,
-                "--carbon-intensity",
+                "--intensity",
                 environment::CARBON_INTENSITY,
                 &INTENSITY,
                 defaults.carbon_intensity,
@@ -156,17 +157,7 @@ const PUE: Kind = Kind { unit: Unit::One, least: 1.0, most: 10.0, expected: "a r
 impl Kind {
     fn parse(&self, name: &str, text: &str) -> Result<Quantity, FactorError> {
         let error = || FactorError { name: name.to_owned(), found: text.to_owned(), expected: self.expected };
-        let numbers: Vec<f64> = text
-            .split("..")
-            .map(|part| part.trim().parse::<f64>())
-            .collect::<Result<_, _>>()
-            .map_err(|_| error())?;
-        let (value, low, high) = match numbers[..] {
-            [value] => (value, value, value),
-            [low, high] => ((low + high) / 2.0, low, high),
-            [low, value, high] => (value, low, high),
-            _ => return Err(error()),
-        };
+        let [low, value, high] = interval(text).ok_or_else(error)?;
         if !(self.least <= low && high <= self.most) {
             return Err(error());
         }
@@ -193,7 +184,7 @@ mod tests {
         };
         let (f, warning) = Factors::resolve(&texts("30..57..90", "", ""), environment).unwrap();
         assert_eq!(f.carbon_intensity.value(), 57.0);
-        assert_eq!(f.carbon_intensity.source().to_string(), "assumed:stated by --carbon-intensity");
+        assert_eq!(f.carbon_intensity.source().to_string(), "assumed:stated by --intensity");
         assert_eq!((f.price.low(), f.price.value(), f.price.high()), (0.1, 0.25, 0.4));
         assert_eq!(f.price.source().to_string(), "assumed:stated by WATTLE_PRICE");
         assert_eq!(f.pue, Factors::default().pue);
@@ -211,7 +202,7 @@ mod tests {
         let cases = ["", "x", "-1", "90..30", "1..2..3..4", "nan", "inf", "6000"];
         for text in cases.into_iter().filter(|t| !t.is_empty()) {
             let error = Factors::resolve(&texts(text, "", ""), |_| None).unwrap_err();
-            assert!(error.to_string().contains("--carbon-intensity"), "{error}");
+            assert!(error.to_string().contains("--intensity"), "{error}");
         }
         assert!(Factors::resolve(&texts("", "", "0.9"), |_| None).is_err(), "PUE is at least 1");
     }

@@ -1,11 +1,12 @@
 //! The ledger: every receipt, one line of JSON each, only ever appended to.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use crate::environment::LEDGER;
-use crate::{Receipt, WarningKind};
+use crate::{Quantity, Receipt, WarningKind};
 
 /// Where receipts go unless told otherwise: `$WATTLE_LEDGER`, else `$XDG_DATA_HOME/wattle/ledger.jsonl`, else
 /// `$HOME/.local/share/wattle/ledger.jsonl`. `None` if `$WATTLE_LEDGER` is set and empty, or there is no home.
@@ -31,6 +32,78 @@ pub fn append(path: &Path, receipt: &mut Receipt) -> bool {
             false
         }
     }
+}
+
+/// The receipts of the ledger at `path`, oldest first, and how many lines could not be read (cut short, or of another
+/// version).
+///
+/// # Errors
+/// That of the file system.
+pub fn read(path: &Path) -> std::io::Result<(Vec<Receipt>, usize)> {
+    let text = fs::read(path)?;
+    let text = String::from_utf8_lossy(&text);
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let read: Vec<Option<Receipt>> = lines.map(|line| Receipt::from_json(line).ok()).collect();
+    let unreadable = read.iter().filter(|r| r.is_none()).count();
+    Ok((read.into_iter().flatten().collect(), unreadable))
+}
+
+/// What receipts are summed by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Group {
+    /// The value of a label; receipts without it are one group.
+    Label(String),
+    /// The calendar month of the start, UTC.
+    Month,
+    /// Nothing: one sum.
+    All,
+}
+
+/// The sum of a group of receipts.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct Sum {
+    /// The label's value, the month, or `all`.
+    pub group: String,
+    /// Receipts in it.
+    pub receipts: usize,
+    /// Of these, how many know no energy; their joules are missing, not zero.
+    pub without_energy: usize,
+    /// Time, s.
+    pub duration: Option<Quantity>,
+    /// Energy, J.
+    pub energy: Option<Quantity>,
+    /// Carbon, g.
+    pub carbon: Option<Quantity>,
+    /// Money, USD.
+    pub cost: Option<Quantity>,
+}
+
+/// Sums by group, in the order of the groups' names.
+pub fn sums(receipts: &[Receipt], by: &Group) -> Vec<Sum> {
+    let mut groups: BTreeMap<String, Vec<&Receipt>> = BTreeMap::new();
+    for receipt in receipts {
+        let name = match by {
+            Group::All => "all".to_owned(),
+            Group::Month => receipt.started.to_string().chars().take(7).collect(),
+            Group::Label(label) => receipt.labels.get(label).cloned().unwrap_or_else(|| format!("(no {label})")),
+        };
+        groups.entry(name).or_default().push(receipt);
+    }
+    let sum = |group: String, receipts: &[&Receipt]| {
+        let total = |of: fn(&Receipt) -> Option<&Quantity>| {
+            Quantity::sum(receipts.iter().filter_map(|r| of(r))).ok().flatten()
+        };
+        Sum {
+            group,
+            receipts: receipts.len(),
+            without_energy: receipts.iter().filter(|r| r.energy.total.is_none()).count(),
+            duration: total(|r| Some(&r.duration)),
+            energy: total(|r| r.energy.total.as_ref()),
+            carbon: total(|r| r.carbon.as_ref()),
+            cost: total(|r| r.cost.as_ref()),
+        }
+    };
+    groups.into_iter().map(|(group, receipts)| sum(group, &receipts)).collect()
 }
 
 fn try_append(path: &Path, receipt: &Receipt) -> std::io::Result<()> {
@@ -72,8 +145,7 @@ mod tests {
     use crate::receipt::tests::example;
 
     fn receipts(path: &Path) -> Vec<Receipt> {
-        let text = fs::read_to_string(path).unwrap();
-        text.lines().filter_map(|line| Receipt::from_json(line).ok()).collect()
+        read(path).unwrap().0
     }
 
     #[test]
@@ -94,6 +166,7 @@ mod tests {
         append(&path, &mut example());
         append(&path, &mut example());
         assert_eq!(receipts(&path).len(), 2);
+        assert_eq!(read(&path).unwrap().1, 1, "the torn line is counted, not hidden");
         assert!(
             fs::read_to_string(&path).unwrap().starts_with("{\"schema\":\"wattle.rec\n"),
             "kept as it was"
@@ -112,6 +185,24 @@ mod tests {
         });
         let lines = fs::read_to_string(&path).unwrap().lines().count();
         assert_eq!((lines, receipts(&path).len()), (161, 161));
+    }
+
+    #[test]
+    fn sums_by_label_and_month_keep_their_intervals_and_name_what_is_missing() {
+        let mut other = example();
+        other.started = "2026-12-01T00:00:00.000Z".parse().unwrap();
+        other.labels.clear();
+        let mut unknown = example();
+        unknown.energy.total = None;
+        let all = [example(), other, unknown];
+        let by_month = sums(&all, &Group::Month);
+        assert_eq!(by_month.iter().map(|s| s.group.as_str()).collect::<Vec<_>>(), ["2026-11", "2026-12"]);
+        assert_eq!((by_month[0].receipts, by_month[0].without_energy), (2, 1));
+        let by_label = sums(&all, &Group::Label("project".to_owned()));
+        assert_eq!(by_label.iter().map(|s| s.group.as_str()).collect::<Vec<_>>(), ["(no project)", "demo"]);
+        let total = sums(&all, &Group::All)[0].energy.clone().unwrap();
+        assert_eq!((total.low(), total.value(), total.high()), (60.0, 180.0, 600.0));
+        assert_eq!(sums(&[], &Group::All), []);
     }
 
     #[test]

@@ -9,34 +9,59 @@
 //!
 //! This crate opens no socket, needs no privileges and prints nothing.
 
+mod account;
 pub mod backend;
+mod battery;
 mod counter;
 mod cpu_model;
-mod cpu_time;
+mod derivation;
+pub mod device;
 pub mod environment;
+pub mod estimate;
+mod explain;
+pub mod export;
 mod factors;
+mod forecast;
+mod hwmon;
+pub mod intensity;
 pub mod ledger;
 mod machine;
 mod meter;
+mod microarchitecture;
+mod msr;
+mod number_file;
 mod powercap;
+mod processor_time;
+pub mod published;
 mod quantity;
 mod receipt;
+pub mod scaling;
+pub mod schedule;
 mod series;
 mod settle;
+mod several;
 mod source;
+mod stated;
+mod table;
 mod timestamp;
 mod unit;
 mod warning;
 
+pub use account::Split;
+pub use cpu_model::working_power;
+pub use explain::explain;
+pub use forecast::{Forecast, Progress};
+pub use derivation::{Derivation, Step};
 pub use factors::{FactorError, FactorTexts, Factors};
 pub use machine::{Machine, Software};
-pub use meter::{Meter, MeterConfig, Scope};
+pub use meter::{Meter, MeterConfig, Observer, Scope, Snapshot};
 pub use quantity::{Quantity, QuantityError};
 pub use receipt::{
     Boundary, Component, Coverage, Energy, PowerSummary, Receipt, SCHEMA, Samples, Schema, ScopeRecord,
-    StopReason, Work,
+    Shares, StopReason, Work,
 };
 pub use source::{Source, SourceError};
+pub use stated::{StatedError, stated};
 pub use timestamp::{Timestamp, TimestampError};
 pub use unit::Unit;
 pub use warning::{Warning, WarningKind};

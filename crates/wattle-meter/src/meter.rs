@@ -1,16 +1,24 @@
 //! The running meter: starts, takes readings in the background, marks scopes, and ends in a receipt.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::backend::{self, Backend, Reading};
-use crate::cpu_time::cpu_time;
+use crate::account::{Account, Split};
+use crate::backend::{self, Backend, Moment, Part, Reading, Roots, Subject};
+use crate::cpu_model::idle_milliwatts;
+use crate::processor_time::{ProcessorTime, machine_cores};
 use crate::series::Series;
 use crate::settle::{components, receipt, record, total};
-use crate::{Factors, Quantity, Receipt, ScopeRecord, Timestamp, WarningKind};
+use crate::{Component, Factors, Machine, Quantity, Receipt, ScopeRecord, Source, Timestamp, Unit, WarningKind};
+
+/// Processor times come in ticks of 10 ms; scopes do not read them more often.
+const TICK: Duration = Duration::from_millis(10);
+/// More wall clock than monotonic clock than any correction of the clock explains.
+const SLEPT: Duration = Duration::from_secs(5);
+/// The sampler of a fast interval reads processor times no more often than this.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// What a meter needs to know before it starts.
 #[derive(Debug, Clone)]
@@ -25,10 +33,12 @@ pub struct MeterConfig {
     pub warnings: Vec<WarningKind>,
     /// Time between background readings; counters wrap after minutes, so keep it at seconds.
     pub interval: Duration,
-    /// Root of the energy counters.
-    pub powercap: PathBuf,
-    /// Root of the process file system.
-    pub proc: PathBuf,
+    /// Whose work counts as the run's own.
+    pub subject: Subject,
+    /// What the machine's processors draw when nobody works, W; estimated from the kind of processor if not given.
+    pub idle_power: Option<Quantity>,
+    /// Where the operating system shows its counters.
+    pub roots: Roots,
 }
 
 impl MeterConfig {
@@ -40,8 +50,9 @@ impl MeterConfig {
             factors: Factors::default(),
             warnings: Vec::new(),
             interval: Duration::from_secs(1),
-            powercap: PathBuf::from("/sys/class/powercap"),
-            proc: PathBuf::from("/proc"),
+            subject: Subject::This,
+            idle_power: None,
+            roots: Roots::default(),
         }
     }
 }
@@ -67,7 +78,17 @@ pub struct Meter {
     sampler: Option<JoinHandle<()>>,
     config: MeterConfig,
     started: Timestamp,
-    cpu_at_start: Option<Duration>,
+}
+
+/// Where a running measurement stands; for progress lines.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// Time since the start.
+    pub elapsed: Duration,
+    /// Energy so far, J; `None` if the source knows none.
+    pub energy: Option<Quantity>,
+    /// Average power since the previous snapshot, W.
+    pub power: Option<f64>,
 }
 
 struct Shared {
@@ -81,7 +102,19 @@ pub(crate) struct State {
     pub(crate) series: Series,
     pub(crate) taken: u64,
     pub(crate) scopes: Vec<Tally>,
+    clock: ProcessorTime,
+    accounts: [Account; 3],
+    snapshot: (Duration, u64),
     stopped: bool,
+}
+
+/// Who spent the machine's energy, and by how much that depends on what it draws when idle.
+pub(crate) struct Settlement {
+    pub(crate) split: Split,
+    /// The process tree's part if idle power is at its highest, and at its lowest.
+    pub(crate) process: (u64, u64),
+    /// What idle power was taken to be; `None` where the source itself knows the split.
+    pub(crate) idle_power: Option<Quantity>,
 }
 
 /// What one scope path has gathered so far.
@@ -92,17 +125,17 @@ pub(crate) struct Tally {
     pub(crate) spent: Vec<Reading>,
 }
 
-/// A moment: time since start, and the energy of each domain until then.
+/// A moment and the energy of each domain until then.
 #[derive(Clone)]
 pub(crate) struct Mark {
-    pub(crate) at: Duration,
+    pub(crate) now: Moment,
     pub(crate) energy: Vec<Reading>,
 }
 
 impl Meter {
     /// Starts measuring with the best energy source of this machine.
     pub fn start(mut config: MeterConfig) -> Meter {
-        let (backend, warnings) = backend::open(&config.powercap, &config.proc);
+        let (backend, warnings) = backend::open(&config.roots);
         config.warnings.extend(warnings);
         Meter::start_with(config, backend)
     }
@@ -110,6 +143,10 @@ impl Meter {
     /// Starts measuring with a given energy source, which must have been opened just now.
     pub fn start_with(mut config: MeterConfig, backend: Box<dyn Backend>) -> Meter {
         let interval = config.interval.max(Duration::from_micros(100));
+        let idle = idle_power(&config);
+        let milliwatts = |watts: f64| (watts.max(0.0) * 1000.0) as u64;
+        let accounts = [idle.low(), idle.value(), idle.high()].map(|watts| Account::new(milliwatts(watts)));
+        config.idle_power = Some(idle);
         let shared = Arc::new(Shared {
             start: Instant::now(),
             state: Mutex::new(State {
@@ -117,6 +154,9 @@ impl Meter {
                 series: Series::new(interval),
                 taken: 0,
                 scopes: Vec::new(),
+                clock: ProcessorTime::open(&config.roots.proc, config.subject),
+                accounts,
+                snapshot: (Duration::ZERO, 0),
                 stopped: false,
             }),
             wake: Condvar::new(),
@@ -127,8 +167,7 @@ impl Meter {
             .spawn(move || sample(&theirs, interval))
             .map_err(|e| config.warnings.push(WarningKind::NoSampler { reason: e.to_string() }))
             .ok();
-        let cpu_at_start = cpu_time(&config.proc);
-        Meter { shared, sampler, started: Timestamp::now(), cpu_at_start, config }
+        Meter { shared, sampler, started: Timestamp::now(), config }
     }
 
     /// Opens a named phase; it ends when the guard is finished or dropped.
@@ -141,25 +180,45 @@ impl Meter {
         self.shared.start.elapsed()
     }
 
+    /// Energy so far, by component, J.
+    pub fn components(&self) -> Vec<Component> {
+        let mut state = self.shared.lock();
+        let mark = state.read(self.shared.start.elapsed(), TICK);
+        components(state.backend.domains(), &mark.energy)
+    }
+
     /// Energy so far, J; for progress lines. `None` if the source knows none.
     pub fn energy(&self) -> Option<Quantity> {
-        let mut state = self.shared.lock();
-        let mark = state.read(self.shared.start.elapsed());
-        total(&components(state.backend.domains(), &mark.energy))
+        self.snapshot().energy
+    }
+
+    /// Where the measurement stands.
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.snapshot()
+    }
+
+    /// A handle for threads of their own to see where the measurement stands. It may outlive the meter.
+    pub fn observer(&self) -> Observer {
+        Observer { shared: Arc::clone(&self.shared) }
     }
 
     /// Ends the measurement. The receipt still lacks what only the command knows: work, seeds, and a stop reason
     /// other than `completed`. Scopes still open are left out.
     pub fn stop(mut self) -> Receipt {
-        let mark = {
+        let (mark, settlement) = {
             let mut state = self.shared.lock();
-            state.read(self.shared.start.elapsed())
+            let mark = state.read(self.shared.start.elapsed(), Duration::ZERO);
+            let settlement = state.settle(&mark, self.config.idle_power.clone());
+            (mark, settlement)
         };
-        let cpu =
-            cpu_time(&self.config.proc).zip(self.cpu_at_start).map(|(now, then)| now.saturating_sub(then));
         self.end_sampler();
+        let wall = Timestamp::now().unix_millis().saturating_sub(self.started.unix_millis());
+        let unseen = Duration::from_millis(wall).saturating_sub(mark.now.elapsed);
+        if unseen > SLEPT {
+            self.config.warnings.push(WarningKind::Suspended { seconds: unseen.as_secs() });
+        }
         let state = self.shared.lock();
-        receipt(&self.config, self.started, cpu, &mark, &state)
+        receipt(&self.config, self.started, &mark, settlement, &state)
     }
 
     fn end_sampler(&mut self) {
@@ -193,7 +252,7 @@ impl Scope {
             let spent = vec![Reading::default(); state.backend.domains().len()];
             state.scopes.push(Tally { path: path.clone(), count: 0, duration: Duration::ZERO, spent });
         }
-        let mark = state.read(shared.start.elapsed());
+        let mark = state.read(shared.start.elapsed(), TICK);
         drop(state);
         Scope { shared, path, entered: Some(mark) }
     }
@@ -213,8 +272,8 @@ impl Scope {
     fn leave(&mut self) -> Option<(Duration, Vec<Reading>)> {
         let entered = self.entered.take()?;
         let mut state = self.shared.lock();
-        let mark = state.read(self.shared.start.elapsed());
-        let duration = mark.at.saturating_sub(entered.at);
+        let mark = state.read(self.shared.start.elapsed(), TICK);
+        let duration = mark.now.elapsed.saturating_sub(entered.now.elapsed);
         let spent: Vec<Reading> =
             mark.energy.iter().zip(&entered.energy).map(|(now, then)| difference(now, then)).collect();
         if let Some(tally) = state.scopes.iter_mut().find(|tally| tally.path == self.path) {
@@ -241,13 +300,83 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn snapshot(&self) -> Snapshot {
+        let mut state = self.lock();
+        let mark = state.read(self.start.elapsed(), TICK);
+        let energy = sum(&mark.energy);
+        let (then, before) = std::mem::replace(&mut state.snapshot, (mark.now.elapsed, energy));
+        let seconds = mark.now.elapsed.saturating_sub(then).as_secs_f64();
+        let joules = energy.saturating_sub(before) as f64 / 1e6;
+        Snapshot {
+            elapsed: mark.now.elapsed,
+            energy: total(&components(state.backend.domains(), &mark.energy)),
+            power: (seconds > 0.0).then(|| joules / seconds),
+        }
+    }
+}
+
+/// Sees where a measurement stands, from another thread.
+#[derive(Debug, Clone)]
+pub struct Observer {
+    shared: Arc<Shared>,
+}
+
+impl Observer {
+    /// Where the measurement stands.
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.snapshot()
+    }
 }
 
 impl State {
-    fn read(&mut self, at: Duration) -> Mark {
+    fn read(&mut self, at: Duration, patience: Duration) -> Mark {
         self.taken += 1;
-        Mark { at, energy: self.backend.read(at).to_vec() }
+        let now = self.clock.read(at, patience);
+        let mark = Mark { now, energy: self.backend.read(now).to_vec() };
+        let machine = self.processors(&mark.energy);
+        self.accounts.iter_mut().for_each(|account| account.advance(now, machine));
+        mark
     }
+
+    /// Energy of processors and memory: what processes share. Cards and batteries are not divided.
+    fn processors(&self, energy: &[Reading]) -> u64 {
+        let shared = |part| matches!(part, Part::Processor | Part::Memory);
+        let domains = self.backend.domains().iter().zip(energy);
+        domains.filter(|(d, _)| shared(d.part)).fold(0, |total, (_, r)| total.saturating_add(r.value))
+    }
+
+    fn settle(&mut self, mark: &Mark, idle_power: Option<Quantity>) -> Option<Settlement> {
+        if let Some(split) = self.backend.split() {
+            let busy = mark.energy.last().copied().unwrap_or_default();
+            return Some(Settlement { split, process: (busy.low, busy.high), idle_power: None });
+        }
+        let machine = self.processors(&mark.energy);
+        mark.now.own?;
+        mark.now.busy?;
+        let [low, value, high] = &mut self.accounts;
+        let [low, value, high] = [low, value, high].map(|account| account.settle(mark.now, machine));
+        // Steps are settled one by one, so an idle power above the true one need not give the least of all.
+        let (a, b) = (low.process.min(high.process), low.process.max(high.process));
+        let process = (a.min(value.process), b.max(value.process));
+        (machine > 0).then_some(Settlement { split: value, process, idle_power })
+    }
+}
+
+fn sum(energy: &[Reading]) -> u64 {
+    energy.iter().fold(0, |total, r| total.saturating_add(r.value))
+}
+
+/// What was stated, or what a machine of this kind may draw.
+fn idle_power(config: &MeterConfig) -> Quantity {
+    config.idle_power.clone().unwrap_or_else(|| {
+        let machine = Machine::identify_from(&config.roots.proc);
+        let cores = machine_cores(&config.roots.proc).unwrap_or(machine.cores as u64);
+        let [low, value, high] =
+            idle_milliwatts(&machine, cores).map(|milliwatts| milliwatts as f64 / 1000.0);
+        Quantity::new(value, low, high, Unit::Watt, Source::modelled("idle-per-thread/1"))
+            .expect("the classes are ordered")
+    })
 }
 
 impl std::fmt::Debug for Shared {
@@ -258,7 +387,7 @@ impl std::fmt::Debug for Shared {
 
 impl std::fmt::Debug for Mark {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mark").field("at", &self.at).finish_non_exhaustive()
+        f.debug_struct("Mark").field("now", &self.now).finish_non_exhaustive()
     }
 }
 
@@ -269,8 +398,8 @@ fn sample(shared: &Shared, interval: Duration) {
     while !state.stopped {
         let now = shared.start.elapsed();
         if now >= next {
-            let mark = state.read(now);
-            state.series.offer(now, mark.energy.iter().fold(0, |sum, r| sum.saturating_add(r.value)));
+            let mark = state.read(now, GLANCE);
+            state.series.offer(now, sum(&mark.energy));
             // After a long sleep the missed readings are not made up for.
             next = (next + interval).max(now);
         }
@@ -308,6 +437,7 @@ mod tests {
         fn new(watts: u64) -> Box<Steady> {
             let domain = |name: &str| Domain {
                 name: name.to_owned(),
+                part: Part::Processor,
                 source: Source::measured(format!("fake:{name}")),
                 resolution: 0,
             };
@@ -331,7 +461,8 @@ mod tests {
         fn domains(&self) -> &[Domain] {
             &self.domains
         }
-        fn read(&mut self, elapsed: Duration) -> &[Reading] {
+        fn read(&mut self, now: Moment) -> &[Reading] {
+            let elapsed = now.elapsed;
             let value = elapsed.as_micros() as u64 * self.watts;
             self.covered = elapsed;
             self.readings = vec![Reading { low: value, value, high: value }; 2];
@@ -350,6 +481,11 @@ mod tests {
 
     fn config() -> MeterConfig {
         MeterConfig { interval: Duration::from_millis(2), ..MeterConfig::new(["test"]) }
+    }
+
+    /// The real `/proc`, and a tree of our own instead of `/sys`.
+    fn no_sysfs(sys: &std::path::Path) -> Roots {
+        Roots { sys: sys.to_owned(), dev: sys.to_owned(), ..Roots::default() }
     }
 
     fn near(a: f64, b: f64) -> bool {
@@ -372,6 +508,9 @@ mod tests {
         assert!(near(r.coverage.measured.value(), r.duration.value()));
         assert_eq!(r.coverage.modelled.value(), 0.0);
         assert_eq!(r.warnings, []);
+        let shares = r.shares.unwrap();
+        assert_eq!(shares.process_uj + shares.other_uj + shares.idle_uj, shares.machine_uj);
+        assert_eq!(shares.machine_uj as f64 / 1e6, total.value());
         assert!(r.samples.readings.len() >= 3, "sampled in the background: {:?}", r.samples);
     }
 
@@ -415,7 +554,7 @@ mod tests {
     #[test]
     fn without_counters_the_receipt_says_modelled_in_every_place() {
         let root = tempfile::tempdir().unwrap();
-        let meter = Meter::start(MeterConfig { powercap: root.path().to_owned(), ..config() });
+        let meter = Meter::start(MeterConfig { roots: no_sysfs(root.path()), ..config() });
         let r = meter.stop();
         let total = r.energy.total.as_ref().unwrap();
         assert_eq!(total.source().kind(), "modelled");
@@ -428,15 +567,14 @@ mod tests {
     #[test]
     fn counters_in_a_powercap_tree_are_measured_through_a_wrap() {
         let root = tempfile::tempdir().unwrap();
-        let zone = root.path().join("intel-rapl:0");
-        fs::create_dir(&zone).unwrap();
+        let zone = root.path().join("class/powercap/intel-rapl:0");
+        fs::create_dir_all(&zone).unwrap();
         let put = |file: &str, text: &str| fs::write(zone.join(file), text).unwrap();
         put("name", "package-0");
         put("max_energy_range_uj", "262143328850");
         put("energy_uj", "262143000000");
         let still = Duration::from_secs(3600); // no background reading may see a half-written file
-        let meter =
-            Meter::start(MeterConfig { powercap: root.path().to_owned(), interval: still, ..config() });
+        let meter = Meter::start(MeterConfig { roots: no_sysfs(root.path()), interval: still, ..config() });
         while meter.shared.lock().taken == 0 {
             std::thread::yield_now();
         }
@@ -445,6 +583,27 @@ mod tests {
         let total = r.energy.total.unwrap();
         assert_eq!((total.low(), total.value(), total.high()), (1.000001, 1.000001, 1.000001));
         assert_eq!(total.source().to_string(), "measured:rapl-powercap:package-0");
+    }
+
+    #[test]
+    fn a_stated_idle_power_above_the_draw_leaves_nothing_to_the_process() {
+        let idle = Quantity::exact(1000.0, Unit::Watt, Source::assumed("stated by --idle-power")).unwrap();
+        let meter = Meter::start_with(MeterConfig { idle_power: Some(idle), ..config() }, Steady::new(10));
+        std::thread::sleep(Duration::from_millis(5));
+        let shares = meter.stop().shares.unwrap();
+        assert_eq!((shares.process_uj, shares.other_uj), (0, 0));
+        assert_eq!(shares.idle_uj, shares.machine_uj);
+    }
+
+    #[test]
+    fn a_snapshot_shows_the_power_since_the_last_one() {
+        let meter = Meter::start_with(config(), Steady::new(10));
+        std::thread::sleep(Duration::from_millis(5));
+        let first = meter.snapshot();
+        std::thread::sleep(Duration::from_millis(5));
+        let second = meter.snapshot();
+        assert!(near(second.power.unwrap(), 20.0), "{second:?}");
+        assert!(second.elapsed > first.elapsed);
     }
 
     #[test]

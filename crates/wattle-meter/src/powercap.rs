@@ -7,11 +7,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use crate::backend::{Backend, Domain, Reading};
+use crate::backend::{Backend, Domain, Moment, Part, Reading};
 use crate::counter::Counter;
+use crate::number_file::NumberFile;
 use crate::{Boundary, Source, WarningKind};
 
 const NAME: &str = "rapl-powercap";
@@ -22,7 +23,7 @@ const SHORTEST: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Powercap {
     domains: Vec<Domain>,
-    files: Vec<PathBuf>,
+    files: Vec<NumberFile>,
     counters: Vec<Counter>,
     readings: Vec<Reading>,
     duplicates: Vec<WarningKind>,
@@ -63,20 +64,22 @@ impl Powercap {
                     .push(WarningKind::DuplicateCounter { domain: name, path: file.display().to_string() });
                 continue;
             }
-            let first = match read_number(&file) {
+            let mut numbers = NumberFile::new(file.clone());
+            let first = match numbers.read() {
                 Ok(first) => first,
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
                     return Err(vec![WarningKind::CounterDenied { path: file.display().to_string() }]);
                 }
                 Err(_) => return Err(Vec::new()),
             };
-            let range = read_number(&directory.join("max_energy_range_uj")).ok();
+            let range = NumberFile::new(directory.join("max_energy_range_uj")).read().ok();
             opened.domains.push(Domain {
                 source: Source::measured(format!("{NAME}:{name}")),
+                part: if name.ends_with("dram") { Part::Memory } else { Part::Processor },
                 name,
                 resolution: 0,
             });
-            opened.files.push(file);
+            opened.files.push(numbers);
             opened.counters.push(Counter::new(first, range));
             opened.readings.push(Reading::default());
         }
@@ -97,9 +100,11 @@ impl Backend for Powercap {
         &self.domains
     }
 
-    fn read(&mut self, elapsed: Duration) -> &[Reading] {
-        for ((file, counter), reading) in self.files.iter().zip(&mut self.counters).zip(&mut self.readings) {
-            counter.advance(read_number(file).ok(), elapsed);
+    fn read(&mut self, now: Moment) -> &[Reading] {
+        for ((file, counter), reading) in
+            self.files.iter_mut().zip(&mut self.counters).zip(&mut self.readings)
+        {
+            counter.advance(file.read().ok(), now.elapsed);
             *reading = counter.total();
         }
         &self.readings
@@ -116,19 +121,7 @@ impl Backend for Powercap {
     fn warnings(&self) -> Vec<WarningKind> {
         let mut warnings = self.duplicates.clone();
         for (domain, counter) in self.domains.iter().zip(&self.counters) {
-            let name = || domain.name.clone();
-            if counter.is_failing() {
-                warnings.push(WarningKind::CounterLost { domain: name() });
-            } else if counter.failures() > 0 {
-                let readings = counter.failures();
-                warnings.push(WarningKind::CounterReadFailed { domain: name(), readings });
-            }
-            if counter.was_reset() {
-                warnings.push(WarningKind::CounterReset { domain: name() });
-            }
-            if counter.is_ambiguous() {
-                warnings.push(WarningKind::CounterAmbiguous { domain: name() });
-            }
+            warnings.extend(counter.warnings(&domain.name));
         }
         warnings
     }
@@ -166,11 +159,6 @@ fn name_of(zone: &Path) -> Option<String> {
     fs::read_to_string(zone.join("name")).ok().map(|name| name.trim().to_owned())
 }
 
-fn read_number(file: &Path) -> io::Result<u64> {
-    let text = fs::read_to_string(file)?;
-    text.trim().parse().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,6 +180,10 @@ mod tests {
 
     fn set(root: &tempfile::TempDir, zone: &str, energy: &str) {
         fs::write(root.path().join(zone).join("energy_uj"), energy).unwrap();
+    }
+
+    fn at(second: u64) -> Moment {
+        Moment { elapsed: Duration::from_secs(second), ..Moment::default() }
     }
 
     const RANGE: Option<u64> = Some(262_143_328_850);
@@ -216,7 +208,7 @@ mod tests {
         for zone in ["0", "0:0", "0:1", "0:2", "1", "1:0", "2"] {
             set(&root, &format!("intel-rapl:{zone}"), "1000000");
         }
-        let total: u64 = p.read(Duration::from_secs(1)).iter().map(|r| r.value).sum();
+        let total: u64 = p.read(at(1)).iter().map(|r| r.value).sum();
         assert_eq!(total, 4_000_000, "four disjoint domains of one joule each");
         assert!(p.warnings().is_empty());
     }
@@ -238,7 +230,7 @@ mod tests {
         let root = tree(&[("intel-rapl:0", "package-0", 262_143_000_000, RANGE)]);
         let mut p = Powercap::open(root.path()).unwrap();
         set(&root, "intel-rapl:0", "671150");
-        let r = p.read(Duration::from_secs(1))[0];
+        let r = p.read(at(1))[0];
         assert_eq!((r.value, r.high), (1_000_001, 1_000_001));
         assert_eq!(p.covered(), Duration::from_secs(1));
     }
@@ -248,10 +240,10 @@ mod tests {
         let root = tree(&[("intel-rapl:0", "package-0", 0, RANGE)]);
         let mut p = Powercap::open(root.path()).unwrap();
         set(&root, "intel-rapl:0", "garbage");
-        assert_eq!(p.read(Duration::from_secs(1))[0].value, 0);
+        assert_eq!(p.read(at(1))[0].value, 0);
         assert!(matches!(&p.warnings()[..], [WarningKind::CounterLost { .. }]));
         set(&root, "intel-rapl:0", "10000000");
-        assert_eq!(p.read(Duration::from_secs(2))[0].value, 10_000_000);
+        assert_eq!(p.read(at(2))[0].value, 10_000_000);
         assert!(matches!(&p.warnings()[..], [WarningKind::CounterReadFailed { readings: 1, .. }]));
         assert_eq!(p.covered(), Duration::from_secs(2));
     }
@@ -261,7 +253,7 @@ mod tests {
         let root = tree(&[("intel-rapl:0", "package-0", 5_000_000, None)]);
         let mut p = Powercap::open(root.path()).unwrap();
         set(&root, "intel-rapl:0", "3000000");
-        let r = p.read(Duration::from_secs(1))[0];
+        let r = p.read(at(1))[0];
         assert_eq!(r.low, 3_000_000);
         assert!(r.high > r.low);
         assert!(matches!(&p.warnings()[..], [WarningKind::CounterReset { .. }]));
@@ -273,9 +265,10 @@ mod tests {
         let root = tree(&[("intel-rapl:0", "package-0", 0, RANGE)]);
         let mut p = Powercap::open(root.path()).unwrap();
         set(&root, "intel-rapl:0", "2000000");
-        p.read(Duration::from_secs(1));
+        p.read(at(1));
+        set(&root, "intel-rapl:0", ""); // a removed counter that is still open answers with an error
         fs::remove_dir_all(root.path().join("intel-rapl:0")).unwrap();
-        assert_eq!(p.read(Duration::from_secs(2))[0].value, 2_000_000);
+        assert_eq!(p.read(at(2))[0].value, 2_000_000);
         assert_eq!(p.covered(), Duration::from_secs(1));
         assert!(matches!(&p.warnings()[..], [WarningKind::CounterLost { .. }]));
     }

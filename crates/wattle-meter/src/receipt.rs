@@ -29,6 +29,9 @@ pub struct Receipt {
     pub cpu_time: Option<Quantity>,
     /// Energy, by component and in total.
     pub energy: Energy,
+    /// Who spent the energy of processors and memory: this run, others, nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<Shares>,
     /// Average power: total energy over duration.
     pub power: Option<Quantity>,
     /// Greenhouse gas: energy x PUE x carbon intensity.
@@ -104,6 +107,69 @@ pub enum Boundary {
     /// This process's share of the processor: its busy time and its logical processors' idle power. Memory,
     /// disks, fans, power supply, cooling and other processes are not included.
     ProcessShare,
+    /// The whole machine as its battery sees it: everything inside the case, other processes included.
+    WholeMachine,
+}
+
+/// The energy of processors and memory, divided: `process + other + idle = machine`, exactly, in microjoules.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "SharesFields")]
+pub struct Shares {
+    /// All of it.
+    pub machine_uj: u64,
+    /// Spent by the work of the measured process tree.
+    pub process_uj: u64,
+    /// Spent by the work of other processes.
+    pub other_uj: u64,
+    /// Spent on nobody's work: what the machine draws at rest.
+    pub idle_uj: u64,
+    /// `process_uj` as joules, with its interval.
+    pub process: Quantity,
+    /// What the processors were taken to draw at rest, W; missing where the energy model has its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_power: Option<Quantity>,
+}
+
+impl Shares {
+    /// The process tree's work and, in proportion to it, the machine's idle energy: what everything costs when those
+    /// who work pay for the machine.
+    pub fn process_with_idle_uj(&self) -> u64 {
+        let active = u128::from(self.process_uj) + u128::from(self.other_uj);
+        let idle = (u128::from(self.idle_uj) * u128::from(self.process_uj)).checked_div(active);
+        self.process_uj + u64::try_from(idle.unwrap_or(0)).expect("a share of a u64")
+    }
+}
+
+#[derive(Deserialize)]
+struct SharesFields {
+    machine_uj: u64,
+    process_uj: u64,
+    other_uj: u64,
+    idle_uj: u64,
+    process: Quantity,
+    idle_power: Option<Quantity>,
+}
+
+impl TryFrom<SharesFields> for Shares {
+    type Error = String;
+
+    fn try_from(f: SharesFields) -> Result<Self, String> {
+        let sum = u128::from(f.process_uj) + u128::from(f.other_uj) + u128::from(f.idle_uj);
+        if sum != u128::from(f.machine_uj) {
+            return Err(format!(
+                "shares: process + other + idle = {sum} uJ, expected machine = {} uJ",
+                f.machine_uj
+            ));
+        }
+        Ok(Shares {
+            machine_uj: f.machine_uj,
+            process_uj: f.process_uj,
+            other_uj: f.other_uj,
+            idle_uj: f.idle_uj,
+            process: f.process,
+            idle_power: f.idle_power,
+        })
+    }
 }
 
 /// The energy of one component.
@@ -251,6 +317,14 @@ pub(crate) mod tests {
             labels: BTreeMap::from([("project".to_owned(), "demo".to_owned())]),
             started: "2026-11-23T01:48:18.123Z".parse().unwrap(),
             cpu_time: Some(seconds(24.0, "proc-stat")),
+            shares: Some(Shares {
+                machine_uj: 100_000_001,
+                process_uj: 66_000_000,
+                other_uj: 10_000_000,
+                idle_uj: 24_000_001,
+                process: joules(20.0, 66.0, 250.0),
+                idle_power: None,
+            }),
             power: Some(total.ratio(&duration).unwrap()),
             carbon: Some(factors.carbon(&total).unwrap()),
             cost: Some(factors.cost(&total).unwrap()),
@@ -321,6 +395,21 @@ pub(crate) mod tests {
     #[test]
     fn json_round_trips_exactly() {
         assert_eq!(Receipt::from_json(&example().to_json()).unwrap(), example());
+    }
+
+    #[test]
+    fn shares_that_do_not_add_up_are_refused() {
+        let text = example().to_json().replace("\"idle_uj\": 24000001", "\"idle_uj\": 24000002");
+        let error = Receipt::from_json(&text).unwrap_err().to_string();
+        assert!(error.contains("100000002"), "{error}");
+        assert_eq!(example().shares.unwrap().process_with_idle_uj(), 66_000_000 + 20_842_106);
+    }
+
+    #[test]
+    fn a_receipt_of_before_shares_is_still_read() {
+        let mut old = example();
+        old.shares = None;
+        assert_eq!(Receipt::from_json(&old.to_json()).unwrap(), old);
     }
 
     #[test]

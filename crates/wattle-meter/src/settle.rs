@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::backend::{Backend, Domain, Reading};
-use crate::cpu_time::RESOLUTION;
-use crate::meter::{Mark, State, Tally};
+use crate::backend::{Backend, Domain, Moment, Reading};
+use crate::meter::{Mark, Settlement, State, Tally};
+use crate::processor_time::RESOLUTION;
 use crate::{
-    Component, Coverage, Energy, Machine, MeterConfig, Quantity, Receipt, Schema, ScopeRecord, Software,
-    Source, StopReason, Timestamp, Unit, Warning, WarningKind, Work,
+    Component, Coverage, Energy, Machine, MeterConfig, Quantity, Receipt, Schema, ScopeRecord, Shares,
+    Software, Source, StopReason, Timestamp, Unit, Warning, WarningKind, Work,
 };
 
 fn joules(microjoules: u64) -> f64 {
@@ -57,27 +57,27 @@ pub(crate) fn record(tally: &Tally, domains: &[Domain]) -> ScopeRecord {
 pub(crate) fn receipt(
     config: &MeterConfig,
     started: Timestamp,
-    cpu: Option<Duration>,
     mark: &Mark,
+    settlement: Option<Settlement>,
     state: &State,
 ) -> Receipt {
     let backend = &*state.backend;
     let components = components(backend.domains(), &mark.energy);
     let total = total(&components);
-    let duration = by_clock(mark.at);
+    let duration = by_clock(mark.now.elapsed);
     let energy_value = mark.energy.iter().fold(0, |sum: u64, r| sum.saturating_add(r.value));
     let mut receipt = Receipt {
         schema: Schema,
         command: config.command.clone(),
         labels: config.labels.clone(),
         started,
-        cpu_time: cpu.map(cpu_quantity),
+        cpu_time: mark.now.own.map(cpu_quantity),
         power: total.as_ref().and_then(|energy| energy.ratio(&duration).ok()),
         carbon: total.as_ref().and_then(|energy| config.factors.carbon(energy).ok()),
         cost: total.as_ref().and_then(|energy| config.factors.cost(energy).ok()),
         factors: config.factors.clone(),
         work: Work::default(),
-        machine: Machine::identify_from(&config.proc),
+        machine: Machine::identify_from(&config.roots.proc),
         software: Software::this(),
         seeds: BTreeMap::new(),
         scopes: state
@@ -86,8 +86,9 @@ pub(crate) fn receipt(
             .filter(|tally| tally.count > 0)
             .map(|tally| record(tally, backend.domains()))
             .collect(),
-        samples: state.series.finish(mark.at, energy_value, state.taken),
-        coverage: coverage(backend, mark.at),
+        samples: state.series.finish(mark.now.elapsed, energy_value, state.taken),
+        shares: settlement.map(|settlement| shares(settlement, &mark.now)),
+        coverage: coverage(backend, mark.now.elapsed),
         energy: Energy { total, boundary: backend.boundary(), components },
         duration,
         warnings: config.warnings.iter().cloned().map(Warning::from).collect(),
@@ -96,10 +97,34 @@ pub(crate) fn receipt(
     for warning in backend.warnings() {
         receipt.warn(warning);
     }
-    if mark.at < backend.shortest() {
+    if mark.now.elapsed < backend.shortest() {
         receipt.warn(WarningKind::TooShortToMeasure { needed_ms: backend.shortest().as_millis() as u64 });
     }
     receipt
+}
+
+/// Rounding of processor times moves joules between process and others; the interval of the process allows for it.
+fn shares(settlement: Settlement, now: &Moment) -> Shares {
+    let Settlement { split, process: (low, high), idle_power } = settlement;
+    let busy = now.busy.max(now.own).unwrap_or_default().as_secs_f64().max(1e-9);
+    let blur = (RESOLUTION.as_secs_f64() / busy).min(1.0) * (split.process + split.other) as f64 / 1e6;
+    let model = if idle_power.is_some() { "busy-time-share/1" } else { "cpu-time/1" };
+    let value = joules(split.process);
+    Shares {
+        machine_uj: split.machine(),
+        process_uj: split.process,
+        other_uj: split.other,
+        idle_uj: split.idle,
+        process: Quantity::new(
+            value,
+            (joules(low).min(value) - blur).max(0.0),
+            joules(high).max(value) + blur,
+            Unit::Joule,
+            Source::modelled(model),
+        )
+        .expect("bounds were ordered just now; integers are finite"),
+        idle_power,
+    }
 }
 
 fn cpu_quantity(cpu: Duration) -> Quantity {

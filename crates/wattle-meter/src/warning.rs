@@ -73,6 +73,16 @@ pub enum WarningKind {
         /// What went wrong, naming the path.
         reason: String,
     },
+    /// The machine slept, or its clock was set: the wall clock ran ahead of the monotonic one.
+    Suspended {
+        /// By how many seconds.
+        seconds: u64,
+    },
+    /// Several ranks of one job run on this node; only the first reports the node's energy.
+    NodeShared {
+        /// This process's rank on the node.
+        rank: u32,
+    },
     /// The background sampler could not start; long runs may lose counter wraps.
     NoSampler {
         /// Why it could not start.
@@ -109,6 +119,12 @@ impl WarningKind {
                 format!("not given, so a wide default stands in: {}", factors.join(", "))
             }
             Self::LedgerNotWritten { reason } => format!("the ledger was not written: {reason}"),
+            Self::Suspended { seconds } => {
+                format!("the machine slept, or its clock was set: {seconds} s are outside the measurement")
+            }
+            Self::NodeShared { rank } => {
+                format!("rank {rank} of several on this node: the node's energy is in the ledger of rank 0")
+            }
             Self::NoSampler { reason } => format!("no background sampling: {reason}"),
         }
     }
@@ -137,6 +153,8 @@ impl WarningKind {
             Self::LedgerNotWritten { .. } => {
                 "the receipt itself is complete; name a writable file as ledger".to_owned()
             }
+            Self::Suspended { .. } => "keep the machine awake while measuring".to_owned(),
+            Self::NodeShared { .. } => "sum ledgers of rank 0 only; use `shares` for this rank".to_owned(),
             Self::NoSampler { .. } => "keep runs short or free some threads".to_owned(),
         }
     }
@@ -167,6 +185,8 @@ mod tests {
             WarningKind::FactorsAssumed { factors: vec![text()] },
             WarningKind::LedgerNotWritten { reason: text() },
             WarningKind::NoSampler { reason: text() },
+            WarningKind::Suspended { seconds: 9 },
+            WarningKind::NodeShared { rank: 1 },
         ];
         let number = |kind: &WarningKind| match kind {
             WarningKind::ModelledNotMeasured { .. } => 0,
@@ -180,6 +200,8 @@ mod tests {
             WarningKind::FactorsAssumed { .. } => 8,
             WarningKind::LedgerNotWritten { .. } => 9,
             WarningKind::NoSampler { .. } => 10,
+            WarningKind::Suspended { .. } => 11,
+            WarningKind::NodeShared { .. } => 12,
         };
         assert!(all.iter().map(number).eq(0..all.len()));
         all

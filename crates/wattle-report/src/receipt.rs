@@ -148,6 +148,7 @@ fn boundary(boundary: Boundary) -> &'static str {
         Boundary::ProcessShare => {
             "this process's share of the processor; not memory, disks, fans, power supply, cooling, other processes"
         }
+        Boundary::WholeMachine => "everything the battery feeds, other processes included",
         _ => "unknown",
     }
 }

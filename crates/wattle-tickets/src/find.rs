@@ -113,7 +113,8 @@ pub fn find(
 }
 
 fn open(path: &Path, options: &FindOptions, level: u32) -> Result<(RunDirectory, String)> {
-    let config = LevelConfig { find: options, level };
+    // How many more levels are wanted does not change this one.
+    let config = LevelConfig { find: &FindOptions { levels: 0, ..options.clone() }, level };
     // No field is at a default: a level is named by its number, the configuration only guards against mixing.
     let config = Config::new("level", &serde_json_value(&config)?, &serde_json::json!({}))?;
     Ok((RunDirectory::open_at(path, &config)?, config.hash()))

@@ -3,6 +3,7 @@
 //! The bytes go to a temporary name in the same directory, are synced to disk, and only then take the final name; the
 //! directory is synced last, so that the rename itself survives a power cut.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -44,11 +45,16 @@ fn write_and_rename(
     sync_directory(path)
 }
 
+/// Whether a file of this name is one that is being written, or was when its writer died.
+pub(crate) fn is_partial(name: &OsStr) -> bool {
+    name.to_string_lossy().starts_with(MARK)
+}
+
 /// Removes what killed processes left half written in `directory`. Call it only while holding the directory's lock.
 pub(crate) fn sweep_partial_files(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(MARK) {
+        if is_partial(&entry.file_name()) {
             fs::remove_file(entry.path())?;
         }
     }

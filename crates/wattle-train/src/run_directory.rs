@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::atomic_file::{sweep_partial_files, write_atomically};
+use crate::atomic_file::{is_partial, sweep_partial_files, write_atomically};
 use crate::error::{Error, Result};
 
 const CONFIG: &str = "config.toml";
@@ -126,24 +126,20 @@ impl RunDirectory {
         Self::open_at(&parent.join(config.run_name()), config)
     }
 
-    /// Opens or creates a directory the user named. One that already holds a different run is refused.
+    /// Opens or creates a directory the user named.
+    ///
+    /// # Errors
+    /// One that holds a different run, or files but no run, is refused before anything in it is touched.
     pub fn open_at(path: &Path, config: &Config) -> Result<Self> {
         fs::create_dir_all(path).map_err(|error| Error::writing(path, &error))?;
+        check_owner(path, config)?;
         let lock = lock(path)?;
+        // Another process may have made the folder its own before the lock was ours.
+        check_owner(path, config)?;
         sweep_partial_files(path).map_err(|error| Error::writing(path, &error))?;
         let run = Self { path: path.to_owned(), _lock: lock };
-        match run.read(CONFIG)? {
-            None => run.write(CONFIG, config.to_toml().as_bytes())?,
-            Some(text) => {
-                let text = String::from_utf8_lossy(&text);
-                let holder =
-                    text.lines().next().and_then(|line| line.strip_prefix("# ")).unwrap_or("unknown");
-                if holder != config.run_name() {
-                    return Err(Error::input(path.display(), format_args!("it holds the run {holder}"))
-                        .expected(format_args!("an empty directory or the run {}", config.run_name()))
-                        .remedy("choose another output directory, or repeat the options it was made with"));
-                }
-            }
+        if run.read(CONFIG)?.is_none() {
+            run.write(CONFIG, config.to_toml().as_bytes())?;
         }
         Ok(run)
     }
@@ -197,6 +193,40 @@ impl RunDirectory {
     /// Opens `metrics.jsonl` for a run that continues from a checkpoint, or afresh; see [`MetricsLog::open`].
     pub fn metrics(&self, checkpoint: Option<u64>) -> Result<MetricsLog> {
         MetricsLog::open(&self.file("metrics.jsonl"), checkpoint)
+    }
+}
+
+/// Refuses a directory that is neither empty nor of the run `config`. What a run killed while it was being created
+/// leaves behind, a lock and partial files, counts as empty.
+fn check_owner(directory: &Path, config: &Config) -> Result<()> {
+    let refuse = |found: &dyn std::fmt::Display| {
+        Error::input(directory.display(), found)
+            .expected(format_args!("an empty directory or the run {}", config.run_name()))
+    };
+    let unreadable = |error| Error::reading(directory, &error);
+    let path = directory.join(CONFIG);
+    let text = match fs::read(&path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            for entry in fs::read_dir(directory).map_err(unreadable)? {
+                let name = entry.map_err(unreadable)?.file_name();
+                if name != LOCK && !is_partial(&name) {
+                    let found = format!("it is no run, but holds `{}`", name.to_string_lossy());
+                    return Err(refuse(&found).remedy("choose another output directory"));
+                }
+            }
+            return Ok(());
+        }
+        Err(error) => return Err(Error::reading(&path, &error)),
+    };
+    match text.lines().next().and_then(|line| line.strip_prefix("# ")) {
+        Some(holder) if holder == config.run_name() => Ok(()),
+        Some(holder) => Err(refuse(&format_args!("it holds the run {holder}"))
+            .remedy("choose another output directory, or repeat the options it was made with")),
+        None => {
+            let found = format_args!("its {CONFIG} is not that of a run");
+            Err(refuse(&found).remedy("choose another output directory"))
+        }
     }
 }
 
@@ -370,6 +400,47 @@ mod tests {
         drop(RunDirectory::open_at(&out, &config(|_| {})).unwrap());
         let error = RunDirectory::open_at(&out, &config(|o| o.epochs = 11)).unwrap_err();
         assert!(error.to_string().contains("it holds the run train-"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_of_other_things_is_left_as_it_is() {
+        let parent = tempfile::tempdir().unwrap();
+        let run = parent.path().join("run");
+        drop(RunDirectory::open_at(&run, &config(|_| {})).unwrap());
+        let foreign = parent.path().join("foreign");
+        fs::create_dir(&foreign).unwrap();
+        fs::write(foreign.join("thesis.txt"), b"mine").unwrap();
+        let toml = parent.path().join("toml");
+        fs::create_dir(&toml).unwrap();
+        fs::write(toml.join(CONFIG), b"[package]").unwrap();
+        for (folder, words) in
+            [(&run, "it holds the run"), (&foreign, "holds `thesis.txt`"), (&toml, "not that of a run")]
+        {
+            // A partial file that a sweep would take, were the folder ours.
+            fs::write(folder.join(".wattle-partial-1-0-x"), b"precious").unwrap();
+            let names = || -> Vec<_> {
+                let mut names: Vec<_> =
+                    fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name()).collect();
+                names.sort();
+                names
+            };
+            let before = names();
+            let error = RunDirectory::open_at(folder, &config(|o| o.epochs = 11)).unwrap_err();
+            assert!(error.to_string().contains(words), "{error}");
+            assert_eq!(error.kind(), crate::ErrorKind::Input);
+            assert_eq!(names(), before);
+        }
+    }
+
+    #[test]
+    fn a_run_killed_while_it_was_created_is_taken_over() {
+        let parent = tempfile::tempdir().unwrap();
+        let out = parent.path().join("out");
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join(LOCK), b"1\n").unwrap();
+        fs::write(out.join(".wattle-partial-1-0-config.toml"), b"half").unwrap();
+        let run = RunDirectory::open_at(&out, &config(|_| {})).unwrap();
+        assert!(run.read(CONFIG).unwrap().is_some() && !out.join(".wattle-partial-1-0-config.toml").exists());
     }
 
     #[test]

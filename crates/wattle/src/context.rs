@@ -1,12 +1,13 @@
 //! What every command shares: global flags, the processor, the meter, and the two streams.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
 use wattle_engine::{Cpu, PlanOptions};
+use wattle_meter::intensity::Place;
 use wattle_meter::{FactorTexts, Factors};
 use wattle_meter::{Meter, MeterConfig, Receipt, WarningKind, ledger};
 
@@ -27,6 +28,9 @@ pub struct Globals {
     /// Carbon intensity of the electricity in gCO2e/kWh: `57`, or a range `30..90`.
     #[arg(long, global = true, value_name = "G")]
     pub intensity: Option<String>,
+    /// Where the electricity comes from, for its carbon intensity: FR, US-CA, gcp:europe-west1, aws:us-east-1.
+    #[arg(long, global = true, value_name = "PLACE", conflicts_with = "intensity")]
+    pub region: Option<String>,
     /// Price of the electricity in USD/kWh: `0.15`, or a range.
     #[arg(long, global = true, value_name = "USD")]
     pub price: Option<String>,
@@ -55,10 +59,33 @@ impl Context {
         let environment = |name: &str| std::env::var(name).ok();
         let texts =
             FactorTexts { carbon_intensity: globals.intensity, price: globals.price, pue: globals.pue };
-        let (factors, factor_warning) =
+        let (mut factors, mut factor_warning) =
             Factors::resolve(&texts, environment).map_err(|e| Failure::Input(e.to_string()))?;
+        if let Some(region) = &globals.region {
+            let place = Place::find(region).map_err(|e| Failure::at("--region", e))?;
+            factors.carbon_intensity = place.intensity();
+            if let Some(WarningKind::FactorsAssumed { factors }) = &mut factor_warning {
+                factors.retain(|factor| factor != "intensity");
+                if factors.is_empty() {
+                    factor_warning = None;
+                }
+            }
+        }
         let ledger = globals.ledger.or_else(|| ledger::default_path(environment));
         Ok(Context { json: globals.json, cpu: Arc::new(cpu), ledger, factors, factor_warning })
+    }
+
+    /// Carbon intensity, price and PUE.
+    pub fn factors(&self) -> &Factors {
+        &self.factors
+    }
+
+    /// Names of the factors that nobody gave: `intensity`, `price`, `pue`.
+    pub fn factors_assumed(&self) -> &[String] {
+        match &self.factor_warning {
+            Some(WarningKind::FactorsAssumed { factors }) => factors,
+            _ => &[],
+        }
     }
 
     /// Planning for this processor.
@@ -68,10 +95,21 @@ impl Context {
 
     /// Starts metering the command.
     pub fn meter(&self) -> Meter {
-        let mut config = MeterConfig::new(std::env::args());
+        Meter::start(self.meter_config())
+    }
+
+    /// How this command is metered.
+    pub fn meter_config(&self) -> MeterConfig {
+        let arguments = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
+        let mut config = MeterConfig::new(arguments);
         config.factors = self.factors.clone();
         config.warnings.extend(self.factor_warning.clone());
-        Meter::start(config)
+        config
+    }
+
+    /// Where receipts are appended, unless nowhere.
+    pub fn ledger(&self) -> Option<&Path> {
+        self.ledger.as_deref()
     }
 
     /// Appends a finished receipt to the ledger; a ledger that cannot be written becomes a warning in it.

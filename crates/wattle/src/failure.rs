@@ -13,6 +13,8 @@ pub enum Failure {
     Input(String),
     /// What was given is fine, but the run failed: exit code 1.
     Run(String),
+    /// The command that was measured ended with this exit code, and so does wattle; there is nothing to say.
+    Passed(u8),
 }
 
 impl Failure {
@@ -26,6 +28,7 @@ impl Failure {
         match self {
             Failure::Input(text) => Failure::Input(format!("{place}: {text}")),
             Failure::Run(text) => Failure::Run(format!("{place}: {text}")),
+            Failure::Passed(code) => Failure::Passed(code),
         }
     }
 
@@ -35,6 +38,7 @@ impl Failure {
         let (text, code) = match self {
             Failure::Input(text) => (text, 2),
             Failure::Run(text) => (text, 1),
+            Failure::Passed(code) => return ExitCode::from(*code),
         };
         eprintln!("wattle: {text}");
         ExitCode::from(code)

@@ -1,11 +1,12 @@
 //! Tensors as `.npy` files.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::BufReader;
 use std::path::Path;
 
 use npyz::{DType as NpyType, NpyFile, Order, WriterBuilder};
 use wattle_graph::{DType, Data, Tensor, element_count};
+use wattle_train::atomic_file::write_atomically_with;
 
 use crate::failure::Failure;
 
@@ -61,40 +62,31 @@ pub fn read(path: &Path) -> Result<Tensor, Failure> {
 
 /// Writes a tensor; the file appears whole or not at all.
 pub fn write(path: &Path, tensor: &Tensor) -> Result<(), Failure> {
-    let place = path.display();
-    let temporary = path.with_extension("npy.part");
-    let failed = |e: std::io::Error| Failure::Run(format!("{place}: {e}"));
-    let file = File::create(&temporary).map_err(|e| Failure::at(&place, e))?;
-    let mut out = BufWriter::new(file);
     let shape: Vec<u64> = tensor.shape().iter().map(|&n| n as u64).collect();
-    macro_rules! save {
-        ($v:expr) => {{
-            let mut writer = npyz::WriteOptions::new()
-                .default_dtype()
-                .shape(&shape)
-                .writer(&mut out)
-                .begin_nd()
-                .map_err(failed)?;
-            writer.extend($v.iter().copied()).map_err(failed)?;
-            writer.finish().map_err(failed)?;
-        }};
-    }
-    match tensor.data() {
-        Data::F32(v) => save!(v),
-        Data::F64(v) => save!(v),
-        Data::I8(v) => save!(v),
-        Data::I16(v) => save!(v),
-        Data::I32(v) => save!(v),
-        Data::I64(v) => save!(v),
-        Data::U8(v) => save!(v),
-        Data::U16(v) => save!(v),
-        Data::U32(v) => save!(v),
-        Data::U64(v) => save!(v),
-        Data::Bool(v) => save!(v),
-    }
-    out.flush().map_err(failed)?;
-    drop(out);
-    std::fs::rename(&temporary, path).map_err(failed)
+    write_atomically_with(path, |out| {
+        macro_rules! save {
+            ($v:expr) => {{
+                let options = npyz::WriteOptions::new().default_dtype().shape(&shape);
+                let mut writer = options.writer(out).begin_nd()?;
+                writer.extend($v.iter().copied())?;
+                writer.finish()
+            }};
+        }
+        match tensor.data() {
+            Data::F32(v) => save!(v),
+            Data::F64(v) => save!(v),
+            Data::I8(v) => save!(v),
+            Data::I16(v) => save!(v),
+            Data::I32(v) => save!(v),
+            Data::I64(v) => save!(v),
+            Data::U8(v) => save!(v),
+            Data::U16(v) => save!(v),
+            Data::U32(v) => save!(v),
+            Data::U64(v) => save!(v),
+            Data::Bool(v) => save!(v),
+        }
+    })?;
+    Ok(())
 }
 
 /// Converts to the type an input wants where that loses nothing: integers to wider ones, f64 to f32 rounds.

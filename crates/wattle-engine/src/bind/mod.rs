@@ -1,17 +1,25 @@
 //! Which kernel computes which node: one exhaustive match, whose first answer is the reference interpreter.
 
+mod attention;
+mod choice;
 mod conv;
 mod conv_gradient;
 mod elementwise;
 mod gather;
+mod integer;
 mod matmul;
 mod movement;
 mod norm;
 mod pool;
+mod pooled;
+mod quantize;
+mod recurrent;
+mod recurrent_gradient;
 mod reduce;
 mod reference;
 mod reorder;
 mod softmax;
+mod sparse;
 mod update;
 
 use wattle_graph::Op;
@@ -26,14 +34,19 @@ pub(crate) use reorder::reorder;
 pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
     let fast = match &site.node.op {
         Op::AdamUpdate(op) => update::adam(site, op),
+        Op::Attention(op) => attention::bind(site, op, false),
+        Op::AttentionGradient(op) => attention::bind(site, &op.forward, true),
         Op::BatchNormalization(op) => norm::batch_norm(site, op),
         Op::BatchNormalizationGradient(_) => norm::batch_norm_gradient(site, false),
         Op::Binary(op) => elementwise::binary(site, op.function),
+        Op::Cast(op) => choice::cast(site, op),
         Op::Clip(_) => elementwise::clip(site),
         Op::ClipGradient(_) => elementwise::clip_gradient(site),
+        Op::Compare(op) => choice::compare(site, op),
         Op::Concat(op) => movement::concat(site, op.axis),
         Op::Conv(op) => conv::bind(site, op, &Epilogue::none(2)),
         Op::ConvInputGradient(op) => conv_gradient::by_input(site, op),
+        Op::ConvInteger(op) => integer::convolution(site, &op.conv, false),
         Op::ConvTranspose(op) => conv::transposed(site, op, &Epilogue::none(2)),
         Op::ConvWeightGradient(op) => conv_gradient::by_weight(site, op),
         Op::DepthToSpace(_)
@@ -45,6 +58,9 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::SpaceToDepth(_)
         | Op::Tile(_)
         | Op::Trilu(_) => movement::moved(site, &site.node.op),
+        Op::DequantizeLinear(op) => quantize::linear(site, &op.quantization),
+        Op::Dropout(op) => choice::dropout(site, op),
+        Op::DynamicQuantizeLinear(_) => quantize::dynamic(site),
         Op::Flatten(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => Some(reorder::view(site)),
         Op::Fused(op) => fused(site, op),
         Op::FusedBatchNorm(op) => norm::fused_batch_norm(site, op),
@@ -57,9 +73,16 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::LayerNormalization(op) => norm::layer_norm(site, op),
         Op::LayerNormalizationGradient(op) => norm::layer_norm_gradient(site, op),
         Op::MatMul(op) => matmul::bind(site, op, &Epilogue::none(2)),
+        Op::MatMulInteger(_) => integer::matmul(site, false),
         Op::MovementGradient(op) => gather::add_rows(site, op).or_else(|| movement::scattered(site, op)),
+        Op::Not(_) => Some(choice::not(site)),
         Op::Pool(op) => pool::pool(site, op),
         Op::PoolGradient(op) => pool::pool_gradient(site, op),
+        Op::QLinearConv(op) => integer::convolution(site, &op.conv, true),
+        Op::QLinearMatMul(_) => integer::matmul(site, true),
+        Op::QuantizeLinear(op) => quantize::linear(site, &op.quantization),
+        Op::Recurrent(op) => recurrent::bind(site, op),
+        Op::RecurrentGradient(op) => recurrent_gradient::bind(site, op),
         Op::Reduce(op) => reduce::reduce(site, op),
         Op::Resize(_) => movement::nearest(site, &site.node.op),
         Op::SgdUpdate(op) => update::sgd(site, op),
@@ -72,25 +95,18 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::Transpose(op) => reorder::transpose(site, op),
         Op::Unary(op) => elementwise::unary(site, op.function),
         Op::UnaryGradient(op) => elementwise::unary_gradient(site, op.function),
+        Op::Where(_) => choice::choose(site),
         Op::ArgExtreme(_)
-        | Op::Attention(_)
-        | Op::AttentionGradient(_)
         | Op::BinaryGradient(_)
         | Op::Bitwise(_)
         | Op::BitwiseNot(_)
-        | Op::Cast(_)
         | Op::CenterCropPad(_)
         | Op::Classify(_)
-        | Op::Compare(_)
         | Op::Compress(_)
         | Op::ConstantOfShape(_)
-        | Op::ConvInteger(_)
         | Op::CumSum(_)
         | Op::Custom(_)
-        | Op::DequantizeLinear(_)
         | Op::Det(_)
-        | Op::Dropout(_)
-        | Op::DynamicQuantizeLinear(_)
         | Op::Einsum(_)
         | Op::EyeLike(_)
         | Op::GatherNd(_)
@@ -102,19 +118,12 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::LpNormalizationGradient(_)
         | Op::Lrn(_)
         | Op::LrnGradient(_)
-        | Op::MatMulInteger(_)
         | Op::NegativeLogLikelihood(_)
         | Op::NegativeLogLikelihoodGradient(_)
         | Op::NonMaxSuppression(_)
         | Op::NonZero(_)
-        | Op::Not(_)
         | Op::OneHot(_)
-        | Op::QLinearConv(_)
-        | Op::QLinearMatMul(_)
-        | Op::QuantizeLinear(_)
         | Op::Range(_)
-        | Op::Recurrent(_)
-        | Op::RecurrentGradient(_)
         | Op::ResizeGradient(_)
         | Op::ScatterElements(_)
         | Op::ScatterNd(_)
@@ -122,8 +131,7 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::Shrink(_)
         | Op::Size(_)
         | Op::TopK(_)
-        | Op::Unique(_)
-        | Op::Where(_) => None,
+        | Op::Unique(_) => None,
     };
     Ok(fast.unwrap_or_else(|| reference::bind(site)))
 }
@@ -160,6 +168,8 @@ fn fused(site: &Site<'_>, op: &wattle_graph::ops::Fused) -> Option<Bound> {
     let own_bias = (op.operands > 2).then_some(2);
     let epilogue = Epilogue { bias: op.bias_index().or(own_bias), residual: op.residual_index(), activation };
     match &*op.body {
+        Op::Conv(conv) if op.pool.is_some() => pooled::bind(site, conv, op.pool.as_ref()?, epilogue),
+        _ if op.pool.is_some() => None,
         Op::Conv(conv) => conv::bind(site, conv, &epilogue),
         Op::ConvTranspose(conv) => conv::transposed(site, conv, &epilogue),
         Op::Gemm(gemm) => matmul::gemm_bind(site, gemm, &epilogue),

@@ -98,6 +98,7 @@ fn encode_graph(graph: &Graph, names: &[String], prefix: &str) -> Result<GraphPr
                 op_type: part.op_type.to_string(),
                 attribute,
                 domain: String::new(),
+                overload: String::new(),
             });
         }
     }

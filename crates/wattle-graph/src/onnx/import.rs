@@ -7,7 +7,8 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto, attribute_type};
-use super::{ForeignNode, ImportError, OnnxError, tensor_proto};
+use super::weigh::structure_bytes;
+use super::{ForeignNode, ImportError, OnnxError, functions, tensor_proto};
 use crate::graph::{Graph, Source, ValueId};
 use crate::model::Model;
 use crate::operator::Attribute;
@@ -25,6 +26,8 @@ const OPSETS: std::ops::RangeInclusive<i64> = 9..=22;
 pub struct Limits {
     /// Size of the file.
     pub max_file_bytes: u64,
+    /// Memory for the structs that its messages become: a message of two bytes in the file may take hundreds.
+    pub max_structure_bytes: u64,
     /// Elements of one tensor.
     pub max_tensor_elements: usize,
     /// Elements read, written and worked on to compute constants while reading.
@@ -39,6 +42,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             max_file_bytes: 4 << 30,
+            max_structure_bytes: 1 << 30,
             max_tensor_elements: 1 << 30,
             max_folded_elements: 1 << 28,
             max_nodes: 1 << 18,
@@ -85,7 +89,13 @@ pub fn read_model(path: &Path, limits: &Limits) -> Result<Model, OnnxError> {
 
 /// Reads a model from bytes. Without a folder, tensors kept in other files are an error.
 pub fn decode_model(bytes: &[u8], folder: Option<&Path>, limits: &Limits) -> Result<Model, OnnxError> {
-    let proto = ModelProto::decode(bytes).map_err(|e| OnnxError::Malformed(e.to_string()))?;
+    let weight = structure_bytes(bytes);
+    if weight > limits.max_structure_bytes {
+        let (found, limit) = (weight, limits.max_structure_bytes);
+        return Err(OnnxError::TooLarge { what: "bytes that its messages take in memory", found, limit });
+    }
+    let mut proto = ModelProto::decode(bytes).map_err(|e| OnnxError::Malformed(e.to_string()))?;
+    functions::inline(&mut proto, limits)?;
     let graph = proto.graph.as_ref().ok_or_else(|| OnnxError::Malformed("it has no graph".into()))?;
     let opset = opset(&proto)?;
     let nodes = count_nodes(graph, limits, 0)?;
@@ -94,7 +104,7 @@ pub fn decode_model(bytes: &[u8], folder: Option<&Path>, limits: &Limits) -> Res
         return Err(OnnxError::TooLarge { what: "number of nodes", found, limit });
     }
     let registry = registry();
-    refuse_unsupported(&proto, graph, &registry)?;
+    refuse_unsupported(graph, &registry)?;
     let mut importer = Importer {
         opset,
         folder,
@@ -111,7 +121,7 @@ pub fn decode_model(bytes: &[u8], folder: Option<&Path>, limits: &Limits) -> Res
     Ok(model)
 }
 
-fn is_default_domain(domain: &str) -> bool {
+pub(super) fn is_default_domain(domain: &str) -> bool {
     matches!(domain, "" | "ai.onnx")
 }
 
@@ -154,11 +164,7 @@ fn qualified(node: &NodeProto) -> String {
 }
 
 /// One error that names every operator nobody knows, with its nodes.
-fn refuse_unsupported(
-    model: &ModelProto,
-    graph: &GraphProto,
-    registry: &HashMap<&str, &Registration>,
-) -> Result<(), OnnxError> {
+fn refuse_unsupported(graph: &GraphProto, registry: &HashMap<&str, &Registration>) -> Result<(), OnnxError> {
     fn collect(graph: &GraphProto, known: &dyn Fn(&str) -> bool, found: &mut BTreeMap<String, Vec<String>>) {
         for node in &graph.node {
             let name = qualified(node);
@@ -175,12 +181,10 @@ fn refuse_unsupported(
     if found.is_empty() {
         return Ok(());
     }
-    let local = |name: &str| model.functions.iter().any(|f| name == format!("{}:{}", f.domain, f.name));
     let text = |(name, nodes): (String, Vec<String>)| {
         let shown = nodes.iter().take(5).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ");
         let more = if nodes.len() > 5 { format!(" and {} more", nodes.len() - 5) } else { String::new() };
-        let kind = if local(&name) { " (a local function; inline it before)" } else { "" };
-        format!("{name}{kind} at {shown}{more}")
+        format!("{name} at {shown}{more}")
     };
     Err(OnnxError::UnsupportedOperators(found.into_iter().map(text).collect()))
 }

@@ -4,9 +4,11 @@ mod error;
 mod export;
 mod export_node;
 mod foreign_node;
+mod functions;
 mod import;
 mod proto;
 mod tensor_proto;
+mod weigh;
 
 pub use error::OnnxError;
 pub use export::encode_model;

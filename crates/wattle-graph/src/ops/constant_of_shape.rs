@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::shape::{Dim, Shape};
-use crate::tensor::{DType, Data};
+use crate::tensor::DType;
 
 /// A tensor of the shape that operand 0 (rank-1 i64) holds, filled with `value`.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,11 +55,7 @@ impl Operator for ConstantOfShape {
 
     fn evaluate(&self, inputs: Tensors<'_>) -> Result<Vec<Tensor>, OpError> {
         let shape = requested_extents(&inputs.get(0)?.to_i64())?;
-        let count = shape.iter().product();
-        if let Data::F32(v) = self.value.data() {
-            return Ok(vec![Tensor::f32(shape, vec![v[0]; count])]);
-        }
-        Ok(vec![self.value.take(shape, &vec![Some(0); count])])
+        Ok(vec![self.value.filling(shape)])
     }
 
     fn gradient(&self, _: &mut Backward<'_>) -> Result<Gradient, GraphError> {

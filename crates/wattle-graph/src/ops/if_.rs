@@ -38,9 +38,28 @@ impl If {
 
     /// The branch as it is on these operands, with all types inferred again.
     fn retyped(&self, condition: bool, inputs: Operands<'_>) -> Result<Graph, OpError> {
-        let operands: Vec<_> = self.captures(condition).map(|i| inputs.optional(i)).collect();
-        retyped(self.branch(condition), &operands).map_err(|e| refused(condition, e))
+        let branch = self.branch(condition);
+        let mut operands = vec![];
+        for (&input, index) in branch.inputs().iter().zip(self.captures(condition)) {
+            let operand = inputs.get(index, "capture")?;
+            let declared = &branch.value(input).ty;
+            if !may_be(operand.ty, declared) {
+                return Err(OpError::mismatch("capture", operand, format!("{declared}, as the branch declares")));
+            }
+            operands.push(Some(operand));
+        }
+        retyped(branch, &operands).map_err(|e| refused(condition, e))
     }
+}
+
+/// Whether a value of type `given` can be one of type `declared`: nothing that both know differs.
+fn may_be(given: &TensorType, declared: &TensorType) -> bool {
+    let clash = |(a, b): (&Dim, &Dim)| matches!((a.known(), b.known()), (Some(a), Some(b)) if a != b);
+    let fits = match (given.shape.dims(), declared.shape.dims()) {
+        (Some(a), Some(b)) => a.len() == b.len() && !a.iter().zip(b).any(clash),
+        _ => true,
+    };
+    given.dtype == declared.dtype && fits
 }
 
 fn refused(condition: bool, cause: GraphError) -> OpError {
@@ -230,6 +249,19 @@ mod tests {
             let names: Vec<_> = bound.nodes().iter().map(|n| n.op.name()).collect();
             assert_eq!(names, [op]);
             assert_eq!(bound.label(bound.outputs()[0]), "y");
+        }
+    }
+
+    #[test]
+    fn captures_that_the_branches_do_not_declare_are_refused() {
+        let op = product_or_relu().unwrap();
+        let types = [TensorType::new(DType::Bool, Shape::known(&[])), TensorType::new(DType::F32, Shape::known(&[2, 4]))];
+        let x = Tensor::zeros(DType::F32, [2, 4]);
+        for constant in [None, Some(&x)] {
+            let capture = Some(Operand { ty: &types[1], constant });
+            let operands = [Some(Operand { ty: &types[0], constant: None }), capture, capture, capture];
+            let error = op.infer(Operands::new(&operands)).unwrap_err().to_string();
+            assert!(error.contains("as the branch declares"), "{error}");
         }
     }
 

@@ -129,9 +129,12 @@ impl Operator for LayerNormalization {
 }
 
 impl Described for LayerNormalization {
-    const ONNX: &'static [&'static str] = &["LayerNormalization"];
+    const ONNX: &'static [&'static str] = &["LayerNormalization", "MeanVarianceNormalization"];
 
     fn import(node: &mut ForeignNode<'_>) -> Result<Vec<ValueId>, ImportError> {
+        if node.op_type() == "MeanVarianceNormalization" {
+            return import_mean_variance(node);
+        }
         // The statistics are computed in f64 here and at least in f32 elsewhere, whatever the stash type.
         node.attribute("stash_type");
         let op = LayerNormalization { axis: node.int("axis", -1)?, epsilon: node.float("epsilon", 1e-5)? };
@@ -148,6 +151,24 @@ impl Described for LayerNormalization {
         };
         vec![of(-1, 1e-5, &[4], true), of(1, 1e-2, &[3, 4], true), of(2, 1e-5, &[4], false)]
     }
+}
+
+/// `(x - mean(x)) / (sqrt(mean(x^2) - mean(x)^2) + 1e-9)` over any axes, as the specification writes it; the
+/// variance is taken as the mean square of `x - mean(x)`, which cannot become negative.
+fn import_mean_variance(node: &mut ForeignNode<'_>) -> Result<Vec<ValueId>, ImportError> {
+    let axes = node.ints("axes", &[0, 2, 3])?;
+    let x = node.input(0)?;
+    let dtype = node.graph().value(x).ty.dtype;
+    let mean = Reduce { kind: Reduction::Mean, axes, keep_dims: true };
+    let binary = |function| Binary { function };
+    let average = node.apply(mean.clone(), &[x])?;
+    let centred = node.apply(binary(BinaryFunction::Sub), &[x, average])?;
+    let square = node.apply(binary(BinaryFunction::Mul), &[centred, centred])?;
+    let variance = node.apply(mean, &[square])?;
+    let deviation = node.apply(Unary { function: Function::Sqrt }, &[variance])?;
+    let small = node.constant(Tensor::from_f64(dtype, [], vec![1e-9]));
+    let divisor = node.apply(binary(BinaryFunction::Add), &[deviation, small])?;
+    Ok(vec![node.apply(binary(BinaryFunction::Div), &[centred, divisor])?])
 }
 
 impl Operator for LayerNormalizationGradient {

@@ -10,7 +10,7 @@ use crate::shape::{Dim, Shape};
 /// the forward operator, its y, and the gradients of its results where there are any.
 ///
 /// The gates are computed again from x and y instead of being kept: two states of y give the products of one
-/// step without waiting for the step before.
+/// step without waiting for the step before. Without a peephole, its gradient is zero.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecurrentGradient {
     /// The forward operator.
@@ -36,6 +36,11 @@ impl Operator for RecurrentGradient {
     fn infer(&self, inputs: Operands<'_>) -> Result<Vec<TensorType>, OpError> {
         let op = &self.forward;
         let count = if op.cell.has_cell() { 8 } else { 6 };
+        for index in count..Y {
+            if let Some(extra) = inputs.optional(index) {
+                return Err(OpError::mismatch("cell or peephole", extra, "none, as the cell has neither"));
+            }
+        }
         let forward = op.infer(inputs.first(count))?;
         for (index, name, result) in
             [(Y, "y", 0), (Y + 1, "dy", 0), (Y + 2, "dstate", 1), (Y + 3, "dcell", 2)]
@@ -121,6 +126,9 @@ impl Operator for RecurrentGradient {
                 if op.cell.has_cell() {
                     results[5][at..][..n].copy_from_slice(&d_cell);
                 }
+            }
+            if inputs.optional(7).is_none() {
+                sums.peephole.fill(0.0);
             }
             for (result, sum) in [(1, &sums.w), (2, &sums.r), (3, &sums.bias), (6, &sums.peephole)] {
                 if let Some(result) = results.get_mut(result) {

@@ -102,6 +102,31 @@ impl Reduce {
     }
 }
 
+impl Reduce {
+    /// The slope of a product by each of its factors: the product of the others, also where some factors are 0.
+    ///
+    /// With the zeros replaced by ones, `p` is the product of the non-zero factors. A factor's others multiply to
+    /// `y / x` without any zero, to `p` at the only zero, and to 0 everywhere else.
+    fn product_of_the_others(&self, g: &mut Backward<'_>, y: ValueId) -> Result<ValueId, GraphError> {
+        use BinaryFunction::{Add, Div, Mul};
+        let binary = |function| Binary { function };
+        let (x, dtype) = (g.input(0), g.dtype(g.input(0)));
+        let all = |kind| Reduce { kind, axes: self.axes.clone(), keep_dims: true };
+        let zero = g.constant(Tensor::from_f64(dtype, [], vec![0.0]));
+        let one = g.constant(Tensor::from_f64(dtype, [], vec![1.0]));
+        let is_zero = g.apply(Compare { comparison: Comparison::Equal }, &[x, zero])?;
+        let hit = g.apply(Cast { to: dtype }, &[is_zero])?;
+        let filled = g.apply(binary(Add), &[x, hit])?;
+        let without_zeros = g.apply(binary(Div), &[y, filled])?;
+        let zeros = g.apply(all(Sum), &[hit])?;
+        let single = g.apply(Compare { comparison: Comparison::Equal }, &[zeros, one])?;
+        let single = g.apply(Cast { to: dtype }, &[single])?;
+        let others = g.apply(all(Prod), &[filled])?;
+        let at_zero = g.apply(binary(Mul), &[others, single])?;
+        g.apply(Where, &[is_zero, at_zero, without_zeros])
+    }
+}
+
 impl Operator for Reduce {
     fn name(&self) -> &'static str {
         match self.kind {
@@ -216,7 +241,7 @@ impl Operator for Reduce {
                 let shifted = g.apply(binary(Sub), &[x, y])?;
                 g.apply(unary(Function::Exp), &[shifted])?
             }
-            Reduction::Prod => g.apply(binary(Div), &[y, x])?,
+            Reduction::Prod => self.product_of_the_others(g, y)?,
             Reduction::Max | Reduction::Min => {
                 // Ties share the gradient equally.
                 let equal = g.apply(Compare { comparison: Comparison::Equal }, &[x, y])?;
@@ -294,6 +319,10 @@ impl Described for Reduce {
                 examples.push(Example::new(Reduce { kind, axes, keep_dims }, vec![positive()]));
             }
         }
+        // No zero, one and two of them.
+        let zeros = Tensor::f32([3, 3], vec![0.5, -2.0, 3.0, 1.5, 0.0, -4.0, 0.0, 2.0, 0.0]);
+        let op = Reduce { kind: Prod, axes: vec![1], keep_dims: false };
+        examples.push(Example::new(op, vec![zeros]));
         let ints = Tensor::i64([2, 2], vec![3, -1, 4, 1]);
         for kind in [Sum, Max, Prod] {
             let op = Reduce { kind, axes: vec![0], keep_dims: false };

@@ -1,5 +1,6 @@
 //! Rewrites: small pure functions from a graph to a graph that computes the same.
 
+mod attention;
 mod batch_norm;
 mod bind;
 mod common_subexpressions;
@@ -16,6 +17,7 @@ use std::fmt;
 use crate::error::GraphError;
 use crate::graph::{Graph, Node, Source, ValueId};
 
+pub use attention::RECOGNISE_ATTENTION;
 pub use batch_norm::FOLD_BATCH_NORM;
 pub use bind::{FOLD_CONSTANTS, bind};
 pub(crate) use bind::{folded, retyped};
@@ -50,8 +52,17 @@ pub struct Pass {
 
 /// The passes that prepare a frozen graph for inference, in order; dead code is removed after each.
 /// Affine folding runs before and after the norms: it may join a convolution to its norm, or what follows the norm.
-pub const INFERENCE_PASSES: &[Pass] =
-    &[FOLD_CONSTANTS, FOLD_AFFINE, FOLD_BATCH_NORM, FOLD_AFFINE, RECOGNISE, FUSE, COMMON_SUBEXPRESSIONS];
+/// Attention is recognised before anything moves its factor.
+pub const INFERENCE_PASSES: &[Pass] = &[
+    FOLD_CONSTANTS,
+    RECOGNISE_ATTENTION,
+    FOLD_AFFINE,
+    FOLD_BATCH_NORM,
+    FOLD_AFFINE,
+    RECOGNISE,
+    FUSE,
+    COMMON_SUBEXPRESSIONS,
+];
 
 /// The passes that prepare a training graph, in order; dead code is removed after each.
 pub const TRAINING_PASSES: &[Pass] = &[COMMON_SUBEXPRESSIONS, FUSE_BATCH_NORM, FUSE];

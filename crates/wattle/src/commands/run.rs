@@ -26,12 +26,15 @@ pub struct Args {
     /// Folder for one .npy file per output.
     #[arg(long, default_value = ".", value_name = "DIR")]
     out: PathBuf,
+    /// Run by the reference interpreter, the slow definition that the engine is tested against.
+    #[arg(long)]
+    reference: bool,
 }
 
 #[derive(Serialize)]
 struct Document {
     outputs: Vec<Output>,
-    /// `planned`, or `interpreted` when shapes depend on the data.
+    /// `planned`, or `interpreted` when shapes depend on the data or `--reference` asks for it.
     execution: &'static str,
     receipt: Receipt,
 }
@@ -61,8 +64,8 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     }
     let model = models::bind(&model, &args.inputs, &feeds)?;
     let feeds = models::made_up(&model, &feeds)?;
-    std::fs::create_dir_all(&args.out).map_err(|e| Failure::at(args.out.display(), e))?;
-    let (outputs, execution) = execute(&model, &feeds, context)?;
+    std::fs::create_dir_all(&args.out).map_err(|e| wattle_train::Error::writing(&args.out, &e))?;
+    let (outputs, execution) = execute(&model, &feeds, args.reference, context)?;
     let mut written = vec![];
     for (name, tensor) in outputs {
         let file = args.out.join(format!("{}.npy", file_name(&name)));
@@ -97,8 +100,12 @@ type Named = Vec<(String, Tensor)>;
 fn execute(
     model: &Model,
     feeds: &BTreeMap<String, Tensor>,
+    reference: bool,
     context: &Context,
 ) -> Result<(Named, &'static str), Failure> {
+    if reference {
+        return Ok((interpreted(model, feeds)?, "interpreted"));
+    }
     match Plan::compile(&model.graph, &model.parameters, &context.plan_options()) {
         Ok(plan) => {
             let mut session = Session::new(plan, &model.parameters)?;
@@ -108,13 +115,15 @@ fn execute(
             session.run()?;
             Ok((session.outputs()?, "planned"))
         }
-        Err(EngineError::UnknownShape { .. }) => {
-            let tensors = interpret(&model.graph, &mut model.parameters.clone(), feeds)?;
-            let names = model.graph.outputs().iter().map(|&o| model.graph.label(o));
-            Ok((names.zip(tensors).collect(), "interpreted"))
-        }
+        Err(EngineError::UnknownShape { .. }) => Ok((interpreted(model, feeds)?, "interpreted")),
         Err(other) => Err(other.into()),
     }
+}
+
+fn interpreted(model: &Model, feeds: &BTreeMap<String, Tensor>) -> Result<Named, Failure> {
+    let tensors = interpret(&model.graph, &mut model.parameters.clone(), feeds)?;
+    let names = model.graph.outputs().iter().map(|&o| model.graph.label(o));
+    Ok(names.zip(tensors).collect())
 }
 
 /// The output's name as a file name: separators and the like become `_`.

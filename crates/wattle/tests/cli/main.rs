@@ -2,6 +2,10 @@
 
 mod accel;
 mod contract;
+mod estimate;
+mod full_disk;
+mod golden;
+mod normalised;
 mod output;
 mod refusals;
 mod resume;

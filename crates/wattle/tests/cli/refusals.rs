@@ -1,6 +1,6 @@
 //! Bad input: one paragraph that names the place, the right exit code, no panic.
 
-use crate::sandbox::{Sandbox, npy, stderr};
+use crate::sandbox::{Sandbox, contents, npy, stderr};
 
 /// The command must fail with this code and a message that contains all of `words`.
 fn refused(sandbox: &Sandbox, line: &str, code: i32, words: &[&str]) {
@@ -32,13 +32,7 @@ fn files_that_are_no_models_are_named() {
 #[test]
 fn every_unsupported_operator_is_listed() {
     let sandbox = Sandbox::new();
-    sandbox.two_by_two("m.onnx");
-    let mut bytes = sandbox.read("m.onnx");
-    for (known, unknown) in [(b"Relu", b"Rulu"), (b"Tanh", b"Tonh")] {
-        let at = bytes.windows(4).position(|w| w == known).expect("the operator is in the file");
-        bytes[at..at + 4].copy_from_slice(unknown);
-    }
-    sandbox.write("m.onnx", bytes);
+    sandbox.strange("m.onnx");
     refused(&sandbox, "profile m.onnx", 2, &["m.onnx", "Rulu", "Tonh"]);
 }
 
@@ -66,6 +60,74 @@ fn data_that_cannot_be_learnt_from_is_named() {
     refused(&sandbox, "train --model nine.onnx", 2, &["9 outputs", "10 classes"]);
     refused(&sandbox, "train --model lenet-300-100 --data csv:nan.csv", 2, &["nan.csv"]);
     refused(&sandbox, "train --model lenet-300-100 --data nothing", 2, &["nothing"]);
+}
+
+/// Every file of the sandbox outside the folder of the ledger and `runs`, where a search that is refused for its model
+/// leaves the configuration of its own run.
+fn everything(sandbox: &Sandbox) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let own = ["data", "runs"].map(|folder| sandbox.path(folder));
+    let foreign = |path: &std::path::Path| !own.iter().any(|folder| path.starts_with(folder));
+    contents(&sandbox.path("")).into_iter().filter(|(path, _)| foreign(path)).collect()
+}
+
+#[test]
+fn every_command_names_each_kind_of_bad_input_and_changes_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.classifier("good.onnx", 10);
+    sandbox.classifier("nine.onnx", 9);
+    sandbox.two_by_two("two.onnx");
+    sandbox.strange("strange.onnx");
+    sandbox.write("file", "precious");
+    sandbox.write("short.csv", "a,b,label\n1,2,0\n3,4,1\n5,6,0\n7,8,1\n");
+    sandbox.write("nan.csv", "a,b,label\n1,2,0\n3,NaN,1\n");
+    sandbox.write("x.npy", npy("<f4", "(1, 1, 8, 8)", &[0; 256]));
+    sandbox.write("wide.npy", npy("<f4", "(1, 1, 8, 9)", &[0; 288]));
+    sandbox.write("results", "an earlier output that is no folder");
+    let before = everything(&sandbox);
+    for command in ["shrink", "train", "ticket find", "eval"] {
+        let on = |rest: &str| format!("{command} --model {rest}");
+        refused(&sandbox, &on("missing.onnx"), 2, &["missing.onnx"]);
+        refused(&sandbox, &on("good.onnx --data missing.csv"), 2, &["missing.csv"]);
+        refused(&sandbox, &on("good.onnx --data csv:short.csv"), 2, &["[2]", "[N, 1, 8, 8]"]);
+        refused(&sandbox, &on("two.onnx"), 2, &["the model"]);
+        refused(&sandbox, &on("nine.onnx"), 2, &["9 outputs", "expected"]);
+        refused(&sandbox, &on("good.onnx --data csv:nan.csv"), 2, &["nan.csv", "NaN"]);
+        refused(&sandbox, &on("strange.onnx"), 2, &["strange.onnx", "Rulu", "Tonh"]);
+    }
+    for command in ["profile", "run", "bench"] {
+        let with = if command == "run" { " --input x=x.npy" } else { "" };
+        refused(&sandbox, &format!("{command} missing.onnx{with}"), 2, &["missing.onnx"]);
+        refused(&sandbox, &format!("{command} good.onnx --input x=missing.npy"), 2, &["missing.npy"]);
+        refused(&sandbox, &format!("{command} good.onnx --input x=wide.npy"), 2, &["`x`", "[1, 1, 8, 9]"]);
+        refused(&sandbox, &format!("{command} strange.onnx{with}"), 2, &["strange.onnx", "Rulu", "Tonh"]);
+    }
+    refused(&sandbox, "bench --train strange.onnx", 2, &["Rulu"]);
+    refused(&sandbox, "run good.onnx --input x=x.npy --out results", 1, &["results"]);
+    refused(&sandbox, "run good.onnx --input x=x.npy --out file/results", 1, &["file/results"]);
+    for command in ["shrink", "train", "ticket find"] {
+        let line = format!("{command} --model good.onnx --epochs 1 --out file/run");
+        refused(&sandbox, &line, 1, &["file/run", "directory"]);
+    }
+    let changed: Vec<_> =
+        before.iter().filter(|(path, bytes)| std::fs::read(path).ok().as_ref() != Some(bytes)).collect();
+    assert!(changed.is_empty(), "{changed:?}");
+    let after = everything(&sandbox);
+    let new: Vec<_> =
+        after.iter().filter(|(path, _)| !before.iter().any(|(p, _)| p == path)).map(|(p, _)| p).collect();
+    assert!(new.is_empty(), "refused commands leave files behind: {new:?}");
+}
+
+#[test]
+fn a_folder_of_other_things_is_no_place_for_a_run() {
+    let sandbox = Sandbox::new();
+    std::fs::create_dir(sandbox.path("thesis")).expect("it is new");
+    sandbox.write("thesis/chapter.txt", "precious");
+    let before = contents(&sandbox.path("thesis"));
+    for command in ["shrink", "train", "ticket find"] {
+        let line = format!("{command} --model lenet-300-100 --epochs 1 --out thesis");
+        refused(&sandbox, &line, 2, &["thesis", "chapter.txt", "empty directory"]);
+    }
+    assert!(contents(&sandbox.path("thesis")) == before && !sandbox.path("thesis/lock").exists());
 }
 
 #[test]

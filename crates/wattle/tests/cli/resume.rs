@@ -70,3 +70,14 @@ fn a_changed_model_file_is_another_run() {
         assert_eq!(changed.status.code(), Some(2), "{line}: {}", stderr(&changed));
     }
 }
+
+#[test]
+fn more_rounds_go_on_from_the_ones_there_are() {
+    let sandbox = Sandbox::new();
+    let line = "shrink --model lenet-300-100 --epochs 1 --tolerance 100 --out lean --max-rounds";
+    sandbox.json(&format!("{line} 1"));
+    let first = sandbox.read("lean/level_01/final.safetensors");
+    let more = sandbox.json(&format!("{line} 2"));
+    assert_eq!(more["levels"].as_array().map(Vec::len), Some(3));
+    assert!(sandbox.read("lean/level_01/final.safetensors") == first);
+}

@@ -70,6 +70,24 @@ impl Sandbox {
         self.model(name, &model);
     }
 
+    /// Writes ResNet-20 for images of 1x8x8 and ten classes: 21 batch normalisations.
+    pub fn normalised_classifier(&self, name: &str) {
+        let sample = SampleShape::Image { channels: 1, height: 8, width: 8 };
+        let model = network::build("resnet-20", &sample, 10, Init::KaimingNormal, 5).expect("it exists");
+        self.model(name, &model);
+    }
+
+    /// Writes the model of [`Sandbox::two_by_two`] with two operators that nobody knows, Rulu and Tonh.
+    pub fn strange(&self, name: &str) {
+        self.two_by_two(name);
+        let mut bytes = self.read(name);
+        for (known, unknown) in [(b"Relu", b"Rulu"), (b"Tanh", b"Tonh")] {
+            let at = bytes.windows(4).position(|w| w == known).expect("the operator is in the file");
+            bytes[at..at + 4].copy_from_slice(unknown);
+        }
+        self.write(name, bytes);
+    }
+
     /// Writes a model of two inputs `x` and `y` (f32 `[N, 3]`) with two outputs, `relu(x)` and `tanh(y)`.
     pub fn two_by_two(&self, name: &str) {
         let mut graph = Graph::new("two");

@@ -1,0 +1,110 @@
+//! QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear of 8-bit integers.
+
+use wattle_graph::{DType, ops};
+use wattle_kernels::quantize::{self, Grid};
+use wattle_kernels::reduce::{Reduce, reduce};
+
+use crate::error::EngineError;
+use crate::kernel::{Bound, Io, Kernel, Site};
+use crate::layout::Layout;
+
+#[derive(Clone, Copy)]
+enum Way {
+    To,
+    From,
+}
+
+struct Linear {
+    way: Way,
+    /// Extents before the axis of the scales, of it, and behind it, in memory.
+    sizes: [usize; 3],
+    signed: bool,
+}
+
+/// Whether a type is one of the 8-bit integers, and then whether it is signed.
+pub(super) fn byte(dtype: DType) -> Option<bool> {
+    match dtype {
+        DType::U8 => Some(false),
+        DType::I8 => Some(true),
+        _ => None,
+    }
+}
+
+pub(super) fn linear(site: &Site<'_>, quantization: &ops::Quantization) -> Option<Bound> {
+    let (x, scale, to) = (site.input(0), site.input(1), site.outputs[0].1);
+    let (way, signed) = match (x.dtype, to) {
+        (DType::F32, to) => (Way::To, byte(to)?),
+        (from, DType::F32) => (Way::From, byte(from)?),
+        _ => return None,
+    };
+    if scale.dtype != DType::F32 || quantization.block != 0 {
+        return None;
+    }
+    let (layout, sizes) = if scale.len() == 1 {
+        (x.layout, [1, 1, x.len()])
+    } else {
+        let rank = x.extents.len();
+        let axis = wattle_graph::normalize_axis(quantization.axis, rank)?;
+        if scale.extents != [x.extents[axis]] {
+            return None;
+        }
+        let (before, rest) = x.extents.split_at(axis);
+        (Layout::RowMajor, [before.iter().product(), rest[0], rest[1..].iter().product()])
+    };
+    let mut bound = Bound::uniform(site, layout, Linear { way, sizes, signed });
+    bound.input_layouts[1..].fill(Layout::RowMajor);
+    Some(bound)
+}
+
+impl Kernel for Linear {
+    fn name(&self) -> String {
+        match self.way {
+            Way::To => "quantize-f32".into(),
+            Way::From => "dequantize-f32".into(),
+        }
+    }
+
+    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+        let grid = Grid { scales: io.input(1)?, zeros: io.optional(2)?, signed: self.signed };
+        match self.way {
+            Way::To => quantize::quantize(io.cpu, self.sizes, grid, io.input(0)?, io.output(0)?),
+            Way::From => quantize::dequantize(io.cpu, self.sizes, grid, io.input(0)?, io.output(0)?),
+        }
+        Ok(())
+    }
+}
+
+struct Dynamic;
+
+pub(super) fn dynamic(site: &Site<'_>) -> Option<Bound> {
+    let x = site.input(0);
+    let mut bound = Bound::uniform(site, Layout::RowMajor, Dynamic);
+    bound.input_layouts[0] = x.layout;
+    bound.output_layouts[0] = x.layout;
+    (x.dtype == DType::F32 && x.len() > 0).then_some(bound)
+}
+
+impl Kernel for Dynamic {
+    fn name(&self) -> String {
+        "dynamic_quantize-f32".into()
+    }
+
+    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+        let x = io.input::<f32>(0)?;
+        let extreme = |f| {
+            let mut found = [0.0f32];
+            reduce(io.cpu, f, [1, x.len(), 1], x, &mut found, &mut []);
+            found[0]
+        };
+        let (low, high) = (extreme(Reduce::Min).min(0.0), extreme(Reduce::Max).max(0.0));
+        let range = high - low;
+        // A tensor of zeros is described by any scale.
+        let scale = if range == 0.0 { 1.0 } else { range / 255.0 };
+        let zero = (-low / scale).round_ties_even().clamp(0.0, 255.0) as u8;
+        let grid = Grid { scales: &[scale], zeros: Some(&[zero]), signed: false };
+        quantize::quantize(io.cpu, [1, 1, x.len()], grid, x, io.output(0)?);
+        io.output::<f32>(1)?[0] = scale;
+        io.output::<u8>(2)?[0] = zero;
+        Ok(())
+    }
+}

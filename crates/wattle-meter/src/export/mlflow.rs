@@ -1,0 +1,91 @@
+//! An MLflow run in its file store: `<experiment>/<run>/metrics/<key>` with lines of `milliseconds value step`.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::value;
+use crate::{Receipt, StopReason};
+
+/// Adds the receipt to the store at `root` (`mlruns`) as a run of experiment 0; returns the run's folder.
+///
+/// # Errors
+/// That of the file system, naming the file.
+pub fn mlflow(receipt: &Receipt, root: &Path) -> io::Result<PathBuf> {
+    let started = receipt.started.unix_millis();
+    let ended = started + (receipt.duration.value() * 1000.0) as u64;
+    // MLflow wants 32 hexadecimal digits; the time of the start and of the processor make them as good as unique.
+    let cpu = receipt.cpu_time.as_ref().map_or(0, |t| (t.value() * 1e9) as u64);
+    let id = format!("{started:016x}{:016x}", cpu ^ (receipt.duration.value() * 1e9) as u64);
+    let experiment = root.join("0");
+    let run = experiment.join(&id);
+    let write = |path: PathBuf, text: String| {
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+        fs::create_dir_all(path.parent().unwrap_or(root)).map_err(named)?;
+        fs::write(&path, text).map_err(named)
+    };
+    let about = experiment.join("meta.yaml");
+    if !about.exists() {
+        write(
+            about,
+            "artifact_location: 0\nexperiment_id: '0'\nlifecycle_stage: active\nname: Default\n".to_owned(),
+        )?;
+    }
+    let status = if receipt.stop_reason == StopReason::Failed { 4 } else { 3 };
+    write(
+        run.join("meta.yaml"),
+        format!(
+            "artifact_uri: 0/{id}/artifacts\nend_time: {ended}\nentry_point_name: ''\nexperiment_id: '0'\n\
+             lifecycle_stage: active\nrun_id: {id}\nrun_name: wattle-{started}\nrun_uuid: {id}\nsource_name: ''\n\
+             source_type: 4\nsource_version: ''\nstart_time: {started}\nstatus: {status}\ntags: []\nuser_id: ''\n"
+        ),
+    )?;
+    let metrics = [
+        ("wattle/duration_seconds", Some(receipt.duration.value())),
+        ("wattle/energy_joules", value(receipt.energy.total.as_ref())),
+        ("wattle/power_watts", value(receipt.power.as_ref())),
+        ("wattle/carbon_grams", value(receipt.carbon.as_ref())),
+        ("wattle/cost_usd", value(receipt.cost.as_ref())),
+    ];
+    for (key, value) in metrics {
+        if let Some(value) = value {
+            write(run.join("metrics").join(key), format!("{ended} {value} 0\n"))?;
+        }
+    }
+    let power: String = receipt
+        .samples
+        .readings
+        .windows(2)
+        .filter(|pair| pair[1].0 > pair[0].0)
+        .enumerate()
+        .map(|(step, pair)| {
+            let watts = (pair[1].1 - pair[0].1) / (pair[1].0 - pair[0].0);
+            format!("{} {watts} {step}\n", started + (pair[1].0 * 1000.0) as u64)
+        })
+        .collect();
+    write(run.join("metrics/system/power_watts"), power)?;
+    if let Some(total) = &receipt.energy.total {
+        write(run.join("tags/wattle.energy_source"), total.source().to_string())?;
+    }
+    write(run.join("params/command"), receipt.command.join(" "))?;
+    Ok(run)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::receipt::tests::example;
+
+    #[test]
+    fn metrics_are_time_value_step() {
+        let root = tempfile::tempdir().unwrap();
+        let run = mlflow(&example(), root.path()).unwrap();
+        let text = fs::read_to_string(run.join("metrics/wattle/energy_joules")).unwrap();
+        assert_eq!(text, "1795398510623 90 0\n");
+        let power = fs::read_to_string(run.join("metrics/system/power_watts")).unwrap();
+        assert_eq!(power, "1795398510623 7.2 0\n");
+        assert_eq!(run.file_name().unwrap().len(), 32);
+        assert!(fs::read_to_string(run.join("meta.yaml")).unwrap().contains("status: 3\n"));
+        assert!(root.path().join("0/meta.yaml").is_file());
+    }
+}

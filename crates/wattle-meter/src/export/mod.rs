@@ -1,0 +1,62 @@
+//! Receipts in the forms that other tools read.
+//!
+//! All of these carry less than the receipt: most have no place for an interval or a source. Where a format has a free
+//! field, it says whether the energy was measured or modelled.
+
+mod codecarbon;
+mod mlflow;
+mod model_card;
+mod open_metrics;
+mod otlp;
+mod spreadsheet;
+
+pub use codecarbon::codecarbon;
+pub use mlflow::mlflow;
+pub use model_card::model_card;
+pub use open_metrics::{Exposition, open_metrics};
+pub use otlp::otlp;
+pub use spreadsheet::spreadsheet;
+
+use crate::{Quantity, Receipt, Unit};
+
+/// A field of a comma-separated file (RFC 4180).
+fn field(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_owned()
+    }
+}
+
+fn line(fields: impl IntoIterator<Item = String>) -> String {
+    let fields: Vec<String> = fields.into_iter().map(|f| field(&f)).collect();
+    fields.join(",") + "\n"
+}
+
+fn value(quantity: Option<&Quantity>) -> Option<f64> {
+    quantity.map(Quantity::value)
+}
+
+/// Energy in kWh of the components whose name passes; `None` if there is none.
+fn kilowatt_hours(receipt: &Receipt, of: impl Fn(&str) -> bool) -> Option<f64> {
+    let parts: Vec<f64> = receipt
+        .energy
+        .components
+        .iter()
+        .filter(|c| of(&c.name))
+        .filter_map(|c| c.energy.to(Unit::KilowattHour).ok().map(|e| e.value()))
+        .collect();
+    (!parts.is_empty()).then(|| parts.iter().sum())
+}
+
+fn is_memory(component: &str) -> bool {
+    component.ends_with("dram")
+}
+
+fn is_card(component: &str) -> bool {
+    component.starts_with("gpu-")
+}
+
+fn is_processor(component: &str) -> bool {
+    !is_memory(component) && !is_card(component)
+}

@@ -1,0 +1,195 @@
+//! RAPL energy registers read directly (`/dev/cpu/N/msr`), for machines whose kernel has the `msr` device but no
+//! powercap driver. Needs root (CAP_SYS_RAWIO).
+//!
+//! Register numbers and the place of the energy unit (bits 12:8, joules = counts / 2^unit) are those of Linux,
+//! `arch/x86/include/asm/msr-index.h`. Only whole packages are read: the memory register's unit differs between server
+//! generations in ways that the register itself does not tell.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::backend::{Backend, Domain, Moment, Part, Reading, Roots};
+use crate::counter::Counter;
+use crate::number_file::read_at;
+use crate::{Boundary, Machine, Source, WarningKind};
+
+/// The counter is the register's lower 32 bits.
+const RANGE: u64 = u32::MAX as u64;
+/// Registers are refreshed about every millisecond.
+const SHORTEST: Duration = Duration::from_millis(100);
+
+/// Where a vendor keeps unit and package energy.
+#[derive(Debug, Clone, Copy)]
+struct Registers {
+    unit: u64,
+    package: u64,
+}
+
+const INTEL: Registers = Registers { unit: 0x606, package: 0x611 };
+const AMD: Registers = Registers { unit: 0xC001_0299, package: 0xC001_029B };
+
+/// The opened registers, one a package.
+#[derive(Debug)]
+pub(crate) struct Msr {
+    register: u64,
+    files: Vec<File>,
+    counters: Vec<Counter>,
+    domains: Vec<Domain>,
+    readings: Vec<Reading>,
+}
+
+impl Msr {
+    /// Opens the package counters; `None` if any package's cannot be read.
+    pub(crate) fn open(roots: &Roots) -> Option<Msr> {
+        let machine = Machine::identify_from(&roots.proc);
+        let vendor = machine.cpu_id.as_deref().unwrap_or("");
+        let registers = match vendor.split(' ').next() {
+            Some("GenuineIntel") => INTEL,
+            Some("AuthenticAMD" | "HygonGenuine") => AMD,
+            _ => return None,
+        };
+        let packages = packages(&roots.sys);
+        let mut opened = Msr {
+            register: registers.package,
+            files: Vec::new(),
+            counters: Vec::new(),
+            domains: Vec::new(),
+            readings: vec![Reading::default(); packages.len()],
+        };
+        for (package, cpu) in packages {
+            let file = File::open(roots.dev.join(format!("cpu/{cpu}/msr"))).ok()?;
+            let unit = register(&file, registers.unit)? >> 8 & 0x1F;
+            let first = register(&file, registers.package)? & RANGE;
+            opened.counters.push(Counter::with_unit(first, Some(RANGE), 1 << unit));
+            let name = format!("package-{package}");
+            opened.domains.push(Domain {
+                source: Source::measured(format!("rapl-msr:{name}")),
+                part: Part::Processor,
+                name,
+                resolution: 0,
+            });
+            opened.files.push(file);
+        }
+        (!opened.files.is_empty()).then_some(opened)
+    }
+}
+
+/// The first online processor of each package.
+fn packages(sys: &Path) -> BTreeMap<u32, u32> {
+    let mut first = BTreeMap::new();
+    for entry in fs::read_dir(sys.join("devices/system/cpu")).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(cpu) = name.to_str().and_then(|n| n.strip_prefix("cpu")?.parse::<u32>().ok()) else {
+            continue;
+        };
+        let Ok(text) = fs::read_to_string(entry.path().join("topology/physical_package_id")) else {
+            continue;
+        };
+        let Ok(package) = text.trim().parse::<u32>() else { continue };
+        let least = first.entry(package).or_insert(cpu);
+        *least = cpu.min(*least);
+    }
+    first
+}
+
+fn register(file: &File, number: u64) -> Option<u64> {
+    let mut bytes = [0; 8];
+    (read_at(file, &mut bytes, number).ok()? == 8).then(|| u64::from_le_bytes(bytes))
+}
+
+impl Backend for Msr {
+    fn name(&self) -> &'static str {
+        "rapl-msr"
+    }
+
+    fn boundary(&self) -> Boundary {
+        Boundary::WholePackages
+    }
+
+    fn domains(&self) -> &[Domain] {
+        &self.domains
+    }
+
+    fn read(&mut self, now: Moment) -> &[Reading] {
+        for ((file, counter), reading) in self.files.iter().zip(&mut self.counters).zip(&mut self.readings) {
+            counter.advance(register(file, self.register).map(|r| r & RANGE), now.elapsed);
+            *reading = counter.total();
+        }
+        &self.readings
+    }
+
+    fn covered(&self) -> Duration {
+        self.counters.iter().map(Counter::covered).min().unwrap_or_default()
+    }
+
+    fn shortest(&self) -> Duration {
+        SHORTEST
+    }
+
+    fn warnings(&self) -> Vec<WarningKind> {
+        let named = self.domains.iter().zip(&self.counters);
+        named.flat_map(|(domain, counter)| counter.warnings(&domain.name)).collect()
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    /// Two packages of two processors each.
+    fn machine(vendor: &str, registers: Registers, first: u64) -> (tempfile::TempDir, Roots) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = |name: &str| folder.path().join(name);
+        let roots = Roots { proc: root("proc"), sys: root("sys"), dev: root("dev") };
+        fs::create_dir(&roots.proc).unwrap();
+        let cpuinfo = format!("vendor_id : {vendor}\ncpu family : 6\nmodel : 85\nstepping : 7\n");
+        fs::write(roots.proc.join("cpuinfo"), cpuinfo).unwrap();
+        for cpu in 0..4 {
+            let topology = roots.sys.join(format!("devices/system/cpu/cpu{cpu}/topology"));
+            fs::create_dir_all(&topology).unwrap();
+            fs::write(topology.join("physical_package_id"), format!("{}\n", cpu / 2)).unwrap();
+            fs::create_dir_all(roots.dev.join(format!("cpu/{cpu}"))).unwrap();
+            set(&roots, cpu, registers.unit, 0xA_0E03);
+            set(&roots, cpu, registers.package, first);
+        }
+        (folder, roots)
+    }
+
+    fn set(roots: &Roots, cpu: u32, number: u64, value: u64) {
+        let path = roots.dev.join(format!("cpu/{cpu}/msr"));
+        let file = File::options().create(true).truncate(false).write(true).open(path).unwrap();
+        file.write_at(&value.to_le_bytes(), number).unwrap();
+    }
+
+    #[test]
+    fn each_package_is_counted_once_in_its_own_unit_through_a_wrap() {
+        for (vendor, registers) in [("GenuineIntel", INTEL), ("AuthenticAMD", AMD)] {
+            // The upper half of the register is not part of the counter.
+            let (_folder, roots) = machine(vendor, registers, 0xABCD_0000_FFFF_FFFF);
+            let mut msr = Msr::open(&roots).unwrap();
+            assert_eq!(
+                msr.domains.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(),
+                ["package-0", "package-1"]
+            );
+            set(&roots, 0, registers.package, (1 << 14) * 2 - 1);
+            set(&roots, 1, registers.package, 77_777);
+            set(&roots, 2, registers.package, (1 << 14) - 1);
+            let now = Moment { elapsed: Duration::from_secs(1), ..Moment::default() };
+            let joules: Vec<u64> = msr.read(now).iter().map(|r| r.value).collect();
+            assert_eq!(joules, [2_000_000, 1_000_000], "{vendor}");
+            assert_eq!(msr.warnings(), []);
+        }
+    }
+
+    #[test]
+    fn no_device_no_registers() {
+        let (_folder, roots) = machine("GenuineIntel", INTEL, 0);
+        fs::remove_file(roots.dev.join("cpu/2/msr")).unwrap();
+        assert!(Msr::open(&roots).is_none(), "a machine is not measured in part");
+        assert!(Msr::open(&Roots { proc: "/nonexistent".into(), ..roots }).is_none());
+    }
+}

@@ -1,0 +1,325 @@
+//! `wattle estimate`: what a run will cost or did cost, from device-hours, operations, parameters and tokens, or
+//! from a graph.
+
+mod graph;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+use wattle_meter::device::{Device, PowerBoundary};
+use wattle_meter::estimate::{self, Embodied, Rate, Setting, Water, Work};
+use wattle_meter::{Derivation, Machine, Quantity, Unit, stated, working_power};
+use wattle_report::{Align, Table, number};
+
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// Requests that costs of inference are given for.
+const REQUESTS: f64 = 1000.0;
+
+/// Arguments of `wattle estimate`.
+#[derive(clap::Args, Debug)]
+#[command(
+    after_help = "Example: wattle estimate --flops 3.14e23 --device v100 --achieved 28e12 --price-per-hour 1.5\n\
+                  Example: wattle estimate --params 7e9 --tokens 2e12 --device a100 --devices 1024 --utilisation 0.4\n\
+                  Example: wattle estimate --model m.onnx --train --samples 50000 --epochs 90 --batch 128\n\n\
+                  Every number may be a range: 30..57..90 is 57, at least 30, at most 90."
+)]
+pub struct Args {
+    #[command(flatten)]
+    work: WorkArgs,
+    #[command(flatten)]
+    graph: graph::GraphArgs,
+    #[command(flatten)]
+    hardware: HardwareArgs,
+    #[command(flatten)]
+    accounting: AccountingArgs,
+    /// Show every step with its formula, interval and source.
+    #[arg(long)]
+    explain: bool,
+}
+
+/// What is to be done.
+#[derive(clap::Args, Debug)]
+struct WorkArgs {
+    /// Floating point operations (one multiply-add is two).
+    #[arg(long, value_name = "FLOP", conflicts_with_all = ["params", "device_hours", "model"])]
+    flops: Option<String>,
+    /// Hours of one device, summed over devices.
+    #[arg(long, value_name = "H", conflicts_with_all = ["params", "model"])]
+    device_hours: Option<String>,
+    /// Parameters of a transformer: training takes 6 operations for each and each token, inference 2.
+    #[arg(long, value_name = "N", requires = "tokens", conflicts_with = "model")]
+    params: Option<String>,
+    /// Parameters that work on one token, for mixtures of experts.
+    #[arg(long, value_name = "N", requires = "params")]
+    active_params: Option<String>,
+    /// Tokens trained on, over all epochs; with --inference the tokens of one request.
+    #[arg(long, value_name = "D", requires = "params")]
+    tokens: Option<String>,
+    /// Cost of 1000 requests instead of a training.
+    #[arg(long)]
+    inference: bool,
+}
+
+/// With what.
+#[derive(clap::Args, Debug)]
+struct HardwareArgs {
+    /// Device by name: v100, a100, h100, tpuv3, ...
+    #[arg(long, value_name = "NAME")]
+    device: Option<String>,
+    /// Devices that share the work.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    devices: u32,
+    /// Operations a second that one device achieves.
+    #[arg(long, value_name = "FLOP/s", conflicts_with = "utilisation")]
+    achieved: Option<String>,
+    /// Share of the device's peak that is achieved, 0 to 1.
+    #[arg(long, value_name = "U", requires = "device")]
+    utilisation: Option<String>,
+    /// Average power of one device in W.
+    #[arg(long, value_name = "W")]
+    watts: Option<String>,
+}
+
+/// How it is accounted for.
+#[derive(clap::Args, Debug)]
+struct AccountingArgs {
+    /// Rent of one device in USD/h; without it the cost is that of the electricity.
+    #[arg(long, value_name = "USD")]
+    price_per_hour: Option<String>,
+    /// Everything spent over what the final run spends, at least 1: failed runs, searches, retraining.
+    #[arg(long, value_name = "X")]
+    development: Option<String>,
+    /// Intensity under contracts and certificates (market-based) in gCO2e/kWh, reported beside the grid's.
+    #[arg(long, value_name = "G")]
+    market_intensity: Option<String>,
+    /// Emissions of making one device in kgCO2e; its share of the lifespan is added.
+    #[arg(long, value_name = "KG")]
+    embodied: Option<String>,
+    /// Life of a device in years.
+    #[arg(long, default_value = "4", value_name = "A", requires = "embodied")]
+    lifespan: String,
+    /// Water evaporated on site in L per kWh of the computers (WUE).
+    #[arg(long, value_name = "L")]
+    wue: Option<String>,
+    /// Water used by the power plants in L per kWh of the facility.
+    #[arg(long, value_name = "L", requires = "wue")]
+    grid_wue: Option<String>,
+    /// Requests or samples that the run serves: gives emissions for each (SCI, ISO/IEC 21031).
+    #[arg(long, value_name = "R")]
+    functional_units: Option<String>,
+}
+
+/// Runs the command.
+pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    let device = args.hardware.device.as_deref().map(Device::find).transpose().map_err(input)?;
+    let mut derivation = Derivation::default();
+    let mut notes = vec![];
+    let (mut power, mut boundary) = power(&args.hardware, device.as_ref())?;
+    let time = if let Some(model) = &args.graph.model {
+        let utilisation = given("--utilisation", &args.hardware.utilisation, Unit::One, (1e-6, 1.0))?;
+        let target = graph::Target { device: device.as_ref(), utilisation };
+        if device.is_none() && power.is_none() {
+            power = Some(working_power(&Machine::identify(), context.cpu.threads.count()));
+            boundary = Some(PowerBoundary::Chip);
+        }
+        graph::run_time(model, &args.graph, &target, &mut derivation, &mut notes, context)?
+    } else {
+        let rate = rate(&args.hardware, device.as_ref())?;
+        let time =
+            estimate::device_time(&mut derivation, &work(&args.work)?, rate.as_ref()).map_err(input)?;
+        time.ok_or_else(|| {
+            Failure::Input(match &device {
+                Some(d) => format!("--device {}: its peak is not in the table; state --achieved", d.id),
+                None => "operations take no time without a rate; give --achieved or --device".into(),
+            })
+        })?
+    };
+    let setting = setting(&args, power, context)?;
+    estimate::footprint(&mut derivation, &time, &setting).map_err(input)?;
+    if args.work.inference || (args.graph.model.is_some() && !args.graph.train) {
+        notes.push(format!("all figures are for {REQUESTS} requests"));
+    }
+    let assumed = assumed(&derivation, context);
+    let mut document = document(&derivation, boundary);
+    document.insert("assumed".into(), assumed.clone().into());
+    document.insert("notes".into(), notes.clone().into());
+    if args.explain {
+        document.insert("derivation".into(), json(&derivation)?);
+    }
+    let mut text = text(&derivation, boundary, &notes, &assumed);
+    if args.explain {
+        text += &explanation(&derivation);
+    }
+    context.print(&document, &text)
+}
+
+/// Ingredients that nobody gave: those of the derivation that are assumptions, and factors that are wide defaults.
+fn assumed(derivation: &Derivation, context: &Context) -> Vec<String> {
+    let mut names: Vec<String> = derivation.assumed().into_iter().map(str::to_owned).collect();
+    if derivation.get("intensity").is_some() && context.factors_assumed().iter().any(|f| f == "intensity") {
+        names.push("intensity".into());
+    }
+    names
+}
+
+fn input(error: impl std::fmt::Display) -> Failure {
+    Failure::Input(error.to_string())
+}
+
+/// A number that was given, within what makes sense for it.
+fn given(
+    name: &str,
+    text: &Option<String>,
+    unit: Unit,
+    range: (f64, f64),
+) -> Result<Option<Quantity>, Failure> {
+    text.as_ref().map(|text| stated(name, text, unit, range).map_err(input)).transpose()
+}
+
+fn work(args: &WorkArgs) -> Result<Work, Failure> {
+    if let Some(hours) = given("--device-hours", &args.device_hours, Unit::Hour, (0.0, 1e15))? {
+        return Ok(Work::DeviceTime(hours));
+    }
+    if let Some(flops) = given("--flops", &args.flops, Unit::Flop, (0.0, 1e60))? {
+        return Ok(Work::Flops(flops));
+    }
+    let params = given("--params", &args.params, Unit::One, (1.0, 1e18))?;
+    let tokens = given("--tokens", &args.tokens, Unit::One, (1.0, 1e24))?;
+    let (Some(params), Some(tokens)) = (params, tokens) else {
+        return Err(Failure::Input(
+            "nothing to estimate: give --flops, --device-hours, --params and --tokens, or --model".into(),
+        ));
+    };
+    let active = given("--active-params", &args.active_params, Unit::One, (1.0, 1e18))?;
+    if active.as_ref().is_some_and(|a| a.low() > params.high()) {
+        return Err(Failure::Input("--active-params: more than --params".into()));
+    }
+    let tokens = if args.inference { tokens.scaled(REQUESTS).map_err(input)? } else { tokens };
+    Ok(Work::Tokens { params, active, tokens, training: !args.inference })
+}
+
+fn rate(args: &HardwareArgs, device: Option<&Device>) -> Result<Option<Rate>, Failure> {
+    if let Some(rate) = given("--achieved", &args.achieved, Unit::FlopPerSecond, (1.0, 1e21))? {
+        return Ok(Some(Rate::Achieved(rate)));
+    }
+    let utilisation = given("--utilisation", &args.utilisation, Unit::One, (1e-6, 1.0))?;
+    Ok(device.and_then(|device| estimate::rate_of(device, utilisation)))
+}
+
+/// Power of one device, and what it includes.
+fn power(
+    args: &HardwareArgs,
+    device: Option<&Device>,
+) -> Result<(Option<Quantity>, Option<PowerBoundary>), Failure> {
+    let stated = given("--watts", &args.watts, Unit::Watt, (0.0, 1e6))?;
+    let known = device.and_then(Device::training_power);
+    Ok(match (stated, known) {
+        (Some(power), _) => (Some(power), Some(PowerBoundary::AsStated)),
+        (None, Some((power, boundary))) => (Some(power), Some(boundary)),
+        (None, None) => (None, None),
+    })
+}
+
+fn setting(args: &Args, power: Option<Quantity>, context: &Context) -> Result<Setting, Failure> {
+    let a = &args.accounting;
+    let embodied = given("--embodied", &a.embodied, Unit::KilogramCo2e, (0.0, 1e9))?;
+    let lifespan = stated("--lifespan", &a.lifespan, Unit::Year, (0.01, 100.0)).map_err(input)?;
+    let water = given("--wue", &a.wue, Unit::LitrePerKilowattHour, (0.0, 1e3))?;
+    let grid = given("--grid-wue", &a.grid_wue, Unit::LitrePerKilowattHour, (0.0, 1e3))?;
+    let intensity = Unit::GramCo2ePerKilowattHour;
+    Ok(Setting {
+        devices: args.hardware.devices,
+        power,
+        development: given("--development", &a.development, Unit::One, (1.0, 1e6))?,
+        factors: context.factors().clone(),
+        price_per_hour: given("--price-per-hour", &a.price_per_hour, Unit::UsdPerHour, (0.0, 1e6))?,
+        market_intensity: given("--market-intensity", &a.market_intensity, intensity, (0.0, 5000.0))?,
+        embodied: embodied.map(|total| Embodied { total, lifespan }),
+        water: water.map(|site| Water { site, grid }),
+        functional_units: given("--functional-units", &a.functional_units, Unit::Sample, (1e-9, 1e24))?,
+    })
+}
+
+/// Steps of the derivation that are results, with their names in JSON and for people.
+const RESULTS: [(&str, &str, &str); 14] = [
+    ("flops", "flops", "operations"),
+    ("run", "run_s", "one run of the graph"),
+    ("runs", "runs", "runs"),
+    ("duration", "duration_s", "duration"),
+    ("device_time", "device_time", "device time"),
+    ("days", "days", "days"),
+    ("it_energy", "it_energy_kwh", "energy of the devices"),
+    ("energy", "energy_kwh", "energy with the facility"),
+    ("co2e", "co2e_kg", "carbon"),
+    ("market_co2e", "market_co2e_kg", "carbon, market-based"),
+    ("embodied", "embodied_kg", "carbon of making the devices"),
+    ("sci", "sci_g_per_unit", "carbon for each unit served"),
+    ("water", "water_l", "water"),
+    ("cost", "cost_usd", "cost"),
+];
+
+fn document(derivation: &Derivation, boundary: Option<PowerBoundary>) -> Map<String, Value> {
+    let mut document = Map::new();
+    if let Some(time) = derivation.get("device_time") {
+        for (key, unit) in [("device_years", Unit::Year), ("device_hours", Unit::Hour)] {
+            document.insert(key.into(), time.to(unit).map_or(Value::Null, |t| t.value().into()));
+        }
+    }
+    for (step, key, _) in RESULTS {
+        if let Some(quantity) = derivation.get(step) {
+            document.insert(key.into(), json(quantity).unwrap_or(Value::Null));
+        }
+    }
+    document.insert("power_includes".into(), boundary.map_or(Value::Null, |b| b.describe().into()));
+    document
+}
+
+fn json(value: &impl Serialize) -> Result<Value, Failure> {
+    serde_json::to_value(value)
+        .map_err(|e| Failure::Run(format!("the estimate cannot be written as JSON: {e}")))
+}
+
+fn text(
+    derivation: &Derivation,
+    boundary: Option<PowerBoundary>,
+    notes: &[String],
+    assumed: &[String],
+) -> String {
+    let mut table = Table::new([("", Align::Left), ("value", Align::Left), ("how", Align::Left)]);
+    for (step, _, name) in RESULTS {
+        let Some(found) = derivation.steps().iter().rev().find(|s| s.name == step) else { continue };
+        let how = if found.formula.is_empty() { "given" } else { &found.formula };
+        table.row([name, &number::quantity(&found.result), how]);
+    }
+    let mut text = format!("{table}\n");
+    for note in notes {
+        text += &format!("Note: {note}.\n");
+    }
+    text += &match boundary {
+        Some(boundary) => format!("The power includes {}.\n", boundary.describe()),
+        None => "No energy: no power is known; give --watts or another --device.\n".to_owned(),
+    };
+    if !assumed.is_empty() {
+        text += &format!("Assumed, so look here first: {}.\n", assumed.join(", "));
+    }
+    text
+}
+
+/// Every step: name, formula, value with interval, source.
+fn explanation(derivation: &Derivation) -> String {
+    let mut table = Table::new([
+        ("step", Align::Left),
+        ("formula", Align::Left),
+        ("value", Align::Left),
+        ("source", Align::Left),
+    ]);
+    for step in derivation.steps() {
+        let (formula, source) = match step.formula.as_str() {
+            "" => ("given", step.result.source().to_string()),
+            formula => (formula, String::new()),
+        };
+        table.row([step.name, formula, &number::quantity(&step.result), &source]);
+    }
+    format!("\n{table}")
+}

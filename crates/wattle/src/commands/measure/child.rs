@@ -1,0 +1,238 @@
+//! The measured command as a child: its streams, signals and exit code pass through as if wattle were not there.
+//!
+//! Orphans of the command are adopted and waited for, so that the kernel adds their processor time to ours. A signal
+//! from the terminal reaches the command by itself, since it shares wattle's process group; passing it on again would
+//! make it two.
+
+use std::ffi::OsString;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+use wattle_meter::Meter;
+
+use super::epochs::Epochs;
+use crate::failure::Failure;
+
+/// How the command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// With an exit code.
+    Exited(u8),
+    /// By a signal.
+    Killed(u8),
+}
+
+impl Ending {
+    /// The exit code that tells a shell the same.
+    pub fn code(self) -> u8 {
+        match self {
+            Ending::Exited(code) => code,
+            Ending::Killed(signal) => 128u8.saturating_add(signal),
+        }
+    }
+}
+
+/// After the command, its last lines may still be in a pipe; what holds the pipe longer is a background process.
+const LAST_LINES: Duration = Duration::from_millis(500);
+
+fn command(line: &[OsString], epochs: &Epochs) -> Result<Command, Failure> {
+    let program = line.first().ok_or_else(|| Failure::Input("measure: no command after `--`".to_owned()))?;
+    let mut command = Command::new(program);
+    command.args(&line[1..]);
+    if epochs.reads_output() {
+        command.stdout(Stdio::piped());
+    }
+    Ok(command)
+}
+
+/// What a shell answers to a command that cannot be started.
+fn not_started(program: &OsString, error: &std::io::Error) -> Failure {
+    let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
+    let failure = Failure::at(program.display(), error);
+    failure.report();
+    Failure::Passed(code)
+}
+
+fn finish(copied: Option<Receiver<()>>) {
+    if let Some(copied) = copied {
+        // Time-out and end of the copy are equally good reasons to go on.
+        let _ = copied.recv_timeout(LAST_LINES);
+    }
+}
+
+#[cfg(unix)]
+pub use self::unix::{Signals, adopt_orphans, run, watch};
+
+#[cfg(unix)]
+mod unix {
+    use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, test_kill_process, wait};
+    use signal_hook::consts::{
+        SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH,
+    };
+
+    use super::*;
+
+    const PASSED_ON: [(i32, Signal); 9] = [
+        (SIGHUP, Signal::HUP),
+        (SIGINT, Signal::INT),
+        (SIGQUIT, Signal::QUIT),
+        (SIGUSR1, Signal::USR1),
+        (SIGUSR2, Signal::USR2),
+        (SIGALRM, Signal::ALARM),
+        (SIGTERM, Signal::TERM),
+        (SIGCONT, Signal::CONT),
+        (SIGWINCH, Signal::WINCH),
+    ];
+
+    /// Signals on their way to wattle.
+    pub struct Signals(signal_hook::iterator::Signals);
+
+    impl Signals {
+        /// From now on, signals wait here instead of ending wattle.
+        pub fn catch() -> Result<Signals, Failure> {
+            let all = PASSED_ON.iter().map(|(number, _)| *number).chain([SIGCHLD]);
+            let caught = signal_hook::iterator::Signals::new(all);
+            caught.map(Signals).map_err(|e| Failure::Run(format!("signals cannot be caught: {e}")))
+        }
+    }
+
+    /// Makes this process the parent of orphaned descendants. Where that is not possible, their time is counted as
+    /// last seen.
+    pub fn adopt_orphans() {
+        #[cfg(target_os = "linux")]
+        let _ = set_child_subreaper(Some(rustix::process::getpid()));
+    }
+
+    /// Runs the command to its end.
+    pub fn run(
+        line: &[OsString],
+        mut signals: Signals,
+        epochs: &Epochs,
+        meter: &Meter,
+    ) -> Result<Ending, Failure> {
+        let mut child = command(line, epochs)?.spawn().map_err(|e| not_started(&line[0], &e))?;
+        let pid = Pid::from_raw(child.id() as i32);
+        let copied = child.stdout.take().map(|stdout| epochs.copy(stdout, meter));
+        let mut ending = None;
+        for signal in signals.0.forever() {
+            if signal == SIGCHLD {
+                ending = collect(pid)?;
+                if ending.is_some() {
+                    break;
+                }
+            } else if !sent_by_terminal(signal)
+                && let (Some(pid), Some((_, signal))) = (pid, PASSED_ON.iter().find(|(n, _)| *n == signal))
+            {
+                // It may have ended just now; then its end is the next signal.
+                let _ = kill_process(pid, *signal);
+            }
+        }
+        finish(copied);
+        ending.ok_or_else(|| Failure::Run("the command was lost from sight".to_owned()))
+    }
+
+    /// Waits for every child that has ended; tells how `main` did, if it is among them.
+    fn collect(main: Option<Pid>) -> Result<Option<Ending>, Failure> {
+        let mut ending = None;
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if Some(pid) == main => {
+                    let byte = |n: i32| u8::try_from(n).unwrap_or(u8::MAX);
+                    ending = ending
+                        .or(status.exit_status().map(|code| Ending::Exited(byte(code))))
+                        .or(status.terminating_signal().map(|signal| Ending::Killed(byte(signal))));
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(ending),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(Failure::Run(format!("waiting for the command: {e}"))),
+            }
+        }
+    }
+
+    /// Whether a signal is one that keys of a terminal send to its whole foreground group, and we are in that group.
+    fn sent_by_terminal(signal: i32) -> bool {
+        let from_keys = matches!(signal, SIGINT | SIGQUIT | SIGWINCH);
+        from_keys && std::fs::read_to_string("/proc/self/stat").is_ok_and(|stat| in_foreground(&stat))
+    }
+
+    /// Fields 5 (process group) and 8 (foreground group of the terminal, -1 without one) of proc(5).
+    pub(super) fn in_foreground(stat: &str) -> bool {
+        let Some((_, after_name)) = stat.rsplit_once(')') else { return false };
+        let fields: Vec<&str> = after_name.split_whitespace().collect();
+        fields.len() > 5 && fields[2] == fields[5]
+    }
+
+    /// Watches a process that is not ours until it ends or we are told to stop.
+    pub fn watch(pid: u32, mut signals: Signals) -> Result<Ending, Failure> {
+        let gone = || Failure::at("--attach", format!("no process has the number {pid}"));
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
+        let alive = || !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH));
+        if !alive() {
+            return Err(gone());
+        }
+        while alive() {
+            if signals.0.pending().any(|signal| matches!(signal, SIGINT | SIGTERM | SIGHUP | SIGQUIT)) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(Ending::Exited(0))
+    }
+}
+
+#[cfg(not(unix))]
+pub use self::elsewhere::{Signals, adopt_orphans, run, watch};
+
+#[cfg(not(unix))]
+mod elsewhere {
+    use super::*;
+
+    /// Nothing to catch: console events reach the command by themselves.
+    pub struct Signals;
+
+    impl Signals {
+        /// Nothing to do.
+        pub fn catch() -> Result<Signals, Failure> {
+            Ok(Signals)
+        }
+    }
+
+    /// There are no orphans to adopt.
+    pub fn adopt_orphans() {}
+
+    /// Runs the command to its end.
+    pub fn run(line: &[OsString], _: Signals, epochs: &Epochs, meter: &Meter) -> Result<Ending, Failure> {
+        let mut child = command(line, epochs)?.spawn().map_err(|e| not_started(&line[0], &e))?;
+        let copied = child.stdout.take().map(|stdout| epochs.copy(stdout, meter));
+        let status = child.wait().map_err(|e| Failure::Run(format!("waiting for the command: {e}")))?;
+        finish(copied);
+        Ok(Ending::Exited(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+    }
+
+    /// Not available here.
+    pub fn watch(_: u32, _: Signals) -> Result<Ending, Failure> {
+        Err(Failure::Input("--attach needs /proc, which this system does not have".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_those_of_a_shell() {
+        assert_eq!(Ending::Exited(3).code(), 3);
+        assert_eq!(Ending::Killed(15).code(), 143);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_foreground_is_told_from_the_background() {
+        assert!(unix::in_foreground("7 (a) b) S 1 7 7 34816 7 0"));
+        assert!(!unix::in_foreground("7 (a) S 1 7 7 34816 9 0"));
+        assert!(!unix::in_foreground("7 (a) S 1 7 7 0 -1 0"));
+        assert!(!unix::in_foreground(""));
+    }
+}
