@@ -218,7 +218,8 @@ impl Architecture {
 
     /// Sources of its numbers: its own, its energy table, its calibration.
     pub fn sources(&self) -> Result<Vec<String>, AccelError> {
-        let mut sources = vec![format!("architecture {}: {}", self.name, self.source), self.table()?.citation()];
+        let mut sources =
+            vec![format!("architecture {}: {}", self.name, self.source), self.table()?.citation()];
         if let Some(c) = &self.calibration {
             sources.push(format!("energy on the chip x {} to meet: {}", c.chip, c.points.join("; ")));
         }
@@ -257,10 +258,16 @@ impl Architecture {
                 return wrong("axis", format!("`{}` has size {}, expected 1 to 65536", axis.name, axis.size));
             }
             if let Some(letter) = axis.dims.chars().find(|c| Dim::from_letter(&c.to_string()).is_none()) {
-                return wrong("axis", format!("`{}` has the loop `{letter}`, expected some of NGMCPQRS", axis.name));
+                return wrong(
+                    "axis",
+                    format!("`{}` has the loop `{letter}`, expected some of NGMCPQRS", axis.name),
+                );
             }
             if let Some(port) = axis.ports.iter().find(|p| Operand::ALL.iter().all(|o| o.name() != *p)) {
-                return wrong("axis", format!("`{}` has a port `{port}`, expected iact, weight, psum", axis.name));
+                return wrong(
+                    "axis",
+                    format!("`{}` has a port `{port}`, expected iact, weight, psum", axis.name),
+                );
             }
         }
         if self.calibration.as_ref().is_some_and(|c| c.points.len() > 2) {

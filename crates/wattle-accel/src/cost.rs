@@ -330,9 +330,8 @@ impl<'a> Context<'a> {
     pub fn evaluate(&self, mapping: &Mapping, array: &ArrayFacts, work: &PeWork) -> Cost {
         let extents = self.layer.bounds.map(|n| n as f64);
         let glb_tile: [f64; 8] = std::array::from_fn(|i| extents[i] / mapping.dram[i] as f64);
-        let pe_tile: [f64; 8] = std::array::from_fn(|i| {
-            glb_tile[i] / (mapping.glb[i] * array.spread[i]) as f64
-        });
+        let pe_tile: [f64; 8] =
+            std::array::from_fn(|i| glb_tile[i] / (mapping.glb[i] * array.spread[i]) as f64);
         let fills = |operand| self.fills(operand, mapping, true);
         let (iact_fills, inner) = fills(Operand::Iact);
         let glb_fills = |operand| self.fills(operand, mapping, false);
@@ -347,8 +346,9 @@ impl<'a> Context<'a> {
             glb_weights: self.footprint(Operand::Weight, &glb_tile) * glb_fills(Operand::Weight).0,
             glb_psums: self.footprint(Operand::Psum, &glb_tile) * glb_fills(Operand::Psum).0,
         };
-        let held: [usize; 8] =
-            std::array::from_fn(|i| (mapping.glb[i] * array.spread[i] * mapping.pe[i]).min(self.layer.bounds[i]));
+        let held: [usize; 8] = std::array::from_fn(|i| {
+            (mapping.glb[i] * array.spread[i] * mapping.pe[i]).min(self.layer.bounds[i])
+        });
         self.cost(array, &mapping.pe, work, &traffic, &held)
     }
 
@@ -357,7 +357,8 @@ impl<'a> Context<'a> {
     /// the tensor that it suits moves least and the others move at every step. External memory is met once.
     pub fn relaxed(&self, array: &ArrayFacts, pe: &[usize; 8], work: &PeWork) -> [Cost; 3] {
         let spread = &array.spread;
-        let trips: [f64; 8] = std::array::from_fn(|i| self.layer.bounds[i].div_ceil(spread[i] * pe[i]) as f64);
+        let trips: [f64; 8] =
+            std::array::from_fn(|i| self.layer.bounds[i].div_ceil(spread[i] * pe[i]) as f64);
         let tile: [f64; 8] =
             std::array::from_fn(|i| self.layer.bounds[i] as f64 / (trips[i] * spread[i] as f64));
         let held: [usize; 8] = std::array::from_fn(|i| (spread[i] * pe[i]).min(self.layer.bounds[i]));
@@ -450,7 +451,8 @@ impl<'a> Context<'a> {
         cycles.dram = dram_bits / limit;
         if cycles.exposed_weights > 0.0 {
             let sets = counts.dram[1].reads * weight_bits / limit;
-            cycles.exposed_weights = cycles.exposed_weights.max(sets * cycles.exposed_weights / cycles.weight);
+            cycles.exposed_weights =
+                cycles.exposed_weights.max(sets * cycles.exposed_weights / cycles.weight);
         }
         let energy = self.energy(&counts, work, iact_bits, weight_bits, dram_bits, cycles.total());
         Cost { cycles, energy, counts, dram_bits }
@@ -507,7 +509,8 @@ impl<'a> Context<'a> {
             PeKind::Sparse => macs * layer.iact.density,
         };
         let slots = if self.skips() { work.slots_share * macs } else { macs };
-        let mac = done * t.mac.of(arch.bits.iact, arch.bits.weight) + (slots - done).max(0.0) * t.mac_gated_pj;
+        let mac =
+            done * t.mac.of(arch.bits.iact, arch.bits.weight) + (slots - done).max(0.0) * t.mac_gated_pj;
         let reuse = if arch.pe.iact_register { work.filters } else { 1.0 };
         let iact_reads = if self.skips() { macs / reuse * self.densities().0 } else { macs / reuse };
         let pair = if self.format.iact { 12.0 } else { arch.bits.iact };
@@ -524,7 +527,9 @@ impl<'a> Context<'a> {
         let bits = [iact_bits, weight_bits, arch.bits.psum];
         let network: f64 = (0..3).map(|i| t.array.reading(counts.delivered[i] * bits[i])).sum();
         let glb: f64 = (0..3)
-            .map(|i| t.glb.reading(counts.glb[i].reads * bits[i]) + t.glb.writing(counts.glb[i].writes * bits[i]))
+            .map(|i| {
+                t.glb.reading(counts.glb[i].reads * bits[i]) + t.glb.writing(counts.glb[i].writes * bits[i])
+            })
             .sum();
         let dram = t.dram.reading(dram_bits);
         let fixed = t.static_watts * cycles / arch.clock_hz * 1e12;
@@ -536,21 +541,28 @@ impl<'a> Context<'a> {
     pub fn misfit(&self, mapping: &Mapping, array: &ArrayFacts, work: &PeWork) -> Option<(String, f64, f64)> {
         let glb = &self.arch.glb;
         self.pe_misfit(&mapping.pe, work).or_else(|| {
-            let tile: [f64; 8] =
-                std::array::from_fn(|i| (mapping.glb[i] * array.spread[i] * mapping.pe[i]).min(self.layer.bounds[i]) as f64);
+            let tile: [f64; 8] = std::array::from_fn(|i| {
+                (mapping.glb[i] * array.spread[i] * mapping.pe[i]).min(self.layer.bounds[i]) as f64
+            });
             let [iact, weight, psum] = Operand::ALL.map(|o| self.footprint(o, &tile));
             let iact = iact * self.iact_bits(mapping.pe[3]) / 8.0;
             let weight = weight * self.weight_bits(mapping.pe[2]) / 8.0;
             // Sums that are finished in one visit never rest in the buffer.
             let through = self.arch.glb.outputs_bypass
-                && [Dim::C, Dim::R, Dim::S].iter().all(|&d| mapping.glb[d as usize] * mapping.dram[d as usize] == 1);
+                && [Dim::C, Dim::R, Dim::S]
+                    .iter()
+                    .all(|&d| mapping.glb[d as usize] * mapping.dram[d as usize] == 1);
             let psum = if through { 0.0 } else { psum * self.arch.bits.psum / 8.0 };
             if let Some(all) = glb.shared_bytes {
                 let sum = iact + weight + psum;
                 return (sum > all).then(|| ("bytes of the buffer".to_string(), sum, all));
             }
             let weight = if glb.weight_bytes > 0.0 { weight } else { 0.0 };
-            let each = [("iact", iact, glb.iact_bytes), ("weight", weight, glb.weight_bytes), ("psum", psum, glb.psum_bytes)];
+            let each = [
+                ("iact", iact, glb.iact_bytes),
+                ("weight", weight, glb.weight_bytes),
+                ("psum", psum, glb.psum_bytes),
+            ];
             let broken = each.into_iter().find(|(_, need, have)| need > have)?;
             Some((format!("bytes of the buffer for {}", broken.0), broken.1, broken.2))
         })

@@ -30,7 +30,8 @@ pub fn encode(columns: &[&[i8]]) -> Csc {
             run = 0;
         }
         // Padding that no later value of the column needs is not stored.
-        while csc.data.len() > usize::from(csc.address[csc.address.len() - 1]) && csc.data.last() == Some(&0) {
+        while csc.data.len() > usize::from(csc.address[csc.address.len() - 1]) && csc.data.last() == Some(&0)
+        {
             csc.data.pop();
             csc.count.pop();
         }
@@ -42,7 +43,9 @@ pub fn encode(columns: &[&[i8]]) -> Csc {
 /// The columns, each of `rows` values; `None` when the vectors contradict each other or a column is too long.
 pub fn decode(csc: &Csc, rows: usize) -> Option<Vec<Vec<i8>>> {
     let mut columns = vec![];
-    if csc.data.len() != csc.count.len() || csc.address.last().map(|&e| usize::from(e)) != Some(csc.data.len()) {
+    if csc.data.len() != csc.count.len()
+        || csc.address.last().map(|&e| usize::from(e)) != Some(csc.data.len())
+    {
         return None;
     }
     for ends in csc.address.windows(2) {
@@ -92,7 +95,8 @@ mod tests {
     #[test]
     fn the_papers_example_encodes_to_its_vectors() {
         // (row, column) of the values a to l: Fig. 16; columns 3 and 6 are empty.
-        let at = [(1, 0), (2, 0), (0, 1), (1, 1), (3, 1), (2, 2), (3, 4), (1, 5), (3, 5), (0, 7), (1, 7), (2, 7)];
+        let at =
+            [(1, 0), (2, 0), (0, 1), (1, 1), (3, 1), (2, 2), (3, 4), (1, 5), (3, 5), (0, 7), (1, 7), (2, 7)];
         let mut columns = vec![[0i8; 4]; 8];
         for (value, (row, column)) in at.into_iter().enumerate() {
             columns[column][row] = value as i8 + 1;

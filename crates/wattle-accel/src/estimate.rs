@@ -80,9 +80,8 @@ impl Estimate {
 
 /// How a tensor travels over the clusters: its sharing along the axes that have ports of their own for it.
 pub fn mode(arch: &Architecture, mapping: &Mapping, operand: Operand) -> &'static str {
-    let clusters: Vec<usize> = (0..arch.axes.len())
-        .filter(|&a| Operand::ALL.iter().all(|&o| arch.axes[a].has_port(o)))
-        .collect();
+    let clusters: Vec<usize> =
+        (0..arch.axes.len()).filter(|&a| Operand::ALL.iter().all(|&o| arch.axes[a].has_port(o))).collect();
     if clusters.is_empty() {
         return "flat";
     }
@@ -141,14 +140,17 @@ pub fn estimate(
     let mut unique: Vec<&Layer> = vec![];
     let mut which = vec![];
     for layer in &workload.layers {
-        let same = |l: &&Layer| Layer { name: String::new(), ..(*l).clone() } == Layer { name: String::new(), ..layer.clone() };
+        let same = |l: &&Layer| {
+            Layer { name: String::new(), ..(*l).clone() } == Layer { name: String::new(), ..layer.clone() }
+        };
         let at = unique.iter().position(same);
         which.push(at.unwrap_or(unique.len()));
         if at.is_none() {
             unique.push(layer);
         }
     }
-    let results: Mutex<Vec<Option<Result<LayerEstimate, AccelError>>>> = Mutex::new((0..unique.len()).map(|_| None).collect());
+    let results: Mutex<Vec<Option<Result<LayerEstimate, AccelError>>>> =
+        Mutex::new((0..unique.len()).map(|_| None).collect());
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..threads.clamp(1, unique.len().max(1)) {

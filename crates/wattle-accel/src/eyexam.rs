@@ -61,9 +61,13 @@ pub fn eyexam(
     }
     let cycles = estimate.mapped.cost.cycles;
     let useful = if arch.pe.kind == PeKind::Sparse { estimate.effective_macs } else { estimate.macs };
-    let tiles: f64 = (0..8).map(|i| (estimate.mapped.mapping.glb[i] * estimate.mapped.mapping.dram[i]) as f64).product();
-    let average =
-        (tiles * estimate.mapped.work.mean).max(cycles.iact).max(cycles.weight).max(cycles.psum).max(cycles.dram);
+    let tiles: f64 =
+        (0..8).map(|i| (estimate.mapped.mapping.glb[i] * estimate.mapped.mapping.dram[i]) as f64).product();
+    let average = (tiles * estimate.mapped.work.mean)
+        .max(cycles.iact)
+        .max(cycles.weight)
+        .max(cycles.psum)
+        .max(cycles.dram);
     let bounds = [
         workload,
         dataflow,

@@ -164,7 +164,8 @@ impl Layer {
         stride: usize,
     ) -> Layer {
         let input = (output - 1) * stride + taps;
-        let kind = if channels == groups && outputs == groups && groups > 1 { Kind::Depthwise } else { Kind::Conv };
+        let kind =
+            if channels == groups && outputs == groups && groups > 1 { Kind::Depthwise } else { Kind::Conv };
         Layer {
             name: name.to_string(),
             kind,
@@ -235,14 +236,22 @@ impl Layer {
     pub fn check(&self) -> Result<(), AccelError> {
         if let Some(dim) = Dim::ALL.into_iter().find(|&d| self.bound(d) == 0) {
             let place = format!("layer `{}`", self.name);
-            return Err(AccelError::invalid(place, format!("the extent {} is 0, expected at least 1", dim.letter())));
+            return Err(AccelError::invalid(
+                place,
+                format!("the extent {} is 0, expected at least 1", dim.letter()),
+            ));
         }
         let channels = self.bound(Dim::G) * self.bound(Dim::C);
         for (what, sparsity) in [("activation densities", &self.iact), ("weight densities", &self.weight)] {
             if let Some(list) = &sparsity.per_channel
                 && list.len() != channels
             {
-                return Err(AccelError::Size { layer: self.name.clone(), what, found: list.len(), expected: channels });
+                return Err(AccelError::Size {
+                    layer: self.name.clone(),
+                    what,
+                    found: list.len(),
+                    expected: channels,
+                });
             }
         }
         Ok(())

@@ -185,8 +185,16 @@ pub(crate) fn buffer_tiles(trips: &[usize; 8]) -> Vec<([usize; 8], [usize; 8])> 
         for filters in covers(m, m) {
             for channels in covers(c, c) {
                 let glb = [1, 1, filters, channels, rows, columns, r, s];
-                let dram =
-                    [n, g, m.div_ceil(filters), c.div_ceil(channels), p.div_ceil(rows), q.div_ceil(columns), 1, 1];
+                let dram = [
+                    n,
+                    g,
+                    m.div_ceil(filters),
+                    c.div_ceil(channels),
+                    p.div_ceil(rows),
+                    q.div_ceil(columns),
+                    1,
+                    1,
+                ];
                 tiles.push((glb, dram));
             }
         }
@@ -317,8 +325,7 @@ pub fn map(
         }
     }
     let Some(mut best) = best else {
-        let (constraint, required, available) =
-            misfit.unwrap_or_else(|| ("PE tile".to_string(), 1.0, 0.0));
+        let (constraint, required, available) = misfit.unwrap_or_else(|| ("PE tile".to_string(), 1.0, 0.0));
         return Err(AccelError::Infeasible {
             layer: layer.name.clone(),
             arch: arch.name.clone(),
@@ -342,12 +349,14 @@ pub fn map_best_format(
 ) -> Result<Mapped, AccelError> {
     let mut best: Option<Mapped> = None;
     let context = Context { arch, layer, table, format: Format::default() };
-    let worth = |density: f64| if !context.skips() || density >= 0.98 {
-        &[false][..]
-    } else if density < 0.6 {
-        &[true][..]
-    } else {
-        &[true, false][..]
+    let worth = |density: f64| {
+        if !context.skips() || density >= 0.98 {
+            &[false][..]
+        } else if density < 0.6 {
+            &[true][..]
+        } else {
+            &[true, false][..]
+        }
     };
     let (mut evaluated, mut branches, mut opened) = (0, 0, 0);
     let mut bound = f64::INFINITY;
@@ -439,17 +448,12 @@ mod tests {
 
     #[test]
     fn branch_and_bound_equals_brute_force_on_500_random_problems() {
-        let text = include_str!("../data/arch/eyeriss-v2.toml");
-        let small = text
-            .replace("size = 8", "size = 2")
-            .replace("size = 3", "size = 2")
-            .replace("size = 4", "size = 2")
-            .replace("iact_bytes = 73728", "iact_bytes = 160")
-            .replace("psum_bytes = 122880", "psum_bytes = 100")
-            .replace("iact_words = 16", "iact_words = 6")
-            .replace("psum_words = 32", "psum_words = 4")
-            .replace("weight_words = 192", "weight_words = 12");
-        let mut sparse = Architecture::parse(&small).unwrap();
+        let mut sparse = Architecture::named("eyeriss-v2").unwrap();
+        // Small enough to enumerate: one axis of clusters, one chain, pads and buffers that often do not fit.
+        sparse.axes.retain(|a| a.name == "cluster row" || a.name == "PE row");
+        sparse.axes.iter_mut().for_each(|a| a.size = 2);
+        (sparse.glb.iact_bytes, sparse.glb.psum_bytes) = (160.0, 100.0);
+        (sparse.pe.iact_words, sparse.pe.psum_words, sparse.pe.weight_words) = (6, 4, 12);
         let mut dense = sparse.clone();
         dense.pe.kind = crate::arch::PeKind::Gated;
         sparse.dram_bytes_per_cycle = Some(4.0);
@@ -461,10 +465,10 @@ mod tests {
         };
         let (mut solved, mut infeasible) = (0, 0);
         for case in 0..500 {
-            let (groups, taps, stride) = (1 + draw(2), [1, 1, 2, 3][draw(4)], 1 + draw(2));
-            let (c, m) = (groups * (1 + draw(4)), groups * (1 + draw(5)));
+            let (groups, taps, stride) = (1 + draw(2), [1, 1, 2, 2][draw(4)], 1 + draw(2));
+            let (c, m) = (groups * (1 + draw(3)), groups * (1 + draw(4)));
             let densities = [draw(100) as f64 / 99.0, draw(100) as f64 / 99.0];
-            let layer = Layer::conv("l", groups, c, m, 1 + draw(5), taps, stride)
+            let layer = Layer::conv("l", groups, c, m, 1 + draw(4), taps, stride)
                 .with_sparsity(Sparsity::uniform(densities[0]), Sparsity::uniform(densities[1]));
             let objective = [Objective::Energy, Objective::Delay, Objective::Edp][draw(3)];
             let arch = if draw(2) == 0 { &sparse } else { &dense };
@@ -473,7 +477,9 @@ mod tests {
             let least = brute_force(arch, &layer, &table, format, objective);
             match map(arch, &layer, &table, format, objective, Effort::default()) {
                 Ok(found) => {
-                    assert_eq!(Some(found.value), least, "case {case}: {layer:?}");
+                    // The bound and the value of one mapping round differently in the last place.
+                    let least = least.unwrap_or_else(|| panic!("case {case}: nothing fits {layer:?}"));
+                    assert!((found.value / least - 1.0).abs() < 1e-12, "case {case}: {layer:?}");
                     assert!(found.proven());
                     let again = evaluate(arch, &layer, &table, format, &found.mapping).unwrap();
                     assert_eq!(again, found.cost, "case {case}");

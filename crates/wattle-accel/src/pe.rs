@@ -16,9 +16,9 @@ pub fn cycles_from_counts(layer: &str, nnz_iact: &[u64], nnz_weight: &[u64]) -> 
         return Err(AccelError::Size { layer: layer.to_string(), what: "nnz_weight", found, expected });
     }
     let products = nnz_iact.iter().zip(nnz_weight).map(|(i, w)| i.checked_mul(*w));
-    products
-        .sum::<Option<u64>>()
-        .ok_or_else(|| AccelError::invalid(format!("layer `{layer}`"), "the counts multiply to more than 2^64"))
+    products.sum::<Option<u64>>().ok_or_else(|| {
+        AccelError::invalid(format!("layer `{layer}`"), "the counts multiply to more than 2^64")
+    })
 }
 
 /// Cycles of one lane for any convolution, from masks of activations `[N, G C, H, W]` and weights
@@ -59,9 +59,10 @@ fn cycles_of_filters(
 ) -> Result<u64, AccelError> {
     let [n, g, m, c, _, _, r, s] = layer.bounds;
     let [height, width] = layer.input;
-    for (what, mask, expected) in
-        [("the activation mask", iact, n * g * c * height * width), ("the weight mask", weight, g * m * c * r * s)]
-    {
+    for (what, mask, expected) in [
+        ("the activation mask", iact, n * g * c * height * width),
+        ("the weight mask", weight, g * m * c * r * s),
+    ] {
         if mask.len() != expected {
             return Err(AccelError::Size { layer: layer.name.clone(), what, found: mask.len(), expected });
         }
@@ -140,7 +141,12 @@ mod tests {
 
     #[test]
     fn lists_of_different_lengths_are_refused() {
-        assert!(cycles_from_counts("L1", &[1, 2], &[1]).unwrap_err().to_string().contains("1 entries, expected 2"));
+        assert!(
+            cycles_from_counts("L1", &[1, 2], &[1])
+                .unwrap_err()
+                .to_string()
+                .contains("1 entries, expected 2")
+        );
         assert!(cycles_from_counts("L1", &[u64::MAX, 1], &[2, 1]).is_err());
     }
 }

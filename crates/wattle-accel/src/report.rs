@@ -19,23 +19,24 @@ pub fn report(arch: &Architecture, workload: &Workload, estimate: &Estimate) -> 
     order.sort_by(|&a, &b| cycles(b).total_cmp(&cycles(a)));
     order.truncate(DRAWN);
     order.sort_unstable();
-    let mut energy = Bars::new("Energy of each layer by component", "energy (µJ)", [
-        "MAC",
-        "scratch pads",
-        "network",
-        "buffer",
-        "static",
-        "DRAM",
-    ]);
+    let mut energy = Bars::new(
+        "Energy of each layer by component",
+        "energy (µJ)",
+        ["MAC", "scratch pads", "network", "buffer", "static", "DRAM"],
+    );
     let mut occupancy = Bars::new("Use of the array", "share (%)", ["active PEs", "useful multiplications"]);
-    let mut waterfall =
-        Bars::new("Eyexam: multiplications a cycle after each step", "multiplications a cycle", STEPS[2..].iter().copied());
+    let mut waterfall = Bars::new(
+        "Eyexam: multiplications a cycle after each step",
+        "multiplications a cycle",
+        STEPS[2..].iter().copied(),
+    );
     for &i in &order {
         let l = &estimate.layers[i];
         let parts = l.mapped.cost.energy.parts().map(|(_, pj)| Some(Bar::from(pj * 1e-6)));
         energy = energy.group(&l.name, parts);
         let active = l.mapped.mapping.active_pes() as f64 / arch.pes() as f64;
-        occupancy = occupancy.group(&l.name, [Some(Bar::from(100.0 * active)), Some(Bar::from(100.0 * l.utilisation))]);
+        occupancy = occupancy
+            .group(&l.name, [Some(Bar::from(100.0 * active)), Some(Bar::from(100.0 * l.utilisation))]);
         if let Some(layer) = workload.layers.iter().find(|w| w.name == l.name) {
             let bounds = eyexam(arch, layer, l, None)?;
             waterfall = waterfall.group(&l.name, bounds[2..].iter().map(|&b| Some(Bar::from(b))));
@@ -59,7 +60,11 @@ pub fn report(arch: &Architecture, workload: &Workload, estimate: &Estimate) -> 
     }
     let (latency, joules) = (number::seconds(estimate.latency_s()), number::si(estimate.energy_j(), "J"));
     let busy = number::percent(estimate.utilisation());
-    let figures = [(latency.as_str(), "latency"), (joules.as_str(), "energy"), (busy.as_str(), "useful multiplications")];
+    let figures = [
+        (latency.as_str(), "latency"),
+        (joules.as_str(), "energy"),
+        (busy.as_str(), "useful multiplications"),
+    ];
     let longest = format!("The {} layers that take longest, in the network's order.", order.len());
     let mut report = Report::new("wattle accel", &format!("{} on {}", workload.name, arch.name))
         .headline(&figures)

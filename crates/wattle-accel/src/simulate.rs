@@ -46,7 +46,9 @@ pub fn simulate(
     layer.check()?;
     mapping.check(arch, layer)?;
     let expected = [Operand::Iact, Operand::Weight].map(|o| layer.elements(o) as usize);
-    for ((what, found), expected) in [("activations", iacts.len()), ("weights", weights.len())].into_iter().zip(expected) {
+    for ((what, found), expected) in
+        [("activations", iacts.len()), ("weights", weights.len())].into_iter().zip(expected)
+    {
         if found != expected {
             return Err(AccelError::Size { layer: layer.name.clone(), what, found, expected });
         }
@@ -98,7 +100,11 @@ impl<'a> Array<'a> {
                         let mut index = place.index;
                         index[dim as usize] = index[dim as usize] * n + i;
                         let chain = if reduces { place.chain } else { place.chain * n + i };
-                        wider.push(Place { index, chain, port: if own { place.port * n + i } else { place.port } });
+                        wider.push(Place {
+                            index,
+                            chain,
+                            port: if own { place.port * n + i } else { place.port },
+                        });
                     }
                 }
                 places = wider;
@@ -219,7 +225,10 @@ impl<'a> Array<'a> {
         }
         let cycles = bits * facts.shared[1] / c.arch.ports.weight_bits;
         let twice = 2.0 * words <= c.arch.pe.weight_words as f64;
-        let limit = c.arch.dram_bytes_per_cycle.map_or(0.0, |bytes| seen.values().map(|s| s.0).sum::<f64>() / (8.0 * bytes));
+        let limit = c
+            .arch
+            .dram_bytes_per_cycle
+            .map_or(0.0, |bytes| seen.values().map(|s| s.0).sum::<f64>() / (8.0 * bytes));
         let cycles = cycles.max(limit);
         // A second set that fits comes in while the first is used, as fast as the port allows.
         let exposed = if c.arch.pe.serial_weights && (first || !twice) { cycles } else { 0.0 };
@@ -269,15 +278,19 @@ impl<'a> Array<'a> {
                 for tap_s in s..(s + self.mapping.pe[7]).min(taps_s) {
                     tile.clear();
                     for filter in m..(m + self.mapping.pe[2]).min(filters) {
-                        let at = (((g * filters + filter) * channels + channel) * taps_r + tap_r) * taps_s + tap_s;
+                        let at =
+                            (((g * filters + filter) * channels + channel) * taps_r + tap_r) * taps_s + tap_s;
                         tile.push((g * filters + filter, self.weights[at]));
                     }
                     let y = p * layer.stride[0] + tap_r * layer.dilation[0];
                     let x = q * layer.stride[1] + tap_s * layer.dilation[1];
                     let inside = y.checked_sub(layer.pad[0]).zip(x.checked_sub(layer.pad[1]));
-                    let at = inside.filter(|(y, x)| *y < layer.input[0] && *x < layer.input[1]).map(|(y, x)| {
-                        ((n * groups * channels + g * channels + channel) * layer.input[0] + y) * layer.input[1] + x
-                    });
+                    let at =
+                        inside.filter(|(y, x)| *y < layer.input[0] && *x < layer.input[1]).map(|(y, x)| {
+                            ((n * groups * channels + g * channels + channel) * layer.input[0] + y)
+                                * layer.input[1]
+                                + x
+                        });
                     let of_image = n * groups * filters;
                     visit(at, &tile, [of_image, p * columns + q]);
                 }
@@ -396,7 +409,8 @@ mod tests {
                 {
                     let map = image * g * c + filter / m * c + channel;
                     let value = iacts[(map * layer.input[0] + at) * layer.input[1] + left];
-                    sum += i32::from(value) * i32::from(weights[(filter * c + channel) * r * s + ty * s + tx]);
+                    sum +=
+                        i32::from(value) * i32::from(weights[(filter * c + channel) * r * s + ty * s + tx]);
                 }
             }
             sums.push(sum);
@@ -415,8 +429,10 @@ mod tests {
             for layer in &layers {
                 let layer = layer.clone().with_sparsity(Sparsity::uniform(0.6), Sparsity::uniform(0.4));
                 let (iacts, weights) = made_up(&layer, 3);
-                let mapped = map_best_format(&arch, &layer, &table, Objective::Delay, Effort::default()).unwrap();
-                let run = simulate(&arch, &layer, &table, mapped.format, &mapped.mapping, &iacts, &weights).unwrap();
+                let mapped =
+                    map_best_format(&arch, &layer, &table, Objective::Delay, Effort::default()).unwrap();
+                let run = simulate(&arch, &layer, &table, mapped.format, &mapped.mapping, &iacts, &weights)
+                    .unwrap();
                 assert_eq!(run.outputs, convolved(&layer, &iacts, &weights), "{} {}", arch.name, layer.name);
                 let mask = |v: &[i8]| wattle_graph::Mask::from_bools(v.iter().map(|&x| x != 0));
                 let pairs = crate::pe::cycles_from_masks(&layer, &mask(&iacts), &mask(&weights)).unwrap();

@@ -50,7 +50,8 @@ fn larger(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
     let density = (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt();
     let below = distribution(x);
     let mean = a.0 * below + b.0 * (1.0 - below) + spread * density;
-    let square = (a.0 * a.0 + a.1) * below + (b.0 * b.0 + b.1) * (1.0 - below) + (a.0 + b.0) * spread * density;
+    let square =
+        (a.0 * a.0 + a.1) * below + (b.0 * b.0 + b.1) * (1.0 - below) + (a.0 + b.0) * spread * density;
     (mean, (square - mean * mean).max(0.0))
 }
 
@@ -60,7 +61,8 @@ fn distribution(x: f64) -> f64 {
         return 1.0 - distribution(-x);
     }
     let t = 1.0 / (1.0 + 0.2316419 * x);
-    let poly = t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))));
+    let poly =
+        t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))));
     1.0 - (-x * x / 2.0).exp() / (2.0 * std::f64::consts::PI).sqrt() * poly
 }
 

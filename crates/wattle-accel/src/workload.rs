@@ -50,13 +50,21 @@ impl Workload {
                 let work = &cost.work;
                 if work.macs > 0 || work.element_ops > 0 {
                     let reason = match &node.op {
-                        Op::Recurrent(_) | Op::RecurrentGradient(_) => "recurrent: each step waits for the last",
+                        Op::Recurrent(_) | Op::RecurrentGradient(_) => {
+                            "recurrent: each step waits for the last"
+                        }
                         Op::Custom(_) => "custom operator",
                         _ if work.macs > 0 => "no loop nest of a convolution or matrix product",
                         _ => "no multiply-accumulates",
                     };
                     let (macs, element_ops) = (work.macs, work.element_ops);
-                    workload.host.push(HostWork { name, op: node.op.name().to_string(), macs, element_ops, reason });
+                    workload.host.push(HostWork {
+                        name,
+                        op: node.op.name().to_string(),
+                        macs,
+                        element_ops,
+                        reason,
+                    });
                 }
             }
             workload.layers.extend(layers);
@@ -107,8 +115,12 @@ fn layers_of(model: &Model, node: &Node, name: &str) -> Result<Vec<Layer>, Accel
     let mut layers = vec![];
     match op {
         Op::Conv(conv) => layers.extend(convolution(conv, name, &extents(0)?, &extents(1)?, &output()?)),
-        Op::ConvInteger(op) => layers.extend(convolution(&op.conv, name, &extents(0)?, &extents(1)?, &output()?)),
-        Op::QLinearConv(op) => layers.extend(convolution(&op.conv, name, &extents(0)?, &extents(3)?, &output()?)),
+        Op::ConvInteger(op) => {
+            layers.extend(convolution(&op.conv, name, &extents(0)?, &extents(1)?, &output()?))
+        }
+        Op::QLinearConv(op) => {
+            layers.extend(convolution(&op.conv, name, &extents(0)?, &extents(3)?, &output()?))
+        }
         Op::Gemm(gemm) => {
             let (a, y) = (extents(0)?, output()?);
             layers.push(Layer::gemm(name, y[0], a[usize::from(!gemm.transpose_a)], y[1]));
@@ -117,8 +129,12 @@ fn layers_of(model: &Model, node: &Node, name: &str) -> Result<Vec<Layer>, Accel
             let (a, b) = (extents(0)?, extents(1)?);
             layers.extend(product(name, &a, &b, &output()?, matmul.transpose_a, matmul.transpose_b));
         }
-        Op::MatMulInteger(_) => layers.extend(product(name, &extents(0)?, &extents(1)?, &output()?, false, false)),
-        Op::QLinearMatMul(_) => layers.extend(product(name, &extents(0)?, &extents(3)?, &output()?, false, false)),
+        Op::MatMulInteger(_) => {
+            layers.extend(product(name, &extents(0)?, &extents(1)?, &output()?, false, false))
+        }
+        Op::QLinearMatMul(_) => {
+            layers.extend(product(name, &extents(0)?, &extents(3)?, &output()?, false, false))
+        }
         Op::Attention(_) => {
             let (q, k, v) = (extents(0)?, extents(1)?, extents(2)?);
             if let ([b, h, s, d], [_, _, t, _], [_, _, _, e]) = (q.as_slice(), k.as_slice(), v.as_slice()) {
@@ -273,7 +289,8 @@ mod tests {
             let y = graph.apply(op, &[x, w]).unwrap();
             graph.output(y);
             // Inner index 1 is zero for both columns.
-            let values = if transpose_b { vec![1., 0., 1., 1., 0., 1.] } else { vec![1., 1., 0., 0., 1., 1.] };
+            let values =
+                if transpose_b { vec![1., 0., 1., 1., 0., 1.] } else { vec![1., 1., 0., 0., 1., 1.] };
             let workload = Workload::from_model(&model(graph, Tensor::f32(shape, values))).unwrap();
             let layer = &workload.layers[0];
             assert_eq!((layer.bound(Dim::Q), layer.bound(Dim::C), layer.bound(Dim::M)), (20, 3, 2));
@@ -286,7 +303,9 @@ mod tests {
         let mut graph = Graph::new("g");
         let x = graph.input("x", DType::F32, Shape::known(&[1, 3]));
         let w = graph.parameter(Parameter::trainable("w"), DType::F32, &[2, 3]);
-        let y = graph.apply_all(Gemm { transpose_b: true, ..Gemm::default() }, &[Some(x), Some(w)], "fc").unwrap();
+        let y = graph
+            .apply_all(Gemm { transpose_b: true, ..Gemm::default() }, &[Some(x), Some(w)], "fc")
+            .unwrap();
         graph.output(y[0]);
         let mut workload = Workload::from_model(&model(graph, Tensor::f32([2, 3], vec![1.0; 6]))).unwrap();
         let densities = |name: &str, d| BTreeMap::from([(name.to_string(), (Some(d), None))]);

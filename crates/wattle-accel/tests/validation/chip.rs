@@ -9,7 +9,8 @@ use crate::published::{Row, alexnet, mobilenet, sparse_mobilenet};
 /// A network on an architecture, mapped for least energy x delay.
 pub fn on(arch: &Architecture, layers: Vec<Layer>) -> Estimate {
     let workload = Workload { name: String::new(), layers, host: vec![] };
-    estimate(arch, &workload, Objective::Edp, Effort::default(), 2, &|| {}).expect("every layer has a mapping")
+    estimate(arch, &workload, Objective::Edp, Effort::default(), 2, &|| {})
+        .expect("every layer has a mapping")
 }
 
 /// A shipped architecture.
@@ -59,7 +60,12 @@ pub fn held_out() -> Vec<Row> {
     let gops_per_w = 2.0 * conv1.macs / (conv1.mapped.cost.energy.chip() * 1e-12) / 1e9;
     vec![
         Row::within("sparse MobileNet on v2, inferences/s [V]", 1470.6, rate(&r.sparse_v2), 0.10),
-        Row::within("v2 over v1, sparse MobileNet, speed [V]", 12.6, rate(&r.sparse_v2) / rate(&r.sparse_v1), 0.15),
+        Row::within(
+            "v2 over v1, sparse MobileNet, speed [V]",
+            12.6,
+            rate(&r.sparse_v2) / rate(&r.sparse_v1),
+            0.15,
+        ),
         Row::within(
             "v2 over v1, sparse MobileNet, energy [V]",
             2.5,
@@ -67,7 +73,12 @@ pub fn held_out() -> Vec<Row> {
             0.15,
         ),
         Row::within("v1.5 over v1, MobileNet, speed [V]", 5.6, rate(&r.dense[1]) / rate(&r.dense[0]), 0.15),
-        Row::within("v1.5 over v1, MobileNet, energy [V]", 1.8, per_joule(&r.dense[1]) / per_joule(&r.dense[0]), 0.15),
+        Row::within(
+            "v1.5 over v1, MobileNet, energy [V]",
+            1.8,
+            per_joule(&r.dense[1]) / per_joule(&r.dense[0]),
+            0.15,
+        ),
         Row::absolute(
             "25.6 GB/s cap, sparse MobileNet, speed lost, % [V]",
             24.0,
@@ -90,6 +101,16 @@ fn the_calibrated_value_is_met_and_the_headline_is_near() {
     }
     let headline = &held_out()[0];
     assert!(headline.error().abs() < 0.20, "{headline:?}");
+}
+
+#[test]
+fn every_mapping_is_proven_to_be_the_best_of_its_space() {
+    let r = runs();
+    for estimate in [&r.sparse_v2, &r.alexnet[1], &r.dense[1]] {
+        for layer in &estimate.layers {
+            assert!(layer.mapped.proven(), "{} on {}", layer.name, estimate.arch);
+        }
+    }
 }
 
 #[test]

@@ -5,8 +5,13 @@ use wattle_accel::{Dim, Layer, Operand};
 use crate::published::{Row, alexnet};
 
 /// T2: name, active PEs (nn_dataflow's test; conv1 is 154 in the paper), processing ms for four images.
-const CHIP: [(&str, f64, f64); 5] =
-    [("conv1", 151.0, 16.5), ("conv2", 135.0, 39.2), ("conv3", 156.0, 21.8), ("conv4", 156.0, 16.0), ("conv5", 156.0, 10.0)];
+const CHIP: [(&str, f64, f64); 5] = [
+    ("conv1", 151.0, 16.5),
+    ("conv2", 135.0, 39.2),
+    ("conv3", 156.0, 21.8),
+    ("conv4", 156.0, 16.0),
+    ("conv5", 156.0, 10.0),
+];
 
 /// The array of the chip and, recalled from JSSC 2017, its pads (12 activations, 24 sums; 16 filters a PE) and the
 /// four 16-bit weights a cycle that the network brings.
@@ -37,7 +42,10 @@ fn processing_ms(layer: &Layer) -> f64 {
     let computing = layer.macs() / active * (products + 1.0) / products;
     // A set of weights serves one row of up to four images (one for conv1 and conv2, whose maps fill the buffer).
     let images = if layer.bound(Dim::P) > 13 { 1.0 } else { layer.bound(Dim::N) as f64 };
-    let set = FILTERS * channels * repeats.max(if taps == 11 { 2.0 } else { 1.0 }) * (layer.bound(Dim::R) * taps) as f64;
+    let set = FILTERS
+        * channels
+        * repeats.max(if taps == 11 { 2.0 } else { 1.0 })
+        * (layer.bound(Dim::R) * taps) as f64;
     let window = FILTERS * layer.bound(Dim::Q) as f64 * images * products;
     let sets = layer.macs() / active / window;
     (computing + sets * set / WEIGHTS_A_CYCLE) / 200e3
@@ -78,7 +86,12 @@ pub fn energy_rows() -> Vec<Row> {
         let macs = layer.macs() / 1e9;
         rows.push(Row::absolute(&format!("{} ALU", layer.name), alu, macs, 0.1));
         rows.push(Row::absolute(&format!("{} registers", layer.name), pads, 4.0 * macs, 0.1));
-        rows.push(Row::absolute(&format!("{} DRAM (lower bound)", layer.name), dram, dram_at_least(layer), 0.1));
+        rows.push(Row::absolute(
+            &format!("{} DRAM (lower bound)", layer.name),
+            dram,
+            dram_at_least(layer),
+            0.1,
+        ));
     }
     rows
 }

@@ -8,7 +8,11 @@ use crate::published::{LANE_CYCLES, channel_counts, mobilenet, with_counts};
 #[test]
 fn counts_give_the_published_cycles_exactly() {
     for (name, layer) in channel_counts() {
-        assert_eq!(pe::cycles_from_counts(&name, &layer.nnz_iact, &layer.nnz_weight), Ok(layer.cycles), "{name}");
+        assert_eq!(
+            pe::cycles_from_counts(&name, &layer.nnz_iact, &layer.nnz_weight),
+            Ok(layer.cycles),
+            "{name}"
+        );
     }
 }
 
@@ -56,6 +60,10 @@ fn layers_without_zeros_follow_from_their_shape() {
         let layer = &layers[number - 1];
         let dense = [1, 12, 14, 16, 20, 22, 24, 26].contains(&number);
         let macs = layer.macs() as u64;
-        assert!(if dense { macs == cycles } else { macs > cycles }, "{}: {macs} against {cycles}", layer.name);
+        assert!(
+            if dense { macs == cycles } else { macs > cycles },
+            "{}: {macs} against {cycles}",
+            layer.name
+        );
     }
 }

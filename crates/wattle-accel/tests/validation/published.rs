@@ -20,7 +20,8 @@ pub struct Counts {
 
 /// The five layers of sparse MobileNet-0.5-128 whose counts are known.
 pub fn channel_counts() -> BTreeMap<String, Counts> {
-    serde_json::from_str(include_str!("../data/sparse_mobilenet_channel_counts.json")).expect("a committed file")
+    serde_json::from_str(include_str!("../data/sparse_mobilenet_channel_counts.json"))
+        .expect("a committed file")
 }
 
 /// Cycles of one lane, Sparseloop's ground truth (its artifact, Fig. 12), and its uniform model's.
