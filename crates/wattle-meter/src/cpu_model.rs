@@ -116,7 +116,7 @@ fn identity(machine: &Machine) -> String {
     match (says_which, design) {
         (true, Some(design)) => format!("{name}, {design}"),
         (true, None) => name.to_owned(),
-        (false, Some(design)) => format!("{name}: exact model unknown, {design} by CPUID"),
+        (false, Some(design)) => format!("{name}: exact model unknown, design {design}"),
         (false, None) => format!("{name}: exact model unknown"),
     }
 }
@@ -208,7 +208,7 @@ mod tests {
         let text =
             "vendor_id : AuthenticAMD\ncpu family : 25\nmodel : 1\nstepping : 1\nmodel name : AMD EPYC\n";
         let model = CpuModel::open(proc(text).path());
-        assert_eq!(model.identity(), "AMD EPYC: exact model unknown, Zen 3 (Milan) by CPUID");
+        assert_eq!(model.identity(), "AMD EPYC: exact model unknown, design Zen 3 (Milan)");
     }
 
     #[test]

@@ -48,12 +48,13 @@ pub fn explain(receipt: &Receipt, name: &str) -> Option<String> {
                 "machine = process + other + idle\n{} uJ = {} + {} + {} uJ",
                 s.machine_uj, s.process_uj, s.other_uj, s.idle_uj
             );
-            describe(
-                &mut text,
-                "  process",
-                "(machine - idle) x processor time of the tree / busy time of the machine, step by step",
-                &s.process,
-            );
+            let formula = match s.idle_power {
+                Some(_) => {
+                    "(machine - idle) x processor time of the tree / busy time of the machine, step by step"
+                }
+                None => "processor time of the tree x watts of a busy logical processor",
+            };
+            describe(&mut text, "  process", formula, &s.process);
             if let Some(idle) = &s.idle_power {
                 describe(&mut text, "  idle", "idle power x time, at most the machine's energy", idle);
             }
@@ -83,7 +84,9 @@ mod tests {
     #[test]
     fn carbon_is_explained_down_to_the_source_of_each_factor() {
         let text = explain(&example(), "carbon").unwrap();
-        for part in ["energy x PUE x carbon intensity", "445", "published:world average 2024", "modelled:cpu-time/1"] {
+        for part in
+            ["energy x PUE x carbon intensity", "445", "published:world average 2024", "modelled:cpu-time/1"]
+        {
             assert!(text.contains(part), "no {part} in {text}");
         }
     }

@@ -85,7 +85,9 @@ pub fn sums(receipts: &[Receipt], by: &Group) -> Vec<Sum> {
         let name = match by {
             Group::All => "all".to_owned(),
             Group::Month => receipt.started.to_string().chars().take(7).collect(),
-            Group::Label(label) => receipt.labels.get(label).cloned().unwrap_or_else(|| format!("(no {label})")),
+            Group::Label(label) => {
+                receipt.labels.get(label).cloned().unwrap_or_else(|| format!("(no {label})"))
+            }
         };
         groups.entry(name).or_default().push(receipt);
     }

@@ -48,10 +48,10 @@ mod unit;
 mod warning;
 
 pub use account::Split;
-pub use explain::explain;
-pub use forecast::{Forecast, Progress};
 pub use derivation::{Derivation, Step};
+pub use explain::explain;
 pub use factors::{FactorError, FactorTexts, Factors};
+pub use forecast::{Forecast, Progress};
 pub use machine::{Machine, Software};
 pub use meter::{Meter, MeterConfig, Observer, Scope, Snapshot};
 pub use quantity::{Quantity, QuantityError};

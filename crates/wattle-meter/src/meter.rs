@@ -11,7 +11,9 @@ use crate::cpu_model::idle_milliwatts;
 use crate::processor_time::{ProcessorTime, machine_cores};
 use crate::series::Series;
 use crate::settle::{components, receipt, record, total};
-use crate::{Component, Factors, Machine, Quantity, Receipt, ScopeRecord, Source, Timestamp, Unit, WarningKind};
+use crate::{
+    Component, Factors, Machine, Quantity, Receipt, ScopeRecord, Source, Timestamp, Unit, WarningKind,
+};
 
 /// Processor times come in ticks of 10 ms; scopes do not read them more often.
 const TICK: Duration = Duration::from_millis(10);

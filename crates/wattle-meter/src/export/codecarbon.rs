@@ -108,14 +108,19 @@ mod tests {
         let text = codecarbon(&[receipt]);
         let mut lines = text.lines();
         let header = lines.next().unwrap();
-        assert!(header.starts_with("timestamp,project_name,run_id,experiment_id,duration,emissions,emissions_rate,"));
+        assert!(
+            header.starts_with(
+                "timestamp,project_name,run_id,experiment_id,duration,emissions,emissions_rate,"
+            )
+        );
         assert!(header.ends_with(",on_cloud,pue,wue"));
         let row = lines.next().unwrap();
         assert!(row.starts_with("2026-11-23T01:48:18,\"a, \"\"b\"\"\",wattle-"), "{row}");
         let plain = row.replace("\"a, \"\"b\"\"\"", "p");
         let cells: Vec<&str> = plain.split(',').collect();
         assert_eq!(cells.len(), COLUMNS.len());
-        let cell = |name: &str| cells[COLUMNS.iter().position(|c| *c == name).unwrap()].parse::<f64>().unwrap();
+        let cell =
+            |name: &str| cells[COLUMNS.iter().position(|c| *c == name).unwrap()].parse::<f64>().unwrap();
         assert!((cell("emissions") - 13.35e-6).abs() < 1e-12, "kilograms");
         assert!((cell("energy_consumed") - 90.0 / 3.6e6).abs() < 1e-15, "kilowatt-hours");
         assert!((cell("cpu_power") - 7.2).abs() < 1e-9, "watts");

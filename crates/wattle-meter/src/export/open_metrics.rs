@@ -26,11 +26,23 @@ impl Exposition<'_> {
         for component in self.components {
             sample(&mut page, "wattle_energy_joules_total", component, component.energy.value());
         }
-        header(&mut page, "wattle_energy_low_joules", "gauge", "joules", "Least energy, by the interval of its source.");
+        header(
+            &mut page,
+            "wattle_energy_low_joules",
+            "gauge",
+            "joules",
+            "Least energy, by the interval of its source.",
+        );
         for component in self.components {
             sample(&mut page, "wattle_energy_low_joules", component, component.energy.low());
         }
-        header(&mut page, "wattle_energy_high_joules", "gauge", "joules", "Most energy, by the interval of its source.");
+        header(
+            &mut page,
+            "wattle_energy_high_joules",
+            "gauge",
+            "joules",
+            "Most energy, by the interval of its source.",
+        );
         for component in self.components {
             sample(&mut page, "wattle_energy_high_joules", component, component.energy.high());
         }

@@ -9,9 +9,23 @@ pub fn spreadsheet(receipts: &[Receipt]) -> String {
     labels.sort();
     labels.dedup();
     let columns = [
-        "started", "command", "duration_s", "cpu_time_s", "energy_j", "energy_low_j", "energy_high_j", "process_j",
-        "energy_source", "power_w", "carbon_g", "carbon_low_g", "carbon_high_g", "cost_usd", "intensity_g_per_kwh",
-        "pue", "warnings",
+        "started",
+        "command",
+        "duration_s",
+        "cpu_time_s",
+        "energy_j",
+        "energy_low_j",
+        "energy_high_j",
+        "process_j",
+        "energy_source",
+        "power_w",
+        "carbon_g",
+        "carbon_low_g",
+        "carbon_high_g",
+        "cost_usd",
+        "intensity_g_per_kwh",
+        "pue",
+        "warnings",
     ];
     let header = columns.map(str::to_owned).into_iter().chain(labels.iter().map(|l| format!("label_{l}")));
     let mut text = line(header);

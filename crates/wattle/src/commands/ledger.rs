@@ -88,8 +88,9 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
             })?;
             match name {
                 Some(name) => {
-                    let text = explain(receipt, &name)
-                        .ok_or_else(|| Failure::Input(format!("receipt {number} does not know its {name}")))?;
+                    let text = explain(receipt, &name).ok_or_else(|| {
+                        Failure::Input(format!("receipt {number} does not know its {name}"))
+                    })?;
                     context.print(&text, &text)
                 }
                 None => context.print(receipt, &receipts::table(receipt).to_string()),

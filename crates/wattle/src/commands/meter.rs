@@ -104,7 +104,9 @@ mod tests {
     #[test]
     fn only_a_get_has_a_path() {
         assert_eq!(path(b"GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\n\r\n"), Some("/metrics"));
-        for request in [&b"POST /metrics HTTP/1.1\r\n"[..], b"GET", b"", b"\xff\xfe /", b"GET metrics HTTP/1.1"] {
+        for request in
+            [&b"POST /metrics HTTP/1.1\r\n"[..], b"GET", b"", b"\xff\xfe /", b"GET metrics HTTP/1.1"]
+        {
             assert_eq!(path(request), None);
         }
     }

@@ -3,6 +3,7 @@
 mod contract;
 mod full_disk;
 mod golden;
+mod measure;
 mod normalised;
 mod output;
 mod refusals;

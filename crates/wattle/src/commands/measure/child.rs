@@ -66,7 +66,9 @@ pub use self::unix::{Signals, adopt_orphans, run, watch};
 
 #[cfg(unix)]
 mod unix {
-    use rustix::process::{Pid, Signal, WaitOptions, kill_process, set_child_subreaper, test_kill_process, wait};
+    use rustix::process::{
+        Pid, Signal, WaitOptions, kill_process, set_child_subreaper, test_kill_process, wait,
+    };
     use signal_hook::consts::{
         SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH,
     };

@@ -120,7 +120,8 @@ impl Seen {
         if let Some(pattern) = pattern {
             return line.contains(pattern);
         }
-        let epoch = serde_json::from_str::<serde_json::Value>(line).ok().and_then(|json| json.get("epoch").cloned());
+        let epoch =
+            serde_json::from_str::<serde_json::Value>(line).ok().and_then(|json| json.get("epoch").cloned());
         let new = epoch.is_some() && epoch != self.last_epoch;
         self.last_epoch = epoch.or(self.last_epoch.take());
         new
@@ -150,7 +151,8 @@ mod tests {
 
     #[test]
     fn a_new_epoch_in_json_lines_is_counted_once() {
-        let lines = "{\"epoch\":0,\"step\":1}\n{\"epoch\":0,\"step\":2}\n{\"epoch\":1}\nnoise\n{\"epoch\":1}\n";
+        let lines =
+            "{\"epoch\":0,\"step\":1}\n{\"epoch\":0,\"step\":2}\n{\"epoch\":1}\nnoise\n{\"epoch\":1}\n";
         assert_eq!(count(None, &[lines]), 2);
     }
 

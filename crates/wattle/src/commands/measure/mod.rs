@@ -12,9 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use wattle_meter::backend::Subject;
-use wattle_meter::{
-    Meter, MeterConfig, Quantity, Receipt, Source, StopReason, Unit, WarningKind, explain,
-};
+use wattle_meter::{Meter, MeterConfig, Quantity, Receipt, Source, StopReason, Unit, WarningKind, explain};
 use wattle_report::{Align, Table, number, receipt as receipts};
 
 use self::child::Ending;
@@ -135,7 +133,8 @@ fn configure(args: &Args, context: &Context) -> Result<MeterConfig, Failure> {
     if let Some(watts) = args.idle_power {
         let idle = Quantity::exact(watts, Unit::Watt, Source::assumed("stated by --idle-power"));
         let idle = idle.ok().filter(|idle| idle.value() >= 0.0);
-        let idle = idle.ok_or_else(|| Failure::at("--idle-power", format!("{watts}: expected watts, 0 or more")))?;
+        let idle =
+            idle.ok_or_else(|| Failure::at("--idle-power", format!("{watts}: expected watts, 0 or more")))?;
         config.idle_power = Some(idle);
     }
     Ok(config)
@@ -183,7 +182,11 @@ fn text(args: &Args, receipt: &Receipt, json: bool) -> String {
 fn parts(receipt: &Receipt) -> Table {
     let mut table = Table::new([("where", Align::Left), ("energy", Align::Left), ("known", Align::Left)]);
     for part in &receipt.energy.components {
-        table.row([part.name.clone(), number::quantity(&part.energy), part.energy.source().kind().to_owned()]);
+        table.row([
+            part.name.clone(),
+            number::quantity(&part.energy),
+            part.energy.source().kind().to_owned(),
+        ]);
     }
     if let Some(shares) = &receipt.shares {
         let joules = |uj: u64| number::si(uj as f64 / 1e6, "J");
