@@ -20,8 +20,9 @@ WATCHER = """
 import os, time
 started = time.monotonic()
 def cpu():
-    fields = open(f"/proc/{os.getppid()}/stat").read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    threads = f"/proc/{os.getppid()}/task"
+    times = [open(f"{threads}/{thread}/schedstat").read().split()[0] for thread in os.listdir(threads)]
+    return sum(map(int, times)) / 1e9
 before = cpu()
 time.sleep(SECONDS)
 status = open(f"/proc/{os.getppid()}/status").read()

@@ -219,6 +219,7 @@ fn the_exporter_answers_on_loopback() {
 }
 
 #[test]
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
 fn no_command_but_serve_opens_a_socket() {
     let sandbox = Sandbox::new();
     if !Command::new("strace").arg("-V").output().is_ok_and(|o| o.status.success()) {
