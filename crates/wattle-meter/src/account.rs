@@ -48,6 +48,9 @@ impl Split {
 
 /// Processor times come in whole ticks; shorter steps than ten of them are gathered first.
 const STEP: Duration = Duration::from_millis(100);
+/// Processor times are read at least this often, so a machine whose clock stands still for longer is idle. Before that
+/// they may merely not have been read again, and a step must wait for them.
+const UNREAD: Duration = Duration::from_secs(2);
 
 /// The running account of one measurement, under one assumption about idle power.
 #[derive(Debug, Clone)]
@@ -65,7 +68,8 @@ impl Account {
 
     /// Takes the machine's energy since the start at a moment; settles once enough time has passed.
     pub(crate) fn advance(&mut self, now: Moment, machine: u64) {
-        if now.elapsed.saturating_sub(self.settled.elapsed) >= STEP {
+        let elapsed = now.elapsed.saturating_sub(self.settled.elapsed);
+        if elapsed >= UNREAD || (elapsed >= STEP && now.busy != self.settled.busy) {
             self.settle(now, machine);
         }
     }
@@ -164,6 +168,16 @@ mod tests {
         let coarse = Account::new(10_000).settle(moment(1000, 500, 1000), 30_000_000);
         assert_eq!(fine.machine(), coarse.machine());
         assert!(fine.process.abs_diff(coarse.process) < 200_000, "{fine:?} {coarse:?}");
+    }
+
+    #[test]
+    fn energy_between_two_looks_at_the_clocks_waits_for_the_second_look() {
+        let mut account = Account::new(0);
+        for ms in 1..1000 {
+            account.advance(moment(ms, 0, 0), ms * 10_000);
+        }
+        let split = account.settle(moment(1000, 500, 1000), 10_000_000);
+        assert_eq!(split, Split { process: 5_000_000, other: 5_000_000, idle: 0 });
     }
 
     #[test]

@@ -48,12 +48,13 @@ pub fn explain(receipt: &Receipt, name: &str) -> Option<String> {
                 "machine = process + other + idle\n{} uJ = {} + {} + {} uJ",
                 s.machine_uj, s.process_uj, s.other_uj, s.idle_uj
             );
-            describe(
-                &mut text,
-                "  process",
-                "(machine - idle) x processor time of the tree / busy time of the machine, step by step",
-                &s.process,
-            );
+            let formula = match s.idle_power {
+                Some(_) => {
+                    "(machine - idle) x processor time of the tree / busy time of the machine, step by step"
+                }
+                None => "processor time of the tree x watts of a busy logical processor",
+            };
+            describe(&mut text, "  process", formula, &s.process);
             if let Some(idle) = &s.idle_power {
                 describe(&mut text, "  idle", "idle power x time, at most the machine's energy", idle);
             }

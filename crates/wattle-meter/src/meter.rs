@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_millis(10);
 /// More wall clock than monotonic clock than any correction of the clock explains.
 const SLEPT: Duration = Duration::from_secs(5);
 /// The sampler of a fast interval reads processor times no more often than this.
-const GLANCE: Duration = Duration::from_millis(100);
+const GLANCE: Duration = Duration::from_millis(900);
 
 /// What a meter needs to know before it starts.
 #[derive(Debug, Clone)]

@@ -93,7 +93,7 @@ pub(crate) fn identify(machine: &Machine) -> Option<Microarchitecture> {
     // No client processor has matrix tiles (AMX); Sapphire Rapids was the first to have them.
     let tiles = machine.isa.iter().any(|i| i.starts_with("amx"));
     if tiles && found.is_none_or(|f| f.market == Market::Client) {
-        return Some(server("Sapphire Rapids or later, by its AMX instructions"));
+        return Some(server("Sapphire Rapids or later (it has AMX)"));
     }
     found
 }

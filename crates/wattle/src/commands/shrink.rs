@@ -309,11 +309,9 @@ fn remarks(levels: &[Level], chosen: usize, sparse_steps: usize) -> Vec<String> 
     let mut notes = vec![
         "lean.onnx keeps its zeros as numbers so that every runtime reads it; its size is that of the dense file".into(),
     ];
-    notes.push(match sparse_steps {
-        0 => "every layer of lean.onnx runs on a dense kernel: at these sizes and densities a sparse one would be slower".into(),
-        1 => "one layer of lean.onnx runs on a sparse kernel; on dense ones all others are faster".into(),
-        n => format!("{n} layers of lean.onnx run on sparse kernels; the others are faster on dense ones"),
-    });
+    notes.push(format!(
+        "layers of lean.onnx that run on sparse kernels: {sparse_steps}; the others are faster on dense ones"
+    ));
     if chosen == 0 {
         notes.push("no pruned level was within the tolerance; the dense network is returned".into());
     } else if chosen + 1 == levels.len() {

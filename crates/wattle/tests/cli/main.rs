@@ -5,6 +5,7 @@ mod contract;
 mod estimate;
 mod full_disk;
 mod golden;
+mod measure;
 mod normalised;
 mod output;
 mod refusals;

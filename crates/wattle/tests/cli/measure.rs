@@ -1,0 +1,263 @@
+//! `wattle measure`, `ledger` and `meter serve`, end to end.
+#![cfg(unix)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::sandbox::{Sandbox, stderr};
+
+/// `wattle measure` with flags separated by blanks, running a shell script.
+fn measured(sandbox: &Sandbox, flags: &str, script: &str) -> Command {
+    let mut command = sandbox.command(&format!("measure {flags} --"));
+    command.args(["sh", "-c", script]);
+    command
+}
+
+fn receipt(sandbox: &Sandbox, name: &str) -> Value {
+    serde_json::from_slice(&sandbox.read(name)).expect("a receipt is JSON")
+}
+
+/// Sums of the shares, which must be the machine's energy to the microjoule.
+fn conserved(receipt: &Value) {
+    let uj =
+        |name: &str| receipt["shares"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {receipt:#}"));
+    assert_eq!(uj("process_uj") + uj("other_uj") + uj("idle_uj"), uj("machine_uj"));
+}
+
+#[test]
+fn streams_and_the_exit_code_pass_through() {
+    let sandbox = Sandbox::new();
+    let mut child = measured(&sandbox, "--out r.json", "cat; echo err >&2; exit 7")
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
+    child.stdin.take().expect("piped").write_all(b"in\0\xff").expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(7));
+    assert_eq!(output.stdout, b"in\0\xff", "untouched, and nothing of ours on stdout");
+    assert!(stderr(&output).starts_with("err\n"), "{}", stderr(&output));
+    let receipt = receipt(&sandbox, "r.json");
+    assert_eq!(receipt["stop_reason"], "failed");
+    conserved(&receipt);
+}
+
+#[test]
+fn commands_that_cannot_be_started_answer_as_a_shell_does() {
+    let sandbox = Sandbox::new();
+    assert_eq!(sandbox.run("measure -- ./nothing").status.code(), Some(127));
+    sandbox.write("data", "x");
+    assert_eq!(sandbox.run("measure -- ./data").status.code(), Some(126));
+    assert_eq!(sandbox.run("measure").status.code(), Some(2));
+    assert_eq!(measured(&sandbox, "", "kill -KILL $$").output().expect("it runs").status.code(), Some(137));
+}
+
+#[test]
+fn a_signal_reaches_the_command_which_may_answer() {
+    let sandbox = Sandbox::new();
+    let script = "trap 'echo caught; exit 5' TERM; echo ready; while :; do sleep 0.05; done";
+    let mut child = measured(&sandbox, "", script).spawn().expect("the binary runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    assert_eq!(lines.next().expect("a line").expect("text"), "ready");
+    let kill =
+        Command::new("sh").args(["-c", &format!("kill -TERM {}", child.id())]).status().expect("a shell");
+    assert!(kill.success());
+    assert_eq!(lines.next().expect("a line").expect("text"), "caught");
+    assert_eq!(child.wait().expect("it ends").code(), Some(5));
+}
+
+#[test]
+fn orphans_and_short_lived_children_are_counted() {
+    let sandbox = Sandbox::new();
+    // Forty quick children, and a grandchild that outlives its parent: together well over 100 ms of work.
+    let spin = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done";
+    let script = format!(
+        "for n in 1 2 3 4 5 6 7 8 9 10; do sh -c 'i=0; while [ $i -lt 3000 ]; do i=$((i+1)); done'; done; \
+         (sh -c '{spin}; touch done' &) ; while [ ! -e done ]; do sleep 0.05; done; sleep 0.1"
+    );
+    let output = measured(&sandbox, "--out r.json", &script).output().expect("it runs");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let measured_s = receipt(&sandbox, "r.json")["cpu_time"]["value"].as_f64().expect("a number");
+    // What the kernel itself says of the same work.
+    fs::remove_file(sandbox.path("done")).expect("it was made");
+    let timed = Command::new("sh")
+        .args(["-c", &format!("{spin}; sleep 0; times")])
+        .current_dir(sandbox.path(""))
+        .output()
+        .expect("a shell");
+    assert!(timed.status.success());
+    let text = String::from_utf8_lossy(&timed.stdout);
+    let user = text.split_whitespace().next().and_then(|t| t.trim_end_matches('s').split_once('m'));
+    let alone: f64 = user.and_then(|(_, s)| s.parse().ok()).expect("minutes and seconds");
+    assert!(measured_s >= 0.5 * alone && measured_s > 0.02, "{measured_s} s of at least {alone} s");
+}
+
+/// A tree of counters; one package of its own.
+fn counters(sandbox: &Sandbox, energy: u64) {
+    let zone = sandbox.path("sys/class/powercap/intel-rapl:0");
+    fs::create_dir_all(&zone).expect("a folder");
+    for (file, text) in
+        [("name", "package-0"), ("energy_uj", &energy.to_string()), ("max_energy_range_uj", "262143328850")]
+    {
+        fs::write(zone.join(file), text).expect("a file");
+    }
+}
+
+#[test]
+fn counters_are_measured_through_a_wrap_while_the_command_runs() {
+    let sandbox = Sandbox::new();
+    counters(&sandbox, 262_143_000_000);
+    let script = "sleep 0.2; printf 671150 > sys/class/powercap/intel-rapl:0/energy_uj; sleep 0.1";
+    let output = measured(&sandbox, "--sysfs sys --interval 3600 --idle-power 0 --out r.json", script)
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let receipt = receipt(&sandbox, "r.json");
+    assert_eq!(receipt["energy"]["total"]["value"], 1.000001);
+    assert_eq!(receipt["energy"]["total"]["source"], "measured:rapl-powercap:package-0");
+    assert_eq!(receipt["shares"]["machine_uj"], 1_000_001);
+    conserved(&receipt);
+}
+
+#[test]
+fn labels_reach_the_ledger_and_its_sums_and_every_export_is_written() {
+    let sandbox = Sandbox::new();
+    for (label, n) in [("a", 2), ("b", 1)] {
+        for _ in 0..n {
+            assert!(
+                measured(&sandbox, &format!("--label project={label}"), ":")
+                    .output()
+                    .expect("runs")
+                    .status
+                    .success()
+            );
+        }
+    }
+    let sums = sandbox.json("ledger sum --by project");
+    assert_eq!((&sums[0]["group"], &sums[0]["receipts"]), (&"a".into(), &2.into()));
+    assert_eq!((&sums[1]["group"], &sums[1]["receipts"]), (&"b".into(), &1.into()));
+    assert_eq!(sandbox.json("ledger list").as_array().map(Vec::len), Some(3));
+    assert_eq!(sandbox.text("ledger export csv").lines().count(), 4);
+    assert!(sandbox.text("ledger show --explain carbon").contains("PUE"));
+    assert_eq!(sandbox.run("ledger show 9").status.code(), Some(2));
+    for (format, start) in [
+        ("codecarbon", "timestamp,project_name,"),
+        ("openmetrics", "# TYPE wattle_energy_joules counter"),
+        ("otlp", "{\"resourceMetrics\""),
+        ("model-card", "co2_eq_emissions:\n  emissions: "),
+        ("html", "<!DOCTYPE html>"),
+    ] {
+        let output = measured(&sandbox, &format!("--export {format}=file"), ":").output().expect("it runs");
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(sandbox.read("file").starts_with(start.as_bytes()), "{format}");
+    }
+    assert!(sandbox.run("ledger export mlflow --out mlruns").status.success());
+    assert!(sandbox.path("mlruns/0/meta.yaml").is_file());
+}
+
+#[test]
+fn epochs_are_seen_on_stdout_and_forecast() {
+    let sandbox = Sandbox::new();
+    let script = "for n in 1 2 3; do sleep 0.05; echo epoch $n; done";
+    let output =
+        measured(&sandbox, "--epochs 30 --epoch-pattern epoch --follow", script).output().expect("it runs");
+    assert_eq!(output.stdout, b"epoch 1\nepoch 2\nepoch 3\n");
+    assert!(stderr(&output).contains("forecast after 3 epochs: "), "{}", stderr(&output));
+}
+
+#[test]
+fn a_running_process_can_be_watched() {
+    let sandbox = Sandbox::new();
+    let mut watched = Command::new("sleep").arg("0.4").spawn().expect("sleep");
+    let line = format!("measure --attach {} --out r.json", watched.id());
+    let child = sandbox.command(&line).spawn().expect("the binary runs");
+    // The watched process must be collected for its number to vanish.
+    watched.wait().expect("it ends");
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", stderr(&output));
+    conserved(&receipt(&sandbox, "r.json"));
+    assert_eq!(sandbox.run("measure --attach 4194999").status.code(), Some(2));
+}
+
+#[test]
+fn one_rank_of_a_node_writes_the_ledger() {
+    let sandbox = Sandbox::new();
+    for rank in ["0", "1"] {
+        let mut command = measured(&sandbox, "--out r.json", ":");
+        command.env("SLURM_JOB_ID", "77").env("SLURM_LOCALID", rank);
+        assert!(command.output().expect("it runs").status.success());
+    }
+    let list = sandbox.json("ledger list");
+    assert_eq!(list.as_array().map(Vec::len), Some(1));
+    assert_eq!(list[0]["labels"]["slurm_job"], "77");
+    let kinds = receipt(&sandbox, "r.json")["warnings"].to_string();
+    assert!(kinds.contains("node_shared"), "{kinds}");
+}
+
+#[test]
+fn the_exporter_answers_on_loopback() {
+    let sandbox = Sandbox::new();
+    let mut child = sandbox.command("meter serve --listen 127.0.0.1:0").spawn().expect("the binary runs");
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().expect("piped")).read_line(&mut line).expect("it says where");
+    let address = line.trim().trim_start_matches("http://").trim_end_matches("/metrics").to_owned();
+    let ask = |path: &str| {
+        let mut stream = std::net::TcpStream::connect(&address).expect("it listens");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer
+    };
+    let page = ask("/metrics");
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
+    assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
+    assert!(page.contains("wattle_energy_joules_total{") && page.ends_with("# EOF\n"), "{page}");
+}
+
+#[test]
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
+fn no_command_but_serve_opens_a_socket() {
+    let sandbox = Sandbox::new();
+    if !Command::new("strace").arg("-V").output().is_ok_and(|o| o.status.success()) {
+        eprintln!("SKIPPED: no strace on this machine");
+        return;
+    }
+    sandbox.classifier("m.onnx", 10);
+    let binary = env!("CARGO_BIN_EXE_wattle");
+    for line in ["measure --follow -- true", "ledger list", "profile m.onnx", "shrink --help"] {
+        let output = Command::new("strace")
+            .args(["-f", "-qq", "-e", "trace=socket,connect,bind", "-o"])
+            .arg(sandbox.path("calls"))
+            .arg(binary)
+            .args(line.split_whitespace())
+            .current_dir(sandbox.path(""))
+            .env("XDG_DATA_HOME", sandbox.path("data"))
+            .output()
+            .expect("strace runs");
+        if stderr(&output).contains("ptrace") {
+            eprintln!("SKIPPED: tracing is not permitted here");
+            return;
+        }
+        assert!(output.status.success(), "{line}: {}", stderr(&output));
+        let calls = String::from_utf8(sandbox.read("calls")).expect("text");
+        let calls: Vec<&str> = calls.lines().filter(|l| l.contains('(')).collect();
+        assert!(calls.is_empty(), "`wattle {line}`: {calls:?}");
+    }
+}
+
+#[test]
+fn starting_costs_milliseconds() {
+    let sandbox = Sandbox::new();
+    let once = |command: &mut Command| {
+        let started = Instant::now();
+        assert!(command.output().expect("it runs").status.success());
+        started.elapsed()
+    };
+    // The least of several: the machine may be busy with other tests.
+    let best = (0..10).map(|_| once(&mut measured(&sandbox, "", ":"))).min().unwrap_or_default();
+    assert!(best < Duration::from_millis(250), "{best:?}, debug build and shell included");
+}
