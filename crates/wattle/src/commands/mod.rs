@@ -53,7 +53,7 @@ pub enum Command {
     /// Time a model, or a training step of it.
     Bench(bench::Args),
     /// What a run will cost or did cost: time, energy, carbon, money, with intervals.
-    Estimate(estimate::Args),
+    Estimate(Box<estimate::Args>),
     /// Published footprints, computed again beside what was printed.
     Reproduce(reproduce::Args),
     /// How error falls with computation, and what a lower error would take.
@@ -78,7 +78,7 @@ impl Command {
             Command::Run(args) => run::run(args, context),
             Command::Accel(command) => accel::run(command, context),
             Command::Bench(args) => bench::run(args, context),
-            Command::Estimate(args) => estimate::run(args, context),
+            Command::Estimate(args) => estimate::run(*args, context),
             Command::Reproduce(args) => reproduce::run(args, context),
             Command::Scaling(command) => scaling::run(command, context),
             Command::Schedule(args) => schedule::run(args, context),
