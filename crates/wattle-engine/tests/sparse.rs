@@ -8,10 +8,10 @@ use wattle_graph::{DType, Example, Graph, Op, Parameters, Shape, Tensor};
 
 /// Weights of which every tenth, or all, are kept.
 fn weights(shape: &[usize], sparse: bool) -> Tensor {
-    let noise = Example::noise(shape, 3).to_f64();
+    let noise = Example::noise(shape, 3);
     // A step that is prime to the extents spreads the kept ones over rows and columns.
     let kept = |i: usize| !sparse || i * 7 % 10 == 3 + i / 10 % 7;
-    let values = noise.iter().enumerate().map(|(i, x)| if kept(i) { x + 2.0 } else { 0.0 }).collect();
+    let values = noise.to_f64().iter().enumerate().map(|(i, x)| if kept(i) { x + 2.0 } else { 0.0 }).collect();
     Tensor::from_f64(DType::F32, shape, values)
 }
 
@@ -38,8 +38,8 @@ fn run(graph: &Graph, sparse: Sparse, threads: usize) -> (String, Option<String>
     let mut session = Session::new(plan, &Parameters::new()).expect("a session");
     session.set_input("x", &Example::noise(&x, 1)).expect("fits");
     session.run().expect("runs");
-    let y = session.outputs().expect("one output")[0].1.to_f64().to_vec();
-    (step.kernel, step.why, y)
+    let outputs = session.outputs().expect("one output");
+    (step.kernel, step.why, outputs[0].1.to_f64().to_vec())
 }
 
 #[test]
