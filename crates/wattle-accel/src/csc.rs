@@ -97,7 +97,7 @@ mod tests {
         // (row, column) of the values a to l: Fig. 16; columns 3 and 6 are empty.
         let at =
             [(1, 0), (2, 0), (0, 1), (1, 1), (3, 1), (2, 2), (3, 4), (1, 5), (3, 5), (0, 7), (1, 7), (2, 7)];
-        let mut columns = vec![[0i8; 4]; 8];
+        let mut columns = [[0i8; 4]; 8];
         for (value, (row, column)) in at.into_iter().enumerate() {
             columns[column][row] = value as i8 + 1;
         }

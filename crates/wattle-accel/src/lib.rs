@@ -31,4 +31,4 @@ pub use mapping::{Group, Mapping, ORDERS, Order};
 pub use report::report;
 pub use simulate::{Simulation, made_up, simulate};
 pub use skipping::PeWork;
-pub use workload::{HostWork, Workload};
+pub use workload::{Densities, HostWork, Workload};

@@ -228,7 +228,10 @@ pub(crate) fn chain(spread: &[usize; 8]) -> ((usize, usize), usize) {
 
 /// Remembers the work of PE tiles: many arrays share it.
 #[derive(Default)]
-struct Works(HashMap<([usize; 4], (usize, usize), usize), PeWork>);
+struct Works(HashMap<WorkKey, PeWork>);
+
+/// M0, C0, R0, S0; channels and taps of a chain; groups of filters.
+type WorkKey = ([usize; 4], (usize, usize), usize);
 
 impl Works {
     fn of(&mut self, context: &Context<'_>, pe: &[usize; 8], spread: &[usize; 8]) -> PeWork {

@@ -36,6 +36,9 @@ pub struct HostWork {
     pub reason: &'static str,
 }
 
+/// Densities of activations and weights by name of layer, each where given.
+pub type Densities = BTreeMap<String, (Option<f64>, Option<f64>)>;
+
 impl Workload {
     /// The layers of a model whose shapes are all known. Weights are counted exactly, zero by zero; activations
     /// are dense until [`Workload::set_densities`] says otherwise.
@@ -74,10 +77,7 @@ impl Workload {
 
     /// Replaces densities by name of layer: `(iact, weight)`, each where given. A name without a layer is an
     /// error, so that a misspelt one cannot pass for a measured density.
-    pub fn set_densities(
-        &mut self,
-        densities: &BTreeMap<String, (Option<f64>, Option<f64>)>,
-    ) -> Result<(), AccelError> {
+    pub fn set_densities(&mut self, densities: &Densities) -> Result<(), AccelError> {
         for (name, (iact, weight)) in densities {
             let Some(layer) = self.layers.iter_mut().find(|l| l.name == *name) else {
                 let names: Vec<&str> = self.layers.iter().map(|l| l.name.as_str()).collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use wattle_accel::{Architecture, Effort, Estimate, Objective, Workload, estimate};
+use wattle_accel::{Architecture, Densities, Effort, Estimate, Objective, Workload, estimate};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -79,7 +79,7 @@ struct Given {
     weight: Option<f64>,
 }
 
-fn densities(path: &Path) -> Result<BTreeMap<String, (Option<f64>, Option<f64>)>, Failure> {
+fn densities(path: &Path) -> Result<Densities, Failure> {
     let text = std::fs::read_to_string(path).map_err(|e| Failure::at(path.display(), e))?;
     let file: BTreeMap<String, Given> =
         serde_json::from_str(&text).map_err(|e| Failure::at(path.display(), e))?;
