@@ -7,6 +7,7 @@ use wattle_kernels::arena::{Span, Views};
 
 use crate::error::EngineError;
 use crate::layout::Layout;
+use crate::plan::Sparse;
 
 /// A node bound to code; holds whatever was computed at plan time (offset tables, packed weights).
 pub(crate) trait Kernel: Send {
@@ -49,6 +50,8 @@ pub(crate) struct Site<'a> {
     pub masks: Vec<Option<Vec<u8>>>,
     /// Instruction set and threads.
     pub cpu: &'a Cpu,
+    /// Whether sparse kernels may be chosen.
+    pub sparse: Sparse,
 }
 
 impl Site<'_> {
@@ -87,6 +90,8 @@ pub(crate) struct Bound {
     pub in_place: Vec<(usize, usize)>,
     /// Scratch memory in f32 elements.
     pub scratch: usize,
+    /// Why this kernel, where there was a choice.
+    pub why: Option<String>,
 }
 
 impl Bound {
@@ -104,6 +109,7 @@ impl Bound {
             taken: vec![],
             in_place: vec![],
             scratch: 0,
+            why: None,
         }
     }
 
@@ -116,6 +122,7 @@ impl Bound {
             taken: (1..site.inputs.len()).collect(),
             in_place: vec![],
             scratch: 0,
+            why: None,
         }
     }
 
@@ -128,6 +135,11 @@ impl Bound {
     /// States the scratch memory needed, in f32 elements.
     pub fn scratch(self, elements: usize) -> Bound {
         Bound { scratch: elements, ..self }
+    }
+
+    /// States why this kernel was chosen.
+    pub fn because(self, why: impl Into<Option<String>>) -> Bound {
+        Bound { why: why.into(), ..self }
     }
 
     /// States that operand `index` is not read at run time.

@@ -15,9 +15,10 @@ mod layout;
 mod memory;
 mod plan;
 mod session;
+mod sparse_cost;
 
 pub use error::EngineError;
 pub use layout::Layout;
-pub use plan::{Plan, PlanOptions, StepInfo};
+pub use plan::{Plan, PlanOptions, Sparse, StepInfo};
 pub use session::Session;
 pub use wattle_kernels::{Cpu, Isa};

@@ -25,12 +25,26 @@ pub struct PlanOptions {
     pub rewrite: bool,
     /// Largest arena in bytes.
     pub memory_limit: usize,
+    /// Whether layers whose weights are mostly zero may run on sparse kernels.
+    pub sparse: Sparse,
+}
+
+/// When a layer runs on a sparse kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Sparse {
+    /// Where the cost model finds it faster.
+    #[default]
+    Auto,
+    /// Nowhere: for comparisons.
+    Never,
+    /// Wherever a sparse kernel exists: for tests.
+    Always,
 }
 
 impl PlanOptions {
     /// The best instruction set of this machine, all rewrites, an arena of at most 16 GiB.
     pub fn new(cpu: Arc<Cpu>) -> PlanOptions {
-        PlanOptions { cpu, rewrite: true, memory_limit: 16 << 30 }
+        PlanOptions { cpu, rewrite: true, memory_limit: 16 << 30, sparse: Sparse::Auto }
     }
 }
 
@@ -43,6 +57,8 @@ pub struct StepInfo {
     pub name: String,
     /// Name of the kernel.
     pub kernel: String,
+    /// Why this kernel, where there was a choice.
+    pub why: Option<String>,
 }
 
 pub(crate) struct Step {
@@ -96,7 +112,7 @@ impl Plan {
         } else {
             (rewrite::remove_dead_code(&graph)?, vec![])
         };
-        Planner::new(&graph, parameters, &options.cpu).plan(options, log)
+        Planner::new(&graph, parameters, &options.cpu, options.sparse).plan(options, log)
     }
 
     /// The graph as rewritten.
@@ -159,6 +175,7 @@ struct Planner<'a> {
     graph: &'a Graph,
     parameters: &'a Parameters,
     cpu: &'a Arc<Cpu>,
+    sparse: Sparse,
     storages: Vec<Storage>,
     /// Where a value is, in each layout it exists in.
     places: HashMap<(ValueId, Layout), StorageId>,
@@ -169,11 +186,12 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(graph: &'a Graph, parameters: &'a Parameters, cpu: &'a Arc<Cpu>) -> Planner<'a> {
+    fn new(graph: &'a Graph, parameters: &'a Parameters, cpu: &'a Arc<Cpu>, sparse: Sparse) -> Planner<'a> {
         Planner {
             graph,
             parameters,
             cpu,
+            sparse,
             storages: vec![],
             places: HashMap::new(),
             native: vec![Layout::RowMajor; graph.values().len()],
@@ -301,7 +319,7 @@ impl<'a> Planner<'a> {
         } else {
             let to = self.storage(id, false)?;
             let kernel = bind::reorder(&extents, graph.value(id).ty.dtype, native, layout);
-            let info = StepInfo { node: None, name: graph.label(id), kernel: kernel.name() };
+            let info = StepInfo { node: None, name: graph.label(id), kernel: kernel.name(), why: None };
             self.drafts.push(Draft {
                 info,
                 op: "layout",
@@ -323,7 +341,7 @@ impl<'a> Planner<'a> {
         let site = self.site(id)?;
         let bound = bind::bind(&site)?;
         let scratch = (bound.scratch > 0).then(|| self.new_storage(bound.scratch * size_of::<f32>(), false));
-        let Bound { kernel, input_layouts, output_layouts, taken, in_place, .. } = bound;
+        let Bound { kernel, input_layouts, output_layouts, taken, in_place, why, .. } = bound;
         let mut inputs = vec![];
         for (index, input) in node.inputs.iter().enumerate() {
             inputs.push(match input {
@@ -345,7 +363,7 @@ impl<'a> Planner<'a> {
             outputs.push(storage);
         }
         let name = if node.name.is_empty() { graph.label(node.outputs[0]) } else { node.name.clone() };
-        let info = StepInfo { node: Some(id), name, kernel: kernel.name() };
+        let info = StepInfo { node: Some(id), name, kernel: kernel.name(), why };
         self.drafts.push(Draft { info, op: node.op.name(), kernel, inputs, outputs, scratch, in_place });
         Ok(())
     }
@@ -383,6 +401,7 @@ impl<'a> Planner<'a> {
                 .collect::<Result<_, EngineError>>()?,
             masks: node.inputs.iter().map(|i| i.and_then(mask)).collect(),
             cpu: self.cpu,
+            sparse: self.sparse,
         })
     }
 

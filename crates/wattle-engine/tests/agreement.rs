@@ -3,11 +3,20 @@
 
 use std::sync::Arc;
 
-use wattle_engine::{Cpu, EngineError, Isa, Plan, PlanOptions, Session};
+use wattle_engine::{Cpu, EngineError, Isa, Plan, PlanOptions, Session, Sparse};
 use wattle_graph::{Agreement, Example, Graph, Parameters, Shape, Tensor, Tensors, ops};
 
 /// Runs a one-node graph of the example; all operands are constants when `constant`, except the first.
 fn run(example: &Example, cpu: Cpu, constant: bool) -> Result<Vec<Tensor>, EngineError> {
+    run_with(example, cpu, constant, Sparse::Auto)
+}
+
+fn run_with(
+    example: &Example,
+    cpu: Cpu,
+    constant: bool,
+    sparse: Sparse,
+) -> Result<Vec<Tensor>, EngineError> {
     let mut graph = Graph::new("example");
     let mut feeds = vec![];
     let mut operands = vec![];
@@ -23,7 +32,7 @@ fn run(example: &Example, cpu: Cpu, constant: bool) -> Result<Vec<Tensor>, Engin
     }
     let outputs = graph.apply_all(example.op.clone(), &operands, "")?;
     graph.set_outputs(outputs);
-    let options = PlanOptions { rewrite: false, ..PlanOptions::new(Arc::new(cpu)) };
+    let options = PlanOptions { rewrite: false, sparse, ..PlanOptions::new(Arc::new(cpu)) };
     let mut session = Session::new(Plan::compile(&graph, &Parameters::new(), &options)?, &Parameters::new())?;
     for (name, tensor) in &feeds {
         session.set_input(name, tensor)?;
@@ -79,6 +88,23 @@ fn every_operator_agrees_with_its_definition_on_every_instruction_set() {
             for constant in [false, true] {
                 let cpu = Cpu::with_isa(isa, 1).map_err(|e| e.to_string())?;
                 match run(example, cpu, constant) {
+                    Err(error) if cannot_be_planned(&error) => {}
+                    Err(error) => return Err(error.to_string()),
+                    Ok(got) => compare(example, &got).map_err(|e| format!("{}: {e}", isa.name()))?,
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn sparse_kernels_agree_with_the_definition_however_dense_the_weights() {
+    each_example(|example| {
+        for isa in Isa::available() {
+            for threads in [1, 2] {
+                let cpu = Cpu::with_isa(isa, threads).map_err(|e| e.to_string())?;
+                match run_with(example, cpu, true, Sparse::Always) {
                     Err(error) if cannot_be_planned(&error) => {}
                     Err(error) => return Err(error.to_string()),
                     Ok(got) => compare(example, &got).map_err(|e| format!("{}: {e}", isa.name()))?,

@@ -30,6 +30,11 @@ pub(crate) enum RowsOfC<'a> {
     Affine {
         stride: usize,
     },
+    /// Row m, at least `first`, starts at `(m - first) * stride`: C holds a part of the rows.
+    Part {
+        first: usize,
+        stride: usize,
+    },
     /// Row m starts at `(m / offsets.len()) * image_stride + offsets[m % offsets.len()]`.
     Table {
         offsets: &'a [i32],
@@ -144,6 +149,17 @@ pub(crate) unsafe fn run(isa: Isa, threads: &Threads, op: &Igemm) {
     });
 }
 
+/// Computes the given rows on the calling thread.
+///
+/// # Safety
+/// As [`run`], for these rows.
+pub(crate) unsafe fn run_rows(isa: Isa, op: &Igemm, rows: std::ops::Range<usize>) {
+    if !rows.is_empty() && op.n > 0 {
+        // SAFETY: the caller's promise.
+        unsafe { run_block(isa, op, rows, 0..op.n.div_ceil(op.b_layout.width)) };
+    }
+}
+
 /// # Safety
 /// As [`run`].
 unsafe fn run_block(isa: Isa, op: &Igemm, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>) {
@@ -190,6 +206,9 @@ impl<'a> RowsOfC<'a> {
     fn from(&self, m: usize) -> Places<'a> {
         match *self {
             RowsOfC::Affine { stride } => Places { offsets: &[], image: m * stride, step: stride, pixel: 0 },
+            RowsOfC::Part { first, stride } => {
+                Places { offsets: &[], image: (m - first) * stride, step: stride, pixel: 0 }
+            }
             RowsOfC::Table { offsets, image_stride } => Places {
                 offsets,
                 image: m / offsets.len() * image_stride,

@@ -37,6 +37,7 @@ pub mod recurrent;
 pub mod reduce;
 pub mod simd;
 pub mod softmax;
+pub mod sparse;
 #[cfg(test)]
 mod testing;
 pub mod threads;

@@ -1,7 +1,7 @@
 //! Pooling over windows of NHWC images: maximum and mean, with gradients. Global pooling is a window as large as the
 //! image.
 
-use crate::Cpu;
+use crate::{Cpu, Isa};
 use crate::simd::vectorised;
 use crate::threads::Shared;
 
@@ -115,18 +115,60 @@ pub fn max_pool(cpu: &Cpu, shape: &PoolShape, x: &[f32], y: &mut [f32], indices:
     });
 }
 
+/// Channels whose maxima stay in registers while the window runs.
+const BLOCK: usize = 32;
+
+impl PoolShape {
+    /// The input rows that output rows `from..to` read, clipped to the image.
+    pub(crate) fn rows_read(&self, from: usize, to: usize) -> std::ops::Range<usize> {
+        let reach = (self.kernel[0] - 1) * self.dilation[0] + 1;
+        let first = (from * self.stride[0]).saturating_sub(self.pads[0]);
+        let end = ((to - 1) * self.stride[0] + reach).saturating_sub(self.pads[0]).min(self.input[0]);
+        first.min(end)..end
+    }
+
+    /// Output rows `from..to` of one image's maxima into `y`, out of `x`, which holds just the rows that they read.
+    pub(crate) fn max_of_rows(&self, isa: Isa, from: usize, to: usize, x: &[f32], y: &mut [f32]) {
+        let rows = self.rows_read(from, to);
+        // In the numbering that starts at the first row of x, only what of the padding is above that row remains.
+        let above = (self.pads[0] + rows.start).saturating_sub(from * self.stride[0]);
+        let part = PoolShape { input: [rows.len(), self.input[1]], pads: [above, self.pads[1]], ..*self };
+        for (oy, y) in y.chunks_exact_mut(self.output[1] * self.channels).enumerate() {
+            max_row(isa, &part, oy, x, y);
+        }
+    }
+}
+
 vectorised! {
     fn max_row<'a>(s; shape: &'a PoolShape, oy: usize, x: &'a [f32], y: &'a mut [f32]) {
         let c = shape.channels;
+        let whole = c - c % BLOCK;
         for (ox, y) in y.chunks_exact_mut(c).enumerate() {
+            for (block, y) in y[..whole].chunks_exact_mut(BLOCK).enumerate() {
+                let mut highest = [f32::NEG_INFINITY; BLOCK];
+                shape.window(oy, ox, |pixel| {
+                    let x: &[f32; BLOCK] = x[pixel * c + block * BLOCK..][..BLOCK].try_into().expect("BLOCK elements");
+                    for (y, x) in highest.iter_mut().zip(x) {
+                        *y = larger(*y, *x);
+                    }
+                });
+                y.copy_from_slice(&highest);
+            }
+            let y = &mut y[whole..];
             y.fill(f32::NEG_INFINITY);
             shape.window(oy, ox, |pixel| {
-                for (y, x) in y.iter_mut().zip(&x[pixel * c..][..c]) {
-                    *y = if *y >= *x || y.is_nan() { *y } else { *x };
+                for (y, x) in y.iter_mut().zip(&x[pixel * c + whole..][..c - whole]) {
+                    *y = larger(*y, *x);
                 }
             });
         }
     }
+}
+
+/// The larger of two; NaN wins.
+#[inline(always)]
+fn larger(y: f32, x: f32) -> f32 {
+    if y >= x || y.is_nan() { y } else { x }
 }
 
 vectorised! {

@@ -179,6 +179,18 @@ impl Backend for CpuModel {
     }
 }
 
+/// Power of this machine's processor while `busy` logical processors work: for estimates of runs that have not
+/// happened. The same model as that of [`CpuModel`], with its width.
+pub fn working_power(machine: &Machine, busy: usize) -> crate::Quantity {
+    let class = Class::of(machine);
+    let cores = machine.cores.max(busy);
+    let watts = |i: usize| (cores as f64 * class.idle[i] as f64 + busy as f64 * class.busy[i] as f64) / 1e3;
+    let source =
+        Source::modelled(format!("cpu-time/1:{}, {busy} of {cores} logical processors busy", class.name));
+    crate::Quantity::new(watts(1), watts(0), watts(2), crate::Unit::Watt, source)
+        .expect("the classes are ordered")
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -98,7 +98,7 @@ impl Factors {
         let factors = Factors {
             carbon_intensity: pick(
                 &given.carbon_intensity,
-                "--carbon-intensity",
+                "--intensity",
                 environment::CARBON_INTENSITY,
                 &INTENSITY,
                 defaults.carbon_intensity,
@@ -184,7 +184,7 @@ mod tests {
         };
         let (f, warning) = Factors::resolve(&texts("30..57..90", "", ""), environment).unwrap();
         assert_eq!(f.carbon_intensity.value(), 57.0);
-        assert_eq!(f.carbon_intensity.source().to_string(), "assumed:stated by --carbon-intensity");
+        assert_eq!(f.carbon_intensity.source().to_string(), "assumed:stated by --intensity");
         assert_eq!((f.price.low(), f.price.value(), f.price.high()), (0.1, 0.25, 0.4));
         assert_eq!(f.price.source().to_string(), "assumed:stated by WATTLE_PRICE");
         assert_eq!(f.pue, Factors::default().pue);
@@ -202,7 +202,7 @@ mod tests {
         let cases = ["", "x", "-1", "90..30", "1..2..3..4", "nan", "inf", "6000"];
         for text in cases.into_iter().filter(|t| !t.is_empty()) {
             let error = Factors::resolve(&texts(text, "", ""), |_| None).unwrap_err();
-            assert!(error.to_string().contains("--carbon-intensity"), "{error}");
+            assert!(error.to_string().contains("--intensity"), "{error}");
         }
         assert!(Factors::resolve(&texts("", "", "0.9"), |_| None).is_err(), "PUE is at least 1");
     }

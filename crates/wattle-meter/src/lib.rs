@@ -48,6 +48,7 @@ mod unit;
 mod warning;
 
 pub use account::Split;
+pub use cpu_model::working_power;
 pub use derivation::{Derivation, Step};
 pub use explain::explain;
 pub use factors::{FactorError, FactorTexts, Factors};

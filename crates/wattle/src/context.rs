@@ -65,7 +65,7 @@ impl Context {
             let place = Place::find(region).map_err(|e| Failure::at("--region", e))?;
             factors.carbon_intensity = place.intensity();
             if let Some(WarningKind::FactorsAssumed { factors }) = &mut factor_warning {
-                factors.retain(|factor| factor != "carbon-intensity");
+                factors.retain(|factor| factor != "intensity");
                 if factors.is_empty() {
                     factor_warning = None;
                 }
@@ -78,6 +78,14 @@ impl Context {
     /// Carbon intensity, price and PUE.
     pub fn factors(&self) -> &Factors {
         &self.factors
+    }
+
+    /// Names of the factors that nobody gave: `intensity`, `price`, `pue`.
+    pub fn factors_assumed(&self) -> &[String] {
+        match &self.factor_warning {
+            Some(WarningKind::FactorsAssumed { factors }) => factors,
+            _ => &[],
+        }
     }
 
     /// Planning for this processor.

@@ -5,6 +5,7 @@ mod context;
 mod failure;
 mod models;
 mod npy;
+mod roofline;
 
 use std::process::ExitCode;
 

@@ -4,7 +4,7 @@ use wattle_graph::{DType, ops};
 use wattle_kernels::conv::{self, ConvPlan, ConvShape};
 use wattle_kernels::gemm;
 
-use super::Epilogue;
+use super::{Epilogue, sparse};
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Site};
 use crate::layout::Layout;
@@ -50,6 +50,14 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Opti
     }
     let plan = ConvPlan::new(shape(op, &site.input(0).extents, &site.input(1).extents)?);
     let depthwise = plan.shape().is_depthwise();
+    let present = |index: Option<usize>| index.filter(|&i| site.optional(i).is_some());
+    let epilogue = Epilogue { bias: present(epilogue.bias), residual: epilogue.residual, ..*epilogue };
+    let constant = site.input(1).constant.and_then(|w| w.as_f32());
+    let why = match constant.map(|w| sparse::conv(site, &plan, w, &epilogue)) {
+        Some(Ok(bound)) => return Some(bound),
+        Some(Err(why)) => why,
+        None => None,
+    };
     let packed = site.input(1).constant.and_then(|w| w.as_f32()).map(|w| {
         let mut packed = vec![0.0; packed_len(&plan, depthwise, site)];
         pack(&plan, depthwise, site.cpu, w, &mut packed);
@@ -57,11 +65,10 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Opti
     });
     let scratch = if depthwise { 0 } else { plan.forward_scratch_len() };
     let packing = if packed.is_some() { 0 } else { packed_len(&plan, depthwise, site).next_multiple_of(16) };
-    let present = |index: Option<usize>| index.filter(|&i| site.optional(i).is_some());
-    let epilogue = Epilogue { bias: present(epilogue.bias), residual: epilogue.residual, ..*epilogue };
     let taken = packed.is_some();
     let kernel = Conv { plan, depthwise, packed, epilogue, isa: site.cpu.isa.name() };
-    let mut bound = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(packing + scratch);
+    let mut bound =
+        Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(packing + scratch).because(why);
     bound.input_layouts[1] = Layout::RowMajor;
     Some(if taken { bound.takes(1) } else { bound })
 }

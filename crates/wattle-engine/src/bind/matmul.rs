@@ -4,7 +4,7 @@ use wattle_graph::{DType, ops};
 use wattle_kernels::gemm::{self, Gemm};
 use wattle_kernels::pack::PackedWeights;
 
-use super::Epilogue;
+use super::{Epilogue, sparse};
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Site};
 
@@ -30,17 +30,22 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::MatMul, epilogue: &Epilogue) -> Op
         batch.truncate(1);
     }
     let constant = b.constant.and_then(|w| w.as_f32()).filter(|_| b.extents.len() <= 2 && !op.transpose_a);
-    let packed =
-        constant.map(|w| PackedWeights::matrix(site.cpu.isa, shape.k, shape.n, shape.transpose_b, w));
     let present = |index: Option<usize>| index.filter(|&i| site.optional(i).is_some());
     let epilogue = Epilogue { bias: present(epilogue.bias), residual: epilogue.residual, ..*epilogue };
     if epilogue.residual.is_some_and(|i| site.input(i).extents != site.output(0)) {
         return None;
     }
+    let why = match constant.map(|w| sparse::matmul(site, &shape, w, &epilogue)) {
+        Some(Ok(bound)) => return Some(bound),
+        Some(Err(why)) => why,
+        None => None,
+    };
+    let packed =
+        constant.map(|w| PackedWeights::matrix(site.cpu.isa, shape.k, shape.n, shape.transpose_b, w));
     let scratch = if packed.is_some() { 0 } else { shape.scratch_len(site.cpu) };
     let taken = packed.is_some();
     let kernel = MatMul { gemm: shape, batch, packed, epilogue, isa: site.cpu.isa.name() };
-    let bound = Bound::row_major(site, kernel).scratch(scratch);
+    let bound = Bound::row_major(site, kernel).scratch(scratch).because(why);
     Some(if taken { bound.takes(1) } else { bound })
 }
 

@@ -1,6 +1,7 @@
 //! Which kernel computes which node: one exhaustive match, whose first answer is the reference interpreter.
 
 mod attention;
+mod choice;
 mod conv;
 mod conv_gradient;
 mod elementwise;
@@ -10,6 +11,7 @@ mod matmul;
 mod movement;
 mod norm;
 mod pool;
+mod pooled;
 mod quantize;
 mod recurrent;
 mod recurrent_gradient;
@@ -17,6 +19,7 @@ mod reduce;
 mod reference;
 mod reorder;
 mod softmax;
+mod sparse;
 mod update;
 
 use wattle_graph::Op;
@@ -36,8 +39,10 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::BatchNormalization(op) => norm::batch_norm(site, op),
         Op::BatchNormalizationGradient(_) => norm::batch_norm_gradient(site, false),
         Op::Binary(op) => elementwise::binary(site, op.function),
+        Op::Cast(op) => choice::cast(site, op),
         Op::Clip(_) => elementwise::clip(site),
         Op::ClipGradient(_) => elementwise::clip_gradient(site),
+        Op::Compare(op) => choice::compare(site, op),
         Op::Concat(op) => movement::concat(site, op.axis),
         Op::Conv(op) => conv::bind(site, op, &Epilogue::none(2)),
         Op::ConvInputGradient(op) => conv_gradient::by_input(site, op),
@@ -54,6 +59,7 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::Tile(_)
         | Op::Trilu(_) => movement::moved(site, &site.node.op),
         Op::DequantizeLinear(op) => quantize::linear(site, &op.quantization),
+        Op::Dropout(op) => choice::dropout(site, op),
         Op::DynamicQuantizeLinear(_) => quantize::dynamic(site),
         Op::Flatten(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => Some(reorder::view(site)),
         Op::Fused(op) => fused(site, op),
@@ -69,6 +75,7 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::MatMul(op) => matmul::bind(site, op, &Epilogue::none(2)),
         Op::MatMulInteger(_) => integer::matmul(site, false),
         Op::MovementGradient(op) => gather::add_rows(site, op).or_else(|| movement::scattered(site, op)),
+        Op::Not(_) => Some(choice::not(site)),
         Op::Pool(op) => pool::pool(site, op),
         Op::PoolGradient(op) => pool::pool_gradient(site, op),
         Op::QLinearConv(op) => integer::convolution(site, &op.conv, true),
@@ -88,20 +95,18 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::Transpose(op) => reorder::transpose(site, op),
         Op::Unary(op) => elementwise::unary(site, op.function),
         Op::UnaryGradient(op) => elementwise::unary_gradient(site, op.function),
+        Op::Where(_) => choice::choose(site),
         Op::ArgExtreme(_)
         | Op::BinaryGradient(_)
         | Op::Bitwise(_)
         | Op::BitwiseNot(_)
-        | Op::Cast(_)
         | Op::CenterCropPad(_)
         | Op::Classify(_)
-        | Op::Compare(_)
         | Op::Compress(_)
         | Op::ConstantOfShape(_)
         | Op::CumSum(_)
         | Op::Custom(_)
         | Op::Det(_)
-        | Op::Dropout(_)
         | Op::Einsum(_)
         | Op::EyeLike(_)
         | Op::GatherNd(_)
@@ -117,7 +122,6 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::NegativeLogLikelihoodGradient(_)
         | Op::NonMaxSuppression(_)
         | Op::NonZero(_)
-        | Op::Not(_)
         | Op::OneHot(_)
         | Op::Range(_)
         | Op::ResizeGradient(_)
@@ -127,8 +131,7 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::Shrink(_)
         | Op::Size(_)
         | Op::TopK(_)
-        | Op::Unique(_)
-        | Op::Where(_) => None,
+        | Op::Unique(_) => None,
     };
     Ok(fast.unwrap_or_else(|| reference::bind(site)))
 }
@@ -165,6 +168,8 @@ fn fused(site: &Site<'_>, op: &wattle_graph::ops::Fused) -> Option<Bound> {
     let own_bias = (op.operands > 2).then_some(2);
     let epilogue = Epilogue { bias: op.bias_index().or(own_bias), residual: op.residual_index(), activation };
     match &*op.body {
+        Op::Conv(conv) if op.pool.is_some() => pooled::bind(site, conv, op.pool.as_ref()?, epilogue),
+        _ if op.pool.is_some() => None,
         Op::Conv(conv) => conv::bind(site, conv, &epilogue),
         Op::ConvTranspose(conv) => conv::transposed(site, conv, &epilogue),
         Op::Gemm(gemm) => matmul::gemm_bind(site, gemm, &epilogue),

@@ -8,7 +8,7 @@ use crate::kernel::{Bound, Io, Kernel, Site};
 use crate::layout::Layout;
 
 /// The kernel's description of a pooling of `x` to `y`, logical extents, over one or two spatial axes.
-fn shape(op: &ops::Pool, x: &[usize], y: &[usize]) -> Option<PoolShape> {
+pub(super) fn shape(op: &ops::Pool, x: &[usize], y: &[usize]) -> Option<PoolShape> {
     let axes = x.len().checked_sub(2).filter(|a| (1..=2).contains(a))?;
     let pair = |of: &dyn Fn(usize) -> usize, missing: usize| match axes {
         1 => [missing, of(0)],

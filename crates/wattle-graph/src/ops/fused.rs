@@ -1,9 +1,10 @@
-//! Fused: a product followed by a bias, a residual addition and an activation, as one pass over memory.
+//! Fused: a product followed by a bias, a residual addition, an activation and a pooling, as one pass over memory.
 
 use super::*;
 use super::binary::broadcast_indices;
 use super::concrete::result_shapes;
-use crate::shape::{Dim, broadcast};
+use crate::DType;
+use crate::shape::{self, Dim, broadcast};
 
 /// What is applied to each element last.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,7 +40,7 @@ impl Activation {
     }
 }
 
-/// `activation(body(operands..) + bias + residual)`; the operands of `body` come first, then the bias if there
+/// `pool(activation(body(operands..) + bias + residual))`; the operands of `body` come first, then the bias if there
 /// is one (of rank 1, along axis 1 of a convolution and the last axis of a matrix product), then the residual.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fused {
@@ -51,14 +52,16 @@ pub struct Fused {
     pub bias: bool,
     /// Whether an operand of the result's shape follows, to be added before the activation.
     pub residual: bool,
-    /// Applied last.
+    /// Applied to each element.
     pub activation: Option<Activation>,
+    /// Applied last, without indices.
+    pub pool: Option<Pool>,
 }
 
 impl Fused {
     /// The product alone.
     pub fn new(body: Op, operands: usize) -> Fused {
-        Fused { body: Box::new(body), operands, bias: false, residual: false, activation: None }
+        Fused { body: Box::new(body), operands, bias: false, residual: false, activation: None, pool: None }
     }
 
     /// Position of the bias among the operands.
@@ -69,6 +72,19 @@ impl Fused {
     /// Position of the residual among the operands.
     pub fn residual_index(&self) -> Option<usize> {
         self.residual.then_some(self.operands + usize::from(self.bias))
+    }
+
+    /// Extents of the body's result, before any pooling.
+    fn body_outputs(&self, shapes: &Shapes<'_>) -> Vec<Vec<usize>> {
+        if self.pool.is_none() {
+            return shapes.outputs.to_vec();
+        }
+        let ty = |extents: &Vec<usize>| TensorType { dtype: DType::F32, shape: shape::Shape::known(extents) };
+        let types: Vec<_> = shapes.inputs.iter().map(|i| i.as_ref().map(ty)).collect();
+        let operands: Vec<_> =
+            types.iter().map(|t| t.as_ref().map(|ty| Operand { ty, constant: None })).collect();
+        let results = self.body.infer(Operands::new(&operands).first(self.operands)).unwrap_or_default();
+        results.iter().map(|y| y.shape.extents().unwrap_or_default()).collect()
     }
 
     /// The shape under which a bias of `n` elements broadcasts to a result of `rank` axes.
@@ -98,6 +114,10 @@ impl Operator for Fused {
         if let Some(activation) = self.activation {
             attributes.push(("activation", Attribute::Text(format!("{activation:?}"))));
         }
+        if let Some(pool) = &self.pool {
+            attributes.push(("pool", Attribute::Text(pool.name().into())));
+            attributes.push(("pool_kernel", Attribute::Ints(pool.kernel.iter().map(|&k| k as i64).collect())));
+        }
         attributes
     }
 
@@ -123,7 +143,10 @@ impl Operator for Fused {
                 return Err(OpError::mismatch("residual", residual, y));
             }
         }
-        Ok(body)
+        match &self.pool {
+            Some(pool) => pool.infer(Operands::new(&[Some(Operand { ty: y, constant: None })])),
+            None => Ok(body),
+        }
     }
 
     fn evaluate(&self, inputs: Tensors<'_>) -> Result<Vec<Tensor>, OpError> {
@@ -147,7 +170,11 @@ impl Operator for Fused {
         if let Some(activation) = self.activation {
             values.iter_mut().for_each(|x| *x = activation.value(*x));
         }
-        Ok(vec![Tensor::from_f64(y.dtype(), y.shape(), values)])
+        let y = Tensor::from_f64(y.dtype(), y.shape(), values);
+        match &self.pool {
+            Some(pool) => pool.evaluate(Tensors::new(&[Some(&y)])),
+            None => Ok(vec![y]),
+        }
     }
 
     fn gradient(&self, _: &mut Backward<'_>) -> Result<Gradient, GraphError> {
@@ -156,8 +183,11 @@ impl Operator for Fused {
 
     fn work(&self, shapes: &Shapes<'_>) -> Work {
         let extra = u64::from(self.bias) + u64::from(self.residual) + u64::from(self.activation.is_some());
-        let body = self.body.work(shapes);
-        Work { element_ops: body.element_ops + extra * shapes.output_len(0), ..body }
+        let body_outputs = self.body_outputs(shapes);
+        let body_shapes = Shapes { outputs: &body_outputs, ..*shapes };
+        let body = self.body.work(&body_shapes);
+        let pool = self.pool.as_ref().map_or(0, |pool| pool.work(shapes).element_ops);
+        Work { element_ops: body.element_ops + extra * body_shapes.output_len(0) + pool, ..body }
     }
 
     fn export(&self, _: &mut ExportNode<'_>) -> Result<(), OpError> {
@@ -195,8 +225,18 @@ impl Described for Fused {
                 vec![x(), w(), Example::noise(&[5], 3), residual()],
             )
             .macs(2 * 5 * 16 * 27),
-            Example::new(Fused { activation: clip, ..Fused::new(conv, 3) }, vec![x(), w(), Example::noise(&[5], 3)])
+            Example::new(Fused { activation: clip, ..Fused::new(conv.clone(), 3) }, vec![x(), w(), Example::noise(&[5], 3)])
                 .macs(2 * 5 * 16 * 27),
+            Example::new(
+                Fused {
+                    bias: true,
+                    activation: relu,
+                    pool: Some(Pool::new(PoolKind::Max, &[2, 2], Sliding::padded(2, 1))),
+                    ..Fused::new(conv.clone(), 2)
+                },
+                vec![x(), w(), Example::noise(&[5], 3)],
+            )
+            .macs(2 * 5 * 16 * 27),
             Example::new(
                 Fused { bias: true, activation: relu, ..Fused::new(matmul, 2) },
                 vec![Example::noise(&[3, 4], 1), Example::noise(&[4, 2], 2), Example::noise(&[2], 3)],

@@ -1,10 +1,11 @@
-//! Fusion: bias, residual addition and activation join the product before them.
+//! Fusion: bias, residual addition, activation and the maximum over windows join the product before them.
 
 use super::fold_affine::scalar;
 use super::{Outcome, Pass, Rebuild};
 use crate::error::GraphError;
 use crate::graph::{Node, Source, ValueId};
-use crate::ops::{Activation, Binary, BinaryFunction, Function, Fused, Op, Unary};
+use crate::ops::{Activation, Binary, BinaryFunction, Function, Fused, Op, Pool, PoolKind, Unary};
+use crate::tensor::DType;
 
 /// Additions and activations that follow a convolution or matrix product become part of it.
 pub const FUSE: Pass = Pass { name: "fuse", rule };
@@ -24,6 +25,7 @@ fn rule(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, GraphError> {
             Ok(Outcome::Applied)
         }
         Op::Binary(Binary { function: BinaryFunction::Add }) => fuse_addition(rebuild, node),
+        Op::Pool(pool) => fuse_pool(rebuild, node, pool),
         _ => Ok(Outcome::NoEffect),
     }
 }
@@ -43,7 +45,7 @@ fn product(rebuild: &Rebuild<'_>, old: ValueId) -> Option<(Fused, Vec<Option<Val
     let Source::Node { node, output: 0 } = rebuild.to.value(rebuild.mapped(old)).source else { return None };
     let node = rebuild.to.node(node);
     let fused = match &node.op {
-        Op::Fused(fused) if fused.activation.is_none() => fused.clone(),
+        Op::Fused(fused) if fused.activation.is_none() && fused.pool.is_none() => fused.clone(),
         Op::Conv(_) | Op::ConvTranspose(_) | Op::MatMul(_) | Op::Gemm(_) => {
             Fused::new(node.op.clone(), node.inputs.len())
         }
@@ -86,6 +88,9 @@ fn scale_activation(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<bool, Grap
         let Source::Node { node: product, output: 0 } = rebuild.to.value(result).source else { continue };
         let product = rebuild.to.node(product);
         let Op::Fused(fused) = &product.op else { continue };
+        if fused.pool.is_some() {
+            continue;
+        }
         if matches!(*fused.body, Op::ConvTranspose(_)) {
             continue;
         }
@@ -113,6 +118,30 @@ fn scale_activation(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<bool, Grap
         return Ok(true);
     }
     Ok(false)
+}
+
+/// What a two-dimensional convolution makes goes through memory once less when its maxima are taken at once.
+fn fuse_pool(rebuild: &mut Rebuild<'_>, node: &Node, pool: &Pool) -> Result<Outcome, GraphError> {
+    let Some(x) = node.inputs[0] else { return Ok(Outcome::NoEffect) };
+    let plain = pool.kind == PoolKind::Max && !pool.indices && pool.kernel.len() == 2;
+    if !plain || node.outputs.len() != 1 || rebuild.uses(x) != 1 || rebuild.from.outputs().contains(&x) {
+        return Ok(Outcome::NoEffect);
+    }
+    let x = rebuild.to.value(rebuild.mapped(x));
+    let Source::Node { node: product, output: 0 } = x.source else { return Ok(Outcome::NoEffect) };
+    let product = rebuild.to.node(product);
+    let fused = match &product.op {
+        Op::Fused(fused) if !fused.residual && fused.pool.is_none() => fused.clone(),
+        Op::Conv(_) => Fused::new(product.op.clone(), product.inputs.len()),
+        _ => return Ok(Outcome::NoEffect),
+    };
+    if !matches!(&*fused.body, Op::Conv(conv) if conv.groups == 1) || x.ty.dtype != DType::F32 {
+        return Ok(Outcome::NoEffect);
+    }
+    let (operands, name) = (product.inputs.clone(), product.name.clone());
+    let y = rebuild.to.apply_all(Fused { pool: Some(pool.clone()), ..fused }, &operands, &name)?[0];
+    rebuild.take_name(node.outputs[0], y);
+    Ok(Outcome::Applied)
 }
 
 fn fuse_addition(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, GraphError> {

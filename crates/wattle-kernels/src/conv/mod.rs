@@ -9,6 +9,7 @@ mod depthwise;
 mod forward;
 mod input_gradient;
 mod offsets;
+mod pooled;
 mod weight_gradient;
 
 pub use depthwise::{
@@ -18,6 +19,7 @@ pub use depthwise::{
 pub use forward::forward;
 pub use input_gradient::input_gradient;
 pub use offsets::patches;
+pub use pooled::{max_pooled, max_pooled_scratch_len};
 pub use weight_gradient::{weight_gradient, weight_gradient_scratch_len};
 
 use crate::pack::{self, PackedShape, Source, Taps};

@@ -74,6 +74,13 @@ impl Simd for Avx2 {
         proven!(_mm256_maskstore_ps(p, mask(n), x))
     }
     #[inline(always)]
+    unsafe fn gather(self, base: *const f32, indices: *const u16) -> Self::F {
+        proven!({
+            let i = _mm256_cvtepu16_epi32(_mm_loadu_si128(indices.cast()));
+            _mm256_i32gather_ps::<4>(base, i)
+        })
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         proven!(_mm256_add_ps(a, b))
     }

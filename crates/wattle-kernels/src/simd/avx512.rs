@@ -76,6 +76,13 @@ impl Simd for Avx512 {
         proven!(_mm512_mask_storeu_ps(p, mask(n), x))
     }
     #[inline(always)]
+    unsafe fn gather(self, base: *const f32, indices: *const u16) -> Self::F {
+        proven!({
+            let i = _mm512_cvtepu16_epi32(_mm256_loadu_si256(indices.cast()));
+            _mm512_i32gather_ps::<4>(i, base.cast())
+        })
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         proven!(_mm512_add_ps(a, b))
     }

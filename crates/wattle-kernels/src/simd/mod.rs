@@ -177,6 +177,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `p` must be writable for `n` elements, `n <= LANES`.
     unsafe fn store_partial(self, p: *mut f32, n: usize, x: Self::F);
 
+    /// The elements at these distances from `base`.
+    ///
+    /// # Safety
+    /// `indices` must be readable for `LANES` numbers, and `base` at each of them.
+    unsafe fn gather(self, base: *const f32, indices: *const u16) -> Self::F;
+
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;

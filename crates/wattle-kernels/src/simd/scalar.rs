@@ -82,6 +82,15 @@ impl Simd for Scalar {
         }
     }
     #[inline(always)]
+    unsafe fn gather(self, base: *const f32, indices: *const u16) -> Self::F {
+        let mut out = [0.0; L];
+        for (i, o) in out.iter_mut().enumerate() {
+            // SAFETY: the caller promises the indices and what they name.
+            *o = unsafe { *base.add(*indices.add(i) as usize) };
+        }
+        out
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         zip(a, b, |x, y| x + y)
     }

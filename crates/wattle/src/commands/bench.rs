@@ -1,11 +1,11 @@
 //! `wattle bench`: how long a model, or a training step of it, takes on this machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
-use wattle_engine::{Plan, Session};
-use wattle_graph::Example;
+use wattle_engine::{Plan, Session, Sparse};
+use wattle_graph::{Example, Graph, Parameters};
 use wattle_train::data::SampleShape;
 use wattle_train::loss::Loss;
 use wattle_train::network::{self, Init};
@@ -18,10 +18,14 @@ use crate::models::{self, InputText};
 
 /// Arguments of `wattle bench`.
 #[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "Example: wattle bench model.onnx --input x=1x3x224x224 --threads 2 --runs 50")]
 pub struct Args {
+    #[command(subcommand)]
+    kernel: Option<KernelBench>,
     /// The ONNX model; with --train also a network by name, such as resnet-20.
-    model: PathBuf,
+    #[arg(required = true)]
+    model: Option<PathBuf>,
     /// Shape or .npy file of an input; may be repeated. Inputs without a file are fed noise, never zeros.
     #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = models::parse_input)]
     inputs: Vec<(String, InputText)>,
@@ -34,9 +38,19 @@ pub struct Args {
     /// Optimiser of the training step.
     #[arg(long, value_enum, default_value_t = OptimizerName::Sgd, requires = "train")]
     optimizer: OptimizerName,
+    /// Run every layer on dense kernels, however sparse its weights are.
+    #[arg(long)]
+    dense: bool,
     /// Timed runs, after warm-up.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     runs: u32,
+}
+
+/// Kernels timed alone.
+#[derive(clap::Subcommand, Debug)]
+enum KernelBench {
+    /// A product with sparse weights.
+    Spmm(super::spmm::Args),
 }
 
 /// The result, in milliseconds.
@@ -55,14 +69,22 @@ struct Document {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    if args.train {
-        return train(args, context);
+    if let Some(KernelBench::Spmm(args)) = args.kernel {
+        return super::spmm::run(args, context);
     }
-    let model = models::load(&args.model)?;
+    let path = args.model.clone().ok_or_else(|| Failure::Input("bench needs a model".into()))?;
+    if args.train {
+        return train(args, &path, context);
+    }
+    let model = models::load(&path)?;
     let feeds = models::read_feeds(&args.inputs)?;
     let model = models::bind(&model, &args.inputs, &feeds)?;
     let feeds = models::made_up(&model, &feeds)?;
-    let plan = Plan::compile(&model.graph, &model.parameters, &context.plan_options())?;
+    let mut options = context.plan_options();
+    if args.dense {
+        options.sparse = Sparse::Never;
+    }
+    let plan = Plan::compile(&model.graph, &model.parameters, &options)?;
     let mut session = Session::new(plan, &model.parameters)?;
     for (name, tensor) in &feeds {
         session.set_input(name, tensor)?;
@@ -72,52 +94,85 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
 }
 
 /// Times whole training steps on noise, with labels spread over the classes.
-fn train(args: Args, context: &Context) -> Result<(), Failure> {
-    let name = args.model.to_string_lossy().into_owned();
-    let batch = args.batch as usize;
-    let sample = args.inputs.iter().find_map(|(_, text)| match text {
-        InputText::Shape(extents) => Some(extents.clone()),
-        InputText::File(_) => None,
-    });
-    let model = if args.model.exists() || name.ends_with(".onnx") {
-        models::load(&args.model)?
-    } else {
-        let extents = sample.clone().unwrap_or_else(|| vec![1, 1, 28, 28]);
-        let shape = match extents[..] {
-            [_, channels, height, width] => SampleShape::Image { channels, height, width },
-            _ => SampleShape::Features(extents.iter().skip(1).product()),
-        };
-        network::build(&name, &shape, 10, Init::KaimingNormal, 1)?
-    };
-    let extents: Vec<usize> = match (&sample, model.graph.inputs()) {
-        (Some(extents), _) => extents[1..].to_vec(),
-        (None, [input]) => {
-            let shape = &model.graph.value(*input).ty.shape;
-            let known: Option<Vec<usize>> =
-                shape.dims().and_then(|d| d[1..].iter().map(|d| d.known()).collect());
-            known.ok_or_else(|| {
-                let label = model.graph.label(*input);
-                Failure::Input(format!(
-                    "input `{label}` has the shape {shape}; give it with --input {label}=1x3x32x32"
-                ))
-            })?
-        }
-        _ => return Err(Failure::Input("the model has several inputs; training feeds exactly one".into())),
-    };
-    let bound = bound_to_samples(&model, batch, &extents)?;
-    let loss = Loss::CrossEntropy { label_smoothing: 0.0 };
-    let (graph, parameters) = training_graph(&bound, loss, args.optimizer.with_decay(0.0))?;
-    let classes = graph.extents(graph.outputs()[1])?[1];
-    let plan = Plan::compile(&graph, &parameters, &context.plan_options())?;
-    let mut session = Session::new(plan, &parameters)?;
-    let noise = Example::noise(&[&[batch], &extents[..]].concat(), 1);
-    session.input_mut::<f32>(0)?.copy_from_slice(noise.as_f32().unwrap_or(&[]));
-    let labels = session.input_mut::<i64>(1)?;
-    labels.iter_mut().enumerate().for_each(|(i, label)| *label = (i % classes) as i64);
-    session.input_mut::<f32>(2)?[0] = 1e-3;
-    session.input_mut::<f32>(3)?[0] = 1.0;
+fn train(args: Args, path: &Path, context: &Context) -> Result<(), Failure> {
+    let step = TrainingStep::new(path, &args.inputs, args.batch as usize, args.optimizer)?;
+    let mut session = step.session(context)?;
     let samples = time(args.runs as usize, || Ok(session.run()?))?;
     print(samples, context)
+}
+
+/// A training step (forward, backward, update) of a classifier.
+pub(super) struct TrainingStep {
+    /// The step as a graph.
+    pub graph: Graph,
+    /// Its parameters, optimiser state included.
+    pub parameters: Parameters,
+    batch: usize,
+    /// Extents of one sample.
+    sample: Vec<usize>,
+}
+
+impl TrainingStep {
+    /// The step of an ONNX file, or of a network by name on samples of the shape given (28 x 28 by default).
+    pub(super) fn new(
+        path: &Path,
+        inputs: &[(String, InputText)],
+        batch: usize,
+        optimizer: OptimizerName,
+    ) -> Result<TrainingStep, Failure> {
+        let name = path.to_string_lossy().into_owned();
+        let sample = inputs.iter().find_map(|(_, text)| match text {
+            InputText::Shape(extents) => Some(extents.clone()),
+            InputText::File(_) => None,
+        });
+        let model = if path.exists() || name.ends_with(".onnx") {
+            models::load(path)?
+        } else {
+            let extents = sample.clone().unwrap_or_else(|| vec![1, 1, 28, 28]);
+            let shape = match extents[..] {
+                [_, channels, height, width] => SampleShape::Image { channels, height, width },
+                _ => SampleShape::Features(extents.iter().skip(1).product()),
+            };
+            network::build(&name, &shape, 10, Init::KaimingNormal, 1)?
+        };
+        let sample: Vec<usize> = match (&sample, model.graph.inputs()) {
+            (Some(extents), _) => extents[1..].to_vec(),
+            (None, [input]) => {
+                let shape = &model.graph.value(*input).ty.shape;
+                let known: Option<Vec<usize>> =
+                    shape.dims().and_then(|d| d[1..].iter().map(|d| d.known()).collect());
+                known.ok_or_else(|| {
+                    let label = model.graph.label(*input);
+                    Failure::Input(format!(
+                        "input `{label}` has the shape {shape}; give it with --input {label}=1x3x32x32"
+                    ))
+                })?
+            }
+            _ => {
+                return Err(Failure::Input(
+                    "the model has several inputs; training feeds exactly one".into(),
+                ));
+            }
+        };
+        let bound = bound_to_samples(&model, batch, &sample)?;
+        let loss = Loss::CrossEntropy { label_smoothing: 0.0 };
+        let (graph, parameters) = training_graph(&bound, loss, optimizer.with_decay(0.0))?;
+        Ok(TrainingStep { graph, parameters, batch, sample })
+    }
+
+    /// A session of it, fed noise and labels spread over the classes.
+    pub(super) fn session(&self, context: &Context) -> Result<Session, Failure> {
+        let classes = self.graph.extents(self.graph.outputs()[1])?[1];
+        let plan = Plan::compile(&self.graph, &self.parameters, &context.plan_options())?;
+        let mut session = Session::new(plan, &self.parameters)?;
+        let noise = Example::noise(&[&[self.batch], &self.sample[..]].concat(), 1);
+        session.input_mut::<f32>(0)?.copy_from_slice(noise.as_f32().unwrap_or(&[]));
+        let labels = session.input_mut::<i64>(1)?;
+        labels.iter_mut().enumerate().for_each(|(i, label)| *label = (i % classes) as i64);
+        session.input_mut::<f32>(2)?[0] = 1e-3;
+        session.input_mut::<f32>(3)?[0] = 1.0;
+        Ok(session)
+    }
 }
 
 /// Times `runs` calls after a warm-up of a tenth of them, at least two.

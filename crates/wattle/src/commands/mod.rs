@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod accel;
 mod bench;
 mod estimate;
 mod eval;
@@ -12,6 +13,7 @@ mod run;
 mod scaling;
 mod schedule;
 mod shrink;
+mod spmm;
 mod ticket;
 mod train;
 mod training;
@@ -45,6 +47,9 @@ pub enum Command {
     Profile(profile::Args),
     /// Run a model on inputs from .npy files.
     Run(run::Args),
+    /// What a model would cost on a flexible sparse accelerator (modelled).
+    #[command(subcommand)]
+    Accel(accel::Command),
     /// Time a model, or a training step of it.
     Bench(bench::Args),
     /// What a run will cost or did cost: time, energy, carbon, money, with intervals.
@@ -71,6 +76,7 @@ impl Command {
             Command::Meter(command) => meter::run(command, context),
             Command::Profile(args) => profile::run(args, context),
             Command::Run(args) => run::run(args, context),
+            Command::Accel(command) => accel::run(command, context),
             Command::Bench(args) => bench::run(args, context),
             Command::Estimate(args) => estimate::run(args, context),
             Command::Reproduce(args) => reproduce::run(args, context),

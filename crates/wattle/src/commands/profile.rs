@@ -62,6 +62,12 @@ struct Node {
     density: Option<f64>,
     /// Median of the timed runs; `null` where the node was folded or fused into another, or not measured.
     ms: Option<f64>,
+    /// What computed it, where that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel: Option<String>,
+    /// Why that kernel, where there was a choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -81,11 +87,12 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let costs = costs(&model.graph, &model.parameters)?;
     let sums = totals(&costs);
     let mut times = BTreeMap::new();
+    let mut kernels = BTreeMap::new();
     let mut measured = None;
     if args.measure {
         let feeds = models::made_up(&model, &feeds)?;
-        let (found, interpreted) = measure(&model, &feeds, context)?;
-        times = found;
+        let (found, chosen, interpreted) = measure(&model, &feeds, context)?;
+        (times, kernels) = (found, chosen);
         measured = Some(Measured {
             runs: RUNS,
             threads: context.cpu.threads.count(),
@@ -108,7 +115,8 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         let name = if node.name.is_empty() { model.graph.label(node.outputs[0]) } else { node.name.clone() };
         let ms = times.remove(&name);
         let (op, params, macs) = (node.op.name(), cost.parameters, cost.work.macs);
-        nodes.push(Node { name, op, params, macs, density: cost.density(), ms });
+        let (kernel, why) = kernels.remove(&name).unzip();
+        nodes.push(Node { name, op, params, macs, density: cost.density(), ms, kernel, why: why.flatten() });
     }
     let total_ms =
         args.measure.then(|| nodes.iter().filter_map(|n| n.ms).sum::<f64>() + times.values().sum::<f64>());
@@ -135,12 +143,15 @@ fn kind_name(kind: MacKind) -> &'static str {
     }
 }
 
-/// Median milliseconds of each step, by the name of its node, and the nodes that were interpreted.
+/// The kernel of a node and why it was chosen.
+type Chosen = (String, Option<String>);
+
+/// Median milliseconds and kernel of each node by its name, and the nodes that were interpreted.
 fn measure(
     model: &Model,
     feeds: &BTreeMap<String, wattle_graph::Tensor>,
     context: &Context,
-) -> Result<(BTreeMap<String, f64>, Vec<String>), Failure> {
+) -> Result<(BTreeMap<String, f64>, BTreeMap<String, Chosen>, Vec<String>), Failure> {
     let plan = Plan::compile(&model.graph, &model.parameters, &context.plan_options())?;
     let interpreted = plan.interpreted().into_iter().map(String::from).collect();
     let mut session = Session::new(plan, &model.parameters)?;
@@ -153,13 +164,16 @@ fn measure(
         session.run_timed()?;
         samples.push(session.step_times().iter().map(|t| t.as_secs_f64() * 1e3).collect());
     }
-    let mut times = BTreeMap::new();
+    let (mut times, mut kernels) = (BTreeMap::new(), BTreeMap::new());
     for (index, step) in session.plan().steps().enumerate() {
         let mut column: Vec<f64> = samples.iter().map(|s| s[index]).collect();
         column.sort_by(f64::total_cmp);
         *times.entry(step.name.clone()).or_insert(0.0) += column[RUNS / 2];
+        if step.node.is_some() {
+            kernels.insert(step.name.clone(), (step.kernel.clone(), step.why.clone()));
+        }
     }
-    Ok((times, interpreted))
+    Ok((times, kernels, interpreted))
 }
 
 fn text(document: &Document) -> String {
@@ -183,6 +197,11 @@ fn text(document: &Document) -> String {
     }
     let t = &document.totals;
     let mut text = table.to_string();
+    for node in &document.nodes {
+        if let (Some(kernel), Some(why)) = (&node.kernel, &node.why) {
+            text += &format!("{}: {kernel}: {why}\n", node.name);
+        }
+    }
     text += &format!(
         "\nparameters {} ({} non-zero), MACs {} ({} effective), read {}, written {}\n",
         number::count(t.params as f64),

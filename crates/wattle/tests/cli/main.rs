@@ -1,6 +1,8 @@
 //! The real binary, end to end: what it prints, writes, refuses and resumes.
 
+mod accel;
 mod contract;
+mod estimate;
 mod full_disk;
 mod golden;
 mod measure;

@@ -5,7 +5,19 @@ use crate::sandbox::Sandbox;
 #[test]
 fn every_command_shows_an_example() {
     let sandbox = Sandbox::new();
-    for command in ["shrink", "train", "eval", "ticket find", "profile", "run", "bench"] {
+    for command in [
+        "shrink",
+        "train",
+        "eval",
+        "ticket find",
+        "profile",
+        "run",
+        "bench",
+        "estimate",
+        "reproduce",
+        "scaling fit",
+        "schedule",
+    ] {
         let help = sandbox.text(&format!("{command} --help"));
         assert!(help.contains(&format!("Example: wattle {command} ")), "{help}");
     }

@@ -1,10 +1,13 @@
-//! `wattle estimate`: what a run will cost or did cost, from device-hours, operations, parameters and tokens.
+//! `wattle estimate`: what a run will cost or did cost, from device-hours, operations, parameters and tokens, or
+//! from a graph.
+
+mod graph;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use wattle_meter::device::{Device, PowerBoundary};
 use wattle_meter::estimate::{self, Embodied, Rate, Setting, Water, Work};
-use wattle_meter::{Derivation, Quantity, Unit, stated};
+use wattle_meter::{Derivation, Machine, Quantity, Unit, stated, working_power};
 use wattle_report::{Align, Table, number};
 
 use crate::context::Context;
@@ -17,12 +20,15 @@ const REQUESTS: f64 = 1000.0;
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Example: wattle estimate --flops 3.14e23 --device v100 --achieved 28e12 --price-per-hour 1.5\n\
-                  Example: wattle estimate --params 7e9 --tokens 2e12 --device a100 --devices 1024 --utilisation 0.4\n\n\
+                  Example: wattle estimate --params 7e9 --tokens 2e12 --device a100 --devices 1024 --utilisation 0.4\n\
+                  Example: wattle estimate --model m.onnx --train --samples 50000 --epochs 90 --batch 128\n\n\
                   Every number may be a range: 30..57..90 is 57, at least 30, at most 90."
 )]
 pub struct Args {
     #[command(flatten)]
     work: WorkArgs,
+    #[command(flatten)]
+    graph: graph::GraphArgs,
     #[command(flatten)]
     hardware: HardwareArgs,
     #[command(flatten)]
@@ -34,16 +40,15 @@ pub struct Args {
 
 /// What is to be done.
 #[derive(clap::Args, Debug)]
-#[group(id = "work", required = true, multiple = true)]
 struct WorkArgs {
     /// Floating point operations (one multiply-add is two).
-    #[arg(long, value_name = "FLOP", conflicts_with_all = ["params", "device_hours"])]
+    #[arg(long, value_name = "FLOP", conflicts_with_all = ["params", "device_hours", "model"])]
     flops: Option<String>,
     /// Hours of one device, summed over devices.
-    #[arg(long, value_name = "H", conflicts_with = "params")]
+    #[arg(long, value_name = "H", conflicts_with_all = ["params", "model"])]
     device_hours: Option<String>,
     /// Parameters of a transformer: training takes 6 operations for each and each token, inference 2.
-    #[arg(long, value_name = "N", requires = "tokens")]
+    #[arg(long, value_name = "N", requires = "tokens", conflicts_with = "model")]
     params: Option<String>,
     /// Parameters that work on one token, for mixtures of experts.
     #[arg(long, value_name = "N", requires = "params")]
@@ -109,27 +114,53 @@ struct AccountingArgs {
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let device = args.hardware.device.as_deref().map(Device::find).transpose().map_err(input)?;
     let mut derivation = Derivation::default();
-    let work = work(&args.work)?;
-    let rate = rate(&args.hardware, device.as_ref())?;
-    let time = estimate::device_time(&mut derivation, &work, rate.as_ref()).map_err(input)?;
-    let Some(time) = time else {
-        return Err(Failure::Input(match &device {
-            Some(d) => format!("--device {}: its peak is not in the table; state --achieved", d.id),
-            None => "operations take no time without a rate; give --achieved or --device".into(),
-        }));
+    let mut notes = vec![];
+    let (mut power, mut boundary) = power(&args.hardware, device.as_ref())?;
+    let time = if let Some(model) = &args.graph.model {
+        let utilisation = given("--utilisation", &args.hardware.utilisation, Unit::One, (1e-6, 1.0))?;
+        let target = graph::Target { device: device.as_ref(), utilisation };
+        if device.is_none() && power.is_none() {
+            power = Some(working_power(&Machine::identify(), context.cpu.threads.count()));
+            boundary = Some(PowerBoundary::Chip);
+        }
+        graph::run_time(model, &args.graph, &target, &mut derivation, &mut notes, context)?
+    } else {
+        let rate = rate(&args.hardware, device.as_ref())?;
+        let time =
+            estimate::device_time(&mut derivation, &work(&args.work)?, rate.as_ref()).map_err(input)?;
+        time.ok_or_else(|| {
+            Failure::Input(match &device {
+                Some(d) => format!("--device {}: its peak is not in the table; state --achieved", d.id),
+                None => "operations take no time without a rate; give --achieved or --device".into(),
+            })
+        })?
     };
-    let (power, boundary) = power(&args.hardware, device.as_ref())?;
     let setting = setting(&args, power, context)?;
     estimate::footprint(&mut derivation, &time, &setting).map_err(input)?;
-    let mut document = document(&derivation, boundary);
-    if args.work.inference {
-        document.insert("per".into(), format!("{REQUESTS} requests").into());
+    if args.work.inference || (args.graph.model.is_some() && !args.graph.train) {
+        notes.push(format!("all figures are for {REQUESTS} requests"));
     }
+    let assumed = assumed(&derivation, context);
+    let mut document = document(&derivation, boundary);
+    document.insert("assumed".into(), assumed.clone().into());
+    document.insert("notes".into(), notes.clone().into());
     if args.explain {
         document.insert("derivation".into(), json(&derivation)?);
     }
-    let text = text(&derivation, boundary, &args);
+    let mut text = text(&derivation, boundary, &notes, &assumed);
+    if args.explain {
+        text += &explanation(&derivation);
+    }
     context.print(&document, &text)
+}
+
+/// Ingredients that nobody gave: those of the derivation that are assumptions, and factors that are wide defaults.
+fn assumed(derivation: &Derivation, context: &Context) -> Vec<String> {
+    let mut names: Vec<String> = derivation.assumed().into_iter().map(str::to_owned).collect();
+    if derivation.get("intensity").is_some() && context.factors_assumed().iter().any(|f| f == "intensity") {
+        names.push("intensity".into());
+    }
+    names
 }
 
 fn input(error: impl std::fmt::Display) -> Failure {
@@ -157,7 +188,7 @@ fn work(args: &WorkArgs) -> Result<Work, Failure> {
     let tokens = given("--tokens", &args.tokens, Unit::One, (1.0, 1e24))?;
     let (Some(params), Some(tokens)) = (params, tokens) else {
         return Err(Failure::Input(
-            "nothing to estimate: give --flops, --device-hours, or --params and --tokens".into(),
+            "nothing to estimate: give --flops, --device-hours, --params and --tokens, or --model".into(),
         ));
     };
     let active = given("--active-params", &args.active_params, Unit::One, (1.0, 1e18))?;
@@ -211,10 +242,13 @@ fn setting(args: &Args, power: Option<Quantity>, context: &Context) -> Result<Se
 }
 
 /// Steps of the derivation that are results, with their names in JSON and for people.
-const RESULTS: [(&str, &str, &str); 11] = [
+const RESULTS: [(&str, &str, &str); 14] = [
     ("flops", "flops", "operations"),
+    ("run", "run_s", "one run of the graph"),
+    ("runs", "runs", "runs"),
+    ("duration", "duration_s", "duration"),
     ("device_time", "device_time", "device time"),
-    ("days", "days", "duration"),
+    ("days", "days", "days"),
     ("it_energy", "it_energy_kwh", "energy of the devices"),
     ("energy", "energy_kwh", "energy with the facility"),
     ("co2e", "co2e_kg", "carbon"),
@@ -238,7 +272,6 @@ fn document(derivation: &Derivation, boundary: Option<PowerBoundary>) -> Map<Str
         }
     }
     document.insert("power_includes".into(), boundary.map_or(Value::Null, |b| b.describe().into()));
-    document.insert("assumed".into(), derivation.assumed().into());
     document
 }
 
@@ -247,27 +280,28 @@ fn json(value: &impl Serialize) -> Result<Value, Failure> {
         .map_err(|e| Failure::Run(format!("the estimate cannot be written as JSON: {e}")))
 }
 
-fn text(derivation: &Derivation, boundary: Option<PowerBoundary>, args: &Args) -> String {
+fn text(
+    derivation: &Derivation,
+    boundary: Option<PowerBoundary>,
+    notes: &[String],
+    assumed: &[String],
+) -> String {
     let mut table = Table::new([("", Align::Left), ("value", Align::Left), ("how", Align::Left)]);
     for (step, _, name) in RESULTS {
         let Some(found) = derivation.steps().iter().rev().find(|s| s.name == step) else { continue };
         let how = if found.formula.is_empty() { "given" } else { &found.formula };
         table.row([name, &number::quantity(&found.result), how]);
     }
-    let mut text = table.to_string();
-    if args.work.inference {
-        text += &format!("\nAll figures are for {REQUESTS} requests.\n");
+    let mut text = format!("{table}\n");
+    for note in notes {
+        text += &format!("Note: {note}.\n");
     }
-    match boundary {
-        Some(boundary) => text += &format!("\nThe power includes {}.\n", boundary.describe()),
-        None => text += "\nNo energy: no power is known; give --watts or another --device.\n",
-    }
-    let assumed = derivation.assumed();
+    text += &match boundary {
+        Some(boundary) => format!("The power includes {}.\n", boundary.describe()),
+        None => "No energy: no power is known; give --watts or another --device.\n".to_owned(),
+    };
     if !assumed.is_empty() {
         text += &format!("Assumed, so look here first: {}.\n", assumed.join(", "));
-    }
-    if args.explain {
-        text += &explanation(derivation);
     }
     text
 }

@@ -1,0 +1,183 @@
+//! What a whole network costs on an architecture: every layer mapped, the mesh modes named, the sums.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::arch::Architecture;
+use crate::error::AccelError;
+use crate::layer::{Kind, Layer, Operand};
+use crate::mapper::{Effort, Mapped, Objective, map_best_format};
+use crate::mapping::Mapping;
+use crate::workload::{HostWork, Workload};
+
+/// One layer, mapped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerEstimate {
+    /// Name of the layer.
+    pub name: String,
+    /// Kind of nest.
+    pub kind: Kind,
+    /// Multiply-accumulates, zeros included.
+    pub macs: f64,
+    /// Products of two non-zero values.
+    pub effective_macs: f64,
+    /// Share of all multipliers that do useful products, averaged over the cycles.
+    pub utilisation: f64,
+    /// How activations, weights and partial sums travel.
+    pub mode: String,
+    /// The mapping and its cost.
+    pub mapped: Mapped,
+}
+
+/// A network on an architecture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Estimate {
+    /// Name of the architecture.
+    pub arch: String,
+    /// Clock, Hz.
+    pub clock_hz: f64,
+    /// Layers in order.
+    pub layers: Vec<LayerEstimate>,
+    /// What the host does; its time and energy are not in the sums.
+    pub host: Vec<HostWork>,
+    /// Where the numbers come from.
+    pub sources: Vec<String>,
+}
+
+impl Estimate {
+    /// Cycles of all layers, one after the other.
+    pub fn cycles(&self) -> f64 {
+        self.layers.iter().map(|l| l.mapped.cost.cycles.total()).sum()
+    }
+
+    /// Seconds of an inference.
+    pub fn latency_s(&self) -> f64 {
+        self.cycles() / self.clock_hz
+    }
+
+    /// Joules of an inference, external memory included.
+    pub fn energy_j(&self) -> f64 {
+        self.layers.iter().map(|l| l.mapped.cost.energy.total()).sum::<f64>() * 1e-12
+    }
+
+    /// Joules without external memory, as chips publish them.
+    pub fn chip_energy_j(&self) -> f64 {
+        self.layers.iter().map(|l| l.mapped.cost.energy.chip()).sum::<f64>() * 1e-12
+    }
+
+    /// Bytes moved from and to external memory.
+    pub fn dram_bytes(&self) -> f64 {
+        self.layers.iter().map(|l| l.mapped.cost.dram_bits).sum::<f64>() / 8.0
+    }
+
+    /// Share of the multipliers that do useful products, over the whole time.
+    pub fn utilisation(&self) -> f64 {
+        let cycles = self.cycles();
+        let busy: f64 = self.layers.iter().map(|l| l.utilisation * l.mapped.cost.cycles.total()).sum();
+        if cycles > 0.0 { busy / cycles } else { 0.0 }
+    }
+}
+
+/// How a tensor travels over the clusters: its sharing along the axes that have ports of their own for it.
+pub fn mode(arch: &Architecture, mapping: &Mapping, operand: Operand) -> &'static str {
+    let clusters: Vec<usize> = (0..arch.axes.len())
+        .filter(|&a| Operand::ALL.iter().all(|&o| arch.axes[a].has_port(o)))
+        .collect();
+    if clusters.is_empty() {
+        return "flat";
+    }
+    let shares = |axis: &usize| mapping.spatial[*axis].iter().any(|(d, n)| *n > 1 && !operand.depends_on(*d));
+    let spreads = |axis: &usize| mapping.spatial[*axis].iter().any(|(_, n)| *n > 1);
+    let sharing: Vec<bool> = clusters.iter().map(shares).collect();
+    match sharing.as_slice() {
+        all if clusters.iter().filter(|a| spreads(a)).all(shares) && all.contains(&true) => "broadcast",
+        [true, _] => "vertical multicast",
+        [_, true] => "horizontal multicast",
+        _ => "unicast",
+    }
+}
+
+/// Maps one layer.
+pub fn estimate_layer(
+    arch: &Architecture,
+    layer: &Layer,
+    objective: Objective,
+    effort: Effort,
+) -> Result<LayerEstimate, AccelError> {
+    let mapped = map_best_format(arch, layer, &arch.table()?, objective, effort)?;
+    let effective_macs = layer.effective_macs();
+    let useful = match arch.pe.kind {
+        crate::arch::PeKind::Sparse if layer.kind != Kind::Depthwise => effective_macs,
+        _ => layer.macs(),
+    };
+    let mode = if arch.axes.iter().any(|a| !a.ports.is_empty()) {
+        let of = |o| mode(arch, &mapped.mapping, o);
+        format!("iact {}, weight {}", of(Operand::Iact), of(Operand::Weight))
+    } else {
+        "flat multicast".to_string()
+    };
+    Ok(LayerEstimate {
+        name: layer.name.clone(),
+        kind: layer.kind,
+        macs: layer.macs(),
+        effective_macs,
+        utilisation: useful / (mapped.cost.cycles.total() * arch.multipliers() as f64),
+        mode,
+        mapped,
+    })
+}
+
+/// Maps every layer of a network, on as many threads as given. A layer that fits nowhere becomes host work.
+/// `progress` is told after each layer.
+pub fn estimate(
+    arch: &Architecture,
+    workload: &Workload,
+    objective: Objective,
+    effort: Effort,
+    threads: usize,
+    progress: &(dyn Fn() + Sync),
+) -> Result<Estimate, AccelError> {
+    // Layers that differ in name only are mapped once.
+    let mut unique: Vec<&Layer> = vec![];
+    let mut which = vec![];
+    for layer in &workload.layers {
+        let same = |l: &&Layer| Layer { name: String::new(), ..(*l).clone() } == Layer { name: String::new(), ..layer.clone() };
+        let at = unique.iter().position(same);
+        which.push(at.unwrap_or(unique.len()));
+        if at.is_none() {
+            unique.push(layer);
+        }
+    }
+    let results: Mutex<Vec<Option<Result<LayerEstimate, AccelError>>>> = Mutex::new((0..unique.len()).map(|_| None).collect());
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.clamp(1, unique.len().max(1)) {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(layer) = unique.get(index) else { break };
+                    let result = estimate_layer(arch, layer, objective, effort);
+                    results.lock().unwrap_or_else(|e| e.into_inner())[index] = Some(result);
+                    progress();
+                }
+            });
+        }
+    });
+    let results = results.into_inner().unwrap_or_else(|e| e.into_inner());
+    let (mut layers, mut host) = (vec![], workload.host.clone());
+    for (layer, at) in workload.layers.iter().zip(which) {
+        match &results[at] {
+            Some(Ok(found)) => layers.push(LayerEstimate { name: layer.name.clone(), ..found.clone() }),
+            Some(Err(AccelError::Infeasible { .. })) => host.push(HostWork {
+                name: layer.name.clone(),
+                op: layer.kind.name().to_string(),
+                macs: layer.macs() as u64,
+                element_ops: 0,
+                reason: "no mapping fits the architecture",
+            }),
+            Some(Err(other)) => return Err(AccelError::invalid(format!("layer `{}`", layer.name), other)),
+            None => return Err(AccelError::invalid(format!("layer `{}`", layer.name), "it was not mapped")),
+        }
+    }
+    Ok(Estimate { arch: arch.name.clone(), clock_hz: arch.clock_hz, layers, host, sources: arch.sources()? })
+}

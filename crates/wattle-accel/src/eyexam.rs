@@ -1,0 +1,81 @@
+//! Eyexam (Chen et al., arXiv 1807.07928, Sec. "Eyexam"): seven bounds, each at or below the last, from the shape
+//! of a layer to its performance. Steps 1 to 5 bound the active multipliers, 6 and 7 the useful products a cycle.
+
+use crate::arch::Architecture;
+use crate::cost::Context;
+use crate::estimate::LayerEstimate;
+use crate::layer::{Dim, Layer};
+use crate::mapper::{arrays, pe_tiles};
+use crate::skipping::PeWork;
+use crate::{AccelError, PeKind};
+
+/// Names of the steps.
+pub const STEPS: [&str; 7] = [
+    "layer size and shape",
+    "dataflow",
+    "number of PEs",
+    "dimensions of the array",
+    "storage",
+    "average bandwidth",
+    "varying access patterns",
+];
+
+/// The seven bounds of a mapped layer, in multiplications a cycle. `simulated` cycles set the last step; without
+/// them the model does.
+pub fn eyexam(
+    arch: &Architecture,
+    layer: &Layer,
+    estimate: &LayerEstimate,
+    simulated: Option<f64>,
+) -> Result<[f64; 7], AccelError> {
+    let lanes = if layer.bound(Dim::M) > 1 { arch.pe.lanes as f64 } else { 1.0 };
+    let workload = layer.macs();
+    let spreadable = |d: &Dim| arch.axes.iter().any(|a| a.allows(*d));
+    let dataflow: f64 =
+        Dim::ALL.iter().filter(|d| spreadable(d)).map(|d| layer.bound(*d) as f64).product::<f64>() * lanes;
+    let multipliers = arch.multipliers() as f64;
+    let rounds = (dataflow / multipliers).ceil().max(1.0);
+    let fragmented = dataflow / rounds;
+    let table = arch.table()?;
+    let context = Context { arch, layer, table: &table, format: estimate.mapped.format };
+    let (mut shaped, mut stored) = (0.0f64, 0.0f64);
+    for array in arrays(arch, layer) {
+        let facts = context.array(&array);
+        let full = Dim::ALL.iter().map(|&d| {
+            let n = facts.spread[d as usize];
+            layer.bound(d) as f64 / layer.bound(d).div_ceil(n) as f64
+        });
+        let active = full.product::<f64>() * lanes;
+        shaped = shaped.max(active);
+        if active > stored {
+            let fits = |pe: &[usize; 8]| {
+                let [_, _, m, c, _, _, r, s] = *pe;
+                let work = PeWork { weight_words: (m * c * r * s) as f64, ..PeWork::default() };
+                // The least tile decides whether the array can be used at all.
+                context.pe_misfit(pe, &work).is_none()
+            };
+            if pe_tiles(arch, layer, &facts.spread).iter().any(fits) {
+                stored = active;
+            }
+        }
+    }
+    let cycles = estimate.mapped.cost.cycles;
+    let useful = if arch.pe.kind == PeKind::Sparse { estimate.effective_macs } else { estimate.macs };
+    let tiles: f64 = (0..8).map(|i| (estimate.mapped.mapping.glb[i] * estimate.mapped.mapping.dram[i]) as f64).product();
+    let average =
+        (tiles * estimate.mapped.work.mean).max(cycles.iact).max(cycles.weight).max(cycles.psum).max(cycles.dram);
+    let bounds = [
+        workload,
+        dataflow,
+        fragmented,
+        shaped,
+        stored,
+        useful / average,
+        useful / simulated.unwrap_or(cycles.total()),
+    ];
+    let mut least = f64::INFINITY;
+    Ok(bounds.map(|bound| {
+        least = least.min(bound);
+        least
+    }))
+}

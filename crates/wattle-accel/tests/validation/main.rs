@@ -1,0 +1,8 @@
+//! Published values against the model, and the page that shows them: hits and misses alike.
+
+mod chip;
+mod eyeriss_v1;
+mod page;
+mod pe_cycles;
+mod published;
+mod timeloop;

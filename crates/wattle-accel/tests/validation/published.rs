@@ -1,0 +1,180 @@
+//! Published facts, each with its source and whether it was read there or only recalled.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use wattle_accel::{Layer, Sparsity};
+
+/// Counts of one 1x1 layer.
+#[derive(Deserialize)]
+#[allow(non_snake_case, reason = "the file's names")]
+pub struct Counts {
+    pub C: usize,
+    pub M: usize,
+    pub E: usize,
+    pub F: usize,
+    pub nnz_iact: Vec<u64>,
+    pub nnz_weight: Vec<u64>,
+    pub cycles: u64,
+}
+
+/// The five layers of sparse MobileNet-0.5-128 whose counts are known.
+pub fn channel_counts() -> BTreeMap<String, Counts> {
+    serde_json::from_str(include_str!("../data/sparse_mobilenet_channel_counts.json")).expect("a committed file")
+}
+
+/// Cycles of one lane, Sparseloop's ground truth (its artifact, Fig. 12), and its uniform model's.
+pub const LANE_CYCLES: [(usize, u64, Option<u64>); 25] = [
+    (1, 1769472, Some(1769472)),
+    (2, 544768, Some(542639)),
+    (3, 461302, Some(461036)),
+    (4, 278528, Some(277218)),
+    (5, 873643, Some(873365)),
+    (6, 513024, Some(513147)),
+    (7, 1702140, Some(1592158)),
+    (8, 145920, Some(145982)),
+    (9, 1499682, Some(1478912)),
+    (10, 270848, Some(271320)),
+    (11, 2491491, Some(2488901)),
+    (12, 73728, Some(73728)),
+    (13, 1144158, Some(1114008)),
+    (14, 147456, None),
+    (15, 2238663, Some(2220046)),
+    (16, 147456, None),
+    (17, 2173758, Some(2184395)),
+    (18, 124096, Some(123864)),
+    (20, 147456, None),
+    (21, 1677684, Some(1610614)),
+    (22, 147456, None),
+    (24, 36864, None),
+    (26, 73728, None),
+    (27, 775316, Some(729810)),
+    (28, 95443, Some(94976)),
+];
+
+/// MobileNet-0.5-128, dense: 28 layers, 49,160,192 MACs.
+pub fn mobilenet() -> Vec<Layer> {
+    let mut layers = vec![same(Layer::conv("L01", 1, 3, 16, 64, 3, 2))];
+    let blocks = [
+        (16, 32, 64, 1),
+        (32, 64, 32, 2),
+        (64, 64, 32, 1),
+        (64, 128, 16, 2),
+        (128, 128, 16, 1),
+        (128, 256, 8, 2),
+        (256, 256, 8, 1),
+        (256, 256, 8, 1),
+        (256, 256, 8, 1),
+        (256, 256, 8, 1),
+        (256, 256, 8, 1),
+        (256, 512, 4, 2),
+        (512, 512, 4, 1),
+    ];
+    for (block, (from, to, map, stride)) in blocks.into_iter().enumerate() {
+        let name = |n: usize| format!("L{:02}", 2 * block + n);
+        layers.push(same(Layer::conv(&name(2), from, from, from, map, 3, stride)));
+        layers.push(Layer::conv(&name(3), 1, from, to, map, 1, 1));
+    }
+    layers.push(Layer::gemm("L28", 1, 512, 1000));
+    layers
+}
+
+/// A 3x3 layer with the padding that keeps the map's size.
+fn same(mut layer: Layer) -> Layer {
+    layer.pad = [1; 2];
+    layer.input = [layer.bounds[4] * layer.stride[0], layer.bounds[5] * layer.stride[1]];
+    layer
+}
+
+/// AlexNet with its grouped convolutions, 724.4M MACs.
+pub fn alexnet(batch: usize) -> Vec<Layer> {
+    let mut layers = vec![
+        Layer::conv("conv1", 1, 3, 96, 55, 11, 4),
+        padded(Layer::conv("conv2", 2, 96, 256, 27, 5, 1), 2),
+        padded(Layer::conv("conv3", 1, 256, 384, 13, 3, 1), 1),
+        padded(Layer::conv("conv4", 2, 384, 384, 13, 3, 1), 1),
+        padded(Layer::conv("conv5", 2, 384, 256, 13, 3, 1), 1),
+    ];
+    for (name, inner, outputs) in [("fc1", 9216, 4096), ("fc2", 4096, 4096), ("fc3", 4096, 1000)] {
+        layers.push(Layer::gemm(name, batch, inner, outputs));
+    }
+    for layer in &mut layers[..5] {
+        layer.bounds[0] = batch;
+    }
+    layers
+}
+
+fn padded(mut layer: Layer, pad: usize) -> Layer {
+    layer.pad = [pad; 2];
+    layer.input = [layer.bounds[4], layer.bounds[5]];
+    layer
+}
+
+/// A layer with the densities of counts.
+pub fn with_counts(layer: Layer, counts: &Counts) -> Layer {
+    let of = |list: &[u64], size: usize| {
+        Sparsity::per_channel(list.iter().map(|&n| n as f64 / size as f64).collect())
+    };
+    let (iact, weight) = (of(&counts.nnz_iact, counts.E * counts.F), of(&counts.nnz_weight, counts.M));
+    layer.with_sparsity(iact, weight)
+}
+
+/// A published value beside the model's.
+#[derive(Debug)]
+pub struct Row {
+    pub what: String,
+    pub published: f64,
+    pub modelled: f64,
+    /// Largest relative error, or absolute one where `absolute`.
+    pub tolerance: f64,
+    pub absolute: bool,
+}
+
+impl Row {
+    pub fn exact(what: &str, published: f64, modelled: f64) -> Row {
+        Row::within(what, published, modelled, 0.0)
+    }
+
+    pub fn within(what: &str, published: f64, modelled: f64, tolerance: f64) -> Row {
+        Row { what: what.to_string(), published, modelled, tolerance, absolute: false }
+    }
+
+    pub fn absolute(what: &str, published: f64, modelled: f64, tolerance: f64) -> Row {
+        Row { absolute: true, ..Row::within(what, published, modelled, tolerance) }
+    }
+
+    pub fn error(&self) -> f64 {
+        if self.absolute { self.modelled - self.published } else { self.modelled / self.published - 1.0 }
+    }
+
+    pub fn met(&self) -> bool {
+        // Rounding of f64 sums only.
+        self.error().abs() <= self.tolerance + 1e-9
+    }
+}
+
+/// Sparse MobileNet-0.5-128: counts of channels where they are published; for the other layers the share of
+/// products from the lane cycles, split evenly between activations and weights; for L19, L23, L25, whose cycles
+/// are not published, the mean share of their point-wise neighbours.
+pub fn sparse_mobilenet() -> Vec<Layer> {
+    let counts = channel_counts();
+    let layers = mobilenet();
+    let share = |number: usize| {
+        let known = LANE_CYCLES.iter().find(|l| l.0 == number)?;
+        Some(known.1 as f64 / layers[number - 1].macs())
+    };
+    let fill = |number: usize| {
+        share(number).unwrap_or_else(|| {
+            let near: Vec<f64> = [number - 2, number + 2].into_iter().filter_map(share).collect();
+            near.iter().sum::<f64>() / near.len() as f64
+        })
+    };
+    let with = |(index, layer): (usize, &Layer)| match counts.get(&layer.name) {
+        Some(counts) => with_counts(layer.clone(), counts),
+        None => {
+            let each = fill(index + 1).sqrt();
+            layer.clone().with_sparsity(Sparsity::uniform(each), Sparsity::uniform(each))
+        }
+    };
+    layers.iter().enumerate().map(with).collect()
+}

@@ -1,0 +1,149 @@
+//! Layers whose constant weights are mostly zero: matrix products and convolutions that compute non-zeros only.
+
+use wattle_graph::DType;
+use wattle_kernels::conv::ConvPlan;
+use wattle_kernels::gemm::{self, Gemm};
+use wattle_kernels::sparse::{self, Activations, Cut, Product, SparseConv, SparseRows, SparseWeights};
+
+use super::Epilogue;
+use crate::error::EngineError;
+use crate::kernel::{Bound, Io, Kernel, Site};
+use crate::layout::Layout;
+use crate::plan::Sparse;
+use crate::sparse_cost::{Choice, Form, Layer};
+
+/// With more non-zeros than this share, no sparse kernel is considered, nor is the choice reported.
+const WORTH_COUNTING: f64 = 0.7;
+
+/// A sparse kernel, or the reason for a dense one; no reason where the weights are not sparse.
+pub(super) type Answer = Result<Bound, Option<String>>;
+
+fn form(site: &Site<'_>, layer: &Layer) -> Result<(Form, Choice), Option<String>> {
+    let choice = layer.choose(site.cpu.isa.lanes());
+    match (site.sparse, choice.form) {
+        (Sparse::Never, _) => Err(Some("sparse kernels are switched off".into())),
+        _ if layer.density() > WORTH_COUNTING && site.sparse == Sparse::Auto => Err(None),
+        (Sparse::Auto, Form::Dense) => Err(Some(choice.to_string())),
+        (Sparse::Always, Form::Dense) => Ok((Form::Unstructured, choice)),
+        (_, form) => Ok((form, choice)),
+    }
+}
+
+fn cut(form: Form, threads: usize) -> Cut {
+    if form == Form::Blocked { Cut::blocked(threads) } else { Cut::unstructured(threads) }
+}
+
+fn kind(form: Form) -> &'static str {
+    match form {
+        Form::Blocked => "4x1",
+        Form::Vector => "vector",
+        Form::Unstructured | Form::Dense => "csr",
+    }
+}
+
+struct MatMul {
+    weights: Stored,
+    shape: Product,
+    epilogue: Epilogue,
+    name: String,
+}
+
+enum Stored {
+    Panels(SparseWeights),
+    Rows(SparseRows),
+}
+
+/// A product of activations `[m, k]` and constant weights `[k, n]`, or `[n, k]` if `transpose_b`.
+pub(super) fn matmul(site: &Site<'_>, gemm: &Gemm, weights: &[f32], epilogue: &Epilogue) -> Answer {
+    let Gemm { m, n, k, transpose_b, .. } = *gemm;
+    if n * k == 0 || m == 0 {
+        return Err(None);
+    }
+    let vector = k <= 1 << 16;
+    let layer =
+        Layer { rows: n, columns: k, positions: m, transposed: m * (n + k), vector, ..Default::default() };
+    let (form, choice) = form(site, &layer.count(weights, !transpose_b))?;
+    let threads = site.cpu.threads.count();
+    let shape = Product { images: 1, positions: m, x: Activations::Rows, y: Activations::Rows };
+    let rows = (form == Form::Vector).then(|| SparseRows::new(n, k, !transpose_b, weights)).flatten();
+    let (weights, scratch) = match rows {
+        Some(rows) => (Stored::Rows(rows), 0),
+        None => {
+            let weights = SparseWeights::new(n, k, !transpose_b, weights, cut(form, threads));
+            let scratch = sparse::product_scratch_len(site.cpu, &weights, &shape);
+            (Stored::Panels(weights), scratch)
+        }
+    };
+    let name = format!("gemm-sparse-{}-f32-{}", kind(form), site.cpu.isa.name());
+    let epilogue = Epilogue { ..*epilogue };
+    let kernel = MatMul { weights, shape, epilogue, name };
+    Ok(Bound::row_major(site, kernel).scratch(scratch).takes(1).because(choice.to_string()))
+}
+
+fn addends<'a>(epilogue: &Epilogue, io: &Io<'a>) -> Result<gemm::Epilogue<'a>, EngineError> {
+    let bias = epilogue.bias.map(|i| io.input(i)).transpose()?;
+    let residual = epilogue.residual.map(|i| io.input(i)).transpose()?;
+    Ok(gemm::Epilogue { bias, residual, activation: epilogue.activation, ..Default::default() })
+}
+
+impl Kernel for MatMul {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+        let (x, y, e) = (io.input(0)?, io.output(0)?, addends(&self.epilogue, io)?);
+        match &self.weights {
+            Stored::Rows(rows) => rows.product(io.cpu, x, e, y),
+            Stored::Panels(weights) => sparse::product(io.cpu, weights, &self.shape, x, e, y, io.scratch()?),
+        }
+        Ok(())
+    }
+}
+
+struct Conv {
+    conv: SparseConv,
+    epilogue: Epilogue,
+    name: String,
+}
+
+/// A convolution with constant weights, channels last.
+pub(super) fn conv(site: &Site<'_>, plan: &ConvPlan, weights: &[f32], epilogue: &Epilogue) -> Answer {
+    let shape = *plan.shape();
+    if shape.groups != 1 || weights.is_empty() || !site.all(DType::F32) {
+        return Err(None);
+    }
+    let [height, width] = shape.output();
+    let taps = shape.kernel[0] * shape.kernel[1];
+    let plain = taps == 1 && shape.stride == [1, 1] && shape.pads == [0; 4];
+    let line =
+        if plain { width } else { width + (shape.kernel[1] - 1) * shape.dilation[1] / shape.stride[1] };
+    let layer = Layer {
+        rows: shape.filters,
+        columns: shape.channels * taps,
+        positions: shape.batch * height * line,
+        transposed: shape.input_len() + shape.output_len(),
+        taps: !plain,
+        ..Default::default()
+    };
+    let (form, choice) = form(site, &layer.count(weights, false))?;
+    let cut = cut(form, site.cpu.threads.count());
+    let conv = SparseConv::new(shape, weights, cut).ok_or(None::<String>)?;
+    let scratch = conv.scratch_len(site.cpu);
+    let name = format!("conv-sparse-{}-nhwc-f32-{}", kind(form), site.cpu.isa.name());
+    let kernel = Conv { conv, epilogue: Epilogue { ..*epilogue }, name };
+    let bound = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(scratch).takes(1);
+    Ok(bound.because(choice.to_string()))
+}
+
+impl Kernel for Conv {
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+        let e = addends(&self.epilogue, io)?;
+        self.conv.forward(io.cpu, io.input(0)?, e, io.output(0)?, io.scratch()?);
+        Ok(())
+    }
+}

@@ -1,0 +1,175 @@
+//! Which form of a sparse layer is fastest, from counts alone: an estimate in cycles for each form.
+//!
+//! The constants were fitted to measurements (`docs/sparse.md`) and hold for AVX2 and AVX-512, whose rates differ by
+//! their lanes. They decide nothing close: a sparse form must win by [`MARGIN`]. The choice depends on counts and the
+//! instruction set only, so that a network gives the same bits on every run.
+
+use std::fmt;
+
+/// A sparse form is taken if its estimate is below this share of the dense estimate.
+const MARGIN: f64 = 0.9;
+/// Share of the arithmetic peak that dense products reach.
+const DENSE_SHARE: f64 = 0.75;
+/// Bytes a cycle at which weights that are read once arrive.
+const STREAM: f64 = 16.0;
+/// Positions of a strip and columns of a block, as the kernels cut them.
+const STRIP: usize = 64;
+
+/// How a layer may be computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    Dense,
+    /// Single elements, panels of activations.
+    Unstructured,
+    /// Blocks of 4 x 1.
+    Blocked,
+    /// One vector at a time.
+    Vector,
+}
+
+/// What the estimate needs of a layer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Layer {
+    /// Outputs at one position.
+    pub rows: usize,
+    /// Inputs at one position (over all taps of a convolution).
+    pub columns: usize,
+    /// Samples or pixels.
+    pub positions: usize,
+    /// Activations that are transposed on their way in and out.
+    pub transposed: usize,
+    /// Whether a panel is gathered from taps rather than transposed.
+    pub taps: bool,
+    /// Whether the vector form applies.
+    pub vector: bool,
+    /// Non-zeros.
+    pub kept: usize,
+    /// 4 x 1 blocks with a non-zero.
+    pub blocks: usize,
+}
+
+impl Layer {
+    /// Counts the non-zeros of weights `[rows, columns]`, or `[columns, rows]` if `transposed`.
+    pub fn count(mut self, weights: &[f32], transposed: bool) -> Layer {
+        let (rows, columns) = (self.rows, self.columns);
+        let mut block = vec![false; columns];
+        for band in 0..rows.div_ceil(4) {
+            block.fill(false);
+            for row in band * 4..rows.min(band * 4 + 4) {
+                for (column, block) in block.iter_mut().enumerate() {
+                    let at = if transposed { column * rows + row } else { row * columns + column };
+                    let kept = weights[at] != 0.0;
+                    self.kept += usize::from(kept);
+                    *block |= kept;
+                }
+            }
+            self.blocks += block.iter().filter(|b| **b).count();
+        }
+        self
+    }
+
+    /// Non-zeros of all weights, 0 to 1.
+    pub fn density(&self) -> f64 {
+        self.kept as f64 / (self.rows * self.columns).max(1) as f64
+    }
+
+    /// Estimated cycles of a form on an instruction set of so many lanes.
+    fn cycles(&self, form: Form, lanes: usize) -> f64 {
+        let (rows, columns, positions) = (self.rows as f64, self.columns as f64, self.positions as f64);
+        let kept = self.kept as f64;
+        let strips = self.positions.div_ceil(STRIP) as f64;
+        let vectors = (self.positions / STRIP * STRIP.div_ceil(lanes)
+            + (self.positions % STRIP).div_ceil(lanes)) as f64;
+        // Each block of columns begins or resumes every row.
+        let visits = rows * (self.columns as f64 / 128.0).ceil();
+        let packing = 0.5 * self.transposed as f64 + if self.taps { 2.0 * columns * vectors } else { 0.0 };
+        match form {
+            Form::Dense => {
+                let arithmetic = rows * columns * positions / (2.0 * lanes as f64 * DENSE_SHARE);
+                arithmetic.max(4.0 * rows * columns / STREAM)
+            }
+            Form::Unstructured => {
+                packing + kept * (0.85 * strips + 0.75 * vectors) + visits * (4.0 * strips + 2.0 * vectors)
+            }
+            Form::Blocked => {
+                packing + self.blocks as f64 * (strips + 2.2 * vectors) + visits * (strips + 2.0 * vectors)
+            }
+            Form::Vector => positions * (0.75 * kept + 18.0 * rows),
+        }
+    }
+
+    /// The fastest form, and the estimates behind it.
+    pub fn choose(&self, lanes: usize) -> Choice {
+        let mut forms = vec![Form::Unstructured, Form::Blocked];
+        if self.vector {
+            forms.push(Form::Vector);
+        }
+        let dense = self.cycles(Form::Dense, lanes);
+        let (form, sparse) = forms
+            .into_iter()
+            .map(|f| (f, self.cycles(f, lanes)))
+            .min_by(|a, b| a.1.total_cmp(&b.1))
+            .expect("two forms at least");
+        let taken = if sparse < MARGIN * dense { form } else { Form::Dense };
+        Choice { form: taken, density: self.density(), gain: dense / sparse.max(1.0) }
+    }
+}
+
+/// A form and why.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Choice {
+    pub form: Form,
+    density: f64,
+    gain: f64,
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (percent, gain) = (100.0 * self.density, self.gain);
+        match self.form {
+            Form::Dense => {
+                write!(f, "{percent:.1} % non-zero: the best sparse kernel is modelled at {gain:.2}x dense")
+            }
+            _ => write!(f, "{percent:.1} % non-zero: modelled {gain:.1}x faster than dense"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(rows: usize, columns: usize, positions: usize, density: f64) -> Layer {
+        let kept = (rows as f64 * columns as f64 * density) as usize;
+        let transposed = (rows + columns) * positions;
+        Layer { rows, columns, positions, transposed, kept, blocks: kept, vector: true, ..Default::default() }
+    }
+
+    #[test]
+    fn dense_weights_stay_dense_and_sparse_ones_do_not() {
+        for lanes in [8, 16] {
+            for positions in [1, 16, 64, 1000] {
+                assert_eq!(layer(512, 512, positions, 1.0).choose(lanes).form, Form::Dense);
+                assert_ne!(layer(512, 512, positions, 0.05).choose(lanes).form, Form::Dense);
+            }
+        }
+    }
+
+    #[test]
+    fn a_single_vector_takes_the_vector_form_and_full_blocks_the_blocked() {
+        assert_eq!(layer(300, 784, 1, 0.1).choose(16).form, Form::Vector);
+        let full = layer(512, 512, 256, 0.1);
+        assert_eq!(Layer { blocks: full.kept / 4, ..full }.choose(16).form, Form::Blocked);
+        assert_eq!(full.choose(16).form, Form::Unstructured);
+    }
+
+    #[test]
+    fn counting_reads_both_orders() {
+        let weights = [1.0, 0.0, 2.0, 0.0, 0.0, 3.0];
+        let shape = Layer { rows: 2, columns: 3, ..Default::default() };
+        let counted = shape.count(&weights, false);
+        assert_eq!((counted.kept, counted.blocks), (3, 2));
+        let turned = shape.count(&[1.0, 0.0, 0.0, 0.0, 2.0, 3.0], true);
+        assert_eq!((turned.kept, turned.blocks), (3, 2));
+    }
+}

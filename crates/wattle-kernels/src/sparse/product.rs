@@ -1,0 +1,404 @@
+//! Sparse weights times dense activations.
+
+use super::micro::{self, TileRun};
+use super::panel::{Pack, STRIP, Source, Unpack};
+use super::weights::SparseWeights;
+use crate::gemm::Epilogue;
+use crate::threads::Shared;
+use crate::{Activation, Cpu};
+use std::ops::Range;
+
+/// How activations and results lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activations {
+    /// `[positions, features]`: a sample or pixel after the other (NHWC). Strips are transposed on the way.
+    Rows,
+    /// `[images, features, positions]`: a feature after the other (NCHW).
+    Columns,
+}
+
+/// The shape of a product: `y = activation(W x + bias + residual)` for each position of each image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Product {
+    /// Images; 1 for a plain matrix.
+    pub images: usize,
+    /// Positions (samples, pixels) of an image.
+    pub positions: usize,
+    /// The arrangement of x.
+    pub x: Activations,
+    /// The arrangement of y.
+    pub y: Activations,
+}
+
+impl Product {
+    fn strips(&self) -> usize {
+        self.images * self.positions.div_ceil(STRIP)
+    }
+}
+
+/// With fewer strips than this for each thread, threads share the rows of a strip.
+const STRIPS_A_THREAD: usize = 2;
+
+/// How a product is shared out: each thread takes whole strips, or parts of the rows of all strips.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sharing {
+    Strips,
+    Parts,
+}
+
+fn sharing(cpu: &Cpu, strips: usize) -> Sharing {
+    let threads = cpu.threads.count();
+    if threads == 1 || strips >= STRIPS_A_THREAD * threads { Sharing::Strips } else { Sharing::Parts }
+}
+
+/// Scratch elements that [`product`] needs.
+pub fn product_scratch_len(cpu: &Cpu, weights: &SparseWeights, shape: &Product) -> usize {
+    scratch_len(cpu, weights, shape.strips())
+}
+
+pub(super) fn scratch_len(cpu: &Cpu, weights: &SparseWeights, strips: usize) -> usize {
+    let results = weights.padded_rows() * STRIP;
+    let len = match sharing(cpu, strips) {
+        Sharing::Strips => cpu.threads.count() * (weights.block * STRIP + results),
+        Sharing::Parts => strips * (weights.used.len() * STRIP + results),
+    };
+    len + LINE
+}
+
+/// Elements of a cache line. A load that crosses two lines costs two, so panels start on one.
+const LINE: usize = 16;
+
+fn aligned(scratch: &mut [f32]) -> &mut [f32] {
+    let skip = scratch.as_ptr().align_offset(4 * LINE).min(LINE);
+    &mut scratch[skip..]
+}
+
+/// `y = activation(W x + bias + residual)`; the bias has a value for each row of W, a residual the shape and
+/// arrangement of y. `scratch` has at least [`product_scratch_len`] elements.
+///
+/// # Panics
+/// If lengths contradict the shape, or the epilogue accumulates.
+pub fn product(
+    cpu: &Cpu,
+    weights: &SparseWeights,
+    shape: &Product,
+    x: &[f32],
+    e: Epilogue,
+    y: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let Product { images, positions, .. } = *shape;
+    assert_eq!(x.len(), images * weights.columns * positions, "activations of {shape:?}");
+    assert_eq!(y.len(), images * weights.rows * positions, "results of {shape:?}");
+    let x_image = weights.columns * positions;
+    let job = Job {
+        weights,
+        images,
+        positions,
+        source: &|image| match shape.x {
+            Activations::Rows => Source::Rows { x: &x[image * x_image..][..x_image], step: weights.columns },
+            Activations::Columns => Source::Columns { x: &x[image * x_image..][..x_image], step: positions },
+        },
+        sink: match shape.y {
+            Activations::Rows => Sink::Rows,
+            Activations::Columns => Sink::Columns,
+        },
+        grid: Grid { width: positions.max(1), used: positions.max(1) },
+        epilogue: e,
+    };
+    job.run(cpu, y, scratch);
+}
+
+/// Where results go: an image after the other, in each of them `[position][row]` or `[row][position]`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sink {
+    Rows,
+    Columns,
+}
+
+/// Positions are computed in lines of `width`, of which the first `used` are results.
+#[derive(Clone, Copy)]
+pub(super) struct Grid {
+    pub width: usize,
+    pub used: usize,
+}
+
+impl Grid {
+    /// Results among the first `positions`.
+    fn results(&self, positions: usize) -> usize {
+        positions / self.width * self.used + (positions % self.width).min(self.used)
+    }
+
+    /// Runs of results among `positions`: the first position of each, and the results before it.
+    fn runs(self, positions: Range<usize>) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let mut at = positions.start;
+        std::iter::from_fn(move || {
+            while at < positions.end {
+                let (line, column) = (at / self.width, at % self.width);
+                if column >= self.used {
+                    at = (line + 1) * self.width;
+                    continue;
+                }
+                let end = positions.end.min(line * self.width + self.used);
+                let run = (at..end, line * self.used + column);
+                at = end;
+                return Some(run);
+            }
+            None
+        })
+    }
+}
+
+/// A product with its operands located.
+pub(super) struct Job<'a> {
+    pub weights: &'a SparseWeights,
+    pub images: usize,
+    pub positions: usize,
+    pub source: &'a (dyn Fn(usize) -> Source<'a> + Sync),
+    pub sink: Sink,
+    pub grid: Grid,
+    pub epilogue: Epilogue<'a>,
+}
+
+/// One strip of one image.
+#[derive(Clone, Copy)]
+struct Strip {
+    image: usize,
+    first: usize,
+    width: usize,
+    /// Elements between rows of its panels: whole vectors.
+    stride: usize,
+}
+
+impl Job<'_> {
+    pub(super) fn run(&self, cpu: &Cpu, y: &mut [f32], scratch: &mut [f32]) {
+        let weights = self.weights;
+        let e = &self.epilogue;
+        assert!(
+            !e.accumulate,
+            "a sparse product does not accumulate; pass what is to be added as the residual"
+        );
+        assert!(e.bias.is_none_or(|b| b.len() == weights.rows), "one bias for each of {} rows", weights.rows);
+        assert!(e.residual.is_none_or(|r| r.len() == y.len()), "a residual has the shape of the result");
+        let strips = self.images * self.positions.div_ceil(STRIP);
+        assert!(scratch.len() >= scratch_len(cpu, weights, strips), "scratch of a sparse product");
+        assert_eq!(y.len(), self.images * self.grid.results(self.positions) * weights.rows, "results");
+        if y.is_empty() {
+            return;
+        }
+        let scratch = aligned(scratch);
+        let (y, results) = (Shared::new(y), weights.padded_rows() * STRIP);
+        match sharing(cpu, strips) {
+            Sharing::Strips => {
+                let scratch = Shared::new(scratch);
+                let panel = weights.block * STRIP;
+                cpu.threads.for_each_slot(strips, |slot, i| {
+                    // SAFETY: a slot's scratch belongs to the thread that runs it.
+                    let scratch = unsafe { scratch.slice(slot * (panel + results), panel + results) };
+                    let (panel, results) = scratch.split_at_mut(panel);
+                    let strip = self.strip(cpu, i);
+                    for block in 0..weights.blocks() {
+                        let direct = self.pack(cpu, &strip, block, panel);
+                        for part in 0..weights.parts {
+                            let panel = direct.unwrap_or(panel.as_ptr());
+                            // SAFETY: this task alone writes the strip's results.
+                            unsafe { self.tile(cpu, &strip, block, part, panel, results.as_mut_ptr(), &y) };
+                        }
+                    }
+                    // SAFETY: as above.
+                    unsafe { self.finish(cpu, &strip, 0..weights.rows, results, &y) };
+                });
+            }
+            Sharing::Parts => {
+                let panel = weights.used.len() * STRIP;
+                let (panels, scratch) = scratch.split_at_mut(strips * panel);
+                let blocks = weights.blocks();
+                let shared = Shared::new(panels);
+                cpu.threads.for_each(strips * blocks, |i| {
+                    let (strip, block) = (i / blocks, i % blocks);
+                    let columns = weights.block_columns(block).len();
+                    // SAFETY: panels are disjoint.
+                    let out = unsafe {
+                        shared.slice(strip * panel + block * weights.block * STRIP, columns * STRIP)
+                    };
+                    self.pack(cpu, &self.strip(cpu, strip), block, out);
+                });
+                let panels = &*panels;
+                let shared = Shared::new(scratch);
+                cpu.threads.for_each(strips * weights.parts, |i| {
+                    let (part, i) = (i / strips, i % strips);
+                    let strip = self.strip(cpu, i);
+                    // SAFETY: an empty slice overlaps nothing; parts write disjoint rows of it.
+                    let base = unsafe { shared.slice(i * results, 0).as_mut_ptr() };
+                    for block in 0..blocks {
+                        let own = &panels[i * panel + (block * weights.block * STRIP).min(panel)..];
+                        let panel = self.direct(&strip, block).unwrap_or(own.as_ptr());
+                        // SAFETY: this task alone writes these rows of the strip's results.
+                        unsafe { self.tile(cpu, &strip, block, part, panel, base, &y) };
+                    }
+                    let rows = weights.part_rows(part);
+                    // SAFETY: the rows of this part, which no other task touches.
+                    let own = unsafe {
+                        shared.slice(i * results + rows.start * strip.stride, rows.len() * strip.stride)
+                    };
+                    // SAFETY: as above.
+                    unsafe { self.finish(cpu, &strip, rows, own, &y) };
+                });
+            }
+        }
+    }
+
+    fn strip(&self, cpu: &Cpu, index: usize) -> Strip {
+        let per_image = self.positions.div_ceil(STRIP);
+        let (image, first) = (index / per_image, index % per_image * STRIP);
+        let width = STRIP.min(self.positions - first);
+        Strip { image, first, width, stride: width.next_multiple_of(cpu.isa.lanes()) }
+    }
+
+    /// The panel itself, where activations already lie as one.
+    fn direct(&self, strip: &Strip, block: usize) -> Option<*const f32> {
+        match (self.source)(strip.image) {
+            Source::Columns { x, step }
+                if x.as_ptr().align_offset(4 * LINE) == 0
+                    && self.weights.uses_all_columns()
+                    && step == strip.stride
+                    && strip.width == step =>
+            {
+                Some(x[block * self.weights.block * step..].as_ptr())
+            }
+            _ => None,
+        }
+    }
+
+    fn pack(&self, cpu: &Cpu, strip: &Strip, block: usize, out: &mut [f32]) -> Option<*const f32> {
+        let direct = self.direct(strip, block);
+        if direct.is_none() {
+            cpu.isa.run(Pack {
+                source: (self.source)(strip.image),
+                columns: self.weights.block_columns(block),
+                first: strip.first,
+                width: strip.width,
+                stride: strip.stride,
+                out,
+            });
+        }
+        direct
+    }
+
+    /// Whether tiles write to y itself.
+    fn in_place(&self, strip: &Strip) -> bool {
+        self.sink == Sink::Columns
+            && self.grid.width == self.grid.used
+            && strip.width == strip.stride
+            && self.weights.rows == self.weights.padded_rows()
+    }
+
+    /// # Safety
+    /// The tile's rows of the strip's results, in y or in `results`, must be this call's alone.
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn tile(
+        &self,
+        cpu: &Cpu,
+        strip: &Strip,
+        block: usize,
+        part: usize,
+        panel: *const f32,
+        results: *mut f32,
+        y: &Shared<f32>,
+    ) {
+        let w = self.weights;
+        let tile = &w.tiles[block * w.parts + part];
+        let at = strip.image * self.positions * w.rows + strip.first;
+        let in_place = self.in_place(strip);
+        let (out, y_stride) = if in_place {
+            // SAFETY: an empty slice overlaps nothing.
+            (unsafe { y.slice(at, 0).as_mut_ptr() }, self.positions)
+        } else {
+            (results, strip.stride)
+        };
+        let residual = match self.epilogue.residual {
+            Some(residual) if in_place => residual[at..].as_ptr(),
+            _ => std::ptr::null(),
+        };
+        let clamp = if in_place { self.epilogue.activation.clamp() } else { Activation::None.clamp() };
+        let run = TileRun {
+            height: w.height,
+            groups: &w.groups[tile.groups.clone()],
+            rows: &w.row_list[tile.row..],
+            indices: &w.indices[tile.element..],
+            values: &w.values[tile.element * w.height..],
+            panel,
+            panel_stride: strip.stride,
+            y: out,
+            y_stride,
+            bias: self.epilogue.bias.unwrap_or(&[]),
+            residual,
+            residual_stride: self.positions,
+            clamp,
+            vectors: strip.stride / cpu.isa.lanes(),
+        };
+        // SAFETY: a panel has `stride` elements, whole vectors, for each column of the block, and so have the results
+        // for each row; y has them where tiles write in place, since the strip then has whole vectors.
+        unsafe { micro::run(cpu.isa, run) };
+    }
+
+    /// Brings finished rows of a strip to y; `results` starts at the first of them.
+    ///
+    /// # Safety
+    /// These rows of the strip's part of y must be this call's alone.
+    unsafe fn finish(&self, cpu: &Cpu, strip: &Strip, rows: Range<usize>, results: &[f32], y: &Shared<f32>) {
+        let e = &self.epilogue;
+        let in_place = self.in_place(strip);
+        if in_place && e.activation.is_clamp() {
+            return;
+        }
+        let image = self.grid.results(self.positions);
+        let base = strip.image * image * self.weights.rows;
+        for (run, before) in self.grid.runs(strip.first..strip.first + strip.width) {
+            let offset = run.start - strip.first;
+            match self.sink {
+                Sink::Rows => {
+                    let at = base + before * self.weights.rows + rows.start;
+                    let len = (run.len() - 1) * self.weights.rows + rows.len();
+                    let unpack = Unpack {
+                        panel: &results[offset..],
+                        stride: strip.stride,
+                        rows: rows.len(),
+                        width: run.len(),
+                        residual: e.residual.map(|r| &r[at..at + len]),
+                        clamp: e.activation.clamp(),
+                        // SAFETY: an empty slice overlaps nothing.
+                        y: unsafe { y.slice(at, 0).as_mut_ptr() },
+                        step: self.weights.rows,
+                    };
+                    // SAFETY: the run's positions and these rows of y are the caller's promise.
+                    unsafe { unpack.run(cpu.isa) };
+                    if !e.activation.is_clamp() {
+                        for i in 0..run.len() {
+                            // SAFETY: as above.
+                            let part = unsafe { y.slice(at + i * self.weights.rows, rows.len()) };
+                            e.activation.apply(cpu.isa, part);
+                        }
+                    }
+                }
+                Sink::Columns => {
+                    let (low, high) = e.activation.clamp();
+                    for (i, row) in rows.clone().enumerate() {
+                        let at = base + row * image + before;
+                        // SAFETY: this row's run of y is the caller's promise.
+                        let to = unsafe { y.slice(at, run.len()) };
+                        if !in_place {
+                            let from = &results[i * strip.stride + offset..][..run.len()];
+                            for (j, (to, &x)) in to.iter_mut().zip(from).enumerate() {
+                                let x = x + e.residual.map_or(0.0, |r| r[at + j]);
+                                let x = if x < low { low } else { x };
+                                *to = if x > high { high } else { x };
+                            }
+                        }
+                        e.activation.apply(cpu.isa, to);
+                    }
+                }
+            }
+        }
+    }
+}

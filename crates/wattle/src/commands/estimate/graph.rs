@@ -1,0 +1,170 @@
+//! Estimates from a graph: how long its runs take, here or on a named device.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use wattle_engine::{Plan, Session};
+use wattle_graph::{Graph, Model, Parameters, Tensor, costs};
+use wattle_meter::device::Device;
+use wattle_meter::{Derivation, Quantity, Source, Unit, estimate};
+
+use crate::commands::bench::TrainingStep;
+use crate::commands::training::OptimizerName;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::models::{self, InputText};
+use crate::roofline;
+
+/// Requests of an inference estimate.
+const REQUESTS: u64 = 1000;
+/// Timed runs of `--check`.
+const CHECKS: usize = 9;
+
+/// A graph, and how often it runs.
+#[derive(clap::Args, Debug)]
+pub struct GraphArgs {
+    /// The ONNX model; with --train also a network by name, such as resnet-20.
+    #[arg(long, value_name = "FILE")]
+    pub model: Option<PathBuf>,
+    /// Shape or .npy file of an input; may be repeated.
+    #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = models::parse_input, requires = "model")]
+    inputs: Vec<(String, InputText)>,
+    /// Train the model as a classifier instead of answering 1000 requests.
+    #[arg(long, requires_all = ["model", "samples"])]
+    pub train: bool,
+    /// Samples of the training data.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    samples: Option<u64>,
+    /// Passes over them.
+    #[arg(long, default_value_t = 1, value_name = "E", value_parser = clap::value_parser!(u64).range(1..))]
+    epochs: u64,
+    /// Samples in a batch.
+    #[arg(long, default_value_t = 32, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch: u32,
+    /// Optimiser of the training step.
+    #[arg(long, value_enum, default_value_t = OptimizerName::Sgd)]
+    optimizer: OptimizerName,
+    /// Run it a few times too and say how far off the estimate is.
+    #[arg(long, requires = "model", conflicts_with = "device")]
+    check: bool,
+}
+
+/// What it runs on: a device, or this machine.
+pub struct Target<'a> {
+    /// None: this machine.
+    pub device: Option<&'a Device>,
+    /// Share of the device's peak.
+    pub utilisation: Option<Quantity>,
+}
+
+/// Hours that the graph's runs take, noted step by step.
+pub fn run_time(
+    model: &Path,
+    args: &GraphArgs,
+    target: &Target<'_>,
+    derivation: &mut Derivation,
+    notes: &mut Vec<String>,
+    context: &Context,
+) -> Result<Quantity, Failure> {
+    let failure = |e: wattle_meter::QuantityError| Failure::Run(e.to_string());
+    let work = Work::load(model, args)?;
+    let (graph, parameters) = work.graph();
+    let runs = match args.samples {
+        Some(samples) if args.train => samples.div_ceil(u64::from(args.batch)).saturating_mul(args.epochs),
+        _ => REQUESTS,
+    };
+    let macs: u64 = costs(graph, parameters)?.iter().map(|c| c.work.macs).sum();
+    let counted = Source::modelled("2 x multiply-accumulates of the graph x runs");
+    let flops = Quantity::exact(2.0 * macs as f64 * runs as f64, Unit::Flop, counted).map_err(failure)?;
+    derivation.given("flops", &flops);
+    let prediction = match target.device {
+        Some(device) => {
+            let utilisation = target.utilisation.clone().unwrap_or_else(estimate::usual_utilisation);
+            derivation.given("utilisation", &utilisation);
+            roofline::on_device(graph, parameters, device, &utilisation)?
+        }
+        None => {
+            let plan = Plan::compile(graph, parameters, &context.plan_options())?;
+            roofline::on_this_machine(&plan, args.train, context)?
+        }
+    };
+    if !prediction.unknown.is_empty() {
+        let kernels = prediction.unknown.join(", ");
+        notes.push(format!("kernels without a calibration, taken as average ones: {kernels}"));
+    }
+    if args.check {
+        notes.push(check(&work, &prediction.seconds, context)?);
+    }
+    derivation.given("run", &prediction.seconds);
+    let runs = Quantity::count(runs, Unit::One, Source::assumed("stated by --samples, --epochs, --batch"));
+    derivation.given("runs", &runs);
+    let duration =
+        derivation.step("duration", "run x runs", prediction.seconds.times(&runs)).map_err(failure)?;
+    derivation.step("run_time", "duration", duration.to(Unit::Hour)).map_err(failure)
+}
+
+/// What is run.
+enum Work {
+    Training(Box<TrainingStep>),
+    Inference(Box<Model>, BTreeMap<String, Tensor>),
+}
+
+impl Work {
+    fn load(path: &Path, args: &GraphArgs) -> Result<Work, Failure> {
+        if args.train {
+            let step = TrainingStep::new(path, &args.inputs, args.batch as usize, args.optimizer)?;
+            return Ok(Work::Training(Box::new(step)));
+        }
+        let model = models::load(path)?;
+        let feeds = models::read_feeds(&args.inputs)?;
+        let model = models::bind(&model, &args.inputs, &feeds)?;
+        let feeds = models::made_up(&model, &feeds)?;
+        Ok(Work::Inference(Box::new(model), feeds))
+    }
+
+    fn graph(&self) -> (&Graph, &Parameters) {
+        match self {
+            Work::Training(step) => (&step.graph, &step.parameters),
+            Work::Inference(model, _) => (&model.graph, &model.parameters),
+        }
+    }
+
+    fn session(&self, context: &Context) -> Result<Session, Failure> {
+        match self {
+            Work::Training(step) => step.session(context),
+            Work::Inference(model, feeds) => {
+                let plan = Plan::compile(&model.graph, &model.parameters, &context.plan_options())?;
+                let mut session = Session::new(plan, &model.parameters)?;
+                for (name, tensor) in feeds {
+                    session.set_input(name, tensor)?;
+                }
+                Ok(session)
+            }
+        }
+    }
+}
+
+/// Runs the graph after it was predicted, and says how far off the prediction is.
+fn check(work: &Work, predicted: &Quantity, context: &Context) -> Result<String, Failure> {
+    let mut session = work.session(context)?;
+    session.run()?;
+    session.run()?;
+    let mut times = vec![];
+    for _ in 0..CHECKS {
+        let start = Instant::now();
+        session.run()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    let measured = times[CHECKS / 2];
+    Ok(format!(
+        "checked: predicted {:.3} ms [{:.3}, {:.3}], measured {:.3} ms (median of {CHECKS}), {:+.0} %, {} the interval",
+        predicted.value() * 1e3,
+        predicted.low() * 1e3,
+        predicted.high() * 1e3,
+        measured * 1e3,
+        100.0 * (predicted.value() / measured - 1.0),
+        if predicted.contains(measured) { "inside" } else { "outside" }
+    ))
+}
