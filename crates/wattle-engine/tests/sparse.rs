@@ -11,7 +11,8 @@ fn weights(shape: &[usize], sparse: bool) -> Tensor {
     let noise = Example::noise(shape, 3);
     // A step that is prime to the extents spreads the kept ones over rows and columns.
     let kept = |i: usize| !sparse || i * 7 % 10 == 3 + i / 10 % 7;
-    let values = noise.to_f64().iter().enumerate().map(|(i, x)| if kept(i) { x + 2.0 } else { 0.0 }).collect();
+    let values =
+        noise.to_f64().iter().enumerate().map(|(i, x)| if kept(i) { x + 2.0 } else { 0.0 }).collect();
     Tensor::from_f64(DType::F32, shape, values)
 }
 

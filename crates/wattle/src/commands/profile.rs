@@ -86,13 +86,11 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let model = models::bind(&model, &args.inputs, &feeds)?;
     let costs = costs(&model.graph, &model.parameters)?;
     let sums = totals(&costs);
-    let mut times = BTreeMap::new();
-    let mut kernels = BTreeMap::new();
+    let mut timed = Timed::default();
     let mut measured = None;
     if args.measure {
         let feeds = models::made_up(&model, &feeds)?;
-        let (found, chosen, interpreted) = measure(&model, &feeds, context)?;
-        (times, kernels) = (found, chosen);
+        timed = measure(&model, &feeds, context)?;
         measured = Some(Measured {
             runs: RUNS,
             threads: context.cpu.threads.count(),
@@ -102,7 +100,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
             } else {
                 "noise"
             },
-            interpreted_nodes: interpreted,
+            interpreted_nodes: std::mem::take(&mut timed.interpreted),
         });
     }
     let mut separate = BTreeMap::new();
@@ -113,13 +111,13 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     for cost in &costs {
         let node = model.graph.node(cost.node);
         let name = if node.name.is_empty() { model.graph.label(node.outputs[0]) } else { node.name.clone() };
-        let ms = times.remove(&name);
+        let ms = timed.ms.remove(&name);
         let (op, params, macs) = (node.op.name(), cost.parameters, cost.work.macs);
-        let (kernel, why) = kernels.remove(&name).unzip();
+        let (kernel, why) = timed.kernels.remove(&name).unzip();
         nodes.push(Node { name, op, params, macs, density: cost.density(), ms, kernel, why: why.flatten() });
     }
     let total_ms =
-        args.measure.then(|| nodes.iter().filter_map(|n| n.ms).sum::<f64>() + times.values().sum::<f64>());
+        args.measure.then(|| nodes.iter().filter_map(|n| n.ms).sum::<f64>() + timed.ms.values().sum::<f64>());
     let totals = Totals {
         params: sums.parameters,
         params_nonzero: sums.nonzero_parameters,
@@ -146,12 +144,20 @@ fn kind_name(kind: MacKind) -> &'static str {
 /// The kernel of a node and why it was chosen.
 type Chosen = (String, Option<String>);
 
-/// Median milliseconds and kernel of each node by its name, and the nodes that were interpreted.
+/// What timed runs tell of the nodes, by their names.
+#[derive(Default)]
+struct Timed {
+    /// Median milliseconds.
+    ms: BTreeMap<String, f64>,
+    kernels: BTreeMap<String, Chosen>,
+    interpreted: Vec<String>,
+}
+
 fn measure(
     model: &Model,
     feeds: &BTreeMap<String, wattle_graph::Tensor>,
     context: &Context,
-) -> Result<(BTreeMap<String, f64>, BTreeMap<String, Chosen>, Vec<String>), Failure> {
+) -> Result<Timed, Failure> {
     let plan = Plan::compile(&model.graph, &model.parameters, &context.plan_options())?;
     let interpreted = plan.interpreted().into_iter().map(String::from).collect();
     let mut session = Session::new(plan, &model.parameters)?;
@@ -164,16 +170,16 @@ fn measure(
         session.run_timed()?;
         samples.push(session.step_times().iter().map(|t| t.as_secs_f64() * 1e3).collect());
     }
-    let (mut times, mut kernels) = (BTreeMap::new(), BTreeMap::new());
+    let (mut ms, mut kernels) = (BTreeMap::new(), BTreeMap::new());
     for (index, step) in session.plan().steps().enumerate() {
         let mut column: Vec<f64> = samples.iter().map(|s| s[index]).collect();
         column.sort_by(f64::total_cmp);
-        *times.entry(step.name.clone()).or_insert(0.0) += column[RUNS / 2];
+        *ms.entry(step.name.clone()).or_insert(0.0) += column[RUNS / 2];
         if step.node.is_some() {
             kernels.insert(step.name.clone(), (step.kernel.clone(), step.why.clone()));
         }
     }
-    Ok((times, kernels, interpreted))
+    Ok(Timed { ms, kernels, interpreted })
 }
 
 fn text(document: &Document) -> String {
