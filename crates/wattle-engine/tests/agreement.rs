@@ -11,12 +11,7 @@ fn run(example: &Example, cpu: Cpu, constant: bool) -> Result<Vec<Tensor>, Engin
     run_with(example, cpu, constant, Sparse::Auto)
 }
 
-fn run_with(
-    example: &Example,
-    cpu: Cpu,
-    constant: bool,
-    sparse: Sparse,
-) -> Result<Vec<Tensor>, EngineError> {
+fn run_with(example: &Example, cpu: Cpu, constant: bool, sparse: Sparse) -> Result<Vec<Tensor>, EngineError> {
     let mut graph = Graph::new("example");
     let mut feeds = vec![];
     let mut operands = vec![];

@@ -11,7 +11,8 @@ fn weights(shape: &[usize], sparse: bool) -> Tensor {
     let noise = Example::noise(shape, 3);
     // A step that is prime to the extents spreads the kept ones over rows and columns.
     let kept = |i: usize| !sparse || i * 7 % 10 == 3 + i / 10 % 7;
-    let values = noise.to_f64().iter().enumerate().map(|(i, x)| if kept(i) { x + 2.0 } else { 0.0 }).collect();
+    let values =
+        noise.to_f64().iter().enumerate().map(|(i, x)| if kept(i) { x + 2.0 } else { 0.0 }).collect();
     Tensor::from_f64(DType::F32, shape, values)
 }
 
@@ -48,12 +49,7 @@ fn sparse_layers_run_on_sparse_kernels_and_agree_with_dense_ones() {
         graph(MatMul::default(), &[128, 256], &[256, 300], true),
         graph(MatMul::default(), &[1, 784], &[784, 300], true),
         graph(convolution(), &[2, 64, 15, 14], &[64, 64, 3, 3], true),
-        graph(
-            Conv { sliding: Sliding::padded(2, 0), groups: 1 },
-            &[1, 128, 14, 14],
-            &[256, 128, 1, 1],
-            true,
-        ),
+        graph(Conv { sliding: Sliding::padded(2, 0), groups: 1 }, &[1, 128, 14, 14], &[256, 128, 1, 1], true),
     ];
     for layer in &layers {
         let (kernel, why, got) = run(layer, Sparse::Auto, 1);

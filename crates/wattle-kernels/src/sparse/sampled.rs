@@ -40,7 +40,12 @@ pub fn sampled_product(
     let (x_len, dy_len) = (weights.used.len() * STRIP, weights.padded_rows() * STRIP);
     let (x_panels, rest) = scratch.split_at_mut(strips * x_len);
     let dy_panels = &mut rest[..strips * dy_len];
-    let pack = |arrangement: Activations, data: &[f32], features: usize, listed: &[u32], strip: usize, out: &mut [f32]| {
+    let pack = |arrangement: Activations,
+                data: &[f32],
+                features: usize,
+                listed: &[u32],
+                strip: usize,
+                out: &mut [f32]| {
         let (image, first) = (strip / per_image, strip % per_image * STRIP);
         let data = &data[image * features * positions..][..features * positions];
         let source = match arrangement {
@@ -48,14 +53,24 @@ pub fn sampled_product(
             Activations::Columns => Source::Columns { x: data, step: positions },
         };
         let width = STRIP.min(positions - first);
-        cpu.isa.run(Pack { source, columns: listed, first, width, stride: STRIP, out: &mut out[..listed.len() * STRIP] });
+        cpu.isa.run(Pack {
+            source,
+            columns: listed,
+            first,
+            width,
+            stride: STRIP,
+            out: &mut out[..listed.len() * STRIP],
+        });
         out[listed.len() * STRIP..].fill(0.0);
     };
     if x_len > 0 {
-        cpu.threads.for_each_piece(x_panels, x_len, |i, out| pack(shape.x, x, columns, &weights.used, i, out));
+        cpu.threads
+            .for_each_piece(x_panels, x_len, |i, out| pack(shape.x, x, columns, &weights.used, i, out));
     }
     if dy_len > 0 {
-        cpu.threads.for_each_piece(dy_panels, dy_len, |i, out| pack(shape.y, dy, rows, &weights.row_numbers, i, out));
+        cpu.threads.for_each_piece(dy_panels, dy_len, |i, out| {
+            pack(shape.y, dy, rows, &weights.row_numbers, i, out)
+        });
     }
     let (x_panels, dy_panels, dw) = (&*x_panels, &*dy_panels, Shared::new(dw));
     cpu.threads.for_each(weights.tiles.len(), |i| {

@@ -261,8 +261,7 @@ fn gradients_match_the_oracle() {
         let shape = Product { images, positions, x: arrangement, y: arrangement };
         let cut = |cpu: &Cpu| Cut { height, columns: 16, parts: cpu.threads.count() };
         let what = format!("{rows}x{columns} height {height} {shape:?}");
-        let kept: Vec<f64> =
-            dw_want.iter().zip(&w).map(|(d, &w)| if w != 0.0 { *d } else { 0.0 }).collect();
+        let kept: Vec<f64> = dw_want.iter().zip(&w).map(|(d, &w)| if w != 0.0 { *d } else { 0.0 }).collect();
         agree(&kept, &format!("weights' gradient {what}"), |cpu| {
             let sparse = SparseWeights::new(rows, columns, false, &w, cut(cpu));
             let mut scratch = vec![f32::NAN; sampled_product_scratch_len(&sparse, &shape)];

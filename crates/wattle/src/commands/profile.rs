@@ -146,12 +146,15 @@ fn kind_name(kind: MacKind) -> &'static str {
 /// The kernel of a node and why it was chosen.
 type Chosen = (String, Option<String>);
 
+/// Milliseconds, kernels, and nodes without one.
+type Findings = (BTreeMap<String, f64>, BTreeMap<String, Chosen>, Vec<String>);
+
 /// Median milliseconds and kernel of each node by its name, and the nodes that were interpreted.
 fn measure(
     model: &Model,
     feeds: &BTreeMap<String, wattle_graph::Tensor>,
     context: &Context,
-) -> Result<(BTreeMap<String, f64>, BTreeMap<String, Chosen>, Vec<String>), Failure> {
+) -> Result<Findings, Failure> {
     let plan = Plan::compile(&model.graph, &model.parameters, &context.plan_options())?;
     let interpreted = plan.interpreted().into_iter().map(String::from).collect();
     let mut session = Session::new(plan, &model.parameters)?;

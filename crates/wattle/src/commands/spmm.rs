@@ -169,9 +169,9 @@ fn weights(rows: usize, columns: usize, density: f64, height: usize, skewed: boo
     let (of_band, of_column) = (factors(bands), factors(columns));
     let mean = of_band.iter().sum::<f64>() * of_column.iter().sum::<f64>() / (bands * columns) as f64;
     let mut weights = vec![0.0; rows * columns];
-    for band in 0..bands {
-        for column in 0..columns {
-            if stream.chance((density * of_band[band] * of_column[column] / mean).min(1.0)) {
+    for (band, of_band) in of_band.iter().enumerate() {
+        for (column, of_column) in of_column.iter().enumerate() {
+            if stream.chance((density * of_band * of_column / mean).min(1.0)) {
                 for row in band * height..rows.min((band + 1) * height) {
                     weights[row * columns + column] = stream.uniform_between(0.1, 1.0) as f32;
                 }
