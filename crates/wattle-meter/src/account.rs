@@ -69,7 +69,8 @@ impl Account {
     /// Takes the machine's energy since the start at a moment; settles once enough time has passed.
     pub(crate) fn advance(&mut self, now: Moment, machine: u64) {
         let elapsed = now.elapsed.saturating_sub(self.settled.elapsed);
-        if elapsed >= UNREAD || (elapsed >= STEP && now.busy != self.settled.busy) {
+        let read_again = now.busy.unwrap_or_default() != self.settled.busy.unwrap_or_default();
+        if elapsed >= UNREAD || (elapsed >= STEP && read_again) {
             self.settle(now, machine);
         }
     }
