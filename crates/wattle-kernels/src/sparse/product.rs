@@ -36,9 +36,6 @@ impl Product {
     }
 }
 
-/// With fewer strips than this for each thread, threads share the rows of a strip.
-const STRIPS_A_THREAD: usize = 2;
-
 /// How a product is shared out: each thread takes whole strips, or parts of the rows of all strips.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sharing {
@@ -48,7 +45,8 @@ enum Sharing {
 
 fn sharing(cpu: &Cpu, strips: usize) -> Sharing {
     let threads = cpu.threads.count();
-    if threads == 1 || strips >= STRIPS_A_THREAD * threads { Sharing::Strips } else { Sharing::Parts }
+    // Panels that several threads read travel between their cores, which costs more than an uneven share of strips.
+    if strips >= threads { Sharing::Strips } else { Sharing::Parts }
 }
 
 /// Scratch elements that [`product`] needs.
