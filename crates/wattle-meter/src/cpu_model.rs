@@ -180,7 +180,7 @@ impl Backend for CpuModel {
 }
 
 /// Power of this machine's processor while `busy` logical processors work: for estimates of runs that have not
-/// happened. The same model as that of [`CpuModel`], with its width.
+/// happened. The same model as that of `CpuModel`, with its width.
 pub fn working_power(machine: &Machine, busy: usize) -> crate::Quantity {
     let class = Class::of(machine);
     let cores = machine.cores.max(busy);
