@@ -236,6 +236,7 @@ fn no_command_but_serve_opens_a_socket() {
             .args(line.split_whitespace())
             .current_dir(sandbox.path(""))
             .env("XDG_DATA_HOME", sandbox.path("data"))
+            .env_remove("WATTLE_LEDGER")
             .output()
             .expect("strace runs");
         if stderr(&output).contains("ptrace") {

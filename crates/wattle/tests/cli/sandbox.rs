@@ -39,6 +39,8 @@ impl Sandbox {
         let mut command = Command::new(env!("CARGO_BIN_EXE_wattle"));
         command.args(line.split_whitespace()).current_dir(self.0.path());
         command.env("XDG_DATA_HOME", self.path("data")).env("HOME", self.0.path());
+        // What the person at the keyboard has set must not change what a test sees.
+        command.env_remove("WATTLE_LEDGER");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
