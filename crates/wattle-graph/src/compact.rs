@@ -5,7 +5,7 @@ use crate::tensor::{DType, Tensor, element_count};
 
 /// Bytes that the compact form may cost beside values and index: names, shapes and, in an ONNX file, the nodes that
 /// rebuild the tensor. A tensor that would save less stays as it is.
-const OVERHEAD: usize = 1024;
+pub(crate) const OVERHEAD: usize = 1024;
 
 /// A tensor as the elements that differ from `fill`, in row-major order.
 #[derive(Clone, Debug, PartialEq)]

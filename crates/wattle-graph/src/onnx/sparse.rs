@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::proto::{AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto, attribute_type};
 use super::tensor_proto::{self, check_dilution};
 use super::{Limits, OnnxError};
-use crate::compact::{Compact, Index};
+use crate::compact::{Compact, Index, OVERHEAD};
 use crate::tensor::{DType, Data, Tensor};
 
 /// How an ONNX file keeps weights that are mostly zero. See `docs/reference/lean-files.md`.
@@ -37,13 +37,33 @@ impl Names {
 }
 
 /// Names of what all compact tensors of a file share.
-struct Shared {
+struct Shared(String);
+
+impl Shared {
     /// The scalar 0, the axis of sums.
-    axis: String,
+    fn axis(&self) -> String {
+        format!("{}.axis", self.0)
+    }
+
+    /// The list `[0]`, where flat tensors begin.
+    fn start(&self) -> String {
+        format!("{}.start", self.0)
+    }
+
     /// The list `[-1]`, the shape of a flat tensor.
-    line: String,
-    /// 256 rows of the 8 bits of a byte.
-    table: String,
+    fn line(&self) -> String {
+        format!("{}.line", self.0)
+    }
+
+    /// What a byte is divided by to have its bits, least significant first, in the last place.
+    fn powers(&self) -> String {
+        format!("{}.powers", self.0)
+    }
+
+    /// The divisor that leaves the last bit.
+    fn two(&self) -> String {
+        format!("{}.two", self.0)
+    }
 }
 
 /// Rewrites the initialisers of a graph that are smaller in `format`.
@@ -62,12 +82,7 @@ pub(super) fn pack(graph: &mut GraphProto, format: SparseFormat) {
         taken.insert(format!("{base}."));
         base
     };
-    let common = free("sparse");
-    let shared = Shared {
-        axis: format!("{common}.axis"),
-        line: format!("{common}.line"),
-        table: format!("{common}.table"),
-    };
+    let shared = Shared(free("sparse"));
     let mut nodes = vec![];
     let mut bits = false;
     for initializer in std::mem::take(&mut graph.initializer) {
@@ -88,12 +103,16 @@ pub(super) fn pack(graph: &mut GraphProto, format: SparseFormat) {
             (_, None) => graph.initializer.push(initializer),
         }
     }
+    let mut constant =
+        |name: String, tensor: Tensor| graph.initializer.push(tensor_proto::encode(&name, &tensor));
     if !nodes.is_empty() {
-        graph.initializer.push(tensor_proto::encode(&shared.axis, &Tensor::i64([], vec![0])));
+        constant(shared.axis(), Tensor::i64([], vec![0]));
     }
     if bits {
-        graph.initializer.push(tensor_proto::encode(&shared.line, &Tensor::ints(&[-1])));
-        graph.initializer.push(tensor_proto::encode(&shared.table, &bit_table()));
+        constant(shared.start(), Tensor::ints(&[0]));
+        constant(shared.line(), Tensor::ints(&[-1]));
+        constant(shared.powers(), powers());
+        constant(shared.two(), two());
     }
     // Nodes come before those that read them.
     graph.node.splice(0..0, nodes);
@@ -109,10 +128,12 @@ fn collect_names(graph: &GraphProto, names: &mut HashSet<String>) {
     }
 }
 
-/// Row `b`: the bits of the byte `b`, least significant first.
-fn bit_table() -> Tensor {
-    let bits = (0..256).flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1)).collect();
-    Tensor::new(vec![256, 8], Data::Bool(bits)).expect("eight bits for each of 256 bytes")
+fn powers() -> Tensor {
+    Tensor::from_i64(DType::I32, [8], (0..8).map(|bit| 1 << bit).collect())
+}
+
+fn two() -> Tensor {
+    Tensor::from_i64(DType::I32, [], vec![2])
 }
 
 /// The standard's form, where it is smaller.
@@ -123,9 +144,13 @@ fn sparse_tensor(name: &str, tensor: &Tensor) -> Option<SparseTensorProto> {
     let size = tensor.dtype().size();
     let bytes = tensor.to_le_bytes();
     let alive = bytes.chunks_exact(size).enumerate().filter(|(_, x)| x.iter().any(|&b| b != 0));
-    let positions: Vec<usize> = alive.map(|(at, _)| at).collect();
-    if positions.len() * (size + INDEX_BYTES) >= bytes.len() {
+    let mut positions: Vec<usize> = alive.map(|(at, _)| at).collect();
+    if positions.len() * (size + INDEX_BYTES) + OVERHEAD > bytes.len() {
         return None;
+    }
+    if positions.is_empty() {
+        // Not every reader takes an empty list; one zero stands for all.
+        positions.push(0);
     }
     let source: Vec<_> = positions.iter().copied().map(Some).collect();
     let indices = Tensor::i64([positions.len()], positions.iter().map(|&at| at as i64).collect());
@@ -146,7 +171,9 @@ fn node(op_type: &str, inputs: &[&str], output: &str, attribute: Vec<AttributePr
     }
 }
 
-/// The initialisers and nodes of one compact tensor.
+/// The initialisers and nodes of one compact tensor. Gaps: their running sum says where in a tensor of fills the values
+/// are scattered. Bits: their running sum says which value an element has; value 0 is the fill, for those without.
+/// (`NonZero` would be shorter, but onnxruntime 1.32 does not fold it.)
 fn write_compact(
     compact: &Compact,
     names: &Names,
@@ -160,45 +187,57 @@ fn write_compact(
         name
     };
     let as_ints = |shape: &[usize]| Tensor::ints(&shape.iter().map(|&n| n as i64).collect::<Vec<_>>());
-    let values = keep("values", &compact.values);
     let size = keep("size", &as_ints(&[compact.shape.iter().product()]));
     let shape = keep("shape", &as_ints(&compact.shape));
-    let to_int32 = || AttributeProto {
+    let flat = names.of("flat");
+    let to_int32 = AttributeProto {
         name: "to".into(),
         r#type: attribute_type::INT,
         i: tensor_proto::number(DType::I32).into(),
         ..AttributeProto::default()
     };
-    let at = names.of("at");
-    let u8s = |bytes: &Vec<u8>| Tensor::new(vec![bytes.len()], Data::U8(bytes.clone()));
+    let mut add = |op_type, inputs: &[&str], ending, attribute| {
+        let output = names.of(ending);
+        nodes.push(node(op_type, inputs, &output, attribute));
+        output
+    };
     match &compact.index {
         Index::Gaps(gaps) => {
-            let gaps = keep("gaps", &u8s(gaps).expect("a list has the shape of its length"));
-            let steps = names.of("steps");
-            nodes.push(node("Cast", &[&gaps], &steps, vec![to_int32()]));
-            nodes.push(node("CumSum", &[&steps, &shared.axis], &at, vec![]));
+            let values = keep("values", &compact.values);
+            let gaps = keep("gaps", &bytes_of([gaps.len()], gaps));
+            let value = AttributeProto {
+                name: "value".into(),
+                r#type: attribute_type::TENSOR,
+                t: Some(tensor_proto::encode("", &compact.fill)),
+                ..AttributeProto::default()
+            };
+            let steps = add("Cast", &[&gaps], "steps", vec![to_int32]);
+            let at = add("CumSum", &[&steps, &shared.axis()], "at", vec![]);
+            let fill = add("ConstantOfShape", &[&size], "fill", vec![value]);
+            add("ScatterElements", &[&fill, &at, &values], "flat", vec![]);
         }
         Index::Bits(bits) => {
-            let bits = keep("bits", &u8s(bits).expect("a list has the shape of its length"));
-            let [bytes, rows, flags, found] =
-                ["bytes", "rows", "flags", "found"].map(|ending| names.of(ending));
-            nodes.push(node("Cast", &[&bits], &bytes, vec![to_int32()]));
-            nodes.push(node("Gather", &[&shared.table, &bytes], &rows, vec![]));
-            nodes.push(node("Reshape", &[&rows, &shared.line], &flags, vec![]));
-            nodes.push(node("NonZero", &[&flags], &found, vec![]));
-            nodes.push(node("Reshape", &[&found, &shared.line], &at, vec![]));
+            let with_fill = [compact.fill.to_le_bytes(), compact.values.to_le_bytes()].concat();
+            let count = compact.values.len() + 1;
+            let with_fill = Tensor::from_le_bytes(compact.values.dtype(), [count], &with_fill);
+            let values =
+                keep("values", &with_fill.expect("the fill is one element of the type of the values"));
+            let bits = keep("bits", &bytes_of([bits.len(), 1], bits));
+            let bytes = add("Cast", &[&bits], "bytes", vec![to_int32]);
+            let shifted = add("Div", &[&bytes, &shared.powers()], "shifted", vec![]);
+            let rows = add("Mod", &[&shifted, &shared.two()], "rows", vec![]);
+            let flags = add("Reshape", &[&rows, &shared.line()], "flags", vec![]);
+            let counts = add("CumSum", &[&flags, &shared.axis()], "counts", vec![]);
+            let places = add("Mul", &[&counts, &flags], "places", vec![]);
+            let padded = add("Gather", &[&values, &places], "padded", vec![]);
+            add("Slice", &[&padded, &shared.start(), &size], "flat", vec![]);
         }
     }
-    let [fill, flat] = ["fill", "flat"].map(|ending| names.of(ending));
-    let value = AttributeProto {
-        name: "value".into(),
-        r#type: attribute_type::TENSOR,
-        t: Some(tensor_proto::encode("", &compact.fill)),
-        ..AttributeProto::default()
-    };
-    nodes.push(node("ConstantOfShape", &[&size], &fill, vec![value]));
-    nodes.push(node("ScatterElements", &[&fill, &at, &values], &flat, vec![]));
     nodes.push(node("Reshape", &[&flat, &shape], &names.tensor, vec![]));
+}
+
+fn bytes_of<const RANK: usize>(shape: [usize; RANK], bytes: &[u8]) -> Tensor {
+    Tensor::from_le_bytes(DType::U8, shape, bytes).expect("the shape is that of the bytes")
 }
 
 /// Replaces compact tensors by ordinary initialisers in the places of their values, and removes the nodes that would
@@ -207,7 +246,7 @@ fn write_compact(
 /// # Errors
 /// When the parts of a compact tensor do not fit together, or it is larger than the limits allow.
 pub(super) fn unpack(graph: &mut GraphProto, limits: &Limits, budget: &mut usize) -> Result<(), OnnxError> {
-    if !graph.node.iter().any(|n| n.op_type == "ScatterElements") {
+    if !graph.node.iter().any(|n| n.op_type == "CumSum") {
         return Ok(());
     }
     let reader = Reader::new(graph);
@@ -248,10 +287,10 @@ struct Reader<'a> {
 /// The nodes and parts of one compact tensor.
 struct Found<'a> {
     nodes: Vec<usize>,
-    fill: &'a AttributeProto,
     /// Names of the initialisers: values, size, shape, then gaps or bits.
     parts: [&'a str; 4],
-    is_gaps: bool,
+    /// The fill where the index is gaps; among bits it is the first value.
+    fill: Option<&'a AttributeProto>,
 }
 
 impl<'a> Reader<'a> {
@@ -277,11 +316,22 @@ impl<'a> Reader<'a> {
         Reader { graph, producers, initializers, uses }
     }
 
-    /// The node that makes `name` and is read nowhere else, if it is this operator with these numbers of operands
-    /// and attributes.
+    /// The node that makes `name`, which is read once, if it is this operator with these numbers of operands and
+    /// attributes.
     fn step(
         &self,
         name: &str,
+        op_type: &str,
+        inputs: usize,
+        attributes: usize,
+    ) -> Option<(usize, &'a NodeProto)> {
+        self.maker(name, 1, op_type, inputs, attributes)
+    }
+
+    fn maker(
+        &self,
+        name: &str,
+        readers: usize,
         op_type: &str,
         inputs: usize,
         attributes: usize,
@@ -291,13 +341,17 @@ impl<'a> Reader<'a> {
         let fits = node.op_type == op_type
             && super::import::is_default_domain(&node.domain)
             && (node.input.len(), node.output.len(), node.attribute.len()) == (inputs, 1, attributes);
-        (fits && self.uses.get(name) == Some(&1)).then_some((index, node))
+        (fits && self.uses.get(name) == Some(&readers)).then_some((index, node))
     }
 
-    /// The content of an initialiser of at most 2048 elements, what the nodes are configured by.
+    /// The content of a small initialiser, what the nodes are configured by.
     fn constant(&self, name: &str) -> Option<Tensor> {
-        let limits = Limits { max_tensor_elements: 2048, ..Limits::default() };
+        let limits = Limits { max_tensor_elements: 8, ..Limits::default() };
         tensor_proto::decode(self.initializers.get(name)?, None, &limits).ok()
+    }
+
+    fn is(&self, name: &str, tensor: &Tensor) -> bool {
+        self.constant(name).as_ref() == Some(tensor)
     }
 
     /// The compact tensor whose last node this is.
@@ -305,41 +359,55 @@ impl<'a> Reader<'a> {
         let reshape = &self.graph.node[last];
         let [flat, shape] = &reshape.input[..] else { return None };
         let ends = reshape.op_type == "Reshape" && reshape.output.len() == 1 && reshape.attribute.is_empty();
-        let (scatter_at, scatter) = ends.then(|| self.step(flat, "ScatterElements", 3, 0))??;
-        let [fill, at, values] = &scatter.input[..] else { return None };
-        let (fill_at, fill) = self.step(fill, "ConstantOfShape", 1, 1)?;
-        let mut nodes = vec![last, scatter_at, fill_at];
-        let (index, is_gaps) = match self.step(at, "CumSum", 2, 0) {
-            Some((sum_at, sum)) => {
-                if self.constant(&sum.input[1])?.to_i64().as_ref() != [0] {
-                    return None;
-                }
-                nodes.push(sum_at);
-                (&sum.input[0], true)
-            }
-            None => {
-                let (line_at, line) = self.step(at, "Reshape", 2, 0)?;
-                let (found_at, found) = self.step(&line.input[0], "NonZero", 1, 0)?;
-                let (flags_at, flags) = self.step(&found.input[0], "Reshape", 2, 0)?;
-                let (rows_at, rows) = self.step(&flags.input[0], "Gather", 2, 0)?;
-                let flat = |node: &NodeProto| self.constant(&node.input[1]) == Some(Tensor::ints(&[-1]));
-                if !flat(line) || !flat(flags) || self.constant(&rows.input[0]) != Some(bit_table()) {
-                    return None;
-                }
-                nodes.extend([line_at, found_at, flags_at, rows_at]);
-                (&rows.input[1], false)
-            }
-        };
-        let (cast_at, cast) = self.step(index, "Cast", 1, 1)?;
-        nodes.push(cast_at);
-        let to = cast.attribute.first()?;
-        let whole = tensor_proto::number(DType::I32).into()..=tensor_proto::number(DType::I64).into();
-        let parts = [values, &fill.input[0], shape, &cast.input[0]].map(|name| name.as_str());
-        let known = parts.iter().all(|name| self.initializers.contains_key(name));
-        let is_ours = known
-            && self.initializers[parts[3]].data_type == tensor_proto::number(DType::U8)
-            && (to.name == "to" && whole.contains(&to.i));
-        is_ours.then(|| Found { nodes, fill: &fill.attribute[0], parts, is_gaps })
+        let found = ends.then(|| self.gaps(flat, shape).or_else(|| self.bits(flat, shape)))??;
+        let is_bytes = |t: &&TensorProto| t.data_type == tensor_proto::number(DType::U8);
+        let known = found.parts.iter().all(|name| self.initializers.contains_key(name));
+        let is_ours = known && self.initializers.get(found.parts[3]).is_some_and(is_bytes);
+        is_ours.then(|| Found { nodes: [vec![last], found.nodes].concat(), ..found })
+    }
+
+    /// The cast of an index to 32-bit integers, or to 64 bits, and its operand.
+    fn cast(&self, name: &str) -> Option<(usize, &'a str)> {
+        let (at, cast) = self.step(name, "Cast", 1, 1)?;
+        let to = &cast.attribute[0];
+        let wide = [DType::I32, DType::I64].map(|t| tensor_proto::number(t).into());
+        (to.name == "to" && wide.contains(&to.i)).then(|| (at, cast.input[0].as_str()))
+    }
+
+    fn gaps(&self, flat: &str, shape: &'a str) -> Option<Found<'a>> {
+        let (scatter_at, scatter) = self.step(flat, "ScatterElements", 3, 0)?;
+        let (fill_at, fill) = self.step(&scatter.input[0], "ConstantOfShape", 1, 1)?;
+        let (sum_at, sum) = self.step(&scatter.input[1], "CumSum", 2, 0)?;
+        let (cast_at, gaps) = self.cast(&sum.input[0])?;
+        let is_ours = self.is(&sum.input[1], &Tensor::i64([], vec![0]));
+        is_ours.then(|| Found {
+            nodes: vec![scatter_at, fill_at, sum_at, cast_at],
+            parts: [&scatter.input[2], &fill.input[0], shape, gaps],
+            fill: Some(&fill.attribute[0]),
+        })
+    }
+
+    fn bits(&self, flat: &str, shape: &'a str) -> Option<Found<'a>> {
+        let (slice_at, slice) = self.step(flat, "Slice", 3, 0)?;
+        let (gather_at, gather) = self.step(&slice.input[0], "Gather", 2, 0)?;
+        let (places_at, places) = self.step(&gather.input[1], "Mul", 2, 0)?;
+        let (counts_at, counts) = self.step(&places.input[0], "CumSum", 2, 0)?;
+        let flags = &places.input[1];
+        let (flags_at, reshape) = self.maker(flags, 2, "Reshape", 2, 0)?;
+        let (rows_at, rows) = self.step(&reshape.input[0], "Mod", 2, 0)?;
+        let (shifted_at, shifted) = self.step(&rows.input[0], "Div", 2, 0)?;
+        let (cast_at, bits) = self.cast(&shifted.input[0])?;
+        let is_ours = counts.input[0] == *flags
+            && self.is(&slice.input[1], &Tensor::ints(&[0]))
+            && self.is(&counts.input[1], &Tensor::i64([], vec![0]))
+            && self.is(&reshape.input[1], &Tensor::ints(&[-1]))
+            && self.is(&rows.input[1], &two())
+            && self.is(&shifted.input[1], &powers());
+        is_ours.then(|| Found {
+            nodes: vec![slice_at, gather_at, places_at, counts_at, flags_at, rows_at, shifted_at, cast_at],
+            parts: [&gather.input[0], &slice.input[2], shape, bits],
+            fill: None,
+        })
     }
 }
 
@@ -358,11 +426,21 @@ impl Found<'_> {
         }
         let Data::U8(bytes) = index.data() else { return Err(format!("an index of {}", index.dtype())) };
         check_dilution(elements, values.len() + bytes.len(), budget)?;
-        let index = if self.is_gaps { Index::Gaps(bytes.clone()) } else { Index::Bits(bytes.clone()) };
-        let fill =
-            self.fill.t.as_ref().filter(|_| self.fill.name == "value").ok_or("a fill without a value")?;
-        let fill = tensor_proto::decode(fill, None, limits)?;
-        Compact { shape, fill, values, index }.expand().map_err(|e| e.to_string())
+        let compact = match self.fill {
+            Some(fill) => {
+                let fill =
+                    fill.t.as_ref().filter(|_| fill.name == "value").ok_or("a fill without a value")?;
+                let fill = tensor_proto::decode(fill, None, limits)?;
+                Compact { shape, fill, values, index: Index::Gaps(bytes.clone()) }
+            }
+            None => {
+                let count = values.len().checked_sub(1).ok_or("no values, not even the fill")?;
+                let fill = values.take([1], &[Some(0)]);
+                let values = values.take([count], &(1..=count).map(Some).collect::<Vec<_>>());
+                Compact { shape, fill, values, index: Index::Bits(bytes.clone()) }
+            }
+        };
+        compact.expand().map_err(|e| e.to_string())
     }
 }
 
@@ -516,7 +594,7 @@ mod tests {
         refused(10, "`w0.shape`", &|g| part(g, "w0.shape").raw_data.truncate(9));
         refused(40, "bits", &|g| {
             let bits = part(g, "w0.bits");
-            bits.dims = vec![249];
+            bits.dims = vec![249, 1];
             bits.raw_data.pop();
         });
         refused(40, "values for", &|g| part(g, "w0.bits").raw_data.fill(255));
