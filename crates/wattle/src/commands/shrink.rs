@@ -5,15 +5,16 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use wattle_engine::{Plan, Session};
-use wattle_graph::{Example, Model, Totals, costs, onnx, totals};
+use wattle_graph::onnx::{SparseFormat, encode_model, encode_model_as};
+use wattle_graph::{Example, Model, Totals, costs, totals};
 use wattle_meter::{Meter, Quantity, Receipt, Unit, Work};
 use wattle_report::{Align, Axis, Plot, Report, Table, number, receipt as receipts};
 use wattle_tickets::{FindOptions, Fractions, Level, Scope, find, prunable};
-use wattle_train::checkpoint::write_tensors;
 use wattle_train::network::Init;
 use wattle_train::run_directory::{Config, RunDirectory};
-use wattle_train::trainer::{TrainOptions, evaluate, to_tensors};
+use wattle_train::trainer::{TrainOptions, evaluate};
 use wattle_train::training_graph::bound_to_samples;
+use wattle_train::weights::write_weights;
 
 use super::training::{self, DataArgs, Defaults, OptimizerName, Prepared, TrainArgs};
 use crate::context::Context;
@@ -51,9 +52,37 @@ pub struct Args {
     /// Point of the dense training that tickets start from.
     #[arg(long, default_value = "2%", value_name = "STEP")]
     rewind: String,
+    /// How lean.onnx keeps its zeros.
+    #[arg(long, value_enum, default_value_t = SparseName::Compact, value_name = "FORM")]
+    sparse_format: SparseName,
+    /// Every zero as a number, for runtimes that do not fold constants: --sparse-format dense.
+    #[arg(long, conflicts_with = "sparse_format")]
+    dense: bool,
     /// Folder for the results; by default one named by what decides them, under `runs`.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+}
+
+/// Forms of sparse weights by name.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SparseName {
+    /// Left out; standard nodes rebuild the weights while the file is loaded.
+    Compact,
+    /// Left out; the standard's sparse initialisers, eight bytes for the place of each weight.
+    SparseTensor,
+    /// Written as numbers, as every runtime reads them.
+    Dense,
+}
+
+impl From<SparseName> for SparseFormat {
+    fn from(name: SparseName) -> SparseFormat {
+        match name {
+            SparseName::Compact => SparseFormat::Compact,
+            SparseName::SparseTensor => SparseFormat::SparseTensor,
+            SparseName::Dense => SparseFormat::Dense,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -72,6 +101,8 @@ struct Document {
     lean: Side,
     levels: Vec<LevelRow>,
     tolerance: f64,
+    /// How lean.onnx keeps its zeros.
+    sparse_format: SparseName,
     train: TrainOptions,
     /// What the inputs were normalised with: the model expects it of the samples it is given.
     normalisation: wattle_train::data::Normalisation,
@@ -153,7 +184,8 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let plan = context.plan_options();
     let accuracies = [&dense, &lean].map(|m| evaluate(m, &data, &test, options.loss, &plan));
     let [dense_test, lean_test] = accuracies;
-    let encoded = [onnx::encode_model(&dense)?, onnx::encode_model(&lean)?];
+    let format = if args.dense { SparseName::Dense } else { args.sparse_format };
+    let encoded = [encode_model(&dense)?, encode_model_as(&lean, format.into())?];
     let sample = data.dataset.shape.dims();
     let timed = time(&dense, &lean, &sample, context, &meter)?;
     let side = |m: &Model,
@@ -184,8 +216,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         receipt: run.file("receipt.json"),
     };
     run.write("lean.onnx", &encoded[1])?;
-    let notes = [("format".to_string(), "wattle.weights/1".to_string())].into_iter().collect();
-    write_tensors(&files.weights, &to_tensors(&lean.parameters), &notes)?;
+    write_weights(&files.weights, &lean.parameters)?;
     let mut receipt = meter.stop();
     receipt.seeds.insert("seed".into(), args.train.seed);
     let sums = sums(&dense, &sample)?;
@@ -209,7 +240,8 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         tolerance: args.tolerance,
         train: options,
         normalisation: data.normalisation.clone(),
-        notes: remarks(&levels, chosen, timed[1].sparse_steps),
+        sparse_format: format,
+        notes: remarks(&levels, chosen, format, timed[1].sparse_steps),
         receipt,
         files,
     };
@@ -305,10 +337,19 @@ fn choose(levels: &[Level], tolerance: f64) -> usize {
         .unwrap_or(0)
 }
 
-fn remarks(levels: &[Level], chosen: usize, sparse_steps: usize) -> Vec<String> {
-    let mut notes = vec![
-        "lean.onnx keeps its zeros as numbers so that every runtime reads it; its size is that of the dense file".into(),
-    ];
+fn remarks(levels: &[Level], chosen: usize, format: SparseName, sparse_steps: usize) -> Vec<String> {
+    let zeros = match format {
+        SparseName::Compact => {
+            "lean.onnx leaves its zeros out; runtimes that fold constants rebuild the weights as they load it (--dense if yours does not)"
+        }
+        SparseName::SparseTensor => {
+            "lean.onnx has sparse initialisers, which not every runtime reads (--dense if yours does not)"
+        }
+        SparseName::Dense => {
+            "lean.onnx keeps its zeros as numbers so that every runtime reads it; its size is that of the dense file"
+        }
+    };
+    let mut notes = vec![zeros.to_string()];
     notes.push(format!(
         "layers of lean.onnx that run on sparse kernels: {sparse_steps}; the others are faster on dense ones"
     ));
