@@ -55,6 +55,34 @@ struct LevelConfig<'a> {
     level: u32,
 }
 
+/// What [`find`] refuses before it computes or writes anything: nothing to prune, nothing to choose by, a model that does
+/// not fit the data, a rewind point outside the training. Returns the rewind point, in steps.
+pub fn check(
+    model: &Model,
+    layers: &[Layer],
+    data: &TrainingData,
+    validation: &[u32],
+    options: &FindOptions,
+    plan: &PlanOptions,
+) -> Result<u64> {
+    if layers.is_empty() {
+        let found = "no prunable tensor: the model has no trained convolution or matrix product before its last layer";
+        return Err(Error::input("the model", found));
+    }
+    if validation.is_empty() {
+        return Err(Error::input("the data", "no validation part, which chooses the ticket")
+            .remedy("keep some, such as --validation 10%"));
+    }
+    let point: Step = options.rewind.parse()?;
+    let timeline: Timeline = *Trainer::new(model, data, &options.train, plan, Start::default())?.timeline();
+    let step = point.resolve(&timeline);
+    if step >= timeline.total {
+        return Err(Error::input("--rewind", format!("{point} is step {step} of {}", timeline.total))
+            .expected("a point before the end of training"));
+    }
+    Ok(step)
+}
+
 /// Finds tickets of `model`, level by level; `next` sees each level as it is done and says whether to go on.
 ///
 /// With a directory each level is kept in it and reused when the same search runs again. The optimiser's state is
@@ -75,15 +103,8 @@ pub fn find(
     progress: &mut dyn FnMut(u32, Progress),
     next: &mut dyn FnMut(&Level) -> bool,
 ) -> Result<Vec<Level>> {
-    if layers.is_empty() {
-        let found = "no prunable tensor: the model has no trained convolution or matrix product before its last layer";
-        return Err(Error::input("the model", found));
-    }
-    if validation.is_empty() {
-        return Err(Error::input("the data", "no validation part, which chooses the ticket")
-            .remedy("keep some, such as --validation 10%"));
-    }
-    let (step, rewound) = rewind(model, data, options, plan, directory, &mut |p| progress(0, p))?;
+    let step = check(model, layers, data, validation, options, plan)?;
+    let rewound = rewind(model, data, options, plan, step, directory, &mut |p| progress(0, p))?;
     let start = Start { step, fresh_at: step };
     let mut masks = vec![];
     let mut levels: Vec<Level> = vec![];
@@ -120,24 +141,18 @@ fn open(path: &Path, options: &FindOptions, level: u32) -> Result<(RunDirectory,
     Ok((RunDirectory::open_at(path, &config)?, config.hash()))
 }
 
-/// The steps before the rewind point and the weights there; optimiser state is left out.
+/// The weights after `step` steps; optimiser state is left out.
 fn rewind(
     model: &Model,
     data: &TrainingData,
     options: &FindOptions,
     plan: &PlanOptions,
+    step: u64,
     directory: Option<&Path>,
     progress: &mut dyn FnMut(Progress),
-) -> Result<(u64, Parameters)> {
-    let point: Step = options.rewind.parse()?;
-    let timeline: Timeline = *Trainer::new(model, data, &options.train, plan, Start::default())?.timeline();
-    let step = point.resolve(&timeline);
-    if step >= timeline.total {
-        return Err(Error::input("--rewind", format!("{point} is step {step} of {}", timeline.total))
-            .expected("a point before the end of training"));
-    }
+) -> Result<Parameters> {
     if step == 0 {
-        return Ok((0, model.parameters.clone()));
+        return Ok(model.parameters.clone());
     }
     let kept = directory.map(|d| open(&d.join("rewind"), options, 0)).transpose()?;
     let kept = kept.as_ref().map(|(d, hash)| (d, hash.as_str()));
@@ -149,7 +164,7 @@ fn rewind(
             weights.insert(name, tensor.clone());
         }
     }
-    Ok((step, weights))
+    Ok(weights)
 }
 
 /// Share of the weights of `layers` that are alive.

@@ -1,6 +1,6 @@
 //! `wattle shrink`: model.onnx in, leaner model.onnx out, with a receipt.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -9,7 +9,7 @@ use wattle_graph::onnx::{SparseFormat, encode_model, encode_model_as};
 use wattle_graph::{Example, Model, Totals, costs, totals};
 use wattle_meter::{Meter, Quantity, Receipt, Unit, Work};
 use wattle_report::{Align, Axis, Plot, Report, Table, number, receipt as receipts};
-use wattle_tickets::{FindOptions, Fractions, Level, Scope, find, prunable};
+use wattle_tickets::{FindOptions, Fractions, Layer, Level, Scope, check, find, prunable};
 use wattle_train::network::Init;
 use wattle_train::run_directory::{Config, RunDirectory};
 use wattle_train::trainer::{TrainOptions, evaluate};
@@ -172,8 +172,11 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         rewind: args.rewind.clone(),
         levels: args.max_rounds,
     };
+    let layers = prunable(&model.graph, Fractions { conv: FRACTION, dense: FRACTION, output: FRACTION });
+    // A refused search leaves no folder behind.
+    check(&model, &layers, data, prepared.splits.validation(), &settings, &context.plan_options())?;
     let run = open(&args, &prepared, &model, &settings)?;
-    let levels = search(&args, &model, &prepared, &settings, &run, context, &meter)?;
+    let levels = search(&args, &model, &layers, &prepared, &settings, &run, context, &meter)?;
     let chosen = choose(&levels, args.tolerance);
 
     // Nothing is left to choose: the test part is handed out and judges both networks once.
@@ -222,6 +225,16 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let sums = sums(&dense, &sample)?;
     receipt.work.macs_nominal = Some(Work::counted(sums.macs, Unit::Mac));
     receipt.work.macs_effective = Some(Work::counted(lean_side.macs, Unit::Mac));
+    let size = |path: &Path| {
+        let found = std::fs::metadata(path).map_err(|e| Failure::Run(format!("{}: {e}", path.display())));
+        found.map(|file| Work::counted(file.len(), Unit::Byte))
+    };
+    receipt.work.files = [
+        ("dense.onnx (not kept)".to_string(), Work::counted(dense_side.bytes, Unit::Byte)),
+        ("lean.onnx".to_string(), size(&files.model)?),
+        ("lean.safetensors".to_string(), size(&files.weights)?),
+    ]
+    .into();
     context.record(&mut receipt);
     let rows = levels
         .iter()
@@ -283,23 +296,23 @@ fn open(
 }
 
 /// The levels, until two in a row are worse than allowed.
+#[allow(clippy::too_many_arguments, reason = "called once")]
 fn search(
     args: &Args,
     model: &Model,
+    layers: &[Layer],
     prepared: &Prepared,
     settings: &FindOptions,
     run: &RunDirectory,
     context: &Context,
     meter: &Meter,
 ) -> Result<Vec<Level>, Failure> {
-    let fractions = Fractions { conv: FRACTION, dense: FRACTION, output: FRACTION };
-    let layers = prunable(&model.graph, fractions);
     let bar = context.progress("dense", 0);
     let scope = meter.scope("find");
     let (mut dense, mut worse) = (None, 0);
     let levels = find(
         model,
-        &layers,
+        layers,
         &prepared.training,
         prepared.splits.validation(),
         settings,
