@@ -343,7 +343,7 @@ pub(crate) mod tests {
                 bytes_read: None,
                 bytes_written: None,
                 samples: Some(Work::counted(1797, Unit::Sample)),
-                files: BTreeMap::from([("lean.onnx".into(), Work::counted(1234, Unit::Byte))]),
+                files: BTreeMap::new(),
             },
             machine: Machine {
                 cpu_model: Some("AMD EPYC".to_owned()),
