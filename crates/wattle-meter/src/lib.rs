@@ -43,6 +43,7 @@ mod several;
 mod source;
 mod stated;
 mod table;
+mod text_file;
 mod timestamp;
 mod unit;
 mod warning;
