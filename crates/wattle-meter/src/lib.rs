@@ -30,6 +30,7 @@ mod meter;
 mod microarchitecture;
 mod msr;
 mod number_file;
+mod nvidia;
 mod powercap;
 mod processor_time;
 pub mod published;
@@ -46,6 +47,7 @@ mod table;
 mod text_file;
 mod timestamp;
 mod unit;
+mod visible_cards;
 mod warning;
 
 pub use account::Split;
