@@ -2,7 +2,7 @@
 """Trains real networks and notes when each epoch ended, to judge forecasts of a run's total by.
 
     python benches/forecasts/run.py target/release/wattle epochs.csv
-    cargo run --release -p wattle-meter --example forecasts -- epochs.csv
+    EPOCHS=epochs.csv cargo test -p wattle-meter --test forecasts -- --nocapture
 
 Writes `run,model,batch,epoch,seconds`, seconds since the start of the first step. Networks, batch sizes and seeds vary;
 what else runs on the machine does too, and is not noted. Takes some minutes.
