@@ -140,7 +140,7 @@ fn open_processors(roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
         Some(WarningKind::CounterDenied { .. }) => "the energy counters may not be read",
         _ => "this machine shows no energy counter",
     };
-    let model = CpuModel::open(&roots.proc);
+    let model = CpuModel::open(roots);
     let reason = format!("{reason}; processor: {}", model.identity());
     warnings.push(WarningKind::ModelledNotMeasured { reason });
     (Box::new(model), warnings)

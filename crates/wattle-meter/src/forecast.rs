@@ -84,7 +84,8 @@ fn remainder(ends: &[f64], more: usize, disturbed: f64) -> (f64, f64) {
 /// The 95 % quantile of Student's t, so that 90 % lie between its two signs.
 fn student(freedom: usize) -> f64 {
     const QUANTILES: [f64; WINDOW - 1] = [
-        6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761, 1.753,
+        6.314, 2.920, 2.353, 2.132, 2.015, 1.943, 1.895, 1.860, 1.833, 1.812, 1.796, 1.782, 1.771, 1.761,
+        1.753,
     ];
     QUANTILES[freedom.clamp(1, QUANTILES.len()) - 1]
 }

@@ -13,6 +13,8 @@ mod account;
 pub mod backend;
 mod battery;
 mod counter;
+#[cfg(test)]
+mod cpu_fit;
 mod cpu_model;
 mod derivation;
 pub mod device;

@@ -87,7 +87,14 @@ impl Nvidia {
             sensors.push((card, sensor));
         }
         let readings = vec![Reading::default(); sensors.len()];
-        (!sensors.is_empty()).then_some(Nvidia { driver, sensors, domains, readings, read_at: None, warnings })
+        (!sensors.is_empty()).then_some(Nvidia {
+            driver,
+            sensors,
+            domains,
+            readings,
+            read_at: None,
+            warnings,
+        })
     }
 }
 
@@ -185,7 +192,8 @@ mod library {
             // A card that cannot be asked keeps its place, so that the numbers of the others stay right.
             let describe = |place| {
                 let card = self.card(place);
-                let of = |ask: fn(&Device<'_>) -> Option<String>| card.as_ref().and_then(ask).unwrap_or_default();
+                let of =
+                    |ask: fn(&Device<'_>) -> Option<String>| card.as_ref().and_then(ask).unwrap_or_default();
                 Card {
                     uuid: of(|card| card.uuid().ok()),
                     model: of(|card| card.name().ok()),

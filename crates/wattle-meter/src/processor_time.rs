@@ -81,7 +81,8 @@ impl ProcessorTime {
         };
         let machine = opened.machine_stat();
         opened.busy_at_start = machine.busy;
-        opened.own_at_start = opened.own_ticks(Look { at: Duration::ZERO, exact: true, forks: machine.forks });
+        opened.own_at_start =
+            opened.own_ticks(Look { at: Duration::ZERO, exact: true, forks: machine.forks });
         opened.tree.forget_past();
         opened
     }
@@ -229,7 +230,8 @@ impl Tree {
         let belongs = |pid: u32, stat: &Stat| {
             if pid == root { with_root } else { descends(&new, &self.alive, stat, root) }
         };
-        let members: Vec<u32> = new.iter().filter(|(pid, (s, _))| belongs(**pid, s)).map(|(p, _)| *p).collect();
+        let members: Vec<u32> =
+            new.iter().filter(|(pid, (s, _))| belongs(**pid, s)).map(|(p, _)| *p).collect();
         for pid in members {
             if let Some((stat, file)) = new.remove(&pid) {
                 let Stat { spent, waited, started, .. } = stat;
