@@ -264,7 +264,7 @@ fn gradients_match_the_oracle() {
         let kept: Vec<f64> = dw_want.iter().zip(&w).map(|(d, &w)| if w != 0.0 { *d } else { 0.0 }).collect();
         agree(&kept, &format!("weights' gradient {what}"), |cpu| {
             let sparse = SparseWeights::new(rows, columns, false, &w, cut(cpu));
-            let mut scratch = vec![f32::NAN; sampled_product_scratch_len(&sparse, &shape)];
+            let mut scratch = vec![f32::NAN; sampled_product_scratch_len(cpu, &sparse, &shape)];
             let mut dw = vec![f32::NAN; sparse.values().len()];
             sampled_product(cpu, &sparse, &shape, &x, &dy, false, &mut dw, &mut scratch);
             let mut out = vec![0.0; rows * columns];
