@@ -156,7 +156,8 @@ impl Kernel for Sample<'_> {
             let elements = group.elements as usize;
             for _ in 0..group.rows {
                 let indices = &self.indices[element..element + elements];
-                for r in 0..self.height {
+                let height = if elements > 0 { self.height } else { 0 };
+                for r in 0..height {
                     let dy = &self.dy[(self.rows[row] as usize * self.height + r) * STRIP..][..STRIP];
                     let dw = &mut self.dw[element * self.height..][..elements * self.height];
                     if self.height == 1 {

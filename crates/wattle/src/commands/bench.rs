@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 use wattle_engine::{Plan, PlanOptions, Session, Sparse};
 use wattle_graph::{Example, Graph, Parameters};
-use wattle_tickets::prune::{Fractions, prunable, random_masks};
+use wattle_tickets::{Fractions, prunable, random_masks};
 use wattle_train::data::SampleShape;
 use wattle_train::loss::Loss;
 use wattle_train::network::{self, Init};
