@@ -144,7 +144,8 @@ fn pattern(extents: &[usize], mask: &Mask, cpu: &Cpu) -> SparseWeights {
 /// The size of the product that `node` does with the weight `weight`, as an operand or as its result (a gradient);
 /// `None` where no kernel knows patterns.
 fn products_of(graph: &Graph, node: &Node, weight: ValueId) -> Option<Layer> {
-    let extents = |index: usize| node.inputs.get(index).copied().flatten().map(|id| graph.extents(id).ok())?;
+    let extents =
+        |index: usize| node.inputs.get(index).copied().flatten().map(|id| graph.extents(id).ok())?;
     let result = graph.extents(node.outputs[0]).ok()?;
     let is_weight = |index: usize| node.inputs.get(index) == Some(&Some(weight));
     let is_result = node.outputs[0] == weight;
@@ -164,7 +165,8 @@ fn products_of(graph: &Graph, node: &Node, weight: ValueId) -> Option<Layer> {
     };
     let (a, b) = (extents(0)?, extents(1)?);
     if is_result {
-        let [[inner, rows], [_, columns]] = [<[usize; 2]>::try_from(a).ok()?, <[usize; 2]>::try_from(b).ok()?];
+        let [[inner, rows], [_, columns]] =
+            [<[usize; 2]>::try_from(a).ok()?, <[usize; 2]>::try_from(b).ok()?];
         let plain = transpose_a && !transpose_b && node.inputs.get(2).copied().flatten().is_none();
         return plain.then(|| Layer::of_product(inner, rows, columns));
     }
@@ -176,8 +178,7 @@ fn products_of(graph: &Graph, node: &Node, weight: ValueId) -> Option<Layer> {
 
 fn convolution(op: &Conv, x: &[usize], w: &[usize]) -> Option<Layer> {
     let shape = bind::conv_shape(op, x, w)?;
-    let plain = shape.kernel == [1, 1] && shape.stride == [1, 1] && shape.pads == [0; 4];
-    (shape.groups == 1 && plain).then(|| Layer::of_conv_shape(&shape))
+    (shape.groups == 1).then(|| Layer::of_conv_shape(&shape))
 }
 
 /// The step that brings kept elements to their places in the whole tensor, or back.
@@ -197,7 +198,11 @@ impl Kernel for Spread {
 
     fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
         let (from, to) = (io.input::<f32>(0)?, io.output::<f32>(0)?);
-        if self.whole { self.kept.scatter(from, to) } else { self.kept.gather(from, to) }
+        if self.whole {
+            self.kept.scatter(from, to)
+        } else {
+            self.kept.gather(from, to)
+        }
         Ok(())
     }
 }

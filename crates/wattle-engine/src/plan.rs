@@ -327,12 +327,7 @@ impl<'a> Planner<'a> {
     }
 
     /// A new storage for a value.
-    fn storage(
-        &mut self,
-        id: ValueId,
-        layout: Layout,
-        persistent: bool,
-    ) -> Result<StorageId, EngineError> {
+    fn storage(&mut self, id: ValueId, layout: Layout, persistent: bool) -> Result<StorageId, EngineError> {
         if let (Layout::Kept, Some(kept)) = (layout, self.kept.get(&id)) {
             return Ok(self.new_storage(kept.len() * size_of::<f32>(), persistent));
         }

@@ -131,7 +131,8 @@ impl Layer {
     fn sampled_cycles(&self, lanes: usize) -> f64 {
         let strips = self.positions.div_ceil(STRIP) as f64;
         let vectors = strips * STRIP.div_ceil(lanes) as f64;
-        let (columns, visits) = (self.columns as f64, self.rows as f64 * (self.columns as f64 / 128.0).ceil());
+        let (columns, visits) =
+            (self.columns as f64, self.rows as f64 * (self.columns as f64 / 128.0).ceil());
         let packing = 0.5 * self.transposed as f64 + if self.taps { 2.0 * columns * vectors } else { 0.0 };
         packing + self.kept as f64 * (3.0 * strips + 0.75 * vectors) + visits * (4.0 * strips + vectors)
     }

@@ -39,7 +39,7 @@ fn train(plan: Plan, parameters: &Parameters, x: &[usize], steps: u32) -> (Param
         let labels: Vec<i64> = (0..x[0] as i64).map(|i| (i + i64::from(step)) % 10).collect();
         session.set_input("x", &Example::noise(x, step % 7)).expect("fits");
         session.set_input("labels", &Tensor::ints(&labels)).expect("fits");
-        session.set_input("rate", &Tensor::f32([], vec![0.002])).expect("fits");
+        session.set_input("rate", &Tensor::f32([], vec![0.001])).expect("fits");
         if session.plan().graph().find("step").is_some() {
             session.set_input("step", &Tensor::f32([], vec![step as f32])).expect("fits");
         }
@@ -82,6 +82,14 @@ fn hundred_steps_on_kept_elements_are_hundred_masked_dense_steps() {
     {
         let (graph, parameters) = lenet(60, optimizer);
         agree(&graph, parameters, &[60, 784], 100, &format!("LeNet {optimizer:?}"));
+    }
+}
+
+#[test]
+fn convolutions_of_all_strides_train_on_kept_elements() {
+    for (batch, size) in [(6, 8), (3, 11)] {
+        let (graph, parameters) = resnet(batch, size, &[5, 16, 20], 1, SGD);
+        agree(&graph, parameters, &[batch, 3, size, size], 30, &format!("ResNet on {size} x {size}"));
     }
 }
 

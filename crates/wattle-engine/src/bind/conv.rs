@@ -4,7 +4,7 @@ use wattle_graph::{DType, ops};
 use wattle_kernels::conv::{self, ConvPlan, ConvShape};
 use wattle_kernels::gemm;
 
-use super::{Epilogue, kept, sparse};
+use super::{Epilogue, kept_conv, sparse};
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Site};
 use crate::layout::Layout;
@@ -52,7 +52,7 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Opti
     let depthwise = plan.shape().is_depthwise();
     let present = |index: Option<usize>| index.filter(|&i| site.optional(i).is_some());
     let epilogue = Epilogue { bias: present(epilogue.bias), residual: epilogue.residual, ..*epilogue };
-    if let Some(bound) = kept::conv(site, *plan.shape(), &epilogue) {
+    if let Some(bound) = kept_conv::forward(site, *plan.shape(), &epilogue) {
         return Some(bound);
     }
     let constant = site.input(1).constant.and_then(|w| w.as_f32());

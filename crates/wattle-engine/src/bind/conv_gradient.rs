@@ -4,7 +4,7 @@ use wattle_graph::{DType, ops};
 use wattle_kernels::conv::{self, ConvPlan};
 use wattle_kernels::gemm;
 
-use super::kept;
+use super::{kept, kept_conv};
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Site};
 use crate::layout::Layout;
@@ -68,7 +68,7 @@ pub(super) fn by_weight(site: &Site<'_>, op: &ops::ConvWeightGradient) -> Option
         return None;
     }
     let plan = ConvPlan::new(super::conv::shape(&op.conv, &site.input(0).extents, &op.weight_shape)?);
-    if let Some(bound) = kept::conv_by_weight(site, *plan.shape()) {
+    if let Some(bound) = kept_conv::by_weight(site, *plan.shape()) {
         return Some(bound);
     }
     let depthwise = plan.shape().is_depthwise();

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
+use wattle_kernels::Activation;
 use wattle_kernels::conv::ConvShape;
 use wattle_kernels::gemm::Gemm;
 use wattle_kernels::sparse::{self, Activations, Cut, Product, SparseWeights, Transposed};
 
-use super::Epilogue;
 use super::sparse::addends;
+use super::{Epilogue, kept_conv};
 use crate::error::EngineError;
 use crate::kept::Kept;
 use crate::kernel::{Bound, Io, Kernel, Site};
@@ -83,7 +84,15 @@ impl Kernel for ByWeight {
     fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
         self.weight.update(io)?;
         let e = addends(&self.epilogue, io)?;
-        sparse::product(io.cpu, self.weight.get(), &self.shape, io.input(0)?, e, io.output(0)?, io.scratch()?);
+        sparse::product(
+            io.cpu,
+            self.weight.get(),
+            &self.shape,
+            io.input(0)?,
+            e,
+            io.output(0)?,
+            io.scratch()?,
+        );
         Ok(())
     }
 }
@@ -98,7 +107,14 @@ struct Sampled {
 }
 
 impl Sampled {
-    fn bind(site: &Site<'_>, kept: &Arc<Kept>, positions: usize, x: usize, op: &str, layout: Layout) -> Bound {
+    fn bind(
+        site: &Site<'_>,
+        kept: &Arc<Kept>,
+        positions: usize,
+        x: usize,
+        op: &str,
+        layout: Layout,
+    ) -> Bound {
         let shape = rows(positions);
         let scratch = sparse::sampled_product_scratch_len(site.cpu, &kept.pattern, &shape);
         let name = format!("{op}-sampled-f32-{}", site.cpu.isa.name());
@@ -141,28 +157,19 @@ pub(super) fn matmul(site: &Site<'_>, gemm: &Gemm, batch: usize, epilogue: &Epil
         .then(|| Sampled::bind(site, kept, k, 1, "gemm", Layout::RowMajor))
 }
 
-/// Pixels of a convolution that reads each of them once.
-fn pixels(shape: &ConvShape) -> Option<usize> {
-    let plain = shape.kernel == [1, 1] && shape.stride == [1, 1] && shape.pads == [0; 4];
-    (plain && shape.groups == 1).then_some(shape.batch * shape.height * shape.width)
-}
-
-/// A convolution with a kept weight.
-pub(super) fn conv(site: &Site<'_>, shape: ConvShape, epilogue: &Epilogue) -> Option<Bound> {
-    let (kept, pixels) = (site.kept[1].as_ref()?, pixels(&shape)?);
-    Some(ByWeight::bind(site, kept, false, pixels, epilogue, "conv", Layout::ChannelsLast))
+/// The shape of a convolution that is a matrix product over pixels.
+fn is_product(shape: &ConvShape) -> bool {
+    shape.kernel == [1, 1] && shape.stride == [1, 1] && shape.pads == [0; 4]
 }
 
 /// The gradient of the input of a convolution with a kept weight.
 pub(super) fn conv_by_input(site: &Site<'_>, shape: ConvShape) -> Option<Bound> {
-    let (kept, pixels) = (site.kept[1].as_ref()?, pixels(&shape)?);
-    let none = Epilogue { bias: None, residual: None, activation: wattle_kernels::Activation::None };
+    let kept = site.kept[1].as_ref()?;
+    if !is_product(&shape) {
+        return kept_conv::by_input(site, shape);
+    }
+    let none = Epilogue { bias: None, residual: None, activation: Activation::None };
+    let pixels = shape.batch * shape.height * shape.width;
     let layout = Layout::ChannelsLast;
     Some(ByWeight::bind(site, kept, true, pixels, &none, "conv_input_gradient", layout))
-}
-
-/// The gradient of the kept weight of a convolution.
-pub(super) fn conv_by_weight(site: &Site<'_>, shape: ConvShape) -> Option<Bound> {
-    let (kept, pixels) = (site.kept_outputs[0].as_ref()?, pixels(&shape)?);
-    Some(Sampled::bind(site, kept, pixels, 0, "conv_weight_gradient", Layout::ChannelsLast))
 }

@@ -8,6 +8,7 @@ mod elementwise;
 mod gather;
 mod integer;
 mod kept;
+mod kept_conv;
 mod matmul;
 mod movement;
 mod norm;

@@ -92,7 +92,10 @@ impl Planes {
         let [height, width, all] = self.image;
         let (blocks, image) = (all.div_ceil(CHANNELS), height * width * all);
         let batch = x.len() / image.max(1);
-        assert!(x.len() == batch * image && planes.len() >= batch * self.image_len(), "planes of {batch} images");
+        assert!(
+            x.len() == batch * image && planes.len() >= batch * self.image_len(),
+            "planes of {batch} images"
+        );
         let shared = Shared::new(planes);
         cpu.threads.for_each(batch * blocks, |i| {
             let (b, first) = (i / blocks, i % blocks * CHANNELS);

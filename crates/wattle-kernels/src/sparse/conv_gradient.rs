@@ -59,9 +59,7 @@ impl SparseConv {
         let planes = &*planes;
         let source = |i: usize| match &self.planes {
             None => Source::Rows { x, step: shape.channels },
-            Some(p) => {
-                Source::Table { x: &planes[i * p.image_len()..][..p.image_len()], starts: &p.starts }
-            }
+            Some(p) => Source::Table { x: &planes[i * p.image_len()..][..p.image_len()], starts: &p.starts },
         };
         let job = sampled::Job { weights: &self.weights, images, positions, x: &source, dy: &dy };
         job.run(cpu, false, dw, scratch);
@@ -188,7 +186,8 @@ impl SparseConvInputGradient {
         let batch = self.shape.batch;
         let of_phase = |phase: &Phase| {
             let strips = batch * self.positions(phase).div_ceil(STRIP);
-            let product = phase.weights.as_ref().map_or(0, |w| product::scratch_len(cpu, w.weights(), strips));
+            let product =
+                phase.weights.as_ref().map_or(0, |w| product::scratch_len(cpu, w.weights(), strips));
             let apart = if self.is_whole() { 0 } else { phase.count[0] * phase.count[1] };
             product + batch * apart * self.shape.channels
         };
@@ -212,8 +211,7 @@ impl SparseConvInputGradient {
                 self.interleave(cpu, phase, None, dx);
                 continue;
             };
-            let source =
-                |i: usize| Source::Table { x: &planes[i * image..][..image], starts: &phase.starts };
+            let source = |i: usize| Source::Table { x: &planes[i * image..][..image], starts: &phase.starts };
             let job = product::Job {
                 weights: weights.weights(),
                 images: shape.batch,
@@ -247,7 +245,9 @@ impl SparseConvInputGradient {
             for column in 0..columns {
                 let to = &mut to[(phase.first[1] + column * stride[1]) * channels..][..channels];
                 match apart {
-                    Some(from) => to.copy_from_slice(&from[(line * columns + column) * channels..][..channels]),
+                    Some(from) => {
+                        to.copy_from_slice(&from[(line * columns + column) * channels..][..channels])
+                    }
                     None => to.fill(0.0),
                 }
             }

@@ -208,8 +208,7 @@ fn gradients_of_convolutions_match_the_oracle() {
             continue;
         }
         let taps = kernel[0] * kernel[1];
-        let w =
-            matrix(numbers, shape.filters, shape.channels * taps, numbers_density(i), 1, i % 2 == 0);
+        let w = matrix(numbers, shape.filters, shape.channels * taps, numbers_density(i), 1, i % 2 == 0);
         let (x, dy) = (numbers.take(shape.input_len()), numbers.take(shape.output_len()));
         let (mut dx_want, mut dw_want) = (vec![0.0f64; x.len()], vec![0.0f64; w.len()]);
         for (o, d) in dy.iter().enumerate() {
