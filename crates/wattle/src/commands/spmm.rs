@@ -84,18 +84,15 @@ pub fn run(args: Args, context: &Context) -> Result<(), Failure> {
     x.part().iter_mut().for_each(|x| *x = numbers.uniform_between(-1.0, 1.0) as f32);
     let mut scratch = vec![0.0; sparse::product_scratch_len(cpu, &weights, &shape)];
     let warm_up = (args.runs / 10).max(2);
-    // Inside the pool, as a session runs its steps: waking threads is no part of a kernel.
-    let mut samples: Vec<Duration> = cpu.threads.install(|| {
-        let mut timed = || {
-            let start = Instant::now();
-            sparse::product(cpu, &weights, &shape, x.part(), Epilogue::default(), y.part(), &mut scratch);
-            start.elapsed()
-        };
-        for _ in 0..warm_up {
-            timed();
-        }
-        (0..args.runs).map(|_| timed()).collect()
-    });
+    let mut timed = || {
+        let start = Instant::now();
+        sparse::product(cpu, &weights, &shape, x.part(), Epilogue::default(), y.part(), &mut scratch);
+        start.elapsed()
+    };
+    for _ in 0..warm_up {
+        timed();
+    }
+    let mut samples: Vec<Duration> = (0..args.runs).map(|_| timed()).collect();
     let peak = peak::flops_per_second(cpu.isa) * cpu.threads.count() as f64;
     samples.sort();
     // Nearest rank.
