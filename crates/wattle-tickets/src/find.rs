@@ -35,6 +35,8 @@ pub struct Level {
     pub density: f64,
     /// How good it is on the validation part.
     pub validation: Evaluation,
+    /// Weights trained on their kept elements alone, and weights with a mask; `None` if it had been trained before.
+    pub sparse_weights: Option<(usize, usize)>,
     /// The weights it was trained from: masked, as of the rewind step.
     #[serde(skip)]
     pub start: Parameters,
@@ -105,7 +107,7 @@ pub fn find(
 ) -> Result<Vec<Level>> {
     let step = check(model, layers, data, validation, options, plan)?;
     let rewound = rewind(model, data, options, plan, step, directory, &mut |p| progress(0, p))?;
-    let start = Start { step, fresh_at: step };
+    let begin = Start { step, fresh_at: step };
     let mut masks = vec![];
     let mut levels: Vec<Level> = vec![];
     for level in 0..=options.levels {
@@ -119,11 +121,13 @@ pub fn find(
         let kept = directory.map(|d| open(&level_directory(d, level), options, level)).transpose()?;
         let kept = kept.as_ref().map(|(d, hash)| (d, hash.as_str()));
         let fitted =
-            fit(&network, data, &options.train, plan, start, None, kept, &mut |p| progress(level, p))?;
+            fit(&network, data, &options.train, plan, begin, None, kept, &mut |p| progress(level, p))?;
+        let sparse_weights = fitted.sparse_weights;
         let trained = Model { graph: model.graph.clone(), parameters: fitted.parameters };
         let found = evaluate(&trained, data, validation, options.train.loss, plan)?;
         let density = density(&trained.parameters, layers);
-        levels.push(Level { level, density, validation: found, start: weights, trained: trained.parameters });
+        let (start, trained) = (weights, trained.parameters);
+        levels.push(Level { level, density, validation: found, sparse_weights, start, trained });
         let last = &levels[levels.len() - 1];
         if !next(last) {
             break;

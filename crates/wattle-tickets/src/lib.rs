@@ -11,4 +11,4 @@ mod prune;
 
 pub use find::{FindOptions, Level, check, find, level_directory};
 pub use preset::{PRESETS, Preset, preset};
-pub use prune::{Fractions, Layer, Scope, prunable, prune};
+pub use prune::{Fractions, Layer, Scope, prunable, prune, random_masks};

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
-use wattle_engine::{Plan, Session, Sparse};
+use wattle_engine::{Plan, PlanOptions, Session, Sparse};
 use wattle_graph::{Example, Graph, Parameters};
+use wattle_tickets::{Fractions, prunable, random_masks};
 use wattle_train::data::SampleShape;
 use wattle_train::loss::Loss;
 use wattle_train::network::{self, Init};
@@ -38,6 +39,9 @@ pub struct Args {
     /// Optimiser of the training step.
     #[arg(long, value_enum, default_value_t = OptimizerName::Sgd, requires = "train")]
     optimizer: OptimizerName,
+    /// Share of each layer's weights (all layers but the last) that a random mask keeps in the training step, 0 to 1.
+    #[arg(long, requires = "train", value_parser = density)]
+    density: Option<f64>,
     /// Run every layer on dense kernels, however sparse its weights are.
     #[arg(long)]
     dense: bool,
@@ -95,8 +99,8 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
 
 /// Times whole training steps on noise, with labels spread over the classes.
 fn train(args: Args, path: &Path, context: &Context) -> Result<(), Failure> {
-    let step = TrainingStep::new(path, &args.inputs, args.batch as usize, args.optimizer)?;
-    let mut session = step.session(context)?;
+    let step = TrainingStep::new(path, &args.inputs, args.batch as usize, args.optimizer, args.density)?;
+    let mut session = step.session(context, if args.dense { Sparse::Never } else { Sparse::Auto })?;
     let samples = time(args.runs as usize, || Ok(session.run()?))?;
     print(samples, context)
 }
@@ -119,13 +123,14 @@ impl TrainingStep {
         inputs: &[(String, InputText)],
         batch: usize,
         optimizer: OptimizerName,
+        density: Option<f64>,
     ) -> Result<TrainingStep, Failure> {
         let name = path.to_string_lossy().into_owned();
         let sample = inputs.iter().find_map(|(_, text)| match text {
             InputText::Shape(extents) => Some(extents.clone()),
             InputText::File(_) => None,
         });
-        let model = if path.exists() || name.ends_with(".onnx") {
+        let mut model = if path.exists() || name.ends_with(".onnx") {
             models::load(path)?
         } else {
             let extents = sample.clone().unwrap_or_else(|| vec![1, 1, 28, 28]);
@@ -154,6 +159,12 @@ impl TrainingStep {
                 ));
             }
         };
+        if let Some(density) = density {
+            let layers = prunable(&model.graph, Fractions { conv: 1.0, dense: 1.0, output: 0.0 });
+            for (tensor, mask) in random_masks(&model.parameters, &layers, density, 1) {
+                model.parameters.set_mask(&tensor, mask);
+            }
+        }
         let bound = bound_to_samples(&model, batch, &sample)?;
         let loss = Loss::CrossEntropy { label_smoothing: 0.0 };
         let (graph, parameters) = training_graph(&bound, loss, optimizer.with_decay(0.0))?;
@@ -161,9 +172,10 @@ impl TrainingStep {
     }
 
     /// A session of it, fed noise and labels spread over the classes.
-    pub(super) fn session(&self, context: &Context) -> Result<Session, Failure> {
+    pub(super) fn session(&self, context: &Context, sparse: Sparse) -> Result<Session, Failure> {
         let classes = self.graph.extents(self.graph.outputs()[1])?[1];
-        let plan = Plan::compile(&self.graph, &self.parameters, &context.plan_options())?;
+        let options = PlanOptions { sparse, ..context.plan_options() };
+        let plan = Plan::compile(&self.graph, &self.parameters, &options)?;
         let mut session = Session::new(plan, &self.parameters)?;
         let noise = Example::noise(&[&[self.batch], &self.sample[..]].concat(), 1);
         session.input_mut::<f32>(0)?.copy_from_slice(noise.as_f32().unwrap_or(&[]));
@@ -173,6 +185,11 @@ impl TrainingStep {
         session.input_mut::<f32>(3)?[0] = 1.0;
         Ok(session)
     }
+}
+
+fn density(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|d| (0.0..=1.0).contains(d));
+    share.ok_or_else(|| "expected a share from 0 to 1, such as 0.05".into())
 }
 
 /// Times `runs` calls after a warm-up of a tenth of them, at least two.
