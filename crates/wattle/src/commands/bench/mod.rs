@@ -1,0 +1,149 @@
+//! `wattle bench`: how long a model, or a training step of it, takes on this machine.
+
+mod against;
+mod bystanders;
+mod inference;
+mod networks;
+mod peer;
+mod samples;
+mod spmm;
+mod suite;
+mod suite_page;
+mod train;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+pub(in crate::commands) use train::TrainingStep;
+
+use super::training::OptimizerName;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::models::{self, InputText};
+use crate::roofline::machine::Machine;
+use crate::roofline::nodes::{self, NodeShare};
+use inference::Inference;
+
+/// Arguments of `wattle bench`.
+#[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    after_help = "Examples:\n  wattle bench model.onnx --input x=1x3x224x224 --threads 2 --runs 50\n  \
+    wattle bench model.onnx --against onnxruntime --python venv/bin/python\n  \
+    wattle bench --out bench.html        (the suite: about two minutes)"
+)]
+pub struct Args {
+    #[command(subcommand)]
+    kernel: Option<KernelBench>,
+    /// The ONNX model; with --train also a network by name, such as resnet-20. Without a model, a suite is run.
+    model: Option<PathBuf>,
+    /// Shape or .npy file of an input; may be repeated. Inputs without a file are fed noise, never zeros.
+    #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = models::parse_input, requires = "model")]
+    inputs: Vec<(String, InputText)>,
+    /// Time a training step (forward, backward, update) of a classifier instead of an inference.
+    #[arg(long, requires = "model")]
+    train: bool,
+    /// Samples in a training batch.
+    #[arg(long, default_value_t = 32, requires = "train", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch: u32,
+    /// Optimiser of the training step.
+    #[arg(long, value_enum, default_value_t = OptimizerName::Sgd, requires = "train")]
+    optimizer: OptimizerName,
+    /// Run every layer on dense kernels, however sparse its weights are.
+    #[arg(long, requires = "model")]
+    dense: bool,
+    /// Timed runs, after warm-up: 30. With --against, in each turn: as many as fill 60 ms.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000), requires = "model")]
+    runs: Option<u32>,
+    /// Compare with the machine's peaks: which share of what limits it each node reaches.
+    #[arg(long, requires = "model", conflicts_with = "against")]
+    roofline: bool,
+    #[command(flatten)]
+    peer: against::Args,
+    /// Where the suite, run when no model is given, writes its page [default: bench.html].
+    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    out: Option<PathBuf>,
+}
+
+/// Kernels timed alone.
+#[derive(clap::Subcommand, Debug)]
+enum KernelBench {
+    /// A product with sparse weights.
+    Spmm(spmm::Args),
+}
+
+/// Runs the command.
+pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    if let Some(KernelBench::Spmm(args)) = args.kernel {
+        return spmm::run(args, context);
+    }
+    let Some(path) = args.model.clone() else {
+        return suite::run(&args.out.unwrap_or_else(|| "bench.html".into()), context);
+    };
+    if args.peer.peer().is_some() {
+        if args.train {
+            let text =
+                "--against compares inferences; benches/peers/compare.py --train compares training steps";
+            return Err(Failure::Input(text.into()));
+        }
+        return against::run(&args.peer, &path, &args.inputs, args.dense, args.runs, context);
+    }
+    let runs = args.runs.unwrap_or(30) as usize;
+    if args.train {
+        return train(&args, &path, runs, context);
+    }
+    let mut inference = Inference::read(&path, &args.inputs, args.dense, context)?;
+    let samples = inference.time(runs)?;
+    let roofline = match args.roofline {
+        true => Some(Roofline::of(&mut inference.session, context)?),
+        false => None,
+    };
+    print(samples, roofline, context)
+}
+
+/// Times whole training steps on noise, with labels spread over the classes.
+fn train(args: &Args, path: &Path, runs: usize, context: &Context) -> Result<(), Failure> {
+    let step = TrainingStep::new(path, &args.inputs, args.batch as usize, args.optimizer)?;
+    let mut session = step.session(context)?;
+    let samples = samples::time(runs, || Ok(session.run()?))?;
+    let roofline = match args.roofline {
+        true => Some(Roofline::of(&mut session, context)?),
+        false => None,
+    };
+    print(samples, roofline, context)
+}
+
+/// What was timed, beside what the machine could do.
+#[derive(Serialize)]
+struct Roofline {
+    machine: Machine,
+    nodes: Vec<NodeShare>,
+}
+
+impl Roofline {
+    /// Measures the machine and the nodes of a session whose inputs are set.
+    fn of(session: &mut wattle_engine::Session, context: &Context) -> Result<Roofline, Failure> {
+        let machine = Machine::measure(&context.cpu);
+        let nodes = nodes::shares(session, &machine)?;
+        Ok(Roofline { machine, nodes })
+    }
+}
+
+/// The document of a plain benchmark.
+#[derive(Serialize)]
+struct Document {
+    #[serde(flatten)]
+    samples: samples::Document,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    roofline: Option<Roofline>,
+}
+
+fn print(samples: samples::Samples, roofline: Option<Roofline>, context: &Context) -> Result<(), Failure> {
+    let document = Document { samples: samples::Document::new(samples, context), roofline };
+    let mut text = document.samples.text();
+    if let Some(roofline) = &document.roofline {
+        text = format!("{}\n{}\n{text}", nodes::table(&roofline.nodes), roofline.machine.text());
+    }
+    context.print(&document, &text)
+}

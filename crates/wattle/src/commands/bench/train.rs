@@ -1,0 +1,89 @@
+//! `wattle bench --train`: how long a training step takes: forward, backward, update.
+
+use std::path::Path;
+
+use wattle_engine::{Plan, Session};
+use wattle_graph::{Example, Graph, Parameters};
+use wattle_train::data::SampleShape;
+use wattle_train::loss::Loss;
+use wattle_train::network::{self, Init};
+use wattle_train::training_graph::{bound_to_samples, training_graph};
+
+use crate::commands::training::OptimizerName;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::models::{self, InputText};
+
+/// A training step (forward, backward, update) of a classifier.
+pub(in crate::commands) struct TrainingStep {
+    /// The step as a graph.
+    pub graph: Graph,
+    /// Its parameters, optimiser state included.
+    pub parameters: Parameters,
+    batch: usize,
+    /// Extents of one sample.
+    sample: Vec<usize>,
+}
+
+impl TrainingStep {
+    /// The step of an ONNX file, or of a network by name on samples of the shape given (28 x 28 by default).
+    pub(in crate::commands) fn new(
+        path: &Path,
+        inputs: &[(String, InputText)],
+        batch: usize,
+        optimizer: OptimizerName,
+    ) -> Result<TrainingStep, Failure> {
+        let name = path.to_string_lossy().into_owned();
+        let sample = inputs.iter().find_map(|(_, text)| match text {
+            InputText::Shape(extents) => Some(extents.clone()),
+            InputText::File(_) => None,
+        });
+        let model = if path.exists() || name.ends_with(".onnx") {
+            models::load(path)?
+        } else {
+            let extents = sample.clone().unwrap_or_else(|| vec![1, 1, 28, 28]);
+            let shape = match extents[..] {
+                [_, channels, height, width] => SampleShape::Image { channels, height, width },
+                _ => SampleShape::Features(extents.iter().skip(1).product()),
+            };
+            network::build(&name, &shape, 10, Init::KaimingNormal, 1)?
+        };
+        let sample: Vec<usize> = match (&sample, model.graph.inputs()) {
+            (Some(extents), _) => extents[1..].to_vec(),
+            (None, [input]) => {
+                let shape = &model.graph.value(*input).ty.shape;
+                let known: Option<Vec<usize>> =
+                    shape.dims().and_then(|d| d[1..].iter().map(|d| d.known()).collect());
+                known.ok_or_else(|| {
+                    let label = model.graph.label(*input);
+                    Failure::Input(format!(
+                        "input `{label}` has the shape {shape}; give it with --input {label}=1x3x32x32"
+                    ))
+                })?
+            }
+            _ => {
+                return Err(Failure::Input(
+                    "the model has several inputs; training feeds exactly one".into(),
+                ));
+            }
+        };
+        let bound = bound_to_samples(&model, batch, &sample)?;
+        let loss = Loss::CrossEntropy { label_smoothing: 0.0 };
+        let (graph, parameters) = training_graph(&bound, loss, optimizer.with_decay(0.0))?;
+        Ok(TrainingStep { graph, parameters, batch, sample })
+    }
+
+    /// A session of it, fed noise and labels spread over the classes.
+    pub(in crate::commands) fn session(&self, context: &Context) -> Result<Session, Failure> {
+        let classes = self.graph.extents(self.graph.outputs()[1])?[1];
+        let plan = Plan::compile(&self.graph, &self.parameters, &context.plan_options())?;
+        let mut session = Session::new(plan, &self.parameters)?;
+        let noise = Example::noise(&[&[self.batch], &self.sample[..]].concat(), 1);
+        session.input_mut::<f32>(0)?.copy_from_slice(noise.as_f32().unwrap_or(&[]));
+        let labels = session.input_mut::<i64>(1)?;
+        labels.iter_mut().enumerate().for_each(|(i, label)| *label = (i % classes) as i64);
+        session.input_mut::<f32>(2)?[0] = 1e-3;
+        session.input_mut::<f32>(3)?[0] = 1.0;
+        Ok(session)
+    }
+}
