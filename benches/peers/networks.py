@@ -88,7 +88,7 @@ class Network:
         nodes[-1].output[0] = "y"
         shape = [batch, *self.shape]
         graph = helper.make_graph(nodes, self.name, [value("x", [batch, *self.sample])], [value("y", shape)], tensors)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 
 
 def lenet():
@@ -159,7 +159,15 @@ def encoder():
     split = net.tensor(np.array([0, 0, heads, width // heads], np.int64))
     join = net.tensor(np.array([0, 0, width], np.int64))
     scale = net.tensor(np.float32((width // heads) ** -0.5))
-    norm = lambda x: net.node("LayerNormalization", [x, net.vector(width, 1.0), net.vector(width, 0.0)], axis=-1)
+    two, epsilon = net.tensor(np.float32(2)), net.tensor(np.float32(1e-5))
+
+    def norm(x):
+        # As PyTorch exported it before opset 17: DeepSparse knows this form and not the operator.
+        x = net.node("Sub", [x, net.node("ReduceMean", [x], axes=[-1])])
+        variance = net.node("ReduceMean", [net.node("Pow", [x, two])], axes=[-1])
+        x = net.node("Div", [x, net.node("Sqrt", [net.node("Add", [variance, epsilon])])])
+        return net.node("Add", [net.node("Mul", [x, net.vector(width, 1.0)]), net.vector(width, 0.0)])
+
     x = "x"
     for _ in range(6):
         normal = norm(x)

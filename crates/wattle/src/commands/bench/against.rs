@@ -1,18 +1,18 @@
-//! `wattle bench MODEL --against PEER`: the same inference here and in another runtime, in turns.
+//! `wattle bench MODEL --against PEER`: the same work here and in another runtime, in turns.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
+use wattle_engine::Session;
 use wattle_graph::Tensor;
 
 use super::bystanders::Watch;
-use super::inference::Inference;
-use super::peer::{Peer, PeerName};
+use super::peer::{Peer, PeerName, Task};
 use super::samples::{Samples, quantile, timed};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::models::InputText;
 
 /// How long a turn should take when nobody says how many runs it has, in milliseconds.
 const TURN_MS: f64 = 60.0;
@@ -37,9 +37,9 @@ pub struct Args {
 }
 
 impl Args {
-    /// The peer, if one is asked for.
-    pub fn peer(&self) -> Option<PeerName> {
-        self.against
+    /// Whether a comparison is asked for.
+    pub fn asked(&self) -> bool {
+        self.against.is_some()
     }
 }
 
@@ -61,7 +61,7 @@ struct Document {
     rounds: u32,
     threads: usize,
     isa: &'static str,
-    /// Whether sparse kernels were allowed.
+    /// Whether sparse kernels were forbidden.
     dense: bool,
     /// What disturbed the comparison, if anything did.
     disturbed: Option<String>,
@@ -125,25 +125,42 @@ impl Turns {
     }
 }
 
+/// What both run, and what this side makes of it.
+pub struct Work {
+    /// As it is reported.
+    pub name: String,
+    /// The session, its inputs set.
+    pub session: Session,
+    /// The file that the peer reads.
+    pub model: PathBuf,
+    /// What the peer is fed.
+    pub feeds: BTreeMap<String, Tensor>,
+    /// A training step: the optimiser by name, its rate, and the labels.
+    pub training: Option<(String, f64, Tensor)>,
+    /// Whether sparse kernels are forbidden.
+    pub dense: bool,
+}
+
 /// Runs the comparison.
-pub fn run(
-    args: &Args,
-    path: &Path,
-    inputs: &[(String, InputText)],
-    dense: bool,
-    runs: Option<u32>,
-    context: &Context,
-) -> Result<(), Failure> {
+pub fn run(args: &Args, mut work: Work, runs: Option<u32>, context: &Context) -> Result<(), Failure> {
     let Some(name) = args.against else { return Err(Failure::Input("--against needs a peer".into())) };
+    if work.training.is_some() && name != PeerName::Torch {
+        let text = format!("--against {}: training steps are compared with torch only", name.as_str());
+        return Err(Failure::Input(text));
+    }
     if !(args.tolerance >= 0.0 && args.tolerance.is_finite()) {
         return Err(Failure::Input(format!("--tolerance {} is no share, such as 1e-4", args.tolerance)));
     }
-    let mut ours = Inference::read(path, inputs, dense, context)?;
     let threads = context.cpu.threads.count();
-    ours.session.run()?;
-    let (outputs, expected): (Vec<String>, Vec<Tensor>) = ours.session.outputs()?.into_iter().unzip();
+    let ours = &mut work.session;
+    // A training step changes the weights: its results are those of the first.
+    ours.run()?;
+    let (outputs, expected): (Vec<String>, Vec<Tensor>) = ours.outputs()?.into_iter().unzip();
     let python = args.python.clone().unwrap_or_else(|| "python3".into());
-    let mut peer = Peer::start(&python, name, path, threads, &ours.feeds, &outputs)?;
+    let training =
+        work.training.as_ref().map(|(optimizer, rate, labels)| (optimizer.as_str(), *rate, labels));
+    let task = Task { model: &work.model, feeds: &work.feeds, outputs: &outputs, threads, training };
+    let mut peer = Peer::start(&python, name, &task)?;
     let mut agreement =
         Agreement { max_absolute: 0.0, max_relative: 0.0, tolerance: args.tolerance, outputs: 0 };
     for variant in peer.variants.clone() {
@@ -152,7 +169,7 @@ pub fn run(
     }
     agreement.check(name)?;
 
-    let warm = timed(2, || Ok(ours.session.run()?))?;
+    let warm = timed(2, || Ok(ours.run()?))?;
     let mut own = Turns::new("", runs, warm.quantile(0.0));
     let mut theirs = vec![];
     for variant in peer.variants.clone() {
@@ -163,8 +180,8 @@ pub fn run(
     let bar = context.progress("rounds", u64::from(args.rounds));
     for _ in 0..args.rounds {
         std::thread::sleep(PAUSE);
-        ours.session.run()?;
-        own.rounds.push(timed(own.runs, || Ok(ours.session.run()?))?.0);
+        ours.run()?;
+        own.rounds.push(timed(own.runs, || Ok(ours.run()?))?.0);
         for turns in &mut theirs {
             std::thread::sleep(PAUSE);
             turns.rounds.push(peer.run(&turns.variant, turns.runs)?);
@@ -183,7 +200,7 @@ pub fn run(
     let ratios: Vec<f64> = best.rounds_ms.iter().zip(&wattle.rounds_ms).map(|(a, b)| a / b).collect();
     let (ratio_p10, ratio_p90) = (quantile(&ratios, 0.1), quantile(&ratios, 0.9));
     let document = Document {
-        model: path.display().to_string(),
+        model: work.name,
         wattle,
         peer: best,
         slower: sides,
@@ -195,7 +212,7 @@ pub fn run(
         rounds: args.rounds,
         threads,
         isa: context.cpu.isa.name(),
-        dense,
+        dense: work.dense,
         disturbed,
         source: "measured:monotonic clock around each run, in each process",
     };

@@ -81,19 +81,17 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let Some(path) = args.model.clone() else {
         return suite::run(&args.out.unwrap_or_else(|| "bench.html".into()), context);
     };
-    if args.peer.peer().is_some() {
-        if args.train {
-            let text =
-                "--against compares inferences; benches/peers/compare.py --train compares training steps";
-            return Err(Failure::Input(text.into()));
-        }
-        return against::run(&args.peer, &path, &args.inputs, args.dense, args.runs, context);
-    }
     let runs = args.runs.unwrap_or(30) as usize;
     if args.train {
         return train(&args, &path, runs, context);
     }
     let mut inference = Inference::read(&path, &args.inputs, args.dense, context)?;
+    if args.peer.asked() {
+        let Inference { feeds, session } = inference;
+        let name = path.display().to_string();
+        let work = against::Work { name, session, model: path, feeds, training: None, dense: args.dense };
+        return against::run(&args.peer, work, args.runs, context);
+    }
     let samples = inference.time(runs)?;
     let roofline = match args.roofline {
         true => Some(Roofline::of(&mut inference.session, context)?),
@@ -106,6 +104,11 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
 fn train(args: &Args, path: &Path, runs: usize, context: &Context) -> Result<(), Failure> {
     let step = TrainingStep::new(path, &args.inputs, args.batch as usize, args.optimizer)?;
     let mut session = step.session(context)?;
+    if args.peer.asked() {
+        let (folder, work) = step.compared(path, session, args.optimizer, args.dense)?;
+        against::run(&args.peer, work, args.runs, context)?;
+        return folder.close().map_err(|e| Failure::Run(format!("temporary folder: {e}")));
+    }
     let samples = samples::time(runs, || Ok(session.run()?))?;
     let roofline = match args.roofline {
         true => Some(Roofline::of(&mut session, context)?),

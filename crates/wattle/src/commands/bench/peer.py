@@ -74,7 +74,7 @@ class DeepSparse:
 
 
 class Torch:
-    """The model's nodes as PyTorch calls, eager, without gradients."""
+    """The model's nodes as PyTorch calls, eager, without gradients unless a step is to be trained."""
 
     def __init__(self, question, inputs):
         torch = needed("torch", "torch onnx")
@@ -82,9 +82,10 @@ class Torch:
         from onnx import numpy_helper
 
         self.torch, self.version, self.names = torch, torch.__version__, question["outputs"]
+        self.training = question.get("training")
         torch.set_num_threads(question["threads"])
         graph = onnx.load(question["model"]).graph
-        # (numpy arrays may be read-only views of the file)
+        # A copy, for arrays of a file may be read-only.
         tensor = lambda array: torch.from_numpy(array.copy())
         constants = {t.name: tensor(numpy_helper.to_array(t)) for t in graph.initializer}
         nodes = []
@@ -98,53 +99,101 @@ class Torch:
                 constants[node.output[0]] = tensor(numpy_helper.to_array(value))
             else:
                 nodes.append((node, attributes))
-        translator = Operators(torch, constants)
-        unknown = sorted({n.op_type for n, _ in nodes if not hasattr(translator, n.op_type)})
+        operators = Operators(torch, constants, self.training is not None)
+        unknown = sorted({n.op_type for n, _ in nodes if not hasattr(operators, n.op_type)})
         if unknown:
             raise Unusable("operators that are not translated to PyTorch: " + ", ".join(unknown))
         self.steps = []
         for node, attributes in nodes:
-            call = getattr(translator, node.op_type)(node, attributes)
-            self.steps.append((call, list(node.input), list(node.output), node.name or node.output[0]))
-        used = {name for _, names, _, _ in self.steps for name in names}
-        images = any(node.op_type == "Conv" for node, _ in nodes)
-        self.variants = ["contiguous", "channels_last"] if images else ["contiguous"]
-        self.formats = {}
-        for variant in self.variants:
-            known = {"": None, **{k: v for k, v in constants.items() if k in used or k in self.names}}
-            known.update((name, torch.from_numpy(array)) for name, array in inputs.items())
-            if variant == "channels_last":
-                last = torch.channels_last
-                known = {k: v.contiguous(memory_format=last) if v is not None and v.ndim == 4 else v
-                         for k, v in known.items()}
-            self.formats[variant] = known
+            call = getattr(operators, node.op_type)(node, attributes)
+            self.steps.append((call, list(node.input), list(node.output)))
+        self.constants, self.inputs = constants, {name: torch.from_numpy(x) for name, x in inputs.items()}
+        self.logits = graph.output[0].name
+        formats = ["contiguous"]
+        if any(node.op_type == "Conv" for node, _ in nodes):
+            formats.append("channels_last")
+        self.variants = formats
+        if self.training and self.training["optimizer"] in ("adam", "adamw"):
+            # PyTorch's single-kernel update is faster on some networks.
+            self.variants = [f"{layout}{update}" for layout in formats for update in ("", ", fused update")]
+        # What is no weight: running statistics of a normalisation, and scalars.
+        fixed = {name for n, _ in nodes if n.op_type == "BatchNormalization" for name in n.input[3:]}
+        self.trained = [n for n, t in constants.items() if t.is_floating_point() and t.ndim > 0 and n not in fixed]
+        self.labels = None
+        if self.training:
+            import numpy
+
+            self.labels = torch.from_numpy(numpy.load(self.training["labels"]))
+        self.calls = {}
+
+    def values(self, variant):
+        """Inputs and constants in this memory format, copied."""
+        layout = self.torch.channels_last if "channels_last" in variant else self.torch.contiguous_format
+        known = {**self.constants, **self.inputs}
+        formatted = lambda t: t.clone(memory_format=layout if t.ndim == 4 else self.torch.contiguous_format)
+        return {"": None, **{name: formatted(tensor) for name, tensor in known.items()}}
 
     def call(self, variant):
-        torch, steps, known, names = self.torch, self.steps, self.formats[variant], self.names
-        last = {}
-        for index, (_, inputs, _, _) in enumerate(steps):
-            for name in inputs:
-                last[name] = index
-        kept = set(known) | set(names)
-        done = [[n for n, at in last.items() if at == index and n not in kept] for index in range(len(steps))]
+        if variant not in self.calls:
+            self.calls[variant] = self.step(variant) if self.training else self.inference(variant)
+        return self.calls[variant]
+
+    def forward(self, known, keep):
+        """Runs the nodes; `keep` names what is needed at the end."""
+        last = {name: index for index, (_, inputs, _) in enumerate(self.steps) for name in inputs}
+        kept = set(known) | set(keep)
+        done = [[n for n, at in last.items() if at == index and n not in kept] for index in range(len(self.steps))]
 
         def run():
             values = dict(known)
-            with torch.inference_mode():
-                for (call, inputs, outputs, name), finished in zip(steps, done):
-                    results = call(*[values[i] for i in inputs])
-                    if len(outputs) == 1:
-                        values[outputs[0]] = results
-                    else:
-                        values.update(zip(outputs, results))
-                    for value in finished:
-                        del values[value]
-            return [values[name] for name in names]
+            for (call, inputs, outputs), finished in zip(self.steps, done):
+                results = call(*[values[name] for name in inputs])
+                if len(outputs) == 1:
+                    values[outputs[0]] = results
+                else:
+                    values.update(zip(outputs, results))
+                for name in finished:
+                    del values[name]
+            return [values[name] for name in keep]
+
+        return run
+
+    def inference(self, variant):
+        forward = self.forward(self.values(variant), self.names)
+
+        def run():
+            with self.torch.inference_mode():
+                return forward()
+
+        return run
+
+    def step(self, variant):
+        """Forward, cross entropy, backward, update."""
+        torch, known = self.torch, self.values(variant)
+        weights = [known[name].requires_grad_() for name in self.trained]
+        kind, rate, fused = self.training["optimizer"], self.training["rate"], "fused" in variant
+        if kind in ("adam", "adamw"):
+            make = torch.optim.Adam if kind == "adam" else torch.optim.AdamW
+            optimizer = make(weights, rate, weight_decay=0.0, fused=fused)
+        else:
+            momentum = 0.0 if kind == "sgd-plain" else 0.9
+            optimizer = torch.optim.SGD(weights, rate, momentum=momentum, nesterov=kind == "nesterov")
+        forward = self.forward(known, [self.logits])
+
+        def run():
+            optimizer.zero_grad()
+            logits = forward()[0]
+            loss = torch.nn.functional.cross_entropy(logits, self.labels)
+            loss.backward()
+            optimizer.step()
+            return [loss.detach(), logits.detach()]
 
         return run
 
     def outputs(self, variant):
-        return [value.contiguous().numpy() for value in self.call(variant)()]
+        # A step changes the weights: its results are those of the first, from the weights of the file.
+        call = self.step(variant) if self.training else self.call(variant)
+        return [value.contiguous().numpy() for value in call()]
 
 
 def plain(function):
@@ -155,8 +204,8 @@ def plain(function):
 class Operators:
     """For each ONNX operator, what makes a call of a node's attributes; constants that a call needs are known."""
 
-    def __init__(self, torch, constants):
-        self.torch, self.f, self.constants = torch, torch.nn.functional, constants
+    def __init__(self, torch, constants, training=False):
+        self.torch, self.f, self.constants, self.training = torch, torch.nn.functional, constants, training
 
     def known(self, node, place):
         """The values of an input that must be a constant; None where it is absent."""
@@ -216,8 +265,9 @@ class Operators:
         return lambda x: self.f.adaptive_avg_pool2d(x, 1)
 
     def BatchNormalization(self, node, a):
-        epsilon = a.get("epsilon", 1e-5)
-        return lambda x, s, b, m, v: self.f.batch_norm(x, m, v, s, b, False, 0.0, epsilon)
+        # PyTorch's momentum is the share of the new.
+        epsilon, new = a.get("epsilon", 1e-5), 1.0 - a.get("momentum", 0.9)
+        return lambda x, s, b, m, v: self.f.batch_norm(x, m, v, s, b, self.training, new, epsilon)
 
     def LayerNormalization(self, node, a):
         epsilon, axis = a.get("epsilon", 1e-5), a.get("axis", -1)
@@ -348,7 +398,7 @@ def outputs(peer, question):
     files = []
     for index, array in enumerate(peer.outputs(question["variant"])):
         files.append(os.path.join(question["folder"], f"output{index}.npy"))
-        numpy.save(files[-1], numpy.ascontiguousarray(array))
+        numpy.save(files[-1], numpy.asarray(array, order="C"))
     return {"files": files}
 
 

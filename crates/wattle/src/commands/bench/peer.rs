@@ -40,6 +40,27 @@ impl PeerName {
     }
 }
 
+/// What is to be run.
+pub struct Task<'a> {
+    /// The ONNX file.
+    pub model: &'a Path,
+    /// Its inputs.
+    pub feeds: &'a BTreeMap<String, Tensor>,
+    /// The outputs to be compared.
+    pub outputs: &'a [String],
+    /// Threads to compute with.
+    pub threads: usize,
+    /// A training step instead of an inference: the optimiser by name, its rate, and the labels.
+    pub training: Option<(&'a str, f64, &'a Tensor)>,
+}
+
+#[derive(Serialize)]
+struct Training<'a> {
+    optimizer: &'a str,
+    rate: f64,
+    labels: PathBuf,
+}
+
 /// A question.
 #[derive(Serialize)]
 #[serde(tag = "do", rename_all = "lowercase")]
@@ -50,6 +71,8 @@ enum Question<'a> {
         threads: usize,
         inputs: &'a BTreeMap<String, PathBuf>,
         outputs: &'a [String],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        training: Option<Training<'a>>,
     },
     Run {
         variant: &'a str,
@@ -87,22 +110,22 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts `python` and has it load the model with these inputs.
-    pub fn start(
-        python: &Path,
-        peer: PeerName,
-        model: &Path,
-        threads: usize,
-        feeds: &BTreeMap<String, Tensor>,
-        outputs: &[String],
-    ) -> Result<Peer, Failure> {
+    /// Starts `python` and has it load the model and its inputs.
+    pub fn start(python: &Path, peer: PeerName, task: &Task<'_>) -> Result<Peer, Failure> {
+        let &Task { threads, outputs, .. } = task;
         let io = |e: std::io::Error| Failure::Run(format!("temporary folder for the peer: {e}"));
         let folder = tempfile::Builder::new().prefix("wattle-bench-").tempdir().map_err(io)?;
         let mut inputs = BTreeMap::new();
-        for (index, (name, tensor)) in feeds.iter().enumerate() {
+        for (index, (name, tensor)) in task.feeds.iter().enumerate() {
             let path = folder.path().join(format!("input{index}.npy"));
             npy::write(&path, tensor)?;
             inputs.insert(name.clone(), path);
+        }
+        let mut training = None;
+        if let Some((optimizer, rate, labels)) = task.training {
+            let path = folder.path().join("labels.npy");
+            npy::write(&path, labels)?;
+            training = Some(Training { optimizer, rate, labels: path });
         }
         // The runtimes read their thread counts before the script can say anything.
         let said = File::create(folder.path().join("stderr")).map_err(io)?;
@@ -132,8 +155,15 @@ impl Peer {
             version: String::new(),
             variants: vec![],
         };
-        let model = std::path::absolute(model).map_err(|e| Failure::at(model.display(), e))?;
-        let load = Question::Load { peer: peer.as_str(), model: &model, threads, inputs: &inputs, outputs };
+        let model = std::path::absolute(task.model).map_err(|e| Failure::at(task.model.display(), e))?;
+        let load = Question::Load {
+            peer: peer.as_str(),
+            model: &model,
+            threads,
+            inputs: &inputs,
+            outputs,
+            training,
+        };
         let answer = started.ask(&load).map_err(|e| e.context(python.display()))?;
         started.version = answer.version;
         started.variants = answer.variants;

@@ -1,14 +1,18 @@
 //! `wattle bench --train`: how long a training step takes: forward, backward, update.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
+use tempfile::TempDir;
 use wattle_engine::{Plan, Session};
-use wattle_graph::{Example, Graph, Parameters};
+use wattle_graph::onnx::encode_model;
+use wattle_graph::{Example, Graph, Model, Parameters, Tensor};
 use wattle_train::data::SampleShape;
 use wattle_train::loss::Loss;
 use wattle_train::network::{self, Init};
 use wattle_train::training_graph::{bound_to_samples, training_graph};
 
+use super::against::Work;
 use crate::commands::training::OptimizerName;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -20,10 +24,15 @@ pub(in crate::commands) struct TrainingStep {
     pub graph: Graph,
     /// Its parameters, optimiser state included.
     pub parameters: Parameters,
+    /// The network that is trained, bound to the batch.
+    network: Model,
     batch: usize,
     /// Extents of one sample.
     sample: Vec<usize>,
 }
+
+/// Learning rate of the steps timed: small, for noise teaches nothing.
+const RATE: f32 = 1e-3;
 
 impl TrainingStep {
     /// The step of an ONNX file, or of a network by name on samples of the shape given (28 x 28 by default).
@@ -70,7 +79,7 @@ impl TrainingStep {
         let bound = bound_to_samples(&model, batch, &sample)?;
         let loss = Loss::CrossEntropy { label_smoothing: 0.0 };
         let (graph, parameters) = training_graph(&bound, loss, optimizer.with_decay(0.0))?;
-        Ok(TrainingStep { graph, parameters, batch, sample })
+        Ok(TrainingStep { graph, parameters, network: bound, batch, sample })
     }
 
     /// A session of it, fed noise and labels spread over the classes.
@@ -78,12 +87,50 @@ impl TrainingStep {
         let classes = self.graph.extents(self.graph.outputs()[1])?[1];
         let plan = Plan::compile(&self.graph, &self.parameters, &context.plan_options())?;
         let mut session = Session::new(plan, &self.parameters)?;
-        let noise = Example::noise(&[&[self.batch], &self.sample[..]].concat(), 1);
+        let noise = self.noise();
         session.input_mut::<f32>(0)?.copy_from_slice(noise.as_f32().unwrap_or(&[]));
         let labels = session.input_mut::<i64>(1)?;
         labels.iter_mut().enumerate().for_each(|(i, label)| *label = (i % classes) as i64);
-        session.input_mut::<f32>(2)?[0] = 1e-3;
+        session.input_mut::<f32>(2)?[0] = RATE;
         session.input_mut::<f32>(3)?[0] = 1.0;
         Ok(session)
+    }
+    fn noise(&self) -> Tensor {
+        Example::noise(&[&[self.batch], &self.sample[..]].concat(), 1)
+    }
+
+    /// What a peer needs to run the same step: the network as a file in a temporary folder, samples and labels.
+    pub(super) fn compared(
+        &self,
+        name: &Path,
+        session: Session,
+        optimizer: OptimizerName,
+        dense: bool,
+    ) -> Result<(TempDir, Work), Failure> {
+        let io = |e: std::io::Error| Failure::Run(format!("temporary folder for the network: {e}"));
+        let folder = tempfile::Builder::new().prefix("wattle-bench-").tempdir().map_err(io)?;
+        let model = folder.path().join("network.onnx");
+        std::fs::write(&model, encode_model(&self.network)?).map_err(io)?;
+        let input = self.network.graph.inputs()[0];
+        let (label, extents) = (self.network.graph.label(input), self.network.graph.extents(input)?);
+        let samples = Tensor::f32(extents, self.noise().as_f32().unwrap_or(&[]).to_vec());
+        let classes = self.graph.extents(self.graph.outputs()[1])?[1];
+        let labels: Vec<i64> = (0..self.batch).map(|i| (i % classes) as i64).collect();
+        let optimizer = match optimizer {
+            OptimizerName::Sgd => "sgd",
+            OptimizerName::SgdPlain => "sgd-plain",
+            OptimizerName::Nesterov => "nesterov",
+            OptimizerName::Adam => "adam",
+            OptimizerName::Adamw => "adamw",
+        };
+        let work = Work {
+            name: format!("{}, training step, {optimizer}, batch {}", name.display(), self.batch),
+            session,
+            model,
+            feeds: BTreeMap::from([(label, samples)]),
+            training: Some((optimizer.into(), f64::from(RATE), Tensor::ints(&labels))),
+            dense,
+        };
+        Ok((folder, work))
     }
 }
