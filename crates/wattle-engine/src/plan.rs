@@ -100,9 +100,9 @@ pub struct Plan {
     log: Vec<LogEntry>,
 }
 
-/// Seconds of work below which a step stays on the calling thread: waking a thread and waiting for it takes about this
-/// long.
-const WORTH_SHARING: f64 = 10e-6;
+/// Seconds of work below which a step stays on the calling thread: calling another and waiting for it takes about a
+/// quarter of this.
+const WORTH_SHARING: f64 = 4e-6;
 
 /// A low guess of a step's time in seconds: one core's usual rates, in products and in bytes moved.
 fn guessed_time(macs: u64, bytes: usize) -> f64 {

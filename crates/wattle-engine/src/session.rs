@@ -108,34 +108,20 @@ impl Session {
 
     /// Runs all steps and then the assignments.
     pub fn run(&mut self) -> Result<(), EngineError> {
-        self.with_threads(|session| {
-            for index in 0..session.plan.steps.len() {
-                session.run_step(index)?;
-            }
-            session.assign()
-        })
-    }
-
-    /// One hand-over to the threads for a whole run: handing over each kernel would cost microseconds a kernel. None
-    /// where no step is shared.
-    fn with_threads<R: Send>(&mut self, run: impl FnOnce(&mut Session) -> R + Send) -> R {
-        if self.plan.steps.iter().all(|step| step.alone) {
-            return run(self);
+        for index in 0..self.plan.steps.len() {
+            self.run_step(index)?;
         }
-        let cpu = self.plan.cpu.clone();
-        cpu.threads.install(|| run(self))
+        self.assign()
     }
 
     /// Runs all steps, timing each; the times are those of [`Session::step_times`].
     pub fn run_timed(&mut self) -> Result<(), EngineError> {
-        self.with_threads(|session| {
-            for index in 0..session.plan.steps.len() {
-                let start = Instant::now();
-                session.run_step(index)?;
-                session.times[index] = start.elapsed();
-            }
-            session.assign()
-        })
+        for index in 0..self.plan.steps.len() {
+            let start = Instant::now();
+            self.run_step(index)?;
+            self.times[index] = start.elapsed();
+        }
+        self.assign()
     }
 
     /// Time of each step in the last timed run, in the order of [`Plan::steps`].

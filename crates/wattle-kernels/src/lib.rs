@@ -20,6 +20,7 @@ pub mod arena;
 pub mod attention;
 pub mod binary;
 pub mod conv;
+mod crew;
 pub mod elementwise;
 pub mod gather;
 pub mod gemm;

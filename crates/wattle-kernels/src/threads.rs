@@ -1,14 +1,15 @@
-//! Fork-join over disjoint tasks. One thread runs inline and touches no thread pool.
+//! Fork-join over disjoint tasks. One thread runs inline and touches no other.
 //!
 //! Which thread runs which task is decided in arrival order, so kernels give every task its own output: results are the
 //! same bits for any number of threads.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::crew::Crew;
+
 /// The threads that kernels may use.
 pub struct Threads {
-    count: usize,
-    pool: Option<rayon::ThreadPool>,
+    crew: Option<Crew>,
 }
 
 /// The operating system refused to start the threads.
@@ -16,40 +17,27 @@ pub struct Threads {
 #[error("cannot start {count} threads: {source}; ask for fewer with --threads")]
 pub struct ThreadsError {
     count: usize,
-    source: rayon::ThreadPoolBuildError,
+    source: std::io::Error,
 }
 
 impl Threads {
-    /// A private pool of `count` threads; 0 and 1 both mean the calling thread alone.
+    /// The calling thread and `count - 1` more; 0 and 1 both mean the calling thread alone.
     pub fn new(count: usize) -> Result<Self, ThreadsError> {
         if count <= 1 {
             return Ok(Self::single());
         }
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(count)
-            .thread_name(|i| format!("wattle-{i}"))
-            .build()
-            .map_err(|source| ThreadsError { count, source })?;
-        Ok(Threads { count, pool: Some(pool) })
+        let crew = Crew::new(count - 1).map_err(|source| ThreadsError { count, source })?;
+        Ok(Threads { crew: Some(crew) })
     }
 
     /// The calling thread alone.
     pub fn single() -> Self {
-        Threads { count: 1, pool: None }
+        Threads { crew: None }
     }
 
     /// How many threads there are, at least 1.
     pub fn count(&self) -> usize {
-        self.count
-    }
-
-    /// Runs `f` on one of the pool's threads. A long sequence of kernels is best run inside one `install`, since each
-    /// kernel called from outside must first be handed to the pool.
-    pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        match &self.pool {
-            Some(pool) => pool.install(f),
-            None => f(),
-        }
+        1 + self.crew.as_ref().map_or(0, Crew::len)
     }
 
     /// Calls `f(i)` for each i in 0..tasks, each once, in no set order.
@@ -60,11 +48,10 @@ impl Threads {
     /// Calls `f(slot, i)` for each i in 0..tasks. Two calls that run at the same time have different slots, and slots
     /// are below [`Threads::count`]: they index scratch memory.
     pub fn for_each_slot(&self, tasks: usize, f: impl Fn(usize, usize) + Sync) {
-        let workers = self.count.min(tasks);
-        match &self.pool {
-            Some(pool) if workers > 1 => {
+        match &self.crew {
+            Some(crew) if tasks > 1 => {
                 let next = AtomicUsize::new(0);
-                let work = |slot: usize| {
+                crew.run((crew.len() + 1).min(tasks), &|slot| {
                     loop {
                         let i = next.fetch_add(1, Ordering::Relaxed);
                         if i >= tasks {
@@ -72,8 +59,7 @@ impl Threads {
                         }
                         f(slot, i);
                     }
-                };
-                pool.install(|| fork(0, workers, &work));
+                });
             }
             _ => (0..tasks).for_each(|i| f(0, i)),
         }
@@ -91,14 +77,6 @@ impl Threads {
             f(i, part);
         });
     }
-}
-
-fn fork(first: usize, count: usize, work: &(impl Fn(usize) + Sync)) {
-    if count == 1 {
-        return work(first);
-    }
-    let half = count / 2;
-    rayon::join(|| fork(first, count - half, work), || fork(first + count - half, half, work));
 }
 
 /// A mutable slice that several tasks write to in disjoint parts.

@@ -190,7 +190,14 @@ impl Job<'_> {
             Sharing::Strips => {
                 let scratch = Shared::new(scratch);
                 let panel = weights.block * STRIP;
-                cpu.threads.for_each_slot(strips, |slot, i| {
+                // Strips that are worked on at the same time are far apart, for the reason given at `in_place`.
+                let threads = cpu.threads.count();
+                let run = strips.div_ceil(threads);
+                cpu.threads.for_each_slot(run * threads, |slot, i| {
+                    let i = i % threads * run + i / threads;
+                    if i >= strips {
+                        return;
+                    }
                     // SAFETY: a slot's scratch belongs to the thread that runs it.
                     let scratch = unsafe { scratch.slice(slot * (panel + results), panel + results) };
                     let (panel, results) = scratch.split_at_mut(panel);
@@ -283,9 +290,13 @@ impl Job<'_> {
         direct
     }
 
-    /// Whether tiles write to y itself.
-    fn in_place(&self, strip: &Strip) -> bool {
+    /// Whether tiles write to y itself. Not where several threads would keep partial sums in it side by side: what one
+    /// core's prefetcher guesses ahead is then what another core is writing.
+    fn in_place(&self, cpu: &Cpu, strip: &Strip) -> bool {
+        let threads = cpu.threads.count();
+        let apart = self.positions.div_ceil(STRIP) >= 4 * threads;
         self.sink == Sink::Columns
+            && (threads == 1 || apart || self.weights.blocks() == 1)
             && self.grid.width == self.grid.used
             && strip.width == strip.stride
             && self.weights.rows == self.weights.padded_rows()
@@ -307,7 +318,7 @@ impl Job<'_> {
         let w = self.weights;
         let tile = &w.tiles[block * w.parts + part];
         let at = strip.image * self.positions * w.rows + strip.first;
-        let in_place = self.in_place(strip);
+        let in_place = self.in_place(cpu, strip);
         let (out, y_stride) = if in_place {
             // SAFETY: an empty slice overlaps nothing.
             (unsafe { y.slice(at, 0).as_mut_ptr() }, self.positions)
@@ -346,7 +357,7 @@ impl Job<'_> {
     /// These rows of the strip's part of y must be this call's alone.
     unsafe fn finish(&self, cpu: &Cpu, strip: &Strip, rows: Range<usize>, results: &[f32], y: &Shared<f32>) {
         let e = &self.epilogue;
-        let in_place = self.in_place(strip);
+        let in_place = self.in_place(cpu, strip);
         if in_place && e.activation.is_clamp() {
             return;
         }

@@ -241,41 +241,29 @@ pub fn time(case: &Case, cpu: &Cpu) -> Times {
     let mut times =
         Times { nonzeros: weights.kept(), forward: vec![], input_gradient: vec![], weight_gradient: vec![] };
     let warm_up = (case.runs / 10).max(2);
-    // Inside the pool, as a session runs its steps: waking threads is no part of a kernel.
-    cpu.threads.install(|| {
-        for run in 0..warm_up + case.runs {
+    for run in 0..warm_up + case.runs {
+        let start = Instant::now();
+        sparse::product(cpu, &weights, &shape, x.part(), Epilogue::default(), y.part(), &mut scratch);
+        let forward = start.elapsed();
+        let mut gradients = None;
+        if let Some(transposed) = &mut transposed {
             let start = Instant::now();
-            sparse::product(cpu, &weights, &shape, x.part(), Epilogue::default(), y.part(), &mut scratch);
-            let forward = start.elapsed();
-            let mut gradients = None;
-            if let Some(transposed) = &mut transposed {
-                let start = Instant::now();
-                transposed.update(cpu, weights.values());
-                let w = transposed.weights();
-                sparse::product(cpu, w, &shape, dy.part(), Epilogue::default(), dx.part(), &mut scratch);
-                let of_input = start.elapsed();
-                let start = Instant::now();
-                sparse::sampled_product(
-                    cpu,
-                    &weights,
-                    &shape,
-                    x.part(),
-                    dy.part(),
-                    false,
-                    &mut dw,
-                    &mut scratch,
-                );
-                gradients = Some((of_input, start.elapsed()));
-            }
-            if run >= warm_up {
-                times.forward.push(forward.as_secs_f64());
-                if let Some((of_input, of_weights)) = gradients {
-                    times.input_gradient.push(of_input.as_secs_f64());
-                    times.weight_gradient.push(of_weights.as_secs_f64());
-                }
+            transposed.update(cpu, weights.values());
+            let w = transposed.weights();
+            sparse::product(cpu, w, &shape, dy.part(), Epilogue::default(), dx.part(), &mut scratch);
+            let of_input = start.elapsed();
+            let start = Instant::now();
+            sparse::sampled_product(cpu, &weights, &shape, x.part(), dy.part(), false, &mut dw, &mut scratch);
+            gradients = Some((of_input, start.elapsed()));
+        }
+        if run >= warm_up {
+            times.forward.push(forward.as_secs_f64());
+            if let Some((of_input, of_weights)) = gradients {
+                times.input_gradient.push(of_input.as_secs_f64());
+                times.weight_gradient.push(of_weights.as_secs_f64());
             }
         }
-    });
+    }
     times
 }
 
