@@ -35,8 +35,8 @@ DENSITY = 0.1
 class Network:
     """An ONNX graph under construction; `prunable` names the weights that masks thin out."""
 
-    def __init__(self, name, sample):
-        self.name, self.sample = name, sample
+    def __init__(self, name, sample, opset=13):
+        self.name, self.sample, self.opset = name, sample, opset
         self.nodes, self.weights, self.prunable = [], {}, []
         self.random = np.random.default_rng(1)
 
@@ -88,7 +88,7 @@ class Network:
         nodes[-1].output[0] = "y"
         shape = [batch, *self.shape]
         graph = helper.make_graph(nodes, self.name, [value("x", [batch, *self.sample])], [value("y", shape)], tensors)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
 
 
 def lenet():
@@ -152,24 +152,34 @@ def resnet18():
     return net
 
 
-def encoder():
-    """Six layers (Vaswani et al. 2017, normalisation first), width 512, 8 heads, 2048 hidden, 128 tokens."""
-    tokens, width, heads, hidden = 128, 512, 8, 2048
-    net = Network("encoder", [tokens, width])
+def encoder(spelled_out=False):
+    """Six layers (Vaswani et al. 2017, normalisation first), width 512, 8 heads, 2048 hidden, 128 tokens.
+
+    Layer normalisation is an operator, or `spelled_out` in arithmetic as exporters wrote it before opset 17: DeepSparse
+    knows only the latter.
+    """
+    name, opset = ("encoder-13", 13) if spelled_out else ("encoder", 17)
+    return layers(Network(name, [128, 512], opset), 6, 8, 2048)
+
+
+def layers(net, count, heads, hidden, classes=None):
+    """Transformer layers, normalisation first; with `classes`, the mean over tokens and a dense layer at the end."""
+    tokens, width = net.sample
     split = net.tensor(np.array([0, 0, heads, width // heads], np.int64))
     join = net.tensor(np.array([0, 0, width], np.int64))
     scale = net.tensor(np.float32((width // heads) ** -0.5))
     two, epsilon = net.tensor(np.float32(2)), net.tensor(np.float32(1e-5))
 
     def norm(x):
-        # As PyTorch exported it before opset 17: DeepSparse knows this form and not the operator.
+        if net.opset >= 17:
+            return net.node("LayerNormalization", [x, net.vector(width, 1.0), net.vector(width, 0.0)], axis=-1)
         x = net.node("Sub", [x, net.node("ReduceMean", [x], axes=[-1])])
         variance = net.node("ReduceMean", [net.node("Pow", [x, two])], axes=[-1])
         x = net.node("Div", [x, net.node("Sqrt", [net.node("Add", [variance, epsilon])])])
         return net.node("Add", [net.node("Mul", [x, net.vector(width, 1.0)]), net.vector(width, 0.0)])
 
     x = "x"
-    for _ in range(6):
+    for _ in range(count):
         normal = norm(x)
         q, k, v = [
             net.node("Transpose", [net.node("Reshape", [net.dense(normal, width, width), split])], perm=perm)
@@ -181,13 +191,21 @@ def encoder():
         x = net.node("Add", [x, net.dense(mixed, width, width)])
         wide = net.node("Relu", [net.dense(norm(x), width, hidden)])
         x = net.node("Add", [x, net.dense(wide, hidden, width)])
-    norm(x)
+    x = norm(x)
     net.shape = [tokens, width]
+    if classes:
+        net.gemm(net.node("ReduceMean", [x], axes=[1], keepdims=0), width, classes)
+        net.shape = [classes]
     return net
 
 
+def transformer():
+    """A classifier to be trained: four layers of width 256, 4 heads, 1024 hidden, on 64 embedded tokens."""
+    return layers(Network("transformer", [64, 256], 17), 4, 4, 1024, classes=10)
+
+
 NETWORKS = {"lenet": lenet, "mobilenet-v1": mobilenet_v1, "mobilenet-v2": mobilenet_v2, "resnet18": resnet18,
-            "encoder": encoder}
+            "encoder": encoder, "encoder-13": lambda: encoder(spelled_out=True), "transformer": transformer}
 
 
 def random_masks(net, skewed):
@@ -242,7 +260,7 @@ def imp(net, arguments):
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         steps.append((getattr(peer.Operators(torch, leaves), node.op_type)(node, attributes), node.input, node.output[0]))
     trained = [t.requires_grad_() for t in leaves.values() if t.dtype == torch.float32 and t.ndim > 0]
-    if net.name == "encoder":
+    if net.name.startswith("encoder"):
         text = b"".join(p.read_bytes() for p in sorted((HERE.parents[1] / "docs").glob("*.md")))
         text = torch.frombuffer(bytearray(text), dtype=torch.uint8).long()
         embedding, head = torch.randn(257, 512) * 0.5, torch.randn(512, 256) * 512 ** -0.5
@@ -318,7 +336,10 @@ def main():
                     continue
                 ticket(net, arguments.tickets)
             elif masks == "imp":
-                imp(net, arguments)
+                # The square root of a variance near zero has no gradient: the other form is trained.
+                trained = encoder() if name == "encoder-13" else net
+                imp(trained, arguments)
+                net.weights = trained.weights
             kept = sum(np.count_nonzero(net.weights[w]) for w in net.prunable)
             whole = sum(net.weights[w].size for w in net.prunable)
             for batch in arguments.batches:

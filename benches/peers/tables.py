@@ -2,7 +2,7 @@
 
     python tables.py sparse FOLDER --deepsparse PYTHON   # sparse networks: onnxruntime, PyTorch and DeepSparse
     python tables.py dense FOLDER --det DET.onnx         # dense inference: onnxruntime and PyTorch
-    python tables.py train                               # training steps: PyTorch
+    python tables.py train FOLDER                        # training steps: PyTorch
 
 FOLDER is what networks.py wrote. Run it with the Python that has torch, onnx and onnxruntime. Each comparison is one
 process of wattle that takes turns with one process of the peer; a row is the median of both and of the ratio over the
@@ -19,8 +19,10 @@ import sys
 from pathlib import Path
 
 # Least ratio that is wanted: of the faster dense peer, and of DeepSparse.
-FLOORS = {"lenet": (3, 1.5), "mobilenet-v1": (2.5, 1.5), "encoder": (3, 1.5), "resnet18": (2, None)}
-TRAINED = {"resnet-20": ("1x3x32x32", 128, "sgd", 1.2), "lenet-300-100": ("1x1x28x28", 60, "adam", 3)}
+FLOORS = {"lenet": (3, 1.5), "mobilenet-v1": (2.5, 1.5), "encoder": (3, 1.5), "encoder-13": (3, 1.5), "resnet18": (2, None)}
+# Name or file, shape of a sample, batch, optimiser, floor.
+TRAINED = {"resnet-20": ("1x3x32x32", 128, "sgd", 1.2), "lenet-300-100": ("1x1x28x28", 60, "adam", 3),
+           "transformer-dense-b1.onnx": ("1x64x256", 32, "adam", 1.2)}
 
 
 def compare(arguments, done, key, command):
@@ -79,7 +81,7 @@ def rows(arguments, files, peers, floors):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=["sparse", "dense", "train"])
-    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("folder", type=Path)
     parser.add_argument("--wattle", default="target/release/wattle")
     parser.add_argument("--python", default=sys.executable, help="has torch, onnx and onnxruntime")
     parser.add_argument("--deepsparse", help="a Python 3.11 that has deepsparse==1.8.0 and numpy<2")
@@ -119,7 +121,8 @@ def main():
         for network in arguments.only or TRAINED:
             shape, batch, optimizer, _ = TRAINED[network]
             inputs = ["--input", f"x={shape}", "--train", "--batch", str(batch), "--optimizer", optimizer]
-            files.append((f"{network} step, {optimizer}", network, batch, network, inputs))
+            path = arguments.folder / network if network.endswith(".onnx") else network
+            files.append((f"{network.removesuffix('-dense-b1.onnx')} step, {optimizer}", network, batch, path, inputs))
         peers = [("torch", arguments.python)]
         floors = lambda network, batch: (TRAINED[network][3], None)
     rows(arguments, files, peers, floors)

@@ -173,6 +173,7 @@ pub fn run(args: &Args, mut work: Work, runs: Option<u32>, context: &Context) ->
     let mut own = Turns::new("", runs, warm.quantile(0.0));
     let mut theirs = vec![];
     for variant in peer.variants.clone() {
+        peer.run(&variant, 2)?;
         let once = peer.run(&variant, 3)?;
         theirs.push(Turns::new(&variant, runs, quantile(&once, 0.0)));
     }

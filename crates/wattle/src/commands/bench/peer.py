@@ -148,7 +148,8 @@ class Torch:
             values = dict(known)
             for (call, inputs, outputs), finished in zip(self.steps, done):
                 results = call(*[values[name] for name in inputs])
-                if len(outputs) == 1:
+                if isinstance(results, self.torch.Tensor):
+                    # Further outputs, such as the mean of a normalisation, are not computed.
                     values[outputs[0]] = results
                 else:
                     values.update(zip(outputs, results))
