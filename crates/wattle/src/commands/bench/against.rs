@@ -21,7 +21,7 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// Flags of the comparison.
 #[derive(clap::Args, Debug)]
-pub struct Args {
+pub struct PeerArgs {
     /// Compare with another runtime: same inputs, same threads, outputs checked, in turns.
     #[arg(long, value_enum, value_name = "PEER", requires = "model")]
     against: Option<PeerName>,
@@ -36,7 +36,7 @@ pub struct Args {
     tolerance: f64,
 }
 
-impl Args {
+impl PeerArgs {
     /// Whether a comparison is asked for.
     pub fn asked(&self) -> bool {
         self.against.is_some()
@@ -142,7 +142,7 @@ pub struct Work {
 }
 
 /// Runs the comparison.
-pub fn run(args: &Args, mut work: Work, runs: Option<u32>, context: &Context) -> Result<(), Failure> {
+pub fn run(args: &PeerArgs, mut work: Work, runs: Option<u32>, context: &Context) -> Result<(), Failure> {
     let Some(name) = args.against else { return Err(Failure::Input("--against needs a peer".into())) };
     if work.training.is_some() && name != PeerName::Torch {
         let text = format!("--against {}: training steps are compared with torch only", name.as_str());

@@ -1,6 +1,7 @@
 //! Who else used the processor while something was timed, from the kernel's counters (`proc(5)`).
 
 use std::fs::read_to_string;
+use std::time::{Duration, Instant};
 
 /// Shares of all processor time above which a comparison is said to be disturbed.
 const DISTURBING: f64 = 0.05;
@@ -10,6 +11,7 @@ const STOLEN: f64 = 0.02;
 /// The counters when timing began.
 pub struct Watch {
     begun: Option<Ticks>,
+    since: Instant,
     processes: Vec<u32>,
 }
 
@@ -28,15 +30,15 @@ impl Watch {
     pub fn begin(children: &[u32]) -> Watch {
         let mut processes = vec![std::process::id()];
         processes.extend(children);
-        Watch { begun: Ticks::now(&processes), processes }
+        Watch { begun: Ticks::now(&processes), since: Instant::now(), processes }
     }
 
     /// A warning where others took a noticeable share since the beginning; `None` also where nobody counts.
     pub fn warning(&self) -> Option<String> {
         let (begun, ended) = (self.begun?, Ticks::now(&self.processes)?);
         let all = ended.all - begun.all;
-        // Less than half a second of ticks of 10 ms says nothing.
-        if all < 50.0 {
+        // The kernel counts in steps of 10 ms.
+        if self.since.elapsed() < Duration::from_millis(500) || all < 1.0 {
             return None;
         }
         let others = ((ended.busy - begun.busy) - (ended.own - begun.own)) / all;

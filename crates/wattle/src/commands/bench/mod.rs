@@ -28,11 +28,9 @@ use inference::Inference;
 /// Arguments of `wattle bench`.
 #[derive(clap::Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
-#[command(
-    after_help = "Examples:\n  wattle bench model.onnx --input x=1x3x224x224 --threads 2 --runs 50\n  \
-    wattle bench model.onnx --against onnxruntime --python venv/bin/python\n  \
-    wattle bench --out bench.html        (the suite: about two minutes)"
-)]
+#[command(after_help = "Example: wattle bench model.onnx --input x=1x3x224x224 --threads 2 --runs 50\n\
+    Example: wattle bench model.onnx --against onnxruntime --python venv/bin/python\n\
+    Example: wattle bench --out bench.html (the suite, about half a minute)")]
 pub struct Args {
     #[command(subcommand)]
     kernel: Option<KernelBench>,
@@ -60,7 +58,7 @@ pub struct Args {
     #[arg(long, requires = "model", conflicts_with = "against")]
     roofline: bool,
     #[command(flatten)]
-    peer: against::Args,
+    peer: against::PeerArgs,
     /// Where the suite, run when no model is given, writes its page [default: bench.html].
     #[arg(long, value_name = "FILE", conflicts_with = "model")]
     out: Option<PathBuf>,

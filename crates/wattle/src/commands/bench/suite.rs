@@ -1,4 +1,4 @@
-//! `wattle bench` without a model: a small suite, about a minute and a half, with a page of plots.
+//! `wattle bench` without a model: a small suite, about half a minute, with a page of plots.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

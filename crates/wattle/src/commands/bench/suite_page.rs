@@ -90,3 +90,57 @@ fn useful(document: &Document) -> String {
     }
     bars.to_svg()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::bench::suite::{Multiplied, Stepped};
+    use crate::roofline::machine::Bandwidth;
+
+    #[test]
+    fn the_page_has_its_plots_and_asks_the_network_for_nothing() {
+        let time = || Time { median_ms: 2.0, p10_ms: 1.5, p90_ms: 2.5, runs: 9 };
+        let product = Multiplied {
+            m: 4,
+            k: 5,
+            n: 6,
+            density: 0.1,
+            block: "1x1",
+            median_us: 3.0,
+            useful_gflops: 1.0,
+            fraction_of_peak: 0.25,
+        };
+        let document = Document {
+            machine: Machine {
+                flops_per_second: 1e11,
+                bandwidth: vec![Bandwidth { footprint_bytes: 1e6, bytes_per_second: 1e10 }],
+                threads: 2,
+                isa: "scalar",
+                source: "made up",
+            },
+            inferences: vec![Inferred {
+                network: "a net".into(),
+                batch: 1,
+                dense: time(),
+                sparse: time(),
+                gain: 1.0,
+                nodes: vec![],
+            }],
+            products: vec![product],
+            steps: vec![Stepped {
+                network: "a net".into(),
+                batch: 60,
+                optimizer: "sgd".into(),
+                time: time(),
+            }],
+            page: "bench.html".into(),
+            disturbed: Some("the machine was <busy>".into()),
+            source: "made up",
+            weights: "random",
+        };
+        let page = page(&document);
+        assert_eq!(page.matches("<svg").count(), 3);
+        assert!(page.contains("&lt;busy&gt;") && page.contains("4 x 5"), "{page}");
+        assert!(!page.contains("<script") && !page.contains("src="), "{page}");
+    }
+}
