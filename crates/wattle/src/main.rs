@@ -4,6 +4,7 @@ mod commands;
 mod context;
 mod failure;
 mod models;
+mod node_times;
 mod npy;
 mod roofline;
 

@@ -9,6 +9,7 @@ mod fold_affine;
 mod freeze;
 mod fuse;
 mod fuse_norm;
+mod layer_norm;
 mod rebatch;
 mod recognise;
 
@@ -27,6 +28,7 @@ pub use fold_affine::FOLD_AFFINE;
 pub use freeze::freeze;
 pub use fuse::FUSE;
 pub use fuse_norm::FUSE_BATCH_NORM;
+pub use layer_norm::RECOGNISE_LAYER_NORM;
 pub use rebatch::rebatch;
 pub use recognise::RECOGNISE;
 
@@ -56,6 +58,7 @@ pub struct Pass {
 pub const INFERENCE_PASSES: &[Pass] = &[
     FOLD_CONSTANTS,
     RECOGNISE_ATTENTION,
+    RECOGNISE_LAYER_NORM,
     FOLD_AFFINE,
     FOLD_BATCH_NORM,
     FOLD_AFFINE,

@@ -13,7 +13,6 @@ mod run;
 mod scaling;
 mod schedule;
 mod shrink;
-mod spmm;
 mod ticket;
 mod train;
 mod training;

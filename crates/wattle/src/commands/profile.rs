@@ -11,6 +11,7 @@ use wattle_report::{Align, Table, number};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::models::{self, InputText};
+use crate::node_times;
 
 /// Timed runs of which the median counts.
 const RUNS: usize = 7;
@@ -164,19 +165,11 @@ fn measure(
     for (name, tensor) in feeds {
         session.set_input(name, tensor)?;
     }
-    session.run()?;
-    let mut samples: Vec<Vec<f64>> = vec![];
-    for _ in 0..RUNS {
-        session.run_timed()?;
-        samples.push(session.step_times().iter().map(|t| t.as_secs_f64() * 1e3).collect());
-    }
     let (mut ms, mut kernels) = (BTreeMap::new(), BTreeMap::new());
-    for (index, step) in session.plan().steps().enumerate() {
-        let mut column: Vec<f64> = samples.iter().map(|s| s[index]).collect();
-        column.sort_by(f64::total_cmp);
-        *ms.entry(step.name.clone()).or_insert(0.0) += column[RUNS / 2];
+    for step in node_times::measure(&mut session, RUNS)? {
+        *ms.entry(step.name.clone()).or_insert(0.0) += step.seconds * 1e3;
         if step.node.is_some() {
-            kernels.insert(step.name.clone(), (step.kernel.clone(), step.why.clone()));
+            kernels.insert(step.name, (step.kernel, step.why));
         }
     }
     Ok(Timed { ms, kernels, interpreted })

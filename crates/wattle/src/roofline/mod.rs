@@ -6,6 +6,8 @@
 //! is then the sum over its steps. The interval comes from predicting each probe's step from the other probes.
 
 mod kernels;
+pub mod machine;
+pub mod nodes;
 mod probes;
 
 use std::collections::BTreeMap;

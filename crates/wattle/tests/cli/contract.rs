@@ -77,6 +77,24 @@ fn bench_has_quantiles_in_order() {
 }
 
 #[test]
+fn bench_compares_every_node_with_what_limits_it() {
+    let sandbox = Sandbox::new();
+    sandbox.classifier("m.onnx", 10);
+    let bench = sandbox.json("bench m.onnx --runs 3 --threads 1 --roofline");
+    let roofline = &bench["roofline"];
+    assert!(roofline["machine"]["flops_per_second"].as_f64().expect("a number") > 0.0);
+    let nodes = roofline["nodes"].as_array().expect("a list");
+    assert_eq!(nodes.len(), 3, "{roofline:#}");
+    for node in nodes {
+        assert!(["arithmetic", "traffic"].contains(&node["limit"].as_str().expect("text")), "{node:#}");
+        assert!(node["share"].as_f64().expect("a number") > 0.0, "{node:#}");
+    }
+    // 64 inputs, 300 outputs, one sample: two operations for each weight, and an element operation for each result.
+    let flops = nodes[0]["flops"].as_f64().expect("a number");
+    assert!((2.0 * 64.0 * 300.0..2.2 * 64.0 * 300.0).contains(&flops), "{flops}");
+}
+
+#[test]
 fn train_and_ticket_find_judge_on_the_test_part() {
     let sandbox = Sandbox::new();
     let trained = sandbox.json("train --model lenet-300-100 --epochs 1 --out run");

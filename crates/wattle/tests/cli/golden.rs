@@ -69,7 +69,7 @@ fn shape(value: &Value, path: &str, lines: &mut Vec<String>) {
 }
 
 /// Compares a command's two faces with the stored ones.
-fn check(sandbox: &Sandbox, name: &str, line: &str) {
+pub fn check(sandbox: &Sandbox, name: &str, line: &str) {
     let text = plain(&sandbox.text(line));
     let mut lines = vec![];
     shape(&sandbox.json(line), "", &mut lines);
@@ -93,6 +93,7 @@ fn commands_on_models_print_what_they_did() {
     check(&sandbox, "profile-measure", "profile m.onnx --measure --threads 1");
     check(&sandbox, "run", "run two.onnx --input x=x.npy --input y=x.npy --out results");
     check(&sandbox, "bench", "bench m.onnx --runs 3 --threads 1");
+    check(&sandbox, "bench-spmm", "bench spmm --m 40 --n 20 --k 30 --runs 3 --threads 1 --backward");
     check(&sandbox, "bench-train", "bench --train m.onnx --batch 4 --runs 3 --threads 1");
     check(&sandbox, "eval", "eval --model m.onnx");
 }

@@ -8,6 +8,7 @@ mod golden;
 mod measure;
 mod normalised;
 mod output;
+mod peers;
 mod refusals;
 mod resume;
 mod sandbox;
