@@ -1,11 +1,14 @@
 //! What the planner knows of a kernel, and what a kernel sees while it runs.
 
+use std::sync::Arc;
+
 use bytemuck::Pod;
 use wattle_graph::{DType, Node, Tensor};
 use wattle_kernels::Cpu;
 use wattle_kernels::arena::{Span, Views};
 
 use crate::error::EngineError;
+use crate::kept::Kept;
 use crate::layout::Layout;
 use crate::plan::Sparse;
 
@@ -48,6 +51,10 @@ pub(crate) struct Site<'a> {
     pub outputs: Vec<(Vec<usize>, DType)>,
     /// Mask of the parameter behind each operand, one byte an element, where it has one.
     pub masks: Vec<Option<Vec<u8>>>,
+    /// Pattern of each operand that is stored by its kept elements.
+    pub kept: Vec<Option<Arc<Kept>>>,
+    /// Pattern of each result that is wanted by its kept elements.
+    pub kept_outputs: Vec<Option<Arc<Kept>>>,
     /// Instruction set and threads.
     pub cpu: &'a Cpu,
     /// Whether sparse kernels may be chosen.

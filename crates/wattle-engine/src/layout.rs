@@ -9,6 +9,8 @@ pub enum Layout {
     RowMajor,
     /// Axis 1 (channels) is moved last, so that kernels run along channels: `[N, C, H, W]` is stored as NHWC.
     ChannelsLast,
+    /// The kept elements of a masked parameter alone, in the order of its pattern.
+    Kept,
 }
 
 impl Layout {
@@ -48,7 +50,13 @@ impl Layout {
 
     /// Whether both layouts put the elements of a value of these extents in the same order.
     pub fn same_bytes(self, other: Layout, extents: &[usize]) -> bool {
-        if self == other || extents.len() < 3 {
+        if self == other {
+            return true;
+        }
+        if self == Layout::Kept || other == Layout::Kept {
+            return false;
+        }
+        if extents.len() < 3 {
             return true;
         }
         extents[1] == 1 || extents[2..].iter().all(|&n| n == 1)

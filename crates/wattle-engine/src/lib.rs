@@ -10,6 +10,7 @@
 mod bind;
 mod bytes;
 mod error;
+mod kept;
 mod kernel;
 mod layout;
 mod memory;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use wattle_graph::rewrite::{self, LogEntry};
 use wattle_graph::{
-    DType, Graph, GraphError, NodeId, Parameter, Parameters, Shapes, Source, Tensor, ValueId,
+    DType, Graph, GraphError, NodeId, Parameter, Parameters, Role, Shapes, Source, Tensor, ValueId,
 };
 use wattle_kernels::arena::Span;
 use wattle_kernels::{Cpu, Threads};
@@ -14,6 +14,7 @@ use wattle_kernels::{Cpu, Threads};
 use crate::bind;
 use crate::bytes;
 use crate::error::EngineError;
+use crate::kept::{self, Kept};
 use crate::kernel::{Bound, Kernel, Operand, Site};
 use crate::layout::Layout;
 use crate::memory::{Storage, StorageId, place};
@@ -81,6 +82,8 @@ pub(crate) struct Port {
     pub dtype: DType,
     pub extents: Vec<usize>,
     pub span: Span,
+    /// Where the tensor is stored by its kept elements: which those are.
+    pub kept: Option<Arc<Kept>>,
 }
 
 /// A compiled graph: steps in order, each with its kernel and its places in one arena.
@@ -150,6 +153,18 @@ impl Plan {
         self.arena_bytes
     }
 
+    /// Tensors of trained parameters that are stored and computed by their kept elements alone, with the share that is
+    /// kept (0 to 1); optimiser state is not listed.
+    pub fn kept(&self) -> impl Iterator<Item = (&str, f64)> {
+        let trained = self.parameters.iter().filter(|(parameter, _)| parameter.role == Role::Trainable);
+        trained.filter_map(|(p, port)| Some((p.tensor.as_str(), port.kept.as_ref()?.density())))
+    }
+
+    /// Bytes that each parameter and each state tensor of a training plan takes up.
+    pub fn parameter_bytes(&self) -> impl Iterator<Item = (&Parameter, usize)> {
+        self.parameters.iter().map(|(parameter, port)| (parameter, port.span.bytes))
+    }
+
     /// Names of nodes that only the reference interpreter can run, slowly and allocating.
     pub fn interpreted(&self) -> Vec<&str> {
         self.steps.iter().filter(|s| s.info.kernel.starts_with("reference-")).map(|s| &*s.info.name).collect()
@@ -192,6 +207,8 @@ struct Planner<'a> {
     parameters: &'a Parameters,
     cpu: &'a Arc<Cpu>,
     sparse: Sparse,
+    /// Values stored by kept elements where they are parameters, and wanted so where they are computed.
+    kept: HashMap<ValueId, Arc<Kept>>,
     storages: Vec<Storage>,
     /// Where a value is, in each layout it exists in.
     places: HashMap<(ValueId, Layout), StorageId>,
@@ -208,6 +225,7 @@ impl<'a> Planner<'a> {
             parameters,
             cpu,
             sparse,
+            kept: kept::find(graph, parameters, cpu, sparse),
             storages: vec![],
             places: HashMap::new(),
             native: vec![Layout::RowMajor; graph.values().len()],
@@ -220,8 +238,10 @@ impl<'a> Planner<'a> {
         let graph = self.graph;
         for id in graph.value_ids() {
             if matches!(graph.value(id).source, Source::Input | Source::Parameter(_)) {
-                let storage = self.storage(id, true)?;
-                self.places.insert((id, Layout::RowMajor), storage);
+                let layout = self.resting(id);
+                let storage = self.storage(id, layout, true)?;
+                self.native[id.index()] = layout;
+                self.places.insert((id, layout), storage);
             }
         }
         for (id, _) in graph.node_ids() {
@@ -233,8 +253,9 @@ impl<'a> Planner<'a> {
         }
         let mut assigned = vec![];
         for a in graph.assignments() {
-            let target = self.place(a.target, Layout::RowMajor)?;
-            assigned.push((target, self.place(a.value, Layout::RowMajor)?));
+            let layout = self.resting(a.target);
+            let target = self.place(a.target, layout)?;
+            assigned.push((target, self.place(a.value, layout)?));
         }
 
         let kept: Vec<StorageId> =
@@ -248,10 +269,11 @@ impl<'a> Planner<'a> {
         let port = |id: ValueId, storage: StorageId| -> Result<Port, EngineError> {
             let value = graph.value(id);
             let (name, dtype) = (graph.label(id), value.ty.dtype);
-            Ok(Port { name, dtype, extents: graph.extents(id)?, span: span(storage) })
+            let kept = self.kept.get(&id).filter(|_| graph.parameter_of(id).is_some()).cloned();
+            Ok(Port { name, dtype, extents: graph.extents(id)?, span: span(storage), kept })
         };
-        let row_major = |id: ValueId| self.places[&(id, Layout::RowMajor)];
-        let inputs = graph.inputs().iter().map(|&id| port(id, row_major(id))).collect::<Result<_, _>>()?;
+        let resting = |id: ValueId| self.places[&(id, self.resting(id))];
+        let inputs = graph.inputs().iter().map(|&id| port(id, resting(id))).collect::<Result<_, _>>()?;
         let outputs = graph
             .outputs()
             .iter()
@@ -261,7 +283,7 @@ impl<'a> Planner<'a> {
         let mut parameters = vec![];
         for id in graph.parameters() {
             if let Some(parameter) = graph.parameter_of(id) {
-                parameters.push((parameter.clone(), port(id, row_major(id))?));
+                parameters.push((parameter.clone(), port(id, resting(id))?));
             }
         }
         let copies = assigned
@@ -298,8 +320,17 @@ impl<'a> Planner<'a> {
         })
     }
 
+    /// The layout of a value at the border of the plan.
+    fn resting(&self, id: ValueId) -> Layout {
+        let kept = self.graph.parameter_of(id).is_some() && self.kept.contains_key(&id);
+        if kept { Layout::Kept } else { Layout::RowMajor }
+    }
+
     /// A new storage for a value.
-    fn storage(&mut self, id: ValueId, persistent: bool) -> Result<StorageId, EngineError> {
+    fn storage(&mut self, id: ValueId, layout: Layout, persistent: bool) -> Result<StorageId, EngineError> {
+        if let (Layout::Kept, Some(kept)) = (layout, self.kept.get(&id)) {
+            return Ok(self.new_storage(kept.len() * size_of::<f32>(), persistent));
+        }
         let ty = &self.graph.value(id).ty;
         let unknown =
             || EngineError::UnknownShape { value: self.graph.label(id), shape: ty.shape.to_string() };
@@ -322,21 +353,31 @@ impl<'a> Planner<'a> {
         }
         let graph = self.graph;
         if let Some(tensor) = graph.constant_of(id) {
-            let storage = self.storage(id, true)?;
+            let storage = self.storage(id, layout, true)?;
             self.constants.push((storage, bytes::of(tensor, layout)));
             self.places.insert((id, layout), storage);
             return Ok(storage);
         }
         let extents = graph.extents(id)?;
-        let native = self.native[id.index()];
+        let mut native = self.native[id.index()];
+        let between = native != layout && native != Layout::RowMajor && layout != Layout::RowMajor;
+        if between && (native == Layout::Kept || layout == Layout::Kept) {
+            self.place(id, Layout::RowMajor)?;
+            native = Layout::RowMajor;
+        }
         let from = *self.places.get(&(id, native)).ok_or_else(|| {
             EngineError::Defect(format!("`{}` is read before it has a place", graph.label(id)))
         })?;
         let storage = if native.same_bytes(layout, &extents) {
             from
         } else {
-            let to = self.storage(id, false)?;
-            let kernel = bind::reorder(&extents, graph.value(id).ty.dtype, native, layout);
+            let to = self.storage(id, layout, false)?;
+            let kernel = match self.kept.get(&id) {
+                Some(kept) if native == Layout::Kept || layout == Layout::Kept => {
+                    kept::spread(kept, layout != Layout::Kept)
+                }
+                _ => bind::reorder(&extents, graph.value(id).ty.dtype, native, layout),
+            };
             let info = StepInfo { node: None, name: graph.label(id), kernel: kernel.name(), why: None };
             self.drafts.push(Draft {
                 info,
@@ -376,7 +417,7 @@ impl<'a> Planner<'a> {
         };
         let mut outputs = vec![];
         for (&output, &layout) in node.outputs.iter().zip(&output_layouts) {
-            let storage = self.storage(output, false)?;
+            let storage = self.storage(output, layout, false)?;
             self.native[output.index()] = layout;
             self.places.insert((output, layout), storage);
             outputs.push(storage);
@@ -387,8 +428,12 @@ impl<'a> Planner<'a> {
         let results: Vec<_> = site.outputs.iter().map(|o| o.0.clone()).collect();
         let densities = vec![1.0; extents.len()];
         let work = node.op.work(&Shapes { inputs: &extents, outputs: &results, densities: &densities });
+        let kept = site.kept.iter().chain(&site.kept_outputs).flatten().next();
+        let share = kept.map_or(1.0, |kept| kept.density());
+        let macs = (work.macs as f64 * share) as u64;
+        let elements = (work.element_ops as f64 * share) as u64;
         let bytes: usize = inputs.iter().flatten().chain(&outputs).map(|s| self.storages[s.0].bytes).sum();
-        let alone = guessed_time(work.macs.max(work.element_ops / 4), bytes) < WORTH_SHARING;
+        let alone = guessed_time(macs.max(elements / 4), bytes) < WORTH_SHARING;
         let op = node.op.name();
         self.drafts.push(Draft { info, op, kernel, inputs, outputs, scratch, in_place, alone });
         Ok(())
@@ -426,6 +471,8 @@ impl<'a> Planner<'a> {
                 .map(|&o| Ok((extents(o)?, graph.value(o).ty.dtype)))
                 .collect::<Result<_, EngineError>>()?,
             masks: node.inputs.iter().map(|i| i.and_then(mask)).collect(),
+            kept: node.inputs.iter().map(|i| self.kept.get(&(*i)?).cloned()).collect(),
+            kept_outputs: node.outputs.iter().map(|o| self.kept.get(o).cloned()).collect(),
             cpu: self.cpu,
             sparse: self.sparse,
         })

@@ -46,7 +46,10 @@ impl Session {
                 expected: format!("{}{:?}", port.dtype, port.extents),
             })?;
             let bytes = Plan::checked(port, "parameter", &tensor)?;
-            self.arena.write::<u8>(port.span)?.copy_from_slice(&bytes);
+            match (&port.kept, tensor.as_f32()) {
+                (Some(kept), Some(whole)) => kept.gather(whole, self.arena.write(port.span)?),
+                _ => self.arena.write::<u8>(port.span)?.copy_from_slice(&bytes),
+            }
         }
         Ok(())
     }
@@ -54,7 +57,14 @@ impl Session {
     /// Reads all parameters of a training plan back into `parameters`, through their windows.
     pub fn read_parameters(&mut self, parameters: &mut Parameters) -> Result<(), EngineError> {
         for (parameter, port) in &self.plan.parameters {
-            let tensor = bytes::tensor(port.dtype, &port.extents, self.arena.read::<u8>(port.span)?);
+            let tensor = match &port.kept {
+                Some(kept) => {
+                    let mut whole = vec![0.0; port.extents.iter().product()];
+                    kept.scatter(self.arena.read::<f32>(port.span)?, &mut whole);
+                    Tensor::f32(port.extents.clone(), whole)
+                }
+                None => bytes::tensor(port.dtype, &port.extents, self.arena.read::<u8>(port.span)?),
+            };
             if !parameters.write_view(parameter, tensor) {
                 return Err(EngineError::Defect(format!("parameter `{}` has changed its shape", port.name)));
             }

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use wattle_kernels::conv::ConvShape;
+
 /// A sparse form is taken if its estimate is below this share of the dense estimate.
 const MARGIN: f64 = 0.9;
 /// Share of the arithmetic peak that dense products reach.
@@ -49,6 +51,33 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
+    /// A product of `positions` rows of activations with weights that make `rows` of `columns`.
+    pub fn of_product(positions: usize, rows: usize, columns: usize) -> Layer {
+        Layer { rows, columns, positions, transposed: positions * (rows + columns), ..Layer::default() }
+    }
+
+    /// A convolution, to be computed by sparse kernels.
+    pub fn of_conv_shape(shape: &ConvShape) -> Layer {
+        let [height, width] = shape.output();
+        let taps = shape.kernel[0] * shape.kernel[1];
+        let plain = taps == 1 && shape.stride == [1, 1] && shape.pads == [0; 4];
+        let line =
+            if plain { width } else { width + (shape.kernel[1] - 1) * shape.dilation[1] / shape.stride[1] };
+        Layer {
+            rows: shape.filters,
+            columns: shape.channels * taps,
+            positions: shape.batch * height * line,
+            transposed: shape.input_len() + shape.output_len(),
+            taps: !plain,
+            ..Layer::default()
+        }
+    }
+
+    /// The same with so many non-zeros anywhere.
+    pub fn keeping(self, kept: usize) -> Layer {
+        Layer { kept, blocks: kept, ..self }
+    }
+
     /// Counts the non-zeros of weights `[rows, columns]`, or `[columns, rows]` if `transposed`.
     pub fn count(mut self, weights: &[f32], transposed: bool) -> Layer {
         let (rows, columns) = (self.rows, self.columns);
@@ -98,6 +127,16 @@ impl Layer {
         }
     }
 
+    /// Estimated cycles of the product that gives the gradient of the kept weights.
+    fn sampled_cycles(&self, lanes: usize) -> f64 {
+        let strips = self.positions.div_ceil(STRIP) as f64;
+        let vectors = strips * STRIP.div_ceil(lanes) as f64;
+        let (columns, visits) =
+            (self.columns as f64, self.rows as f64 * (self.columns as f64 / 128.0).ceil());
+        let packing = 0.5 * self.transposed as f64 + if self.taps { 2.0 * columns * vectors } else { 0.0 };
+        packing + self.kept as f64 * (3.0 * strips + 0.75 * vectors) + visits * (4.0 * strips + vectors)
+    }
+
     /// The fastest form, and the estimates behind it.
     pub fn choose(&self, lanes: usize) -> Choice {
         let mut forms = vec![Form::Unstructured, Form::Blocked];
@@ -132,6 +171,49 @@ impl fmt::Display for Choice {
             }
             _ => write!(f, "{percent:.1} % non-zero: modelled {gain:.1}x faster than dense"),
         }
+    }
+}
+
+/// Estimated cycles of a layer's part of a training step: its products, and the update of its weight.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Training {
+    density: f64,
+    dense: f64,
+    sparse: f64,
+}
+
+impl Training {
+    /// Adds a product with the weight: forward, or for the gradient of the input.
+    pub fn add_product(&mut self, layer: &Layer, lanes: usize) {
+        self.dense += layer.cycles(Form::Dense, lanes);
+        self.sparse += layer.cycles(Form::Unstructured, lanes);
+    }
+
+    /// Adds the product that gives the weight's gradient.
+    pub fn add_sampled(&mut self, layer: &Layer, lanes: usize) {
+        self.dense += layer.cycles(Form::Dense, lanes);
+        self.sparse += layer.sampled_cycles(lanes);
+    }
+
+    /// Adds an update that moves `tensors` results (the weight and its state) of `len` elements, `kept` of them kept.
+    pub fn add_update(&mut self, len: usize, kept: usize, tensors: usize) {
+        // Read and written, 4 bytes each; the gradient is read.
+        let bytes = (8 * tensors + 4) as f64;
+        self.dense += len as f64 * bytes / STREAM;
+        self.sparse += kept as f64 * bytes / STREAM;
+        self.density = kept as f64 / len.max(1) as f64;
+    }
+
+    /// Whether training on non-zeros is faster, by the margin.
+    pub fn is_faster(&self) -> bool {
+        self.sparse < MARGIN * self.dense
+    }
+}
+
+impl fmt::Display for Training {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (percent, gain) = (100.0 * self.density, self.dense / self.sparse.max(1.0));
+        write!(f, "{percent:.1} % kept: training on them is modelled {gain:.1}x as fast as dense")
     }
 }
 

@@ -18,6 +18,7 @@
 //! # Ok::<(), wattle_graph::GraphError>(())
 //! ```
 
+mod compact;
 mod cost;
 mod differentiate;
 mod error;
@@ -34,6 +35,7 @@ mod shape;
 pub mod suite;
 mod tensor;
 
+pub use compact::{Compact, CompactError, Index};
 pub use cost::{NodeCost, Totals, costs, totals};
 pub use differentiate::{Differentiated, differentiate};
 pub use error::{GraphError, OpError};

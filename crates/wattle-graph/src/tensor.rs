@@ -205,6 +205,58 @@ impl Tensor {
         Tensor::new(shape.into(), data).expect("element count matches the shape")
     }
 
+    /// A tensor from the bytes of its elements, little-endian; any byte but 0 is `true`. `None` when they are not as
+    /// many as `shape` needs.
+    pub fn from_le_bytes(dtype: DType, shape: impl Into<Vec<usize>>, bytes: &[u8]) -> Option<Tensor> {
+        if !bytes.len().is_multiple_of(dtype.size()) {
+            return None;
+        }
+        macro_rules! read {
+            ($t:ty) => {
+                bytes
+                    .chunks_exact(size_of::<$t>())
+                    .map(|c| <$t>::from_le_bytes(c.try_into().unwrap_or_default()))
+                    .collect()
+            };
+        }
+        let data = match dtype {
+            DType::F32 => Data::F32(read!(f32)),
+            DType::F64 => Data::F64(read!(f64)),
+            DType::I8 => Data::I8(bytes.iter().map(|&b| b as i8).collect()),
+            DType::I16 => Data::I16(read!(i16)),
+            DType::I32 => Data::I32(read!(i32)),
+            DType::I64 => Data::I64(read!(i64)),
+            DType::U8 => Data::U8(bytes.to_vec()),
+            DType::U16 => Data::U16(read!(u16)),
+            DType::U32 => Data::U32(read!(u32)),
+            DType::U64 => Data::U64(read!(u64)),
+            DType::Bool => Data::Bool(bytes.iter().map(|&b| b != 0).collect()),
+        };
+        Tensor::new(shape.into(), data)
+    }
+
+    /// The bytes of the elements, little-endian; a truth value is one byte, 0 or 1.
+    pub fn to_le_bytes(&self) -> Vec<u8> {
+        macro_rules! raw {
+            ($v:expr) => {
+                $v.iter().flat_map(|x| x.to_le_bytes()).collect()
+            };
+        }
+        match &self.data {
+            Data::F32(v) => raw!(v),
+            Data::F64(v) => raw!(v),
+            Data::I8(v) => raw!(v),
+            Data::I16(v) => raw!(v),
+            Data::I32(v) => raw!(v),
+            Data::I64(v) => raw!(v),
+            Data::U8(v) => v.clone(),
+            Data::U16(v) => raw!(v),
+            Data::U32(v) => raw!(v),
+            Data::U64(v) => raw!(v),
+            Data::Bool(v) => v.iter().map(|&b| u8::from(b)).collect(),
+        }
+    }
+
     /// Extents of each axis; empty for a scalar.
     pub fn shape(&self) -> &[usize] {
         &self.shape
@@ -318,6 +370,30 @@ impl Tensor {
             Data::Bool(v) => Data::Bool(pick(v, source)),
         };
         Tensor::new(shape.into(), data).expect("one source entry per element")
+    }
+
+    /// Replaces element `positions[i]` by element `i` of `values`.
+    ///
+    /// # Panics
+    /// When a position lies outside, there are fewer values than positions, or their element type is another.
+    pub fn put(&mut self, positions: &[usize], values: &Tensor) {
+        fn set<T: Copy>(to: &mut [T], positions: &[usize], from: &[T]) {
+            positions.iter().enumerate().for_each(|(i, &at)| to[at] = from[i]);
+        }
+        match (&mut self.data, &values.data) {
+            (Data::F32(to), Data::F32(from)) => set(to, positions, from),
+            (Data::F64(to), Data::F64(from)) => set(to, positions, from),
+            (Data::I8(to), Data::I8(from)) => set(to, positions, from),
+            (Data::I16(to), Data::I16(from)) => set(to, positions, from),
+            (Data::I32(to), Data::I32(from)) => set(to, positions, from),
+            (Data::I64(to), Data::I64(from)) => set(to, positions, from),
+            (Data::U8(to), Data::U8(from)) => set(to, positions, from),
+            (Data::U16(to), Data::U16(from)) => set(to, positions, from),
+            (Data::U32(to), Data::U32(from)) => set(to, positions, from),
+            (Data::U64(to), Data::U64(from)) => set(to, positions, from),
+            (Data::Bool(to), Data::Bool(from)) => set(to, positions, from),
+            _ => panic!("{} elements put into a tensor of {}", values.dtype(), self.dtype()),
+        }
     }
 
     /// A tensor of `shape` that repeats the only element of this one.

@@ -8,6 +8,7 @@ use crate::battery::Battery;
 use crate::cpu_model::CpuModel;
 use crate::hwmon;
 use crate::msr::Msr;
+use crate::nvidia;
 use crate::powercap::Powercap;
 use crate::several::Several;
 use crate::{Boundary, Source, WarningKind};
@@ -111,14 +112,13 @@ impl Default for Roots {
 pub fn open(roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
     let (processors, warnings) = open_processors(roots);
     // A battery already sees the cards.
-    let cards = match processors.boundary() {
-        Boundary::WholeMachine => None,
-        _ => hwmon::open_cards(&roots.sys),
-    };
-    match cards {
-        Some(cards) => (Box::new(Several::new(vec![processors, Box::new(cards)])), warnings),
-        None => (processors, warnings),
+    if processors.boundary() == Boundary::WholeMachine {
+        return (processors, warnings);
     }
+    let mut sources = vec![processors];
+    sources.extend(hwmon::open_cards(&roots.sys).map(|cards| Box::new(cards) as Box<dyn Backend>));
+    sources.extend(nvidia::open(roots).map(|cards| Box::new(cards) as Box<dyn Backend>));
+    (if sources.len() == 1 { sources.remove(0) } else { Box::new(Several::new(sources)) }, warnings)
 }
 
 fn open_processors(roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
@@ -140,7 +140,7 @@ fn open_processors(roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
         Some(WarningKind::CounterDenied { .. }) => "the energy counters may not be read",
         _ => "this machine shows no energy counter",
     };
-    let model = CpuModel::open(&roots.proc);
+    let model = CpuModel::open(roots);
     let reason = format!("{reason}; processor: {}", model.identity());
     warnings.push(WarningKind::ModelledNotMeasured { reason });
     (Box::new(model), warnings)

@@ -39,7 +39,7 @@ enum Kind {
 
 /// Power over time.
 #[derive(Debug, Default)]
-struct Integral {
+pub(crate) struct Integral {
     last: u64,
     last_at: Duration,
     total: Reading,
@@ -49,7 +49,35 @@ struct Integral {
 }
 
 impl Integral {
-    fn advance(&mut self, microwatts: Option<u64>, now: Duration) {
+    /// Power is this many microwatts now.
+    pub(crate) fn starting_at(microwatts: u64) -> Integral {
+        Integral { last: microwatts, ..Integral::default() }
+    }
+
+    /// Energy since the start.
+    pub(crate) fn total(&self) -> Reading {
+        self.total
+    }
+
+    /// Time for which power was looked at.
+    pub(crate) fn covered(&self) -> Duration {
+        self.covered
+    }
+
+    /// What went wrong so far with the sensor of this domain.
+    pub(crate) fn warnings(&self, domain: &str) -> Vec<WarningKind> {
+        let domain = domain.to_owned();
+        if self.failing {
+            vec![WarningKind::CounterLost { domain }]
+        } else if self.failures > 0 {
+            vec![WarningKind::CounterReadFailed { domain, readings: self.failures }]
+        } else {
+            vec![]
+        }
+    }
+
+    /// Takes the power at `now`, `None` if it could not be read.
+    pub(crate) fn advance(&mut self, microwatts: Option<u64>, now: Duration) {
         let Some(current) = microwatts else {
             self.failures += 1;
             self.failing = true;
@@ -145,7 +173,7 @@ impl Hwmon {
 
     fn add_power(&mut self, path: PathBuf, name: String, driver: &str) -> Option<()> {
         let mut file = NumberFile::new(path);
-        let integral = Integral { last: file.read().ok()?, ..Integral::default() };
+        let integral = Integral::starting_at(file.read().ok()?);
         self.add(Sensor { file, kind: Kind::Power(integral) }, name, &format!("{driver}-power"), Part::Gpu);
         Some(())
     }
@@ -205,21 +233,11 @@ impl Backend for Hwmon {
     }
 
     fn warnings(&self) -> Vec<WarningKind> {
-        let mut warnings = Vec::new();
-        for (sensor, domain) in self.sensors.iter().zip(&self.domains) {
-            let domain = domain.name.clone();
-            match &sensor.kind {
-                Kind::Energy(counter) => warnings.extend(counter.warnings(&domain)),
-                Kind::Power(integral) if integral.failing => {
-                    warnings.push(WarningKind::CounterLost { domain })
-                }
-                Kind::Power(integral) if integral.failures > 0 => {
-                    warnings.push(WarningKind::CounterReadFailed { domain, readings: integral.failures });
-                }
-                Kind::Power(_) => {}
-            }
-        }
-        warnings
+        let of = |(sensor, domain): (&Sensor, &Domain)| match &sensor.kind {
+            Kind::Energy(counter) => counter.warnings(&domain.name),
+            Kind::Power(integral) => integral.warnings(&domain.name),
+        };
+        self.sensors.iter().zip(&self.domains).flat_map(of).collect()
     }
 }
 

@@ -13,6 +13,8 @@ mod account;
 pub mod backend;
 mod battery;
 mod counter;
+#[cfg(test)]
+mod cpu_fit;
 mod cpu_model;
 mod derivation;
 pub mod device;
@@ -30,6 +32,7 @@ mod meter;
 mod microarchitecture;
 mod msr;
 mod number_file;
+mod nvidia;
 mod powercap;
 mod processor_time;
 pub mod published;
@@ -43,8 +46,10 @@ mod several;
 mod source;
 mod stated;
 mod table;
+mod text_file;
 mod timestamp;
 mod unit;
+mod visible_cards;
 mod warning;
 
 pub use account::Split;

@@ -333,12 +333,29 @@ impl Observer {
 
 impl State {
     fn read(&mut self, at: Duration, patience: Duration) -> Mark {
-        self.taken += 1;
         let now = self.clock.read(at, patience);
-        let mark = Mark { now, energy: self.backend.read(now).to_vec() };
-        let machine = self.processors(&mark.energy);
+        let energy = self.take(now).to_vec();
+        let machine = self.processors(&energy);
         self.accounts.iter_mut().for_each(|account| account.advance(now, machine));
-        mark
+        Mark { now, energy }
+    }
+
+    /// One background reading. A thousand of them a second must stay cheap: the counters are read, and nothing else
+    /// happens until the processor times are due.
+    fn sample(&mut self, at: Duration) {
+        if self.clock.is_due(at, GLANCE) {
+            let mark = self.read(at, GLANCE);
+            self.series.offer(at, sum(&mark.energy));
+        } else {
+            let now = self.clock.read(at, GLANCE);
+            let total = sum(self.take(now));
+            self.series.offer(at, total);
+        }
+    }
+
+    fn take(&mut self, now: Moment) -> &[Reading] {
+        self.taken += 1;
+        self.backend.read(now)
     }
 
     /// Energy of processors and memory: what processes share. Cards and batteries are not divided.
@@ -400,8 +417,7 @@ fn sample(shared: &Shared, interval: Duration) {
     while !state.stopped {
         let now = shared.start.elapsed();
         if now >= next {
-            let mark = state.read(now, GLANCE);
-            state.series.offer(now, sum(&mark.energy));
+            state.sample(now);
             // After a long sleep the missed readings are not made up for.
             next = (next + interval).max(now);
         }

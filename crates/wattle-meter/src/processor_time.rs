@@ -7,10 +7,12 @@
 //! the tree; it holds where nobody waits. The command line makes itself the collector of orphans
 //! (`PR_SET_CHILD_SUBREAPER`), so that the first bound is the exact one for everything it starts.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::text_file::TextFile;
 
 /// The unit of `/proc/*/stat`: `USER_HZ`, 100 a second on every Linux architecture in use.
 const TICK_MILLIS: u64 = 10;
@@ -20,6 +22,13 @@ pub(crate) const RESOLUTION: Duration = Duration::from_millis(20);
 
 /// Listings after which processes known to be strangers are looked at again, should a number have been reused.
 const STRANGERS_FORGOTTEN: u32 = 30;
+/// Files kept open for members of the tree; a shell allows 1024 files in all.
+const MOST_OPEN: usize = 128;
+/// A listing takes at most one part in this many of one processor's time, but none is put off for longer than
+/// [`LISTED_AFTER`].
+const LISTING_SHARE: u32 = 10_000;
+/// The longest that a process may go unseen.
+const LISTED_AFTER: Duration = Duration::from_secs(5);
 
 /// Whose processor time is counted as the run's own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,6 +58,8 @@ pub struct Moment {
 pub(crate) struct ProcessorTime {
     proc: PathBuf,
     subject: Subject,
+    machine: TextFile,
+    own: TextFile,
     tree: Tree,
     own_at_start: Option<u64>,
     busy_at_start: Option<u64>,
@@ -61,47 +72,71 @@ impl ProcessorTime {
         let mut opened = ProcessorTime {
             proc: proc.to_owned(),
             subject,
+            machine: TextFile::new(proc.join("stat")),
+            own: TextFile::new(proc.join("self/stat")),
             tree: Tree::default(),
             own_at_start: None,
-            busy_at_start: machine_ticks(proc),
+            busy_at_start: None,
             last: None,
         };
-        opened.own_at_start = opened.own_ticks();
+        let machine = opened.machine_stat();
+        opened.busy_at_start = machine.busy;
+        opened.own_at_start =
+            opened.own_ticks(Look { at: Duration::ZERO, exact: true, forks: machine.forks });
         opened.tree.forget_past();
         opened
     }
 
+    /// Whether processor times `elapsed` after the start are not known yet or older than `patience`.
+    pub(crate) fn is_due(&self, elapsed: Duration, patience: Duration) -> bool {
+        self.last.is_none_or(|last| elapsed.saturating_sub(last.elapsed) >= patience)
+    }
+
     /// The moment `elapsed` after the start. Processor times younger than `patience` are not read again.
     pub(crate) fn read(&mut self, elapsed: Duration, patience: Duration) -> Moment {
-        if let Some(last) = self.last
-            && elapsed.saturating_sub(last.elapsed) < patience
-        {
-            return Moment { elapsed, ..last };
-        }
         let before = self.last.unwrap_or_default();
+        if !self.is_due(elapsed, patience) {
+            return Moment { elapsed, ..before };
+        }
+        let machine = self.machine_stat();
         // A failed reading keeps the last one: these clocks only grow, so the next good one catches up.
-        let own = self.own_ticks().zip(self.own_at_start).map(|(now, then)| now.saturating_sub(then));
-        let own = own.map(|own| own.max(self.tree.seen()));
-        let busy =
-            machine_ticks(&self.proc).zip(self.busy_at_start).map(|(now, then)| now.saturating_sub(then));
+        let look = Look { at: elapsed, exact: patience.is_zero(), forks: machine.forks };
+        let own = self.own_ticks(look).zip(self.own_at_start);
+        let own = own.map(|(now, then)| now.saturating_sub(then).max(self.tree.seen()));
+        let busy = machine.busy.zip(self.busy_at_start).map(|(now, then)| now.saturating_sub(then));
         let moment =
             Moment { elapsed, own: own.map(time).max(before.own), busy: busy.map(time).max(before.busy) };
         self.last = Some(moment);
         moment
     }
 
+    fn machine_stat(&mut self) -> MachineStat {
+        self.machine.read().map(MachineStat::parse).unwrap_or_default()
+    }
+
     /// Ticks of the subject by the *waited for* bound.
-    fn own_ticks(&mut self) -> Option<u64> {
+    fn own_ticks(&mut self, look: Look) -> Option<u64> {
+        if let Subject::Tree(root) = self.subject {
+            return Some(self.tree.scan(&self.proc, root, true, look));
+        }
+        let own = Stat::parse(self.own.read()?)?;
         match self.subject {
-            Subject::This => Stat::read(&self.proc, "self").map(|own| own.spent.saturating_add(own.waited)),
             Subject::Children => {
-                let own = Stat::read(&self.proc, "self")?;
-                let pid = own.pid;
-                Some(own.waited.saturating_add(self.tree.scan(&self.proc, pid, false)))
+                Some(own.waited.saturating_add(self.tree.scan(&self.proc, own.pid, false, look)))
             }
-            Subject::Tree(root) => Some(self.tree.scan(&self.proc, root, true)),
+            _ => Some(own.spent.saturating_add(own.waited)),
         }
     }
+}
+
+/// When a tree is looked at, and what is known by then.
+#[derive(Debug, Clone, Copy)]
+struct Look {
+    at: Duration,
+    /// Whether new processes must be found now, whatever that costs.
+    exact: bool,
+    /// Processes made since the machine started; `None` if unknown.
+    forks: Option<u64>,
 }
 
 fn time(ticks: u64) -> Duration {
@@ -109,63 +144,131 @@ fn time(ticks: u64) -> Duration {
 }
 
 /// The processes of a tree, as seen from listing to listing.
+///
+/// Listing all processes costs the most, so it is done only when some process has been made since the last listing;
+/// otherwise the members' own files, which stay open, are read again.
 #[derive(Debug, Default)]
 struct Tree {
-    /// Own ticks by process number and start time: at the first sight that counts, and last.
-    members: HashMap<(u32, u64), (u64, u64)>,
-    strangers: HashSet<u32>,
+    /// Members seen alive last time, by process number.
+    alive: HashMap<u32, Member>,
+    /// Ticks of members that have ended, as last seen.
+    ended: u64,
+    /// Processes that do not belong, and the listing that last saw them.
+    strangers: HashMap<u32, u32>,
     listings: u32,
+    /// Processes made before the last listing, and when the next one may be made.
+    forks: Option<u64>,
+    next_listing: Duration,
+}
+
+#[derive(Debug)]
+struct Member {
+    file: TextFile,
+    started: u64,
+    /// Own ticks at the first sight that counts, and last.
+    first: u64,
+    last: u64,
+    /// Ticks of children that it waited for, as last seen.
+    waited: u64,
 }
 
 impl Tree {
     /// Looks at the descendants of `root` that are alive; returns their ticks and those of the children they waited
     /// for.
-    fn scan(&mut self, proc: &Path, root: u32, with_root: bool) -> u64 {
-        self.listings += 1;
-        if self.listings.is_multiple_of(STRANGERS_FORGOTTEN) {
-            self.strangers.clear();
+    fn scan(&mut self, proc: &Path, root: u32, with_root: bool, look: Look) -> u64 {
+        self.look_again();
+        let new = look.forks.is_none() || look.forks != self.forks;
+        if new && (look.exact || look.at >= self.next_listing) {
+            let begun = Instant::now();
+            self.list(proc, root, with_root);
+            self.forks = look.forks;
+            self.next_listing = look.at + (begun.elapsed() * LISTING_SHARE).min(LISTED_AFTER);
         }
-        let entries = fs::read_dir(proc).into_iter().flatten().flatten();
-        let alive: HashSet<u32> = entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
-        self.strangers.retain(|pid| alive.contains(pid));
-        let candidates = alive.iter().filter(|pid| !self.strangers.contains(pid));
-        let stats: HashMap<u32, Stat> =
-            candidates.filter_map(|&pid| Some((pid, Stat::read(proc, &pid.to_string())?))).collect();
-        let mut total = 0u64;
-        for (&pid, stat) in &stats {
-            let belongs = if pid == root { with_root } else { descends(&stats, stat, root) };
-            if belongs {
-                total = total.saturating_add(stat.spent).saturating_add(stat.waited);
-                self.members.entry((pid, stat.started)).or_insert((0, 0)).1 = stat.spent;
-            } else if pid != root {
-                self.strangers.insert(pid);
+        let spent = |member: &Member| member.last.saturating_add(member.waited);
+        self.alive.values().fold(0, |sum, member| sum.saturating_add(spent(member)))
+    }
+
+    /// Reads the members again; those that are gone, or whose number another process has now, have ended.
+    fn look_again(&mut self) {
+        let mut open = 0;
+        let ended = &mut self.ended;
+        self.alive.retain(|_, member| {
+            let stat = member.file.read().and_then(Stat::parse).filter(|s| s.started == member.started);
+            let Some(stat) = stat else {
+                *ended = ended.saturating_add(member.last.saturating_sub(member.first));
+                return false;
+            };
+            (member.last, member.waited) = (stat.spent, stat.waited);
+            open += 1;
+            if open > MOST_OPEN {
+                member.file.close();
+            }
+            true
+        });
+    }
+
+    /// Lists all processes for new members. Once a member, always one, whoever becomes its parent.
+    fn list(&mut self, proc: &Path, root: u32, with_root: bool) {
+        self.listings = self.listings.wrapping_add(1);
+        let now = self.listings;
+        let forget = now.is_multiple_of(STRANGERS_FORGOTTEN);
+        let mut new: HashMap<u32, (Stat, TextFile)> = HashMap::new();
+        for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            match self.strangers.get_mut(&pid) {
+                Some(seen) if !forget => *seen = now,
+                _ if self.alive.contains_key(&pid) => {}
+                _ => {
+                    let mut file = TextFile::new(entry.path().join("stat"));
+                    if let Some(stat) = file.read().and_then(Stat::parse) {
+                        new.insert(pid, (stat, file));
+                    }
+                }
             }
         }
-        total
+        self.strangers.retain(|_, seen| *seen == now);
+        let belongs = |pid: u32, stat: &Stat| {
+            if pid == root { with_root } else { descends(&new, &self.alive, stat, root) }
+        };
+        let members: Vec<u32> =
+            new.iter().filter(|(pid, (s, _))| belongs(**pid, s)).map(|(p, _)| *p).collect();
+        for pid in members {
+            if let Some((stat, file)) = new.remove(&pid) {
+                let Stat { spent, waited, started, .. } = stat;
+                self.alive.insert(pid, Member { file, started, first: 0, last: spent, waited });
+            }
+        }
+        self.strangers.extend(new.into_keys().filter(|pid| *pid != root).map(|pid| (pid, now)));
     }
 
     /// What the members have spent so far does not count.
     fn forget_past(&mut self) {
-        for (first, last) in self.members.values_mut() {
-            *first = *last;
+        for member in self.alive.values_mut() {
+            member.first = member.last;
         }
     }
 
     /// Ticks by the *seen* bound.
     fn seen(&self) -> u64 {
-        self.members.values().fold(0, |sum, (first, last)| sum.saturating_add(last.saturating_sub(*first)))
+        let own = |member: &Member| member.last.saturating_sub(member.first);
+        self.alive.values().fold(self.ended, |sum, member| sum.saturating_add(own(member)))
     }
 }
 
-/// Whether the chain of parents leads to `root`; a chain longer than any real one is a torn listing.
-fn descends(stats: &HashMap<u32, Stat>, of: &Stat, root: u32) -> bool {
+/// Whether the chain of parents leads to `root` or a member; a chain longer than any real one is a torn listing.
+fn descends(
+    new: &HashMap<u32, (Stat, TextFile)>,
+    members: &HashMap<u32, Member>,
+    of: &Stat,
+    root: u32,
+) -> bool {
     let mut parent = of.parent;
     for _ in 0..4096 {
-        if parent == root {
+        if parent == root || members.contains_key(&parent) {
             return true;
         }
-        match stats.get(&parent) {
-            Some(next) => parent = next.parent,
+        match new.get(&parent) {
+            Some((next, _)) => parent = next.parent,
             None => return false,
         }
     }
@@ -185,34 +288,45 @@ struct Stat {
 }
 
 impl Stat {
-    fn read(proc: &Path, pid: &str) -> Option<Stat> {
-        Stat::parse(&fs::read_to_string(proc.join(pid).join("stat")).ok()?)
-    }
-
     /// Fields 1, 4, 14 to 17 and 22 of proc(5). The name in field 2 may hold spaces and brackets.
     fn parse(stat: &str) -> Option<Stat> {
         let pid = stat.split_ascii_whitespace().next()?.parse().ok()?;
-        let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_ascii_whitespace().collect();
         // The first field after the name is number 3.
-        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-        Some(Stat {
-            pid,
-            parent: u32::try_from(number(4)?).ok()?,
-            spent: number(14)?.checked_add(number(15)?)?,
-            waited: number(16)?.checked_add(number(17)?)?,
-            started: number(22)?,
-        })
+        let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
+        let mut number = |skipped: usize| fields.nth(skipped)?.parse::<u64>().ok();
+        let parent = u32::try_from(number(1)?).ok()?;
+        let spent = number(9)?.checked_add(number(0)?)?;
+        let waited = number(0)?.checked_add(number(0)?)?;
+        Some(Stat { pid, parent, spent, waited, started: number(4)? })
     }
 }
 
-/// Ticks of all processors together spent in user, nice, system, irq and softirq. Idle, waiting for a disk, and time
-/// that a hypervisor took away (`steal`) are not work of this machine; guests are part of user already.
-fn machine_ticks(proc: &Path) -> Option<u64> {
-    let text = fs::read_to_string(proc.join("stat")).ok()?;
-    let fields: Vec<u64> =
-        text.lines().next()?.strip_prefix("cpu ")?.split_whitespace().map_while(|f| f.parse().ok()).collect();
-    let [user, nice, system, _idle, _iowait, irq, softirq, ..] = fields[..] else { return None };
-    user.checked_add(nice)?.checked_add(system)?.checked_add(irq)?.checked_add(softirq)
+/// What `/proc/stat` says of the whole machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct MachineStat {
+    /// Ticks of all processors together spent in user, nice, system, irq and softirq. Idle, waiting for a disk, and
+    /// time that a hypervisor took away (`steal`) are not work of this machine; guests are part of user already.
+    busy: Option<u64>,
+    /// Processes and threads made since the machine started.
+    forks: Option<u64>,
+}
+
+impl MachineStat {
+    fn parse(text: &str) -> MachineStat {
+        let busy = || {
+            let mut fields = text.lines().next()?.strip_prefix("cpu ")?.split_ascii_whitespace();
+            let mut number = || fields.next()?.parse::<u64>().ok();
+            let [user, nice, system] = [number()?, number()?, number()?];
+            let [_idle, _iowait] = [number()?, number()?];
+            let [irq, softirq] = [number()?, number()?];
+            user.checked_add(nice)?.checked_add(system)?.checked_add(irq)?.checked_add(softirq)
+        };
+        let forks = || {
+            let line = &text[text.find("\nprocesses ")? + "\nprocesses ".len()..];
+            line.lines().next()?.trim().parse().ok()
+        };
+        MachineStat { busy: busy(), forks: forks() }
+    }
 }
 
 /// Logical processors of the machine, whatever this process may use of them; `None` if unknown.
@@ -248,8 +362,15 @@ pub(crate) mod tests {
             fs::write(folder.join("stat"), text).unwrap();
         }
 
+        /// As in the real one, an open file of an ended process has no more to say.
         pub(crate) fn exit(&self, pid: u32) {
+            fs::write(self.0.path().join(pid.to_string()).join("stat"), "").unwrap();
             fs::remove_dir_all(self.0.path().join(pid.to_string())).unwrap();
+        }
+
+        pub(crate) fn forks(&self, forks: u64) {
+            let text = format!("cpu  1 0 0 1 0 0 0 0 0 0\nintr 5\nprocesses {forks}\nprocs_running 1\n");
+            fs::write(self.0.path().join("stat"), text).unwrap();
         }
 
         pub(crate) fn machine(&self, user: u64, idle: u64, steal: u64) {
@@ -361,5 +482,31 @@ pub(crate) mod tests {
         proc.process("self", 10, 1, 70, 0);
         assert_eq!(time.read(Duration::from_millis(1050), patience).own, Some(Duration::ZERO));
         assert_eq!(time.read(Duration::from_millis(1200), patience).own, Some(Duration::from_millis(700)));
+    }
+
+    #[test]
+    fn processes_are_listed_only_when_some_were_made() {
+        let proc = FakeProc::new();
+        proc.process("self", 10, 1, 0, 0);
+        proc.process("11", 11, 10, 0, 0);
+        proc.forks(500);
+        let mut time = ProcessorTime::open(proc.path(), Subject::Children);
+        proc.process("11", 11, 10, 3, 0);
+        proc.process("12", 12, 11, 40, 0);
+        assert_eq!(own(&mut time, 1), 3, "no process was made, says the kernel");
+        proc.forks(501);
+        assert_eq!(own(&mut time, 2), 43);
+    }
+
+    #[test]
+    fn a_daemon_that_left_a_watched_tree_is_still_a_member() {
+        let proc = FakeProc::new();
+        proc.process("20", 20, 1, 100, 0);
+        proc.process("21", 21, 20, 0, 0);
+        let mut time = ProcessorTime::open(proc.path(), Subject::Tree(20));
+        proc.exit(20);
+        proc.process("21", 21, 1, 7, 0);
+        proc.process("22", 22, 21, 5, 0);
+        assert_eq!(own(&mut time, 1), 12, "with the child it made since");
     }
 }

@@ -194,6 +194,9 @@ pub struct Work {
     pub bytes_written: Option<Quantity>,
     /// Samples processed.
     pub samples: Option<Quantity>,
+    /// Sizes of files that were made, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, Quantity>,
 }
 
 /// One phase of the run. A phase entered again under the same path adds to its record.
@@ -340,6 +343,7 @@ pub(crate) mod tests {
                 bytes_read: None,
                 bytes_written: None,
                 samples: Some(Work::counted(1797, Unit::Sample)),
+                files: BTreeMap::new(),
             },
             machine: Machine {
                 cpu_model: Some("AMD EPYC".to_owned()),

@@ -83,6 +83,16 @@ pub enum WarningKind {
         /// This process's rank on the node.
         rank: u32,
     },
+    /// Only instances of a card (MIG) are visible, but its counter is the whole card's.
+    GpuShared {
+        /// The domain, such as `gpu-nvidia-0`.
+        domain: String,
+    },
+    /// Cards are numbered, and unlike each other, so another tool's numbers may mean others.
+    GpuOrderUnknown {
+        /// What `CUDA_VISIBLE_DEVICES` says.
+        devices: String,
+    },
     /// The background sampler could not start; long runs may lose counter wraps.
     NoSampler {
         /// Why it could not start.
@@ -125,6 +135,12 @@ impl WarningKind {
             Self::NodeShared { rank } => {
                 format!("rank {rank} of several on this node: the node's energy is in the ledger of rank 0")
             }
+            Self::GpuShared { domain } => {
+                format!("{domain}: only a part of the card is visible, but its energy is the whole card's")
+            }
+            Self::GpuOrderUnknown { devices } => {
+                format!("CUDA_VISIBLE_DEVICES={devices} numbers unlike cards, which programs order by speed")
+            }
             Self::NoSampler { reason } => format!("no background sampling: {reason}"),
         }
     }
@@ -155,6 +171,10 @@ impl WarningKind {
             }
             Self::Suspended { .. } => "keep the machine awake while measuring".to_owned(),
             Self::NodeShared { .. } => "sum ledgers of rank 0 only; use `shares` for this rank".to_owned(),
+            Self::GpuShared { .. } => "take the energy as an upper bound of this part's".to_owned(),
+            Self::GpuOrderUnknown { .. } => {
+                "set CUDA_DEVICE_ORDER=PCI_BUS_ID for the run, or name cards by UUID".to_owned()
+            }
             Self::NoSampler { .. } => "keep runs short or free some threads".to_owned(),
         }
     }
@@ -187,6 +207,8 @@ mod tests {
             WarningKind::NoSampler { reason: text() },
             WarningKind::Suspended { seconds: 9 },
             WarningKind::NodeShared { rank: 1 },
+            WarningKind::GpuShared { domain: text() },
+            WarningKind::GpuOrderUnknown { devices: text() },
         ];
         let number = |kind: &WarningKind| match kind {
             WarningKind::ModelledNotMeasured { .. } => 0,
@@ -202,6 +224,8 @@ mod tests {
             WarningKind::NoSampler { .. } => 10,
             WarningKind::Suspended { .. } => 11,
             WarningKind::NodeShared { .. } => 12,
+            WarningKind::GpuShared { .. } => 13,
+            WarningKind::GpuOrderUnknown { .. } => 14,
         };
         assert!(all.iter().map(number).eq(0..all.len()));
         all

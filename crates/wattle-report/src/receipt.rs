@@ -56,6 +56,7 @@ pub fn table(receipt: &Receipt) -> Table {
         .into_iter()
         .flatten(),
     )
+    .chain(work.files.iter().map(|(name, size)| (format!("size of {name}"), size.clone())))
     .collect();
     for (name, q) in &rows {
         table.row([name.as_str(), &number::quantity(q), &q.source().to_string()]);

@@ -35,6 +35,8 @@ pub struct Level {
     pub density: f64,
     /// How good it is on the validation part.
     pub validation: Evaluation,
+    /// Weights trained on their kept elements alone, and weights with a mask; `None` if it had been trained before.
+    pub sparse_weights: Option<(usize, usize)>,
     /// The weights it was trained from: masked, as of the rewind step.
     #[serde(skip)]
     pub start: Parameters,
@@ -53,6 +55,34 @@ pub fn level_directory(run: &Path, level: u32) -> PathBuf {
 struct LevelConfig<'a> {
     find: &'a FindOptions,
     level: u32,
+}
+
+/// What [`find`] refuses before it computes or writes anything: nothing to prune, nothing to choose by, a model that does
+/// not fit the data, a rewind point outside the training. Returns the rewind point, in steps.
+pub fn check(
+    model: &Model,
+    layers: &[Layer],
+    data: &TrainingData,
+    validation: &[u32],
+    options: &FindOptions,
+    plan: &PlanOptions,
+) -> Result<u64> {
+    if layers.is_empty() {
+        let found = "no prunable tensor: the model has no trained convolution or matrix product before its last layer";
+        return Err(Error::input("the model", found));
+    }
+    if validation.is_empty() {
+        return Err(Error::input("the data", "no validation part, which chooses the ticket")
+            .remedy("keep some, such as --validation 10%"));
+    }
+    let point: Step = options.rewind.parse()?;
+    let timeline: Timeline = *Trainer::new(model, data, &options.train, plan, Start::default())?.timeline();
+    let step = point.resolve(&timeline);
+    if step >= timeline.total {
+        return Err(Error::input("--rewind", format!("{point} is step {step} of {}", timeline.total))
+            .expected("a point before the end of training"));
+    }
+    Ok(step)
 }
 
 /// Finds tickets of `model`, level by level; `next` sees each level as it is done and says whether to go on.
@@ -75,16 +105,9 @@ pub fn find(
     progress: &mut dyn FnMut(u32, Progress),
     next: &mut dyn FnMut(&Level) -> bool,
 ) -> Result<Vec<Level>> {
-    if layers.is_empty() {
-        let found = "no prunable tensor: the model has no trained convolution or matrix product before its last layer";
-        return Err(Error::input("the model", found));
-    }
-    if validation.is_empty() {
-        return Err(Error::input("the data", "no validation part, which chooses the ticket")
-            .remedy("keep some, such as --validation 10%"));
-    }
-    let (step, rewound) = rewind(model, data, options, plan, directory, &mut |p| progress(0, p))?;
-    let start = Start { step, fresh_at: step };
+    let step = check(model, layers, data, validation, options, plan)?;
+    let rewound = rewind(model, data, options, plan, step, directory, &mut |p| progress(0, p))?;
+    let begin = Start { step, fresh_at: step };
     let mut masks = vec![];
     let mut levels: Vec<Level> = vec![];
     for level in 0..=options.levels {
@@ -98,11 +121,13 @@ pub fn find(
         let kept = directory.map(|d| open(&level_directory(d, level), options, level)).transpose()?;
         let kept = kept.as_ref().map(|(d, hash)| (d, hash.as_str()));
         let fitted =
-            fit(&network, data, &options.train, plan, start, None, kept, &mut |p| progress(level, p))?;
+            fit(&network, data, &options.train, plan, begin, None, kept, &mut |p| progress(level, p))?;
+        let sparse_weights = fitted.sparse_weights;
         let trained = Model { graph: model.graph.clone(), parameters: fitted.parameters };
         let found = evaluate(&trained, data, validation, options.train.loss, plan)?;
         let density = density(&trained.parameters, layers);
-        levels.push(Level { level, density, validation: found, start: weights, trained: trained.parameters });
+        let (start, trained) = (weights, trained.parameters);
+        levels.push(Level { level, density, validation: found, sparse_weights, start, trained });
         let last = &levels[levels.len() - 1];
         if !next(last) {
             break;
@@ -120,24 +145,18 @@ fn open(path: &Path, options: &FindOptions, level: u32) -> Result<(RunDirectory,
     Ok((RunDirectory::open_at(path, &config)?, config.hash()))
 }
 
-/// The steps before the rewind point and the weights there; optimiser state is left out.
+/// The weights after `step` steps; optimiser state is left out.
 fn rewind(
     model: &Model,
     data: &TrainingData,
     options: &FindOptions,
     plan: &PlanOptions,
+    step: u64,
     directory: Option<&Path>,
     progress: &mut dyn FnMut(Progress),
-) -> Result<(u64, Parameters)> {
-    let point: Step = options.rewind.parse()?;
-    let timeline: Timeline = *Trainer::new(model, data, &options.train, plan, Start::default())?.timeline();
-    let step = point.resolve(&timeline);
-    if step >= timeline.total {
-        return Err(Error::input("--rewind", format!("{point} is step {step} of {}", timeline.total))
-            .expected("a point before the end of training"));
-    }
+) -> Result<Parameters> {
     if step == 0 {
-        return Ok((0, model.parameters.clone()));
+        return Ok(model.parameters.clone());
     }
     let kept = directory.map(|d| open(&d.join("rewind"), options, 0)).transpose()?;
     let kept = kept.as_ref().map(|(d, hash)| (d, hash.as_str()));
@@ -149,7 +168,7 @@ fn rewind(
             weights.insert(name, tensor.clone());
         }
     }
-    Ok((step, weights))
+    Ok(weights)
 }
 
 /// Share of the weights of `layers` that are alive.

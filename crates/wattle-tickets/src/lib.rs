@@ -9,6 +9,6 @@ mod find;
 mod preset;
 mod prune;
 
-pub use find::{FindOptions, Level, find, level_directory};
+pub use find::{FindOptions, Level, check, find, level_directory};
 pub use preset::{PRESETS, Preset, preset};
-pub use prune::{Fractions, Layer, Scope, prunable, prune};
+pub use prune::{Fractions, Layer, Scope, prunable, prune, random_masks};

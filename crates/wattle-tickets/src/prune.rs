@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use wattle_graph::ops::Op;
 use wattle_graph::{Graph, Mask, Parameters, Role};
+use wattle_train::random::{Purpose, Stream};
 
 /// Whether weights compete within their layer or across the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +98,26 @@ pub fn prune(trained: &Parameters, layers: &[Layer], scope: Scope) -> Vec<(Strin
     all
 }
 
+/// Masks that keep a random share `density` (0 to 1) of each layer's weights, rounded to the nearest count: what a
+/// ticket is compared with, and what speed is measured on before there is one.
+pub fn random_masks(
+    parameters: &Parameters,
+    layers: &[Layer],
+    density: f64,
+    seed: u64,
+) -> Vec<(String, Mask)> {
+    let masks = layers.iter().enumerate().map(|(index, layer)| {
+        let len = parameters.get(&layer.tensor).map_or(0, |t| t.len());
+        let mut order: Vec<usize> = (0..len).collect();
+        Stream::new(seed, Purpose::Ties, &[index as u64]).shuffle(&mut order);
+        let mut mask = Mask::from_bools((0..len).map(|_| false));
+        let kept = ((density * len as f64).round() as usize).min(len);
+        order[..kept].iter().for_each(|&i| mask.set(i, true));
+        (layer.tensor.clone(), mask)
+    });
+    masks.collect()
+}
+
 /// `ceil(fraction n)`, at most `n`; a product that is whole but for rounding is not rounded up once more.
 fn exact_count(fraction: f64, n: usize) -> usize {
     ((fraction * n as f64 - 1e-9).ceil().max(0.0) as usize).min(n)
@@ -142,6 +163,17 @@ mod tests {
         let masks = prune(&weights, &rules, Scope::LayerWise);
         assert_eq!(masks[0].1.count(), 1, "ceil(0.4 * 3) = 2 of the 3 alive go");
         assert!(masks[0].1.get(0));
+    }
+
+    #[test]
+    fn random_masks_keep_the_count_asked_for_and_follow_the_seed() {
+        let weights = parameters(&[("a", &[1.0; 40]), ("b", &[1.0; 40])]);
+        let rules = layers(&[("a", 1.0), ("b", 1.0)]);
+        let masks = |seed| random_masks(&weights, &rules, 0.05, seed);
+        assert_eq!(masks(1).iter().map(|(_, m)| m.count()).collect::<Vec<_>>(), [2, 2]);
+        assert_eq!(masks(1), masks(1));
+        assert!((2..9).any(|seed| masks(seed)[0].1 != masks(1)[0].1));
+        assert_ne!(masks(1)[0].1, masks(1)[1].1, "layers draw apart");
     }
 
     #[test]

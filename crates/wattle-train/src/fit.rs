@@ -69,6 +69,8 @@ pub struct Fitted {
     pub steps: u64,
     /// Whether it had been finished before, so that nothing was computed now.
     pub reused: bool,
+    /// Weights trained on their kept elements alone, and weights with a mask; `None` if it had been finished before.
+    pub sparse_weights: Option<(usize, usize)>,
 }
 
 /// Trains `model` from `start` until its length, or until `stop_at` steps if that is sooner.
@@ -97,7 +99,7 @@ pub fn fit(
         if done.exists() {
             let found = Checkpoint::read(&done)?;
             let parameters = from_tensors(&done, &found.tensors)?;
-            return Ok(Fitted { parameters, steps: found.position.step, reused: true });
+            return Ok(Fitted { parameters, steps: found.position.step, reused: true, sparse_weights: None });
         }
         if let Some((_, path)) = directory.checkpoints()?.pop() {
             let found = Checkpoint::read(&path)?;
@@ -155,7 +157,8 @@ pub fn fit(
             let _ = std::fs::remove_file(path);
         }
     }
-    Ok(Fitted { parameters, steps, reused: false })
+    let sparse_weights = Some(trainer.sparse_weights());
+    Ok(Fitted { parameters, steps, reused: false, sparse_weights })
 }
 
 #[cfg(test)]

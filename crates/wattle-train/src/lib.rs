@@ -32,5 +32,6 @@ pub mod schedule;
 pub mod step;
 pub mod trainer;
 pub mod training_graph;
+pub mod weights;
 
 pub use error::{Error, ErrorKind, Result};

@@ -18,6 +18,7 @@ pub const NETWORKS: &[(&str, &str)] = &[
         "two convolutions of 6 and 16, three dense layers (LeCun et al. 1998), with ReLU and max pooling",
     ),
     ("resnet-20", "20 layers of 16, 32 and 64 channels (He et al. 2016, section 4.2)"),
+    ("resnet-18", "18 layers of 64 to 512 channels for large images (He et al. 2016, table 1)"),
     ("small-conv", "two convolutions of 16 and 32, one dense layer"),
 ];
 
@@ -38,6 +39,7 @@ pub fn build(name: &str, sample: &SampleShape, outputs: usize, init: Init, seed:
         "lenet-300-100" => builder.lenet_300_100(sample, outputs),
         "lenet-5" => builder.images(sample, name)?.lenet_5(sample, outputs),
         "resnet-20" => builder.images(sample, name)?.resnet_20(sample, outputs),
+        "resnet-18" => builder.images(sample, name)?.resnet_18(sample, outputs),
         "small-conv" => builder.images(sample, name)?.small_conv(sample, outputs),
         _ => {
             let names: Vec<_> = NETWORKS.iter().map(|(n, _)| *n).collect();
@@ -207,6 +209,24 @@ impl Builder {
         self.dense("fc", x, outputs)
     }
 
+    fn resnet_18(&mut self, sample: &SampleShape, outputs: usize) -> Built {
+        let mut x = self.input(&sample.dims());
+        x = self.conv("conv", x, 64, 7, 2, false)?;
+        x = self.batch_norm("bn", x)?;
+        x = self.relu(x)?;
+        let pool = Pool::new(PoolKind::Max, &[3, 3], Sliding::strided(2, 1, 2));
+        x = self.graph.apply(pool, &[x])?;
+        for (stage, filters) in [64, 128, 256, 512].into_iter().enumerate() {
+            for block in 0..2 {
+                let stride = if stage > 0 && block == 0 { 2 } else { 1 };
+                x = self.residual(&format!("blocks.{}", 2 * stage + block), x, filters, stride)?;
+            }
+        }
+        x = self.graph.apply(GlobalPool { kind: PoolKind::Average }, &[x])?;
+        x = self.graph.apply(Flatten { axis: 1 }, &[x])?;
+        self.dense("fc", x, outputs)
+    }
+
     /// Two convolutions and a shortcut; where the shape changes the shortcut is a 1x1 convolution (option B).
     fn residual(&mut self, name: &str, x: ValueId, filters: usize, stride: usize) -> Built {
         let mut y = self.conv(&format!("{name}.conv1"), x, filters, 3, stride, false)?;
@@ -247,6 +267,8 @@ mod tests {
         // 784*300+300 + 300*100+100 + 100*10+10 (Frankle & Carbin 2019, figure 2: 266 K).
         assert_eq!(count("lenet-300-100", &image(1, 28, 28)), 266_610);
         // 0.27 M in He et al. 2016, table 6, with parameter-free shortcuts; ours add two 1x1 convolutions.
+        // 11.69 M with 1000 classes (torchvision's model card), of which 513 000 are the last layer's.
+        assert_eq!(count("resnet-18", &image(3, 64, 64)), 11_689_512 - 513_000 + 5_130);
         assert_eq!(count("resnet-20", &image(3, 32, 32)), 269_722 + 16 * 32 + 64 + 32 * 64 + 128);
     }
 

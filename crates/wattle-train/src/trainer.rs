@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wattle_engine::{EngineError, Plan, PlanOptions, Session};
-use wattle_graph::{Data, Mask, Model, Parameters, Tensor};
+use wattle_graph::{Data, Mask, Model, Parameters, Role, Tensor};
 
 use crate::checkpoint::{Checkpoint, NamedTensor, Position};
 use crate::data::{Augmentation, Batch, Dataset, Loader, LoaderOptions, Normalisation};
@@ -133,6 +133,16 @@ impl Trainer {
     /// Steps done.
     pub fn step(&self) -> u64 {
         self.step
+    }
+
+    /// How many weights are trained on their kept elements alone, of those that are masked. The others were modelled
+    /// faster on dense kernels.
+    pub fn sparse_weights(&self) -> (usize, usize) {
+        let plan = self.session.plan();
+        let masked = plan
+            .parameter_bytes()
+            .filter(|(p, _)| p.role == Role::Trainable && self.parameters.mask(&p.tensor).is_some());
+        (plan.kept().count(), masked.count())
     }
 
     /// One step; returns the loss before the update.

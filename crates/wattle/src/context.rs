@@ -51,9 +51,9 @@ pub struct Context {
 }
 
 impl Context {
-    /// Resolves the flags: starts the threads, reads the factors.
-    pub fn new(globals: Globals) -> Result<Context, Failure> {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+    /// Resolves the flags: starts the threads of a command that computes, reads the factors.
+    pub fn new(globals: Globals, computes: bool) -> Result<Context, Failure> {
+        let cores = std::thread::available_parallelism().map_or(1, |n| if computes { n.get() } else { 1 });
         let threads = globals.threads.map_or(cores, usize::from);
         let cpu = Cpu::new(threads).map_err(|e| Failure::Input(e.to_string()))?;
         let environment = |name: &str| std::env::var(name).ok();

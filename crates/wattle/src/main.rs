@@ -27,7 +27,7 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let mut context = match Context::new(cli.globals) {
+    let mut context = match Context::new(cli.globals, cli.command.computes()) {
         Ok(context) => context,
         Err(failure) => return failure.report(),
     };

@@ -4,14 +4,14 @@ use wattle_graph::{DType, ops};
 use wattle_kernels::conv::{self, ConvPlan, ConvShape};
 use wattle_kernels::gemm;
 
-use super::{Epilogue, sparse};
+use super::{Epilogue, kept_conv, sparse};
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Site};
 use crate::layout::Layout;
 
 /// The kernel's description of a convolution over `x` by `w`, logical extents; `None` where the kernels do not
 /// reach (three spatial axes).
-pub(super) fn shape(op: &ops::Conv, x: &[usize], w: &[usize]) -> Option<ConvShape> {
+pub(crate) fn shape(op: &ops::Conv, x: &[usize], w: &[usize]) -> Option<ConvShape> {
     let axes = x.len().checked_sub(2).filter(|a| (1..=2).contains(a))?;
     // One spatial axis is the width of an image of height one.
     let pair = |of: &dyn Fn(usize) -> usize, missing: usize| match axes {
@@ -52,6 +52,9 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Opti
     let depthwise = plan.shape().is_depthwise();
     let present = |index: Option<usize>| index.filter(|&i| site.optional(i).is_some());
     let epilogue = Epilogue { bias: present(epilogue.bias), residual: epilogue.residual, ..*epilogue };
+    if let Some(bound) = kept_conv::forward(site, *plan.shape(), &epilogue) {
+        return Some(bound);
+    }
     let constant = site.input(1).constant.and_then(|w| w.as_f32());
     let why = match constant.map(|w| sparse::conv(site, &plan, w, &epilogue)) {
         Some(Ok(bound)) => return Some(bound),

@@ -4,6 +4,7 @@ use wattle_graph::{DType, ops};
 use wattle_kernels::conv::{self, ConvPlan};
 use wattle_kernels::gemm;
 
+use super::{kept, kept_conv};
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Site};
 use crate::layout::Layout;
@@ -19,6 +20,9 @@ pub(super) fn by_input(site: &Site<'_>, op: &ops::ConvInputGradient) -> Option<B
         return None;
     }
     let plan = ConvPlan::new(super::conv::shape(&op.conv, &op.input_shape, &site.input(1).extents)?);
+    if let Some(bound) = kept::conv_by_input(site, *plan.shape()) {
+        return Some(bound);
+    }
     let depthwise = plan.shape().is_depthwise();
     let scratch = packed_len(&plan, depthwise, site.cpu.isa);
     let kernel = ByInput { plan, depthwise, isa: site.cpu.isa.name() };
@@ -64,6 +68,9 @@ pub(super) fn by_weight(site: &Site<'_>, op: &ops::ConvWeightGradient) -> Option
         return None;
     }
     let plan = ConvPlan::new(super::conv::shape(&op.conv, &site.input(0).extents, &op.weight_shape)?);
+    if let Some(bound) = kept_conv::by_weight(site, *plan.shape()) {
+        return Some(bound);
+    }
     let depthwise = plan.shape().is_depthwise();
     let scratch = if depthwise {
         conv::depthwise_weight_gradient_scratch_len(&plan)

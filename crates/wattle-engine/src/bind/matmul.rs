@@ -4,7 +4,7 @@ use wattle_graph::{DType, ops};
 use wattle_kernels::gemm::{self, Gemm};
 use wattle_kernels::pack::PackedWeights;
 
-use super::{Epilogue, sparse};
+use super::{Epilogue, kept, sparse};
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Site};
 
@@ -34,6 +34,9 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::MatMul, epilogue: &Epilogue) -> Op
     let epilogue = Epilogue { bias: present(epilogue.bias), residual: epilogue.residual, ..*epilogue };
     if epilogue.residual.is_some_and(|i| site.input(i).extents != site.output(0)) {
         return None;
+    }
+    if let Some(bound) = kept::matmul(site, &shape, batch.len(), &epilogue) {
+        return Some(bound);
     }
     let why = match constant.map(|w| sparse::matmul(site, &shape, w, &epilogue)) {
         Some(Ok(bound)) => return Some(bound),

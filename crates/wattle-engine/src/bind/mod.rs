@@ -7,6 +7,8 @@ mod conv_gradient;
 mod elementwise;
 mod gather;
 mod integer;
+mod kept;
+mod kept_conv;
 mod matmul;
 mod movement;
 mod norm;
@@ -28,6 +30,7 @@ use wattle_kernels::{Activation, elementwise::Unary as Curve};
 use crate::error::EngineError;
 use crate::kernel::{Bound, Site};
 
+pub(crate) use conv::shape as conv_shape;
 pub(crate) use reorder::reorder;
 
 /// The kernel for a node. Every operator runs; those without a fast kernel here run slowly.

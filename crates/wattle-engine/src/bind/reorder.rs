@@ -24,6 +24,7 @@ pub(crate) fn reorder(extents: &[usize], dtype: DType, from: Layout, to: Layout)
     let name = match to {
         Layout::RowMajor => "layout-row_major",
         Layout::ChannelsLast => "layout-channels_last",
+        Layout::Kept => "layout-kept",
     };
     Box::new(Permute { name, bytes: dtype.size(), permutation })
 }

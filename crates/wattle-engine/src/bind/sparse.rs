@@ -60,8 +60,7 @@ pub(super) fn matmul(site: &Site<'_>, gemm: &Gemm, weights: &[f32], epilogue: &E
         return Err(None);
     }
     let vector = k <= 1 << 16;
-    let layer =
-        Layer { rows: n, columns: k, positions: m, transposed: m * (n + k), vector, ..Default::default() };
+    let layer = Layer { vector, ..Layer::of_product(m, n, k) };
     let (form, choice) = form(site, &layer.count(weights, !transpose_b))?;
     let threads = site.cpu.threads.count();
     let shape = Product { images: 1, positions: m, x: Activations::Rows, y: Activations::Rows };
@@ -80,7 +79,7 @@ pub(super) fn matmul(site: &Site<'_>, gemm: &Gemm, weights: &[f32], epilogue: &E
     Ok(Bound::row_major(site, kernel).scratch(scratch).takes(1).because(choice.to_string()))
 }
 
-fn addends<'a>(epilogue: &Epilogue, io: &Io<'a>) -> Result<gemm::Epilogue<'a>, EngineError> {
+pub(super) fn addends<'a>(epilogue: &Epilogue, io: &Io<'a>) -> Result<gemm::Epilogue<'a>, EngineError> {
     let bias = epilogue.bias.map(|i| io.input(i)).transpose()?;
     let residual = epilogue.residual.map(|i| io.input(i)).transpose()?;
     Ok(gemm::Epilogue { bias, residual, activation: epilogue.activation, ..Default::default() })
@@ -113,19 +112,7 @@ pub(super) fn conv(site: &Site<'_>, plan: &ConvPlan, weights: &[f32], epilogue: 
     if shape.groups != 1 || weights.is_empty() || !site.all(DType::F32) {
         return Err(None);
     }
-    let [height, width] = shape.output();
-    let taps = shape.kernel[0] * shape.kernel[1];
-    let plain = taps == 1 && shape.stride == [1, 1] && shape.pads == [0; 4];
-    let line =
-        if plain { width } else { width + (shape.kernel[1] - 1) * shape.dilation[1] / shape.stride[1] };
-    let layer = Layer {
-        rows: shape.filters,
-        columns: shape.channels * taps,
-        positions: shape.batch * height * line,
-        transposed: shape.input_len() + shape.output_len(),
-        taps: !plain,
-        ..Default::default()
-    };
+    let layer = Layer::of_conv_shape(&shape);
     let (form, choice) = form(site, &layer.count(weights, false))?;
     let cut = cut(form, site.cpu.threads.count());
     let conv = SparseConv::new(shape, weights, cut).ok_or(None::<String>)?;

@@ -5,6 +5,7 @@ use wattle_kernels::optimizer::{self, Adam, Mask, Sgd};
 
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Site};
+use crate::layout::Layout;
 
 /// Result `index` holding operand `from`: the same memory, or a copy of it.
 fn updated<'a>(io: &Io<'a>, from: usize, index: usize) -> Result<&'a mut [f32], EngineError> {
@@ -19,14 +20,31 @@ fn mask(bytes: &Option<Vec<u8>>) -> Mask<'_> {
     bytes.as_deref().map_or(Mask::Full, Mask::Bytes)
 }
 
+/// The mask to apply, the layout of parameter, gradient and state, and why. Where kept elements are stored alone, no
+/// mask is left to apply.
+fn stored(site: &Site<'_>) -> (Option<Vec<u8>>, Layout, Option<String>) {
+    match &site.kept[0] {
+        Some(kept) => (None, Layout::Kept, Some(kept.why.clone())),
+        None => (site.masks[0].clone(), Layout::RowMajor, None),
+    }
+}
+
+/// A kernel whose first operands, as many as `tensors`, and results have this layout; the others are single numbers.
+fn tensors(site: &Site<'_>, layout: Layout, kernel: impl Kernel + 'static, tensors: usize) -> Bound {
+    let mut bound = Bound::uniform(site, layout, kernel);
+    bound.input_layouts[tensors..].fill(Layout::RowMajor);
+    bound
+}
+
 struct SgdUpdate {
     op: ops::SgdUpdate,
     mask: Option<Vec<u8>>,
 }
 
 pub(super) fn sgd(site: &Site<'_>, op: &ops::SgdUpdate) -> Option<Bound> {
-    let kernel = SgdUpdate { op: op.clone(), mask: site.masks[0].clone() };
-    let bound = site.all(DType::F32).then(|| Bound::row_major(site, kernel).in_place(0, 0))?;
+    let (mask, layout, why) = stored(site);
+    let kernel = SgdUpdate { op: op.clone(), mask };
+    let bound = site.all(DType::F32).then(|| tensors(site, layout, kernel, 3).because(why).in_place(0, 0))?;
     Some(if site.outputs.len() > 1 { bound.in_place(2, 1) } else { bound })
 }
 
@@ -57,9 +75,10 @@ struct AdamUpdate {
 }
 
 pub(super) fn adam(site: &Site<'_>, op: &ops::AdamUpdate) -> Option<Bound> {
-    let kernel = AdamUpdate { op: op.clone(), mask: site.masks[0].clone() };
+    let (mask, layout, why) = stored(site);
+    let kernel = AdamUpdate { op: op.clone(), mask };
     let in_place = |b: Bound| b.in_place(0, 0).in_place(2, 1).in_place(3, 2);
-    site.all(DType::F32).then(|| in_place(Bound::row_major(site, kernel)))
+    site.all(DType::F32).then(|| in_place(tensors(site, layout, kernel, 4).because(why)))
 }
 
 impl Kernel for AdamUpdate {

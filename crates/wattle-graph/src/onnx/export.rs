@@ -8,7 +8,7 @@ use super::proto::{
     AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto,
     TensorTypeProto, TypeProto, ValueInfoProto, attribute_type,
 };
-use super::{EXPORT_OPSET, ExportNode, OnnxError, tensor_proto};
+use super::{EXPORT_OPSET, ExportNode, OnnxError, SparseFormat, sparse, tensor_proto};
 use crate::graph::{Graph, Source, ValueId};
 use crate::model::Model;
 use crate::operator::Attribute;
@@ -17,11 +17,20 @@ use crate::shape::Dim;
 /// IR version of exported files, the one that came with operator set 20.
 const IR_VERSION: i64 = 9;
 
-/// Writes a model as an ONNX file of operator set [`EXPORT_OPSET`], its parameters as initialisers.
+/// Writes a model as an ONNX file of operator set [`EXPORT_OPSET`], its parameters as initialisers, every element
+/// of them written.
 ///
 /// # Errors
 /// When operators have no ONNX form (all are listed), or a parameter has no value.
 pub fn encode_model(model: &Model) -> Result<Vec<u8>, OnnxError> {
+    encode_model_as(model, SparseFormat::Dense)
+}
+
+/// Writes a model like [`encode_model`], its initialisers in `format` where that is smaller.
+///
+/// # Errors
+/// Those of [`encode_model`].
+pub fn encode_model_as(model: &Model, format: SparseFormat) -> Result<Vec<u8>, OnnxError> {
     let graph = &model.graph;
     if !graph.assignments().is_empty() {
         return Err(OnnxError::NotExpressible(vec![
@@ -36,6 +45,7 @@ pub fn encode_model(model: &Model) -> Result<Vec<u8>, OnnxError> {
         })?;
         proto.initializer.push(tensor_proto::encode(&graph.label(id), &tensor));
     }
+    sparse::pack(&mut proto, format);
     let file = ModelProto {
         ir_version: IR_VERSION,
         producer_name: "wattle".into(),

@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto, attribute_type};
 use super::weigh::structure_bytes;
-use super::{ForeignNode, ImportError, OnnxError, functions, tensor_proto};
+use super::{ForeignNode, ImportError, OnnxError, functions, sparse, tensor_proto};
 use crate::graph::{Graph, Source, ValueId};
 use crate::model::Model;
 use crate::operator::Attribute;
@@ -96,8 +96,10 @@ pub fn decode_model(bytes: &[u8], folder: Option<&Path>, limits: &Limits) -> Res
     }
     let mut proto = ModelProto::decode(bytes).map_err(|e| OnnxError::Malformed(e.to_string()))?;
     functions::inline(&mut proto, limits)?;
-    let graph = proto.graph.as_ref().ok_or_else(|| OnnxError::Malformed("it has no graph".into()))?;
     let opset = opset(&proto)?;
+    let graph = proto.graph.as_mut().ok_or_else(|| OnnxError::Malformed("it has no graph".into()))?;
+    let mut fold_budget = limits.max_folded_elements;
+    sparse::unpack(graph, limits, &mut fold_budget)?;
     let nodes = count_nodes(graph, limits, 0)?;
     if nodes > limits.max_nodes {
         let (found, limit) = (nodes as u64, limits.max_nodes as u64);
@@ -112,7 +114,7 @@ pub fn decode_model(bytes: &[u8], folder: Option<&Path>, limits: &Limits) -> Res
         registry,
         scopes: vec![],
         parameters: Parameters::new(),
-        fold_budget: limits.max_folded_elements,
+        fold_budget,
     };
     let (graph, _) = importer.graph(graph)?;
     let mut model = Model { graph, parameters: importer.parameters };
@@ -311,7 +313,7 @@ impl Importer<'_> {
             tensors.push((initializer.name.clone(), tensor));
         }
         for sparse in &proto.sparse_initializer {
-            match tensor_proto::decode_sparse(sparse, self.folder, self.limits) {
+            match tensor_proto::decode_sparse(sparse, self.folder, self.limits, &mut self.fold_budget) {
                 Ok((name, tensor)) => tensors.push((name, Ok(tensor))),
                 Err(reason) => {
                     let name = sparse.values.as_ref().map_or(String::new(), |v| v.name.clone());
@@ -429,8 +431,9 @@ impl Importer<'_> {
             SPARSE_TENSOR => {
                 let tensor = proto.sparse_tensor.as_ref();
                 let tensor = tensor.ok_or_else(|| AttributeError::Refused("no tensor".into()))?;
-                let (_, tensor) = tensor_proto::decode_sparse(tensor, self.folder, self.limits)
-                    .map_err(AttributeError::Refused)?;
+                let (_, tensor) =
+                    tensor_proto::decode_sparse(tensor, self.folder, self.limits, &mut self.fold_budget)
+                        .map_err(AttributeError::Refused)?;
                 Attribute::Tensor(Arc::new(tensor))
             }
             GRAPH => {
@@ -567,7 +570,7 @@ fn order(proto: &GraphProto) -> Result<Vec<usize>, OnnxError> {
 }
 
 /// All names that a node or its nested graphs read.
-fn read_names<'a>(node: &'a NodeProto, names: &mut HashSet<&'a str>) {
+pub(super) fn read_names<'a>(node: &'a NodeProto, names: &mut HashSet<&'a str>) {
     names.extend(node.input.iter().map(String::as_str));
     for graph in node.attribute.iter().filter_map(|a| a.g.as_ref()) {
         graph.node.iter().for_each(|n| read_names(n, names));

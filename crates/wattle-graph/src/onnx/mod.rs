@@ -7,14 +7,16 @@ mod foreign_node;
 mod functions;
 mod import;
 mod proto;
+mod sparse;
 mod tensor_proto;
 mod weigh;
 
 pub use error::OnnxError;
-pub use export::encode_model;
+pub use export::{encode_model, encode_model_as};
 pub use export_node::ExportNode;
 pub use foreign_node::{ForeignNode, ImportError};
 pub use import::{Limits, decode_model, read_model};
+pub use sparse::SparseFormat;
 pub use tensor_proto::decode_tensor;
 pub(crate) use tensor_proto::{dtype as dtype_of_number, number as number_of_dtype};
 

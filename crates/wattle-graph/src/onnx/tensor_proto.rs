@@ -30,7 +30,8 @@ pub(super) const MAX_RANK: usize = 16;
 /// Largest product of extents that is counted with, those of 0 left out.
 pub(super) const MAX_SPREAD: usize = 1 << 40;
 
-/// Elements of a sparse tensor written out, for each that is stored: a small file must not fill the memory.
+/// Elements of a sparse tensor written out, for each that is stored, that a file may ask for without limit: a small file
+/// must not fill the memory.
 const MAX_DILUTION: usize = 1000;
 
 const FLOAT16: i32 = 10;
@@ -58,7 +59,7 @@ pub(crate) fn number(dtype: DType) -> i32 {
 }
 
 /// The shape of a tensor, checked against the limits.
-fn shape(dims: &[i64], limits: &Limits) -> Result<Vec<usize>, String> {
+pub(super) fn shape(dims: &[i64], limits: &Limits) -> Result<Vec<usize>, String> {
     if dims.len() > MAX_RANK {
         return Err(format!("it has {} axes, more than {MAX_RANK}", dims.len()));
     }
@@ -124,33 +125,13 @@ fn from_bytes(data_type: i32, shape: Vec<usize>, count: usize, bytes: &[u8]) -> 
             bytes.len()
         ));
     }
-    macro_rules! read {
-        ($t:ty) => {
-            bytes
-                .chunks_exact(size_of::<$t>())
-                .map(|c| <$t>::from_le_bytes(c.try_into().unwrap_or_default()))
-                .collect()
-        };
-    }
-    let halves = || -> Vec<u16> { read!(u16) };
-    let data = match data_type {
-        FLOAT16 => Data::F32(halves().into_iter().map(half).collect()),
-        BFLOAT16 => Data::F32(halves().into_iter().map(brain).collect()),
-        other => match dtype(other)? {
-            DType::F32 => Data::F32(read!(f32)),
-            DType::F64 => Data::F64(read!(f64)),
-            DType::I8 => Data::I8(bytes.iter().map(|&b| b as i8).collect()),
-            DType::I16 => Data::I16(read!(i16)),
-            DType::I32 => Data::I32(read!(i32)),
-            DType::I64 => Data::I64(read!(i64)),
-            DType::U8 => Data::U8(bytes.to_vec()),
-            DType::U16 => Data::U16(read!(u16)),
-            DType::U32 => Data::U32(read!(u32)),
-            DType::U64 => Data::U64(read!(u64)),
-            DType::Bool => Data::Bool(bytes.iter().map(|&b| b != 0).collect()),
-        },
+    let halves = || bytes.chunks_exact(2).map(|c| u16::from_le_bytes([c[0], c[1]]));
+    let made = match data_type {
+        FLOAT16 => Tensor::new(shape, Data::F32(halves().map(half).collect())),
+        BFLOAT16 => Tensor::new(shape, Data::F32(halves().map(brain).collect())),
+        other => Tensor::from_le_bytes(dtype(other)?, shape, bytes),
     };
-    Tensor::new(shape, data).ok_or_else(|| "the number of elements does not match the shape".into())
+    made.ok_or_else(|| "the number of elements does not match the shape".into())
 }
 
 /// IEEE 754 half precision to single, exact.
@@ -207,11 +188,23 @@ fn external(proto: &TensorProto, count: usize, folder: Option<&Path>) -> Result<
     Ok(bytes)
 }
 
-/// Reads a sparse tensor as a dense one; indices are linear or one row of coordinates an element.
+/// Whether a sparse tensor may be written out: what goes beyond [`MAX_DILUTION`] is taken from `budget`.
+pub(super) fn check_dilution(elements: usize, stored: usize, budget: &mut usize) -> Result<(), String> {
+    let beyond = elements.saturating_sub(MAX_DILUTION.saturating_mul(stored + 64));
+    if beyond > *budget {
+        return Err(format!("{stored} of {elements} elements are stored: too sparse to write out"));
+    }
+    *budget -= beyond;
+    Ok(())
+}
+
+/// Reads a sparse tensor as a dense one; indices are linear or one row of coordinates an element. What is very sparse
+/// takes from `budget`, in elements.
 pub(crate) fn decode_sparse(
     proto: &SparseTensorProto,
     folder: Option<&Path>,
     limits: &Limits,
+    budget: &mut usize,
 ) -> Result<(String, Tensor), String> {
     let (Some(values), Some(indices)) = (&proto.values, &proto.indices) else {
         return Err("sparse tensor without values or indices".into());
@@ -219,12 +212,7 @@ pub(crate) fn decode_sparse(
     let shape = shape(&proto.dims, limits)?;
     let dense = element_count(&shape).unwrap_or(0);
     let elements = decode(values, folder, limits)?;
-    if dense / MAX_DILUTION > elements.len() + 64 {
-        let stored = elements.len();
-        return Err(format!(
-            "sparse tensor of shape {shape:?} with {stored} elements: too sparse to write out"
-        ));
-    }
+    check_dilution(dense, elements.len(), budget)?;
     let positions = decode(indices, folder, limits)?;
     let coordinates = positions.to_i64();
     let strides = crate::tensor::strides(&shape);
@@ -247,29 +235,11 @@ pub(crate) fn decode_sparse(
 
 /// Writes a tensor, its elements as raw little-endian bytes.
 pub(crate) fn encode(name: &str, tensor: &Tensor) -> TensorProto {
-    macro_rules! raw {
-        ($v:expr) => {
-            $v.iter().flat_map(|x| x.to_le_bytes()).collect()
-        };
-    }
-    let raw_data = match tensor.data() {
-        Data::F32(v) => raw!(v),
-        Data::F64(v) => raw!(v),
-        Data::I8(v) => raw!(v),
-        Data::I16(v) => raw!(v),
-        Data::I32(v) => raw!(v),
-        Data::I64(v) => raw!(v),
-        Data::U8(v) => v.clone(),
-        Data::U16(v) => raw!(v),
-        Data::U32(v) => raw!(v),
-        Data::U64(v) => raw!(v),
-        Data::Bool(v) => v.iter().map(|&b| u8::from(b)).collect(),
-    };
     TensorProto {
         dims: tensor.shape().iter().map(|&n| n as i64).collect(),
         data_type: number(tensor.dtype()),
         name: name.to_string(),
-        raw_data,
+        raw_data: tensor.to_le_bytes(),
         ..TensorProto::default()
     }
 }
@@ -334,7 +304,7 @@ mod tests {
                 indices: Some(encode("", &indices)),
                 dims: vec![2, 2],
             };
-            let (name, dense) = decode_sparse(&proto, None, &Limits::default()).unwrap();
+            let (name, dense) = decode_sparse(&proto, None, &Limits::default(), &mut 0).unwrap();
             assert_eq!((name.as_str(), dense.as_f32().unwrap()), ("w", &[0.0, 5.0, 0.0, 7.0][..]));
         }
     }

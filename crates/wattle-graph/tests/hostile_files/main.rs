@@ -188,6 +188,7 @@ fn every_file_of_the_corpus_is_read_or_refused_as_its_name_says() {
     let valid = [
         "attention",
         "branch",
+        "compact",
         "constants",
         "gru",
         "indexing",
@@ -231,6 +232,7 @@ fn refusals_say_what_is_wrong() {
         ("opset_8", "operator set 8"),
         ("opset_23", "operator set 23"),
         ("sparse_bomb", "too sparse"),
+        ("compact_gap_outside", "gap"),
         ("sparse_negative_index", "outside the tensor"),
         ("deep_branches", "nesting"),
         ("doubling", "2^48"),

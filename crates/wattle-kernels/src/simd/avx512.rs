@@ -173,6 +173,21 @@ impl Simd for Avx512 {
         proven!(_mm512_reduce_add_ps(a))
     }
     #[inline(always)]
+    fn sums(self, [a, b, c, d]: [Self::F; 4]) -> [f32; 4] {
+        proven!({
+            // Within 128-bit lanes first: the four sums side by side in each.
+            let ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            let cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+            let lanes = _mm512_add_ps(_mm512_shuffle_ps::<0x44>(ab, cd), _mm512_shuffle_ps::<0xee>(ab, cd));
+            let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(lanes)));
+            let x = _mm256_add_ps(_mm512_castps512_ps256(lanes), high);
+            let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+            let mut sums = [0.0; 4];
+            _mm_storeu_ps(sums.as_mut_ptr(), x);
+            sums
+        })
+    }
+    #[inline(always)]
     fn maximum(self, a: Self::F) -> f32 {
         proven!(_mm512_reduce_max_ps(a))
     }

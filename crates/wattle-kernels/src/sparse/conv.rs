@@ -16,21 +16,26 @@ use crate::threads::Shared;
 
 /// A convolution with sparse weights, prepared.
 pub struct SparseConv {
-    shape: ConvShape,
-    weights: SparseWeights,
+    pub(super) shape: ConvShape,
+    pub(super) weights: SparseWeights,
     /// `None` where the input is read as it is.
-    planes: Option<Planes>,
+    pub(super) planes: Option<Planes>,
 }
 
-/// Where taps find their operands.
-struct Planes {
+/// Images spread into padded planes, and where taps find their operands in those of one image.
+pub(super) struct Planes {
+    /// Height, width and channels of the images.
+    image: [usize; 3],
+    stride: [usize; 2],
+    /// Rows and columns of zeros before the first pixel; wrapped below zero where planes begin inside the image.
+    pads: [usize; 2],
     /// Phases of the stride that some tap reads: first row and column of each.
     phases: Vec<[usize; 2]>,
     /// Lines of a plane, and elements of a line.
-    lines: usize,
-    width: usize,
+    pub lines: usize,
+    pub width: usize,
     /// First element, for the first output position, of each column of the weights.
-    starts: Vec<u32>,
+    pub starts: Vec<u32>,
 }
 
 impl Planes {
@@ -53,14 +58,74 @@ impl Planes {
                 taps.push((index * lines + y / sy) * width + x / sx);
             }
         }
-        let channel = phases.len() * lines * width;
-        let starts =
-            (0..shape.channels).flat_map(|c| taps.iter().map(move |t| (c * channel + t) as u32)).collect();
-        Planes { phases, lines, width, starts }
+        let image = [shape.height, shape.width, shape.channels];
+        let pads = [shape.pads[0], shape.pads[1]];
+        let mut planes = Planes { image, stride: shape.stride, pads, phases, lines, width, starts: vec![] };
+        planes.starts = planes.starts_of(&taps);
+        planes
+    }
+
+    /// Planes of whole images `[height, width, channels]`, `lines` by `width`, whose first element is the pixel
+    /// `-pads`.
+    pub(super) fn whole(image: [usize; 3], pads: [usize; 2], lines: usize, width: usize) -> Planes {
+        Planes { image, stride: [1, 1], pads, phases: vec![[0, 0]], lines, width, starts: vec![] }
+    }
+
+    /// For each channel and tap the element where the tap's operand for the first position stands.
+    pub(super) fn starts_of(&self, taps: &[usize]) -> Vec<u32> {
+        let channel = self.channel_len();
+        (0..self.image[2]).flat_map(|c| taps.iter().map(move |t| (c * channel + t) as u32)).collect()
     }
 
     fn channel_len(&self) -> usize {
         self.phases.len() * self.lines * self.width
+    }
+
+    /// Elements of the planes of one image.
+    pub(super) fn image_len(&self) -> usize {
+        self.image[2] * self.channel_len()
+    }
+
+    /// Copies images into their planes, sixteen channels of an image at a time.
+    pub(super) fn spread(&self, cpu: &Cpu, x: &[f32], planes: &mut [f32]) {
+        const CHANNELS: usize = 16;
+        let [height, width, all] = self.image;
+        let (blocks, image) = (all.div_ceil(CHANNELS), height * width * all);
+        let batch = x.len() / image.max(1);
+        assert!(
+            x.len() == batch * image && planes.len() >= batch * self.image_len(),
+            "planes of {batch} images"
+        );
+        let shared = Shared::new(planes);
+        cpu.threads.for_each(batch * blocks, |i| {
+            let (b, first) = (i / blocks, i % blocks * CHANNELS);
+            let channels = CHANNELS.min(all - first);
+            let start = (b * all + first) * self.channel_len();
+            // SAFETY: these channels of this image are this task's alone.
+            let out = unsafe { shared.slice(start, channels * self.channel_len()) };
+            out.fill(0.0);
+            for (phase, &[py, px]) in self.phases.iter().enumerate() {
+                // Input column of plane column c: c * stride + px - pad.
+                let column = |c: usize| (c * self.stride[1] + px).wrapping_sub(self.pads[1]);
+                let Some(left) = (0..self.width).find(|&c| column(c) < width) else { continue };
+                let count = (left..self.width).take_while(|&c| column(c) < width).count();
+                for line in 0..self.lines {
+                    let y = (line * self.stride[0] + py).wrapping_sub(self.pads[0]);
+                    if y >= height {
+                        continue;
+                    }
+                    let at = b * image + (y * width + column(left)) * all + first;
+                    cpu.isa.run(Spread {
+                        from: &x[at..],
+                        from_step: self.stride[1] * all,
+                        count,
+                        channels,
+                        out: &mut out[(phase * self.lines + line) * self.width + left..],
+                        out_step: self.channel_len(),
+                    });
+                }
+            }
+        });
     }
 }
 
@@ -68,13 +133,23 @@ impl SparseConv {
     /// The non-zeros of weights `[filters, channels, kernel height, kernel width]`; `None` for grouped convolutions,
     /// which have no sparse kernel.
     pub fn new(shape: ConvShape, weights: &[f32], cut: Cut) -> Option<SparseConv> {
+        if shape.groups != 1 {
+            return None;
+        }
+        let taps = shape.kernel[0] * shape.kernel[1];
+        let weights = SparseWeights::new(shape.filters, shape.channels * taps, false, weights, cut);
+        SparseConv::of(shape, weights)
+    }
+
+    /// With weights that are stored already, a column for each (channel, kernel row, kernel column).
+    pub fn of(shape: ConvShape, weights: SparseWeights) -> Option<SparseConv> {
         let [out_height, out_width] = shape.output();
         let reach = shape.channels * (shape.height + 64) * (shape.width + 64);
         if shape.groups != 1 || out_height * out_width == 0 || reach > u32::MAX as usize / 8 {
             return None;
         }
-        let taps = shape.kernel[0] * shape.kernel[1];
-        let weights = SparseWeights::new(shape.filters, shape.channels * taps, false, weights, cut);
+        assert_eq!(weights.rows(), shape.filters, "filters of {shape:?}");
+        assert_eq!(weights.columns() * shape.filters, shape.weights_len(), "weights of {shape:?}");
         let planes = (!shape.is_plain()).then(|| Planes::new(&shape));
         Some(SparseConv { shape, weights, planes })
     }
@@ -89,7 +164,13 @@ impl SparseConv {
         &self.weights
     }
 
-    fn positions(&self) -> (usize, usize) {
+    /// The weights, whose values may be changed.
+    pub fn weights_mut(&mut self) -> &mut SparseWeights {
+        &mut self.weights
+    }
+
+    /// Images, and positions computed in each, those of no output included.
+    pub(super) fn positions(&self) -> (usize, usize) {
         let [out_height, out_width] = self.shape.output();
         match &self.planes {
             // Pixels of all images follow each other.
@@ -98,8 +179,8 @@ impl SparseConv {
         }
     }
 
-    fn planes_len(&self) -> usize {
-        self.planes.as_ref().map_or(0, |p| self.shape.batch * self.shape.channels * p.channel_len())
+    pub(super) fn planes_len(&self) -> usize {
+        self.planes.as_ref().map_or(0, |p| self.shape.batch * p.image_len())
     }
 
     /// Scratch elements that [`SparseConv::forward`] needs.
@@ -133,8 +214,8 @@ impl SparseConv {
             };
             return job.run(cpu, y, scratch);
         };
-        self.spread(cpu, p, x, planes);
-        let (planes, image) = (&*planes, shape.channels * p.channel_len());
+        p.spread(cpu, x, planes);
+        let (planes, image) = (&*planes, p.image_len());
         let source = |i: usize| Source::Table { x: &planes[i * image..][..image], starts: &p.starts };
         let grid = Grid { width: p.width, used: out_width };
         let job = Job {
@@ -147,44 +228,6 @@ impl SparseConv {
             epilogue: e,
         };
         job.run(cpu, y, scratch);
-    }
-
-    /// Copies the input into its planes, sixteen channels of an image at a time.
-    fn spread(&self, cpu: &Cpu, p: &Planes, x: &[f32], planes: &mut [f32]) {
-        const CHANNELS: usize = 16;
-        let shape = &self.shape;
-        let (blocks, image) =
-            (shape.channels.div_ceil(CHANNELS), shape.height * shape.width * shape.channels);
-        let shared = Shared::new(planes);
-        cpu.threads.for_each(shape.batch * blocks, |i| {
-            let (b, first) = (i / blocks, i % blocks * CHANNELS);
-            let channels = CHANNELS.min(shape.channels - first);
-            let start = (b * shape.channels + first) * p.channel_len();
-            // SAFETY: these channels of this image are this task's alone.
-            let out = unsafe { shared.slice(start, channels * p.channel_len()) };
-            out.fill(0.0);
-            for (phase, &[py, px]) in p.phases.iter().enumerate() {
-                // Input column of plane column c: c * stride + px - pad.
-                let column = |c: usize| (c * shape.stride[1] + px).wrapping_sub(shape.pads[1]);
-                let Some(left) = (0..p.width).find(|&c| column(c) < shape.width) else { continue };
-                let count = (left..p.width).take_while(|&c| column(c) < shape.width).count();
-                for line in 0..p.lines {
-                    let y = (line * shape.stride[0] + py).wrapping_sub(shape.pads[0]);
-                    if y >= shape.height {
-                        continue;
-                    }
-                    let at = b * image + (y * shape.width + column(left)) * shape.channels + first;
-                    cpu.isa.run(Spread {
-                        from: &x[at..],
-                        from_step: shape.stride[1] * shape.channels,
-                        count,
-                        channels,
-                        out: &mut out[(phase * p.lines + line) * p.width + left..],
-                        out_step: p.channel_len(),
-                    });
-                }
-            }
-        });
     }
 }
 

@@ -6,6 +6,7 @@
 //! input. Sums run over columns in order, whatever the number of threads.
 
 mod conv;
+mod conv_gradient;
 mod micro;
 mod panel;
 mod product;
@@ -17,6 +18,7 @@ mod vector;
 mod weights;
 
 pub use conv::SparseConv;
+pub use conv_gradient::SparseConvInputGradient;
 pub use product::{Activations, Product, product, product_scratch_len};
 pub use sampled::{sampled_product, sampled_product_scratch_len};
 pub use transposed::Transposed;

@@ -64,9 +64,9 @@ pub(super) fn scratch_len(cpu: &Cpu, weights: &SparseWeights, strips: usize) -> 
 }
 
 /// Elements of a cache line. A load that crosses two lines costs two, so panels start on one.
-const LINE: usize = 16;
+pub(super) const LINE: usize = 16;
 
-fn aligned(scratch: &mut [f32]) -> &mut [f32] {
+pub(super) fn aligned(scratch: &mut [f32]) -> &mut [f32] {
     let skip = scratch.as_ptr().align_offset(4 * LINE).min(LINE);
     &mut scratch[skip..]
 }

@@ -1,16 +1,23 @@
 //! The sampled product: `dW = dY X^T` at the kept elements only, the gradient of sparse weights.
+//!
+//! The gradient of the results is packed once. Then each block of columns is a task (or each part of one, where blocks
+//! are few): it packs its own columns strip by strip, and every kept element adds its dot product over the strip.
 
 use super::panel::{Pack, STRIP, Source};
-use super::product::{Activations, Product};
+use super::product::{Activations, LINE, Product, aligned};
 use super::weights::{Group, SparseWeights};
 use crate::Cpu;
 use crate::simd::{Kernel, Simd};
 use crate::threads::Shared;
 
 /// Scratch elements that [`sampled_product`] needs.
-pub fn sampled_product_scratch_len(weights: &SparseWeights, shape: &Product) -> usize {
-    let strips = shape.images * shape.positions.div_ceil(STRIP);
-    strips * (weights.used.len() + weights.padded_rows()) * STRIP
+pub fn sampled_product_scratch_len(cpu: &Cpu, weights: &SparseWeights, shape: &Product) -> usize {
+    scratch_len(cpu, weights, shape.images * shape.positions.div_ceil(STRIP))
+}
+
+pub(super) fn scratch_len(cpu: &Cpu, weights: &SparseWeights, strips: usize) -> usize {
+    let packed = strips * weights.padded_rows() + cpu.threads.count() * weights.block;
+    packed * STRIP + LINE
 }
 
 /// `dw = [dw +] dY X^T` for each stored value of the pattern, in their order; x and dy as [`super::product()`] takes x
@@ -30,70 +37,102 @@ pub fn sampled_product(
     scratch: &mut [f32],
 ) {
     let Product { images, positions, .. } = *shape;
-    let (rows, columns) = (weights.rows, weights.columns);
-    assert_eq!(x.len(), images * columns * positions, "activations of {shape:?}");
-    assert_eq!(dy.len(), images * rows * positions, "gradients of {shape:?}");
-    assert_eq!(dw.len(), weights.values.len(), "one gradient for each stored value");
-    assert!(scratch.len() >= sampled_product_scratch_len(weights, shape), "scratch of {shape:?}");
-    let per_image = positions.div_ceil(STRIP);
-    let strips = images * per_image;
-    let (x_len, dy_len) = (weights.used.len() * STRIP, weights.padded_rows() * STRIP);
-    let (x_panels, rest) = scratch.split_at_mut(strips * x_len);
-    let dy_panels = &mut rest[..strips * dy_len];
-    let pack = |arrangement: Activations,
-                data: &[f32],
-                features: usize,
-                listed: &[u32],
-                strip: usize,
-                out: &mut [f32]| {
-        let (image, first) = (strip / per_image, strip % per_image * STRIP);
+    assert_eq!(x.len(), images * weights.columns * positions, "activations of {shape:?}");
+    assert_eq!(dy.len(), images * weights.rows * positions, "gradients of {shape:?}");
+    let part = |arrangement, data, features: usize, image: usize| {
+        let data: &[f32] = data;
         let data = &data[image * features * positions..][..features * positions];
-        let source = match arrangement {
+        match arrangement {
             Activations::Rows => Source::Rows { x: data, step: features },
             Activations::Columns => Source::Columns { x: data, step: positions },
-        };
-        let width = STRIP.min(positions - first);
-        cpu.isa.run(Pack {
-            source,
-            columns: listed,
-            first,
-            width,
-            stride: STRIP,
-            out: &mut out[..listed.len() * STRIP],
-        });
-        out[listed.len() * STRIP..].fill(0.0);
+        }
     };
-    if x_len > 0 {
-        cpu.threads
-            .for_each_piece(x_panels, x_len, |i, out| pack(shape.x, x, columns, &weights.used, i, out));
-    }
-    if dy_len > 0 {
-        cpu.threads.for_each_piece(dy_panels, dy_len, |i, out| {
-            pack(shape.y, dy, rows, &weights.row_numbers, i, out)
+    let job = Job {
+        weights,
+        images,
+        positions,
+        x: &|image| part(shape.x, x, weights.columns, image),
+        dy: &|image| part(shape.y, dy, weights.rows, image),
+    };
+    job.run(cpu, accumulate, dw, scratch);
+}
+
+/// A sampled product with its operands located.
+pub(super) struct Job<'a> {
+    pub weights: &'a SparseWeights,
+    pub images: usize,
+    pub positions: usize,
+    pub x: &'a (dyn Fn(usize) -> Source<'a> + Sync),
+    pub dy: &'a (dyn Fn(usize) -> Source<'a> + Sync),
+}
+
+impl Job<'_> {
+    pub(super) fn run(&self, cpu: &Cpu, accumulate: bool, dw: &mut [f32], scratch: &mut [f32]) {
+        let weights = self.weights;
+        let strips = self.images * self.positions.div_ceil(STRIP);
+        assert_eq!(dw.len(), weights.values.len(), "one gradient for each stored value");
+        assert!(scratch.len() >= scratch_len(cpu, weights, strips), "scratch of a sampled product");
+        let dy_len = weights.padded_rows() * STRIP;
+        if weights.indices.is_empty() || dy_len == 0 {
+            return;
+        }
+        let (dy_panels, panels) = aligned(scratch).split_at_mut(strips * dy_len);
+        cpu.threads.for_each_piece(dy_panels, dy_len, |strip, out| {
+            self.pack(cpu, self.dy, &weights.row_numbers, strip, out);
+            out[weights.rows * STRIP..].fill(0.0);
+        });
+        let (blocks, threads) = (weights.blocks(), cpu.threads.count());
+        // A block's panel is packed again for each of its parts, which pays where there are too few blocks to share out.
+        let parts = if threads > 1 && blocks < 8 * threads { 1 } else { weights.parts };
+        let per_block = weights.parts / parts;
+        let x_len = weights.block * STRIP;
+        let (dy_panels, panels, dw) = (&*dy_panels, Shared::new(panels), Shared::new(dw));
+        cpu.threads.for_each_slot(blocks * per_block, |slot, task| {
+            let (block, first_part) = (task / per_block, task % per_block * parts);
+            let tiles = block * weights.parts + first_part..block * weights.parts + first_part + parts;
+            let elements = weights.tiles[tiles.start].element
+                ..weights.tiles.get(tiles.end).map_or(weights.indices.len(), |t| t.element);
+            let height = weights.height;
+            // SAFETY: tiles follow each other in the lists of elements; this task alone has these.
+            let dw = unsafe { dw.slice(elements.start * height, elements.len() * height) };
+            // SAFETY: a slot's panel belongs to the thread that runs it.
+            let panel = unsafe { panels.slice(slot * x_len, x_len) };
+            if !accumulate {
+                dw.fill(0.0);
+            }
+            let columns = weights.block_columns(block);
+            for strip in 0..strips {
+                self.pack(cpu, self.x, columns, strip, panel);
+                for tile in &weights.tiles[tiles.clone()] {
+                    let skipped = (tile.element - elements.start) * height;
+                    cpu.isa.run(Sample {
+                        height,
+                        groups: &weights.groups[tile.groups.clone()],
+                        rows: &weights.row_list[tile.row..],
+                        indices: &weights.indices[tile.element..elements.end],
+                        x: &panel[..columns.len() * STRIP],
+                        dy: &dy_panels[strip * dy_len..][..dy_len],
+                        dw: &mut dw[skipped..],
+                    });
+                }
+            }
         });
     }
-    let (x_panels, dy_panels, dw) = (&*x_panels, &*dy_panels, Shared::new(dw));
-    cpu.threads.for_each(weights.tiles.len(), |i| {
-        let (tile, block) = (&weights.tiles[i], i / weights.parts);
-        let end = weights.tiles.get(i + 1).map_or(weights.indices.len(), |t| t.element);
-        // SAFETY: tiles follow each other in the lists of elements; this task alone has this one.
-        let dw = unsafe { dw.slice(tile.element * weights.height, (end - tile.element) * weights.height) };
-        if !accumulate {
-            dw.fill(0.0);
-        }
-        for strip in 0..strips {
-            let first_column = (block * weights.block).min(weights.used.len());
-            cpu.isa.run(Sample {
-                height: weights.height,
-                groups: &weights.groups[tile.groups.clone()],
-                rows: &weights.row_list[tile.row..],
-                indices: &weights.indices[tile.element..end],
-                x: &x_panels[strip * x_len + first_column * STRIP..(strip + 1) * x_len],
-                dy: &dy_panels[strip * dy_len..][..dy_len],
-                dw,
-            });
-        }
-    });
+
+    /// Packs one strip of the listed features, filled up with zeros.
+    fn pack<'a>(
+        &self,
+        cpu: &Cpu,
+        source: &dyn Fn(usize) -> Source<'a>,
+        columns: &[u32],
+        strip: usize,
+        out: &mut [f32],
+    ) {
+        let per_image = self.positions.div_ceil(STRIP);
+        let (image, first) = (strip / per_image, strip % per_image * STRIP);
+        let width = STRIP.min(self.positions - first);
+        cpu.isa.run(Pack { source: source(image), columns, first, width, stride: STRIP, out });
+    }
 }
 
 /// One tile's dot products over one strip.
@@ -114,24 +153,17 @@ impl Kernel for Sample<'_> {
     fn run<S: Simd>(self, s: S) {
         let (mut row, mut element) = (0, 0);
         for group in self.groups {
+            let elements = group.elements as usize;
             for _ in 0..group.rows {
-                let elements = group.elements as usize;
                 let indices = &self.indices[element..element + elements];
-                for r in 0..self.height {
+                let height = if elements > 0 { self.height } else { 0 };
+                for r in 0..height {
                     let dy = &self.dy[(self.rows[row] as usize * self.height + r) * STRIP..][..STRIP];
-                    let mut at = 0;
-                    // Four at a time: their sums do not wait for each other.
-                    while at + 4 <= elements {
-                        let sums = dots::<S, 4>(s, dy, self.x, &indices[at..at + 4]);
-                        for (j, sum) in sums.into_iter().enumerate() {
-                            self.dw[(element + at + j) * self.height + r] += sum;
-                        }
-                        at += 4;
-                    }
-                    while at < elements {
-                        let [sum] = dots::<S, 1>(s, dy, self.x, &indices[at..at + 1]);
-                        self.dw[(element + at) * self.height + r] += sum;
-                        at += 1;
+                    let dw = &mut self.dw[element * self.height..][..elements * self.height];
+                    if self.height == 1 {
+                        dots::<S, 1>(s, dy, self.x, indices, dw);
+                    } else {
+                        dots::<S, { super::HEIGHT }>(s, dy, self.x, indices, &mut dw[r..]);
                     }
                 }
                 row += 1;
@@ -141,22 +173,47 @@ impl Kernel for Sample<'_> {
     }
 }
 
+/// Adds to every `H`-th of `dw` the dot product of `dy` with a listed column.
 #[inline(always)]
-fn dots<S: Simd, const N: usize>(s: S, dy: &[f32], x: &[f32], indices: &[u16]) -> [f32; N] {
-    let mut acc = [s.zero(); N];
-    let mut columns = [&dy[..0]; N];
+fn dots<S: Simd, const H: usize>(s: S, dy: &[f32], x: &[f32], indices: &[u16], dw: &mut [f32]) {
+    let mut fours = indices.chunks_exact(4);
+    let mut at = 0;
+    for four in &mut fours {
+        let sums = sums::<S, 4>(s, dy, x, four);
+        for (j, sum) in sums.into_iter().enumerate() {
+            dw[(at + j) * H] += sum;
+        }
+        at += 4;
+    }
+    let rest = fours.remainder();
+    let sums = match rest.len() {
+        0 => return,
+        1 => sums::<S, 1>(s, dy, x, rest),
+        2 => sums::<S, 2>(s, dy, x, rest),
+        _ => sums::<S, 3>(s, dy, x, rest),
+    };
+    for (j, sum) in sums.into_iter().take(rest.len()).enumerate() {
+        dw[(at + j) * H] += sum;
+    }
+}
+
+/// The dot products of `dy` with N columns, whose sums do not wait for each other.
+#[inline(always)]
+fn sums<S: Simd, const N: usize>(s: S, dy: &[f32], x: &[f32], indices: &[u16]) -> [f32; 4] {
+    assert!(indices.len() == N && dy.len() == STRIP);
+    let mut acc = [s.zero(); 4];
+    let mut columns = [std::ptr::null::<f32>(); N];
     for n in 0..N {
-        columns[n] = &x[indices[n] as usize * STRIP..][..STRIP];
+        columns[n] = x[indices[n] as usize * STRIP..][..STRIP].as_ptr();
     }
     for v in (0..STRIP).step_by(S::LANES) {
-        let d = s.read(&dy[v..v + S::LANES]);
-        for n in 0..N {
-            acc[n] = s.fma(d, s.read(&columns[n][v..v + S::LANES]), acc[n]);
+        // SAFETY: dy and each column have STRIP elements, a multiple of the lanes, as sliced above.
+        unsafe {
+            let d = s.load(dy.as_ptr().add(v));
+            for n in 0..N {
+                acc[n] = s.fma(d, s.load(columns[n].add(v)), acc[n]);
+            }
         }
     }
-    let mut sums = [0.0; N];
-    for n in 0..N {
-        sums[n] = s.sum(acc[n]);
-    }
-    sums
+    s.sums(acc)
 }

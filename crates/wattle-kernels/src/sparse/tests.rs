@@ -187,6 +187,78 @@ fn convolutions_match_the_oracle() {
 }
 
 #[test]
+fn gradients_of_convolutions_match_the_oracle() {
+    let numbers = &mut Numbers::new(16);
+    for i in 0..32 {
+        let kernel = numbers.pick(&[[1, 1], [3, 3], [3, 1], [5, 5], [2, 3]]);
+        let shape = ConvShape {
+            batch: numbers.pick(&[1, 3]),
+            height: numbers.pick(&[5, 7, 12]),
+            width: numbers.pick(&[5, 9, 20]),
+            channels: numbers.pick(&[1, 5, 17]),
+            filters: numbers.pick(&[1, 6, 20]),
+            kernel,
+            stride: numbers.pick(&[[1, 1], [2, 2], [3, 2], [1, 2]]),
+            dilation: numbers.pick(&[[1, 1], [1, 1], [2, 1]]),
+            pads: numbers.pick(&[[0; 4], [1; 4], [2, 0, 1, 3]]),
+            groups: 1,
+        };
+        let [out_height, out_width] = shape.output();
+        if out_height * out_width == 0 {
+            continue;
+        }
+        let taps = kernel[0] * kernel[1];
+        let w = matrix(numbers, shape.filters, shape.channels * taps, numbers_density(i), 1, i % 2 == 0);
+        let (x, dy) = (numbers.take(shape.input_len()), numbers.take(shape.output_len()));
+        let (mut dx_want, mut dw_want) = (vec![0.0f64; x.len()], vec![0.0f64; w.len()]);
+        for (o, d) in dy.iter().enumerate() {
+            let (filter, pixel) = (o % shape.filters, o / shape.filters);
+            let (ox, oy) = (pixel % out_width, pixel / out_width % out_height);
+            let image = pixel / out_width / out_height;
+            for k in 0..shape.channels * taps {
+                let (c, ky, kx) = (k / taps, k % taps / kernel[1], k % kernel[1]);
+                let y = (oy * shape.stride[0] + ky * shape.dilation[0]).wrapping_sub(shape.pads[0]);
+                let x_at = (ox * shape.stride[1] + kx * shape.dilation[1]).wrapping_sub(shape.pads[1]);
+                if y < shape.height && x_at < shape.width {
+                    let at = ((image * shape.height + y) * shape.width + x_at) * shape.channels + c;
+                    let weight = filter * shape.channels * taps + k;
+                    dx_want[at] += f64::from(*d) * f64::from(w[weight]);
+                    if w[weight] != 0.0 {
+                        dw_want[weight] += f64::from(*d) * f64::from(x[at]);
+                    }
+                }
+            }
+        }
+        let stored = |cpu: &Cpu| {
+            let cut = Cut { columns: 16, ..Cut::unstructured(cpu.threads.count()) };
+            (SparseWeights::new(shape.filters, shape.channels * taps, false, &w, cut), cut)
+        };
+        agree(&dw_want, &format!("weight's gradient {shape:?}"), |cpu| {
+            let conv = SparseConv::of(shape, stored(cpu).0).expect("one group");
+            let mut scratch = vec![f32::NAN; conv.weight_gradient_scratch_len(cpu)];
+            let mut dw = vec![f32::NAN; conv.weights().values().len()];
+            conv.weight_gradient(cpu, &x, &dy, &mut dw, &mut scratch);
+            let mut out = vec![0.0; w.len()];
+            dw.iter().zip(conv.weights().positions()).for_each(|(d, &p)| out[p as usize] = *d);
+            out
+        });
+        agree(&dx_want, &format!("input's gradient {shape:?}"), |cpu| {
+            let (mut weights, cut) = stored(cpu);
+            let Some(mut gradient) = SparseConvInputGradient::new(shape, &weights, cut) else {
+                return dx_want.iter().map(|x| *x as f32).collect();
+            };
+            // The gradient follows the values as they change.
+            weights.values_mut().iter_mut().for_each(|v| *v *= 2.0);
+            gradient.update(cpu, weights.values());
+            let mut scratch = vec![f32::NAN; gradient.scratch_len(cpu)];
+            let mut dx = vec![f32::NAN; x.len()];
+            gradient.run(cpu, &dy, &mut dx, &mut scratch);
+            dx.iter().map(|d| d / 2.0).collect()
+        });
+    }
+}
+
+#[test]
 fn vectors_match_the_oracle() {
     let numbers = &mut Numbers::new(14);
     for (rows, columns, batch, density) in
@@ -264,7 +336,7 @@ fn gradients_match_the_oracle() {
         let kept: Vec<f64> = dw_want.iter().zip(&w).map(|(d, &w)| if w != 0.0 { *d } else { 0.0 }).collect();
         agree(&kept, &format!("weights' gradient {what}"), |cpu| {
             let sparse = SparseWeights::new(rows, columns, false, &w, cut(cpu));
-            let mut scratch = vec![f32::NAN; sampled_product_scratch_len(&sparse, &shape)];
+            let mut scratch = vec![f32::NAN; sampled_product_scratch_len(cpu, &sparse, &shape)];
             let mut dw = vec![f32::NAN; sparse.values().len()];
             sampled_product(cpu, &sparse, &shape, &x, &dy, false, &mut dw, &mut scratch);
             let mut out = vec![0.0; rows * columns];

@@ -1,9 +1,10 @@
-//! The transpose of a sparse matrix whose values change: what the gradient of the input needs at every step.
+//! Sparse matrices whose values are another's in another order: the transpose that the gradient of the input needs at
+//! every step.
 
 use super::weights::{Cut, SparseWeights};
 use crate::Cpu;
 
-/// A transposed copy that is brought up to date from the original's values.
+/// A rearranged copy that is brought up to date from the original's values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transposed {
     weights: SparseWeights,
@@ -15,25 +16,29 @@ impl Transposed {
     /// The transpose of `original`, values included.
     pub fn new(original: &SparseWeights, cut: Cut) -> Transposed {
         let (rows, columns) = (original.rows(), original.columns());
-        let mut places = vec![u32::MAX; rows * columns];
-        for (i, &position) in original.positions().iter().enumerate() {
-            if position != u32::MAX {
-                places[position as usize] = i as u32;
-            }
-        }
-        let place = |row: usize, column: usize| places[column * columns + row];
-        let weights = SparseWeights::pattern(columns, rows, |r, c| place(r, c) != u32::MAX, cut);
-        let sources = weights
-            .positions()
-            .iter()
-            .map(|&p| if p == u32::MAX { p } else { place(p as usize / rows, p as usize % rows) })
-            .collect();
+        Transposed::rearranged(&Places::new(original), [columns, rows], |r, c| c * columns + r, cut)
+    }
+
+    /// The matrix `[rows, columns]` whose element `(row, column)` is the one at `position(row, column)` of the original,
+    /// counted row by row; its values included.
+    pub(super) fn rearranged(
+        places: &Places,
+        [rows, columns]: [usize; 2],
+        position: impl Fn(usize, usize) -> usize,
+        cut: Cut,
+    ) -> Transposed {
+        let place = |row, column| places.of[position(row, column)];
+        let weights = SparseWeights::pattern(rows, columns, |r, c| place(r, c) != u32::MAX, cut);
+        let source = |p: u32| place(p as usize / columns, p as usize % columns);
+        let sources =
+            weights.positions().iter().map(|&p| if p == u32::MAX { p } else { source(p) }).collect();
         let mut out = Transposed { weights, sources };
-        out.update(&Cpu { isa: crate::Isa::scalar(), threads: crate::Threads::single() }, original.values());
+        let alone = Cpu { isa: crate::Isa::scalar(), threads: crate::Threads::single() };
+        out.update(&alone, places.original.values());
         out
     }
 
-    /// The transpose, as of the last update.
+    /// The matrix, as of the last update.
     pub fn weights(&self) -> &SparseWeights {
         &self.weights
     }
@@ -49,5 +54,24 @@ impl Transposed {
                 }
             }
         });
+    }
+}
+
+/// Where each element of a matrix stands among its stored values.
+pub(super) struct Places<'a> {
+    original: &'a SparseWeights,
+    /// By position; `u32::MAX` where nothing is kept.
+    of: Vec<u32>,
+}
+
+impl<'a> Places<'a> {
+    pub(super) fn new(original: &'a SparseWeights) -> Places<'a> {
+        let mut of = vec![u32::MAX; original.rows() * original.columns()];
+        for (i, &position) in original.positions().iter().enumerate() {
+            if position != u32::MAX {
+                of[position as usize] = i as u32;
+            }
+        }
+        Places { original, of }
     }
 }

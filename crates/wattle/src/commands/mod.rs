@@ -63,6 +63,11 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether it runs networks itself and so needs threads; a meter must be light.
+    pub fn computes(&self) -> bool {
+        !matches!(self, Command::Measure(_) | Command::Ledger(_) | Command::Meter(_))
+    }
+
     /// Runs the command.
     pub fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self {

@@ -1,19 +1,20 @@
 //! `wattle shrink`: model.onnx in, leaner model.onnx out, with a receipt.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use wattle_engine::{Plan, Session};
-use wattle_graph::{Example, Model, Totals, costs, onnx, totals};
+use wattle_graph::onnx::{SparseFormat, encode_model, encode_model_as};
+use wattle_graph::{Example, Model, Totals, costs, totals};
 use wattle_meter::{Meter, Quantity, Receipt, Unit, Work};
 use wattle_report::{Align, Axis, Plot, Report, Table, number, receipt as receipts};
-use wattle_tickets::{FindOptions, Fractions, Level, Scope, find, prunable};
-use wattle_train::checkpoint::write_tensors;
+use wattle_tickets::{FindOptions, Fractions, Layer, Level, Scope, check, find, prunable};
 use wattle_train::network::Init;
 use wattle_train::run_directory::{Config, RunDirectory};
-use wattle_train::trainer::{TrainOptions, evaluate, to_tensors};
+use wattle_train::trainer::{TrainOptions, evaluate};
 use wattle_train::training_graph::bound_to_samples;
+use wattle_train::weights::write_weights;
 
 use super::training::{self, DataArgs, Defaults, OptimizerName, Prepared, TrainArgs};
 use crate::context::Context;
@@ -51,9 +52,37 @@ pub struct Args {
     /// Point of the dense training that tickets start from.
     #[arg(long, default_value = "2%", value_name = "STEP")]
     rewind: String,
+    /// How lean.onnx keeps its zeros.
+    #[arg(long, value_enum, default_value_t = SparseName::Compact, value_name = "FORM")]
+    sparse_format: SparseName,
+    /// Every zero as a number, for runtimes that do not fold constants: --sparse-format dense.
+    #[arg(long, conflicts_with = "sparse_format")]
+    dense: bool,
     /// Folder for the results; by default one named by what decides them, under `runs`.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+}
+
+/// Forms of sparse weights by name.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SparseName {
+    /// Left out; standard nodes rebuild the weights while the file is loaded.
+    Compact,
+    /// Left out; the standard's sparse initialisers, eight bytes for the place of each weight.
+    SparseTensor,
+    /// Written as numbers, as every runtime reads them.
+    Dense,
+}
+
+impl From<SparseName> for SparseFormat {
+    fn from(name: SparseName) -> SparseFormat {
+        match name {
+            SparseName::Compact => SparseFormat::Compact,
+            SparseName::SparseTensor => SparseFormat::SparseTensor,
+            SparseName::Dense => SparseFormat::Dense,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -72,6 +101,8 @@ struct Document {
     lean: Side,
     levels: Vec<LevelRow>,
     tolerance: f64,
+    /// How lean.onnx keeps its zeros.
+    sparse_format: SparseName,
     train: TrainOptions,
     /// What the inputs were normalised with: the model expects it of the samples it is given.
     normalisation: wattle_train::data::Normalisation,
@@ -141,8 +172,11 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         rewind: args.rewind.clone(),
         levels: args.max_rounds,
     };
+    let layers = prunable(&model.graph, Fractions { conv: FRACTION, dense: FRACTION, output: FRACTION });
+    // A refused search leaves no folder behind.
+    check(&model, &layers, data, prepared.splits.validation(), &settings, &context.plan_options())?;
     let run = open(&args, &prepared, &model, &settings)?;
-    let levels = search(&args, &model, &prepared, &settings, &run, context, &meter)?;
+    let levels = search(&args, &model, &layers, &prepared, &settings, &run, context, &meter)?;
     let chosen = choose(&levels, args.tolerance);
 
     // Nothing is left to choose: the test part is handed out and judges both networks once.
@@ -153,7 +187,8 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let plan = context.plan_options();
     let accuracies = [&dense, &lean].map(|m| evaluate(m, &data, &test, options.loss, &plan));
     let [dense_test, lean_test] = accuracies;
-    let encoded = [onnx::encode_model(&dense)?, onnx::encode_model(&lean)?];
+    let format = if args.dense { SparseName::Dense } else { args.sparse_format };
+    let encoded = [encode_model(&dense)?, encode_model_as(&lean, format.into())?];
     let sample = data.dataset.shape.dims();
     let timed = time(&dense, &lean, &sample, context, &meter)?;
     let side = |m: &Model,
@@ -184,13 +219,22 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         receipt: run.file("receipt.json"),
     };
     run.write("lean.onnx", &encoded[1])?;
-    let notes = [("format".to_string(), "wattle.weights/1".to_string())].into_iter().collect();
-    write_tensors(&files.weights, &to_tensors(&lean.parameters), &notes)?;
+    write_weights(&files.weights, &lean.parameters)?;
     let mut receipt = meter.stop();
     receipt.seeds.insert("seed".into(), args.train.seed);
     let sums = sums(&dense, &sample)?;
     receipt.work.macs_nominal = Some(Work::counted(sums.macs, Unit::Mac));
     receipt.work.macs_effective = Some(Work::counted(lean_side.macs, Unit::Mac));
+    let size = |path: &Path| {
+        let found = std::fs::metadata(path).map_err(|e| Failure::Run(format!("{}: {e}", path.display())));
+        found.map(|file| Work::counted(file.len(), Unit::Byte))
+    };
+    receipt.work.files = [
+        ("dense.onnx (not kept)".to_string(), Work::counted(dense_side.bytes, Unit::Byte)),
+        ("lean.onnx".to_string(), size(&files.model)?),
+        ("lean.safetensors".to_string(), size(&files.weights)?),
+    ]
+    .into();
     context.record(&mut receipt);
     let rows = levels
         .iter()
@@ -209,7 +253,8 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         tolerance: args.tolerance,
         train: options,
         normalisation: data.normalisation.clone(),
-        notes: remarks(&levels, chosen, timed[1].sparse_steps),
+        sparse_format: format,
+        notes: remarks(&levels, chosen, format, timed[1].sparse_steps),
         receipt,
         files,
     };
@@ -251,23 +296,23 @@ fn open(
 }
 
 /// The levels, until two in a row are worse than allowed.
+#[allow(clippy::too_many_arguments, reason = "called once")]
 fn search(
     args: &Args,
     model: &Model,
+    layers: &[Layer],
     prepared: &Prepared,
     settings: &FindOptions,
     run: &RunDirectory,
     context: &Context,
     meter: &Meter,
 ) -> Result<Vec<Level>, Failure> {
-    let fractions = Fractions { conv: FRACTION, dense: FRACTION, output: FRACTION };
-    let layers = prunable(&model.graph, fractions);
     let bar = context.progress("dense", 0);
     let scope = meter.scope("find");
     let (mut dense, mut worse) = (None, 0);
     let levels = find(
         model,
-        &layers,
+        layers,
         &prepared.training,
         prepared.splits.validation(),
         settings,
@@ -305,10 +350,19 @@ fn choose(levels: &[Level], tolerance: f64) -> usize {
         .unwrap_or(0)
 }
 
-fn remarks(levels: &[Level], chosen: usize, sparse_steps: usize) -> Vec<String> {
-    let mut notes = vec![
-        "lean.onnx keeps its zeros as numbers so that every runtime reads it; its size is that of the dense file".into(),
-    ];
+fn remarks(levels: &[Level], chosen: usize, format: SparseName, sparse_steps: usize) -> Vec<String> {
+    let zeros = match format {
+        SparseName::Compact => {
+            "lean.onnx leaves its zeros out; runtimes that fold constants rebuild the weights as they load it (--dense if yours does not)"
+        }
+        SparseName::SparseTensor => {
+            "lean.onnx has sparse initialisers, which not every runtime reads (--dense if yours does not)"
+        }
+        SparseName::Dense => {
+            "lean.onnx keeps its zeros as numbers so that every runtime reads it; its size is that of the dense file"
+        }
+    };
+    let mut notes = vec![zeros.to_string()];
     notes.push(format!(
         "layers of lean.onnx that run on sparse kernels: {sparse_steps}; the others are faster on dense ones"
     ));

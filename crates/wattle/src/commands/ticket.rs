@@ -7,7 +7,7 @@ use wattle_graph::ops::{Flatten, LpNormalization};
 use wattle_graph::{GraphError, Model};
 use wattle_meter::{Receipt, Unit, Work};
 use wattle_report::{Align, Table, number, receipt as receipts};
-use wattle_tickets::{FindOptions, Fractions, Level, PRESETS, Preset, Scope, find, preset, prunable};
+use wattle_tickets::{FindOptions, Fractions, Level, PRESETS, Preset, Scope, check, find, preset, prunable};
 use wattle_train::checkpoint::write_tensors;
 use wattle_train::data::Normalisation;
 use wattle_train::network::Init;
@@ -147,6 +147,10 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
     let scope = args.scope.map_or(chosen.as_ref().map_or(Scope::Global, |p| p.scope), Scope::from);
     let settings =
         FindOptions { train: options.clone(), scope, rewind: args.rewind.clone(), levels: args.levels };
+    let layers = prunable(&model.graph, fractions);
+    let plan = context.plan_options();
+    // A refused search leaves no folder behind.
+    check(&model, &layers, data, prepared.splits.validation(), &settings, &plan)?;
     let config = RunConfig {
         model: &network,
         model_fingerprint: models::fingerprint(&model)?,
@@ -164,9 +168,7 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
         Some(path) => RunDirectory::open_at(path, &config)?,
         None => RunDirectory::open("runs".as_ref(), &config)?,
     };
-    let layers = prunable(&model.graph, fractions);
     let bar = context.progress("level 0", 0);
-    let plan = context.plan_options();
     let work = meter.scope("find");
     let levels = find(
         &model,

@@ -10,7 +10,7 @@ use wattle_train::atomic_file::write_atomically;
 use wattle_train::fit::fit;
 use wattle_train::network::Init;
 use wattle_train::run_directory::{Config, RunDirectory};
-use wattle_train::trainer::{Start, TrainOptions, evaluate};
+use wattle_train::trainer::{Start, TrainOptions, Trainer, evaluate};
 
 use super::training::{self, DataArgs, Defaults, OptimizerName, TrainArgs};
 use crate::context::Context;
@@ -73,6 +73,9 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let data = &prepared.training;
     let options = args.train.options(DEFAULTS, &data.dataset)?;
     let model = training::model(&args.model, data, Init::KaimingNormal, args.train.seed)?;
+    let plan = context.plan_options();
+    // A training that is refused leaves no folder behind.
+    drop(Trainer::new(&model, data, &options, &plan, Start::default())?);
     let config = RunConfig {
         model: args.model.clone(),
         model_fingerprint: models::fingerprint(&model)?,
@@ -87,7 +90,6 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         None => RunDirectory::open("runs".as_ref(), &config)?,
     };
     let bar = context.progress("training", 0);
-    let plan = context.plan_options();
     let scope = meter.scope("train");
     let hash = config.hash();
     let fitted = fit(&model, data, &options, &plan, Start::default(), None, Some((&run, &hash)), &mut |p| {

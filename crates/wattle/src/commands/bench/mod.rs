@@ -14,6 +14,7 @@ mod train;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use wattle_engine::Sparse;
 
 pub(in crate::commands) use train::TrainingStep;
 
@@ -48,6 +49,9 @@ pub struct Args {
     /// Optimiser of the training step.
     #[arg(long, value_enum, default_value_t = OptimizerName::Sgd, requires = "train")]
     optimizer: OptimizerName,
+    /// Share of each layer's weights (all layers but the last) that a random mask keeps in the training step, 0 to 1.
+    #[arg(long, requires = "train", value_parser = density)]
+    density: Option<f64>,
     /// Run every layer on dense kernels, however sparse its weights are.
     #[arg(long, requires = "model")]
     dense: bool,
@@ -100,8 +104,8 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
 
 /// Times whole training steps on noise, with labels spread over the classes.
 fn train(args: &Args, path: &Path, runs: usize, context: &Context) -> Result<(), Failure> {
-    let step = TrainingStep::new(path, &args.inputs, args.batch as usize, args.optimizer)?;
-    let mut session = step.session(context)?;
+    let step = TrainingStep::new(path, &args.inputs, args.batch as usize, args.optimizer, args.density)?;
+    let mut session = step.session(context, if args.dense { Sparse::Never } else { Sparse::Auto })?;
     if args.peer.asked() {
         let (folder, work) = step.compared(path, session, args.optimizer, args.dense)?;
         against::run(&args.peer, work, args.runs, context)?;
@@ -113,6 +117,11 @@ fn train(args: &Args, path: &Path, runs: usize, context: &Context) -> Result<(),
         false => None,
     };
     print(samples, roofline, context)
+}
+
+fn density(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|d| (0.0..=1.0).contains(d));
+    share.ok_or_else(|| "expected a share from 0 to 1, such as 0.05".into())
 }
 
 /// What was timed, beside what the machine could do.

@@ -235,7 +235,7 @@ pub fn time(case: &Case, cpu: &Cpu) -> Times {
     let needed = [
         sparse::product_scratch_len(cpu, &weights, &shape),
         transposed.as_ref().map_or(0, |t| sparse::product_scratch_len(cpu, t.weights(), &shape)),
-        if case.backward { sparse::sampled_product_scratch_len(&weights, &shape) } else { 0 },
+        if case.backward { sparse::sampled_product_scratch_len(cpu, &weights, &shape) } else { 0 },
     ];
     let mut scratch = vec![0.0; needed.into_iter().max().unwrap_or(0)];
     let mut times =

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use wattle_engine::Sparse;
 use wattle_graph::Model;
 use wattle_kernels::sparse::{Activations, HEIGHT};
 use wattle_report::{Align, Table, number};
@@ -143,8 +144,8 @@ pub fn run(out: &Path, context: &Context) -> Result<(), Failure> {
         ("resnet-20", vec![1, 3, 32, 32], 32, OptimizerName::Sgd),
     ] {
         let inputs = [("x".to_string(), models::InputText::Shape(shape))];
-        let step = TrainingStep::new(Path::new(name), &inputs, batch, optimizer)?;
-        let mut session = step.session(context)?;
+        let step = TrainingStep::new(Path::new(name), &inputs, batch, optimizer, None)?;
+        let mut session = step.session(context, Sparse::Auto)?;
         let time = Time::of(|| Ok(session.run()?))?;
         steps.push(Stepped {
             network: name.into(),

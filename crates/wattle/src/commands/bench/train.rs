@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use tempfile::TempDir;
-use wattle_engine::{Plan, Session};
+use wattle_engine::{Plan, PlanOptions, Session, Sparse};
 use wattle_graph::onnx::encode_model;
 use wattle_graph::{Example, Graph, Model, Parameters, Tensor};
+use wattle_tickets::{Fractions, prunable, random_masks};
 use wattle_train::data::SampleShape;
 use wattle_train::loss::Loss;
 use wattle_train::network::{self, Init};
@@ -35,19 +36,21 @@ pub(in crate::commands) struct TrainingStep {
 const RATE: f32 = 1e-3;
 
 impl TrainingStep {
-    /// The step of an ONNX file, or of a network by name on samples of the shape given (28 x 28 by default).
+    /// The step of an ONNX file, or of a network by name on samples of the shape given (28 x 28 by default). With a
+    /// density, random masks keep that share of each layer's weights but the last's.
     pub(in crate::commands) fn new(
         path: &Path,
         inputs: &[(String, InputText)],
         batch: usize,
         optimizer: OptimizerName,
+        density: Option<f64>,
     ) -> Result<TrainingStep, Failure> {
         let name = path.to_string_lossy().into_owned();
         let sample = inputs.iter().find_map(|(_, text)| match text {
             InputText::Shape(extents) => Some(extents.clone()),
             InputText::File(_) => None,
         });
-        let model = if path.exists() || name.ends_with(".onnx") {
+        let mut model = if path.exists() || name.ends_with(".onnx") {
             models::load(path)?
         } else {
             let extents = sample.clone().unwrap_or_else(|| vec![1, 1, 28, 28]);
@@ -76,6 +79,12 @@ impl TrainingStep {
                 ));
             }
         };
+        if let Some(density) = density {
+            let layers = prunable(&model.graph, Fractions { conv: 1.0, dense: 1.0, output: 0.0 });
+            for (tensor, mask) in random_masks(&model.parameters, &layers, density, 1) {
+                model.parameters.set_mask(&tensor, mask);
+            }
+        }
         let bound = bound_to_samples(&model, batch, &sample)?;
         let loss = Loss::CrossEntropy { label_smoothing: 0.0 };
         let (graph, parameters) = training_graph(&bound, loss, optimizer.with_decay(0.0))?;
@@ -83,9 +92,10 @@ impl TrainingStep {
     }
 
     /// A session of it, fed noise and labels spread over the classes.
-    pub(in crate::commands) fn session(&self, context: &Context) -> Result<Session, Failure> {
+    pub(in crate::commands) fn session(&self, context: &Context, sparse: Sparse) -> Result<Session, Failure> {
         let classes = self.graph.extents(self.graph.outputs()[1])?[1];
-        let plan = Plan::compile(&self.graph, &self.parameters, &context.plan_options())?;
+        let options = PlanOptions { sparse, ..context.plan_options() };
+        let plan = Plan::compile(&self.graph, &self.parameters, &options)?;
         let mut session = Session::new(plan, &self.parameters)?;
         let noise = self.noise();
         session.input_mut::<f32>(0)?.copy_from_slice(noise.as_f32().unwrap_or(&[]));
@@ -95,6 +105,7 @@ impl TrainingStep {
         session.input_mut::<f32>(3)?[0] = 1.0;
         Ok(session)
     }
+
     fn noise(&self) -> Tensor {
         Example::noise(&[&[self.batch], &self.sample[..]].concat(), 1)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use wattle_engine::{Plan, Session};
+use wattle_engine::{Plan, Session, Sparse};
 use wattle_graph::{Graph, Model, Parameters, Tensor, costs};
 use wattle_meter::device::Device;
 use wattle_meter::{Derivation, Quantity, Source, Unit, estimate};
@@ -113,7 +113,7 @@ enum Work {
 impl Work {
     fn load(path: &Path, args: &GraphArgs) -> Result<Work, Failure> {
         if args.train {
-            let step = TrainingStep::new(path, &args.inputs, args.batch as usize, args.optimizer)?;
+            let step = TrainingStep::new(path, &args.inputs, args.batch as usize, args.optimizer, None)?;
             return Ok(Work::Training(Box::new(step)));
         }
         let model = models::load(path)?;
@@ -132,7 +132,7 @@ impl Work {
 
     fn session(&self, context: &Context) -> Result<Session, Failure> {
         match self {
-            Work::Training(step) => step.session(context),
+            Work::Training(step) => step.session(context, Sparse::Auto),
             Work::Inference(model, feeds) => {
                 let plan = Plan::compile(&model.graph, &model.parameters, &context.plan_options())?;
                 let mut session = Session::new(plan, &model.parameters)?;
