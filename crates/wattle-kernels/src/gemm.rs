@@ -36,7 +36,10 @@ pub struct Epilogue<'a> {
 
 /// Below this many rows of C, packing B costs more than it saves.
 const PACK_ROWS: usize = 128;
-/// A product with both operands transposed copies this many rows of A at a time.
+/// Elements of B above which a sum of outer products, which reads B once for each strip of C and a row of it at a time,
+/// waits for the outer caches: 1 MiB. A is transposed and B packed instead.
+const OUTER_ELEMENTS: usize = 1 << 18;
+/// A product whose A is copied in transposed order copies this many rows of it at a time.
 const TRANSPOSE_ROWS: usize = 32;
 
 impl Gemm {
@@ -48,14 +51,18 @@ impl Gemm {
         self.transpose_b || self.m >= PACK_ROWS
     }
 
+    /// Whether C is a sum of outer products of rows of A and B as they lie.
+    fn is_outer(&self) -> bool {
+        self.transpose_a && !self.transpose_b && (self.m < PACK_ROWS || self.k * self.n <= OUTER_ELEMENTS)
+    }
+
     /// Scratch elements that [`gemm`] needs.
     pub fn scratch_len(&self, cpu: &Cpu) -> usize {
-        match (self.transpose_a, self.transpose_b) {
-            (true, false) => 0,
-            (true, true) => self.packed_shape(cpu).len() + self.m * self.k,
-            (false, _) if self.packs() => self.packed_shape(cpu).len(),
-            (false, _) => 0,
+        if self.is_outer() {
+            return 0;
         }
+        let packed = if self.packs() { self.packed_shape(cpu).len() } else { 0 };
+        packed + if self.transpose_a { self.m * self.k } else { 0 }
     }
 }
 
@@ -64,7 +71,7 @@ pub fn gemm(cpu: &Cpu, shape: &Gemm, a: &[f32], b: &[f32], e: Epilogue, c: &mut 
     let Gemm { m, n, k, .. } = *shape;
     assert_eq!(a.len(), m * k, "A of {shape:?}");
     assert_eq!(b.len(), k * n, "B of {shape:?}");
-    if shape.transpose_a && !shape.transpose_b {
+    if shape.is_outer() {
         return sum_of_outer_products(cpu, m, n, k, a, b, e, c);
     }
     let (a, scratch) = if shape.transpose_a {
@@ -349,6 +356,13 @@ mod tests {
             check(Gemm { m, n, k, transpose_a: false, transpose_b: false }, |_| (), &mut numbers);
             check(Gemm { m, n, k, transpose_a: false, transpose_b: true }, |_| (), &mut numbers);
         }
+    }
+
+    #[test]
+    fn a_transposed_and_a_large_b_match_the_oracle() {
+        let shape = Gemm { m: 130, n: 141, k: 1900, transpose_a: true, transpose_b: false };
+        assert!(!shape.is_outer());
+        check(shape, |_| (), &mut Numbers::new(3));
     }
 
     #[test]

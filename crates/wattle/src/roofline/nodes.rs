@@ -37,18 +37,16 @@ pub struct NodeShare {
 /// Times the nodes of a session whose inputs are set, and compares them with the machine's peaks.
 pub fn shares(session: &mut Session, machine: &Machine) -> Result<Vec<NodeShare>, Failure> {
     let steps = node_times::measure(session, RUNS)?;
-    let mut seconds: BTreeMap<&str, f64> = BTreeMap::new();
-    for step in &steps {
-        *seconds.entry(&step.name).or_insert(0.0) += step.seconds;
-    }
     let graph = session.plan().graph();
     let costs: BTreeMap<NodeId, _> =
         costs(graph, &Parameters::new())?.into_iter().map(|c| (c.node, c)).collect();
     let mut shares = vec![];
+    // Changes of layout come before the step that they are for.
+    let mut before = 0.0;
     for step in &steps {
+        before += step.seconds;
         let Some((node, cost)) = step.node.and_then(|n| Some((n, costs.get(&n)?))) else { continue };
-        // A name is reported once, with the time of all its steps.
-        let Some(time) = seconds.remove(step.name.as_str()) else { continue };
+        let time = std::mem::take(&mut before);
         let flops = 2.0 * cost.work.effective_macs as f64 + cost.work.element_ops as f64;
         let bytes = (cost.bytes_read + cost.bytes_written) as f64 - unstored(graph, node);
         let (least, arithmetic) = machine.least_seconds(flops, bytes);
