@@ -99,6 +99,8 @@ pub(crate) struct Bound {
     pub scratch: usize,
     /// Why this kernel, where there was a choice.
     pub why: Option<String>,
+    /// Share of the node's products that the kernel computes, 1 for dense ones.
+    pub density: f64,
 }
 
 impl Bound {
@@ -117,6 +119,7 @@ impl Bound {
             in_place: vec![],
             scratch: 0,
             why: None,
+            density: 1.0,
         }
     }
 
@@ -130,6 +133,7 @@ impl Bound {
             in_place: vec![],
             scratch: 0,
             why: None,
+            density: 1.0,
         }
     }
 
@@ -147,6 +151,11 @@ impl Bound {
     /// States why this kernel was chosen.
     pub fn because(self, why: impl Into<Option<String>>) -> Bound {
         Bound { why: why.into(), ..self }
+    }
+
+    /// States which share of the node's products is computed.
+    pub fn density(self, density: f64) -> Bound {
+        Bound { density, ..self }
     }
 
     /// States that operand `index` is not read at run time.

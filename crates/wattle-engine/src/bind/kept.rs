@@ -70,7 +70,10 @@ impl ByWeight {
         let scratch = sparse::product_scratch_len(site.cpu, weight.get(), &shape);
         let name = format!("{op}-sparse-csr-f32-{}", site.cpu.isa.name());
         let kernel = ByWeight { weight, shape, epilogue: Epilogue { ..*epilogue }, name };
-        let mut bound = Bound::uniform(site, layout, kernel).scratch(scratch).because(kept.why.clone());
+        let mut bound = Bound::uniform(site, layout, kernel)
+            .scratch(scratch)
+            .because(kept.why.clone())
+            .density(kept.density());
         bound.input_layouts[1] = Layout::Kept;
         bound
     }
@@ -119,7 +122,10 @@ impl Sampled {
         let scratch = sparse::sampled_product_scratch_len(site.cpu, &kept.pattern, &shape);
         let name = format!("{op}-sampled-f32-{}", site.cpu.isa.name());
         let kernel = Sampled { kept: kept.clone(), shape, x, name };
-        let bound = Bound::uniform(site, layout, kernel).scratch(scratch).because(kept.why.clone());
+        let bound = Bound::uniform(site, layout, kernel)
+            .scratch(scratch)
+            .because(kept.why.clone())
+            .density(kept.density());
         Bound { output_layouts: vec![Layout::Kept], ..bound }
     }
 }

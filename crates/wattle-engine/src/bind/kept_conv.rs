@@ -11,7 +11,10 @@ use crate::kernel::{Bound, Io, Kernel, Site};
 use crate::layout::Layout;
 
 fn bound(site: &Site<'_>, kept: &Kept, kernel: impl Kernel + 'static, scratch: usize) -> Bound {
-    Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(scratch).because(kept.why.clone())
+    Bound::uniform(site, Layout::ChannelsLast, kernel)
+        .scratch(scratch)
+        .because(kept.why.clone())
+        .density(kept.density())
 }
 
 fn name(op: &str, site: &Site<'_>) -> String {

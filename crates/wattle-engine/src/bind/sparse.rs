@@ -61,7 +61,8 @@ pub(super) fn matmul(site: &Site<'_>, gemm: &Gemm, weights: &[f32], epilogue: &E
     }
     let vector = k <= 1 << 16;
     let layer = Layer { vector, ..Layer::of_product(m, n, k) };
-    let (form, choice) = form(site, &layer.count(weights, !transpose_b))?;
+    let layer = layer.count(weights, !transpose_b);
+    let (form, choice) = form(site, &layer)?;
     let threads = site.cpu.threads.count();
     let shape = Product { images: 1, positions: m, x: Activations::Rows, y: Activations::Rows };
     let rows = (form == Form::Vector).then(|| SparseRows::new(n, k, !transpose_b, weights)).flatten();
@@ -76,7 +77,11 @@ pub(super) fn matmul(site: &Site<'_>, gemm: &Gemm, weights: &[f32], epilogue: &E
     let name = format!("gemm-sparse-{}-f32-{}", kind(form), site.cpu.isa.name());
     let epilogue = Epilogue { ..*epilogue };
     let kernel = MatMul { weights, shape, epilogue, name };
-    Ok(Bound::row_major(site, kernel).scratch(scratch).takes(1).because(choice.to_string()))
+    Ok(Bound::row_major(site, kernel)
+        .scratch(scratch)
+        .takes(1)
+        .because(choice.to_string())
+        .density(layer.density()))
 }
 
 pub(super) fn addends<'a>(epilogue: &Epilogue, io: &Io<'a>) -> Result<gemm::Epilogue<'a>, EngineError> {
@@ -113,14 +118,15 @@ pub(super) fn conv(site: &Site<'_>, plan: &ConvPlan, weights: &[f32], epilogue: 
         return Err(None);
     }
     let layer = Layer::of_conv_shape(&shape);
-    let (form, choice) = form(site, &layer.count(weights, false))?;
+    let layer = layer.count(weights, false);
+    let (form, choice) = form(site, &layer)?;
     let cut = cut(form, site.cpu.threads.count());
     let conv = SparseConv::new(shape, weights, cut).ok_or(None::<String>)?;
     let scratch = conv.scratch_len(site.cpu);
     let name = format!("conv-sparse-{}-nhwc-f32-{}", kind(form), site.cpu.isa.name());
     let kernel = Conv { conv, epilogue: Epilogue { ..*epilogue }, name };
     let bound = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(scratch).takes(1);
-    Ok(bound.because(choice.to_string()))
+    Ok(bound.because(choice.to_string()).density(layer.density()))
 }
 
 impl Kernel for Conv {

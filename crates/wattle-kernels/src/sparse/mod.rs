@@ -19,6 +19,7 @@ mod weights;
 
 pub use conv::SparseConv;
 pub use conv_gradient::SparseConvInputGradient;
+pub use panel::STRIP;
 pub use product::{Activations, Product, product, product_scratch_len};
 pub use sampled::{sampled_product, sampled_product_scratch_len};
 pub use transposed::Transposed;

@@ -3,7 +3,7 @@
 use crate::simd::{Kernel, Simd};
 
 /// Activations side by side in a panel: what 4 registers of 16 lanes hold.
-pub(super) const STRIP: usize = 64;
+pub const STRIP: usize = 64;
 /// The widest vector, for square blocks on the stack.
 const WIDEST: usize = 16;
 

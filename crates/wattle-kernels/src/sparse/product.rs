@@ -191,7 +191,7 @@ impl Job<'_> {
                 let scratch = Shared::new(scratch);
                 let panel = weights.block * STRIP;
                 // Strips that are worked on at the same time are far apart, for the reason given at `in_place`.
-                let threads = cpu.threads.count();
+                let threads = cpu.threads.count().min(strips);
                 let run = strips.div_ceil(threads);
                 cpu.threads.for_each_slot(run * threads, |slot, i| {
                     let i = i % threads * run + i / threads;

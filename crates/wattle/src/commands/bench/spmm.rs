@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use wattle_kernels::gemm::Epilogue;
-use wattle_kernels::sparse::{self, Activations, Cut, HEIGHT, Product, SparseWeights, Transposed};
+use wattle_kernels::sparse::{self, Activations, Cut, HEIGHT, Product, STRIP, SparseWeights, Transposed};
 use wattle_kernels::{Cpu, peak};
 
 use wattle_train::random::{Purpose, Stream};
@@ -63,6 +63,9 @@ struct Document {
     /// Measured in this process, of all threads.
     peak_gflops: f64,
     fraction_of_peak: f64,
+    /// What loads from the first-level cache allow: a vector of activations for each multiply-add, and the weight.
+    load_bound_gflops: f64,
+    fraction_of_load_bound: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     backward: Option<Backward>,
     runs: u32,
@@ -149,6 +152,7 @@ pub fn run(args: Args, context: &Context) -> Result<(), Failure> {
     let times = time(&case, cpu);
     let peak = peak::flops_per_second(cpu.isa) * cpu.threads.count() as f64;
     let useful = times.useful_flops(&case);
+    let load_bound = load_bound(&case, cpu);
     let backward = args.backward.then(|| {
         let both: Vec<f64> =
             times.input_gradient.iter().zip(&times.weight_gradient).map(|(a, b)| a + b).collect();
@@ -173,6 +177,8 @@ pub fn run(args: Args, context: &Context) -> Result<(), Failure> {
         useful_gflops: useful / 1e9,
         peak_gflops: peak / 1e9,
         fraction_of_peak: useful / peak,
+        load_bound_gflops: load_bound / 1e9,
+        fraction_of_load_bound: useful / load_bound,
         backward,
         runs: args.runs,
         threads: cpu.threads.count(),
@@ -182,10 +188,21 @@ pub fn run(args: Args, context: &Context) -> Result<(), Failure> {
     context.print(&document, &text(&document))
 }
 
+/// Operations a second if nothing but loads took time: each non-zero reads the vectors of a strip once and its weights,
+/// one for each row of its block, once a strip.
+fn load_bound(case: &Case, cpu: &Cpu) -> f64 {
+    let lanes = cpu.isa.lanes();
+    let vectors = case.n.min(STRIP).div_ceil(lanes) as f64;
+    let height = case.height as f64;
+    let products_a_load = height * vectors / (vectors + height);
+    2.0 * lanes as f64 * products_a_load * peak::loads_per_second(cpu.isa) * cpu.threads.count() as f64
+}
+
 fn text(document: &Document) -> String {
     let mut text = format!(
         "{} non-zeros, blocks {}: median {:.1} us (10 % below {:.1}, 90 % below {:.1}), {} runs\n\
-         {:.1} GFLOP/s useful, {:.0} % of the measured peak {:.1} GFLOP/s, {} threads, {}\n",
+         {:.1} GFLOP/s useful, {:.0} % of the measured peak {:.1} GFLOP/s, {} threads, {}\n\
+         {:.0} % of the {:.1} GFLOP/s that measured loads from the first-level cache allow\n",
         document.nonzeros,
         document.block,
         document.median_us,
@@ -196,7 +213,9 @@ fn text(document: &Document) -> String {
         100.0 * document.fraction_of_peak,
         document.peak_gflops,
         document.threads,
-        document.isa
+        document.isa,
+        100.0 * document.fraction_of_load_bound,
+        document.load_bound_gflops
     );
     if let Some(b) = &document.backward {
         text += &format!(
