@@ -10,6 +10,11 @@ use crate::threads::Threads;
 
 /// The longest run of k in one pass; also the length of the row of zeros that padding reads.
 pub(crate) const MAX_K: usize = 2048;
+/// Bytes of A that are worked through with one panel of B after the other: half of an L2 cache of 512 KiB. The larger
+/// they are, the less often B, which may be larger than any cache, is read.
+const BLOCK: usize = 256 * 1024;
+/// The run of k in one pass where not all of A fits a block: long enough that keeping sums in C costs little.
+const PASS: usize = 512;
 pub(crate) static ZEROS: [f32; MAX_K] = [0.0; MAX_K];
 
 /// In an offset table, a row outside the image: it reads as zeros.
@@ -79,6 +84,14 @@ pub(crate) struct Igemm<'a> {
 // SAFETY: tasks write disjoint parts of C and only read the rest.
 unsafe impl Sync for Igemm<'_> {}
 
+impl Igemm<'_> {
+    /// The run of k in one pass, whatever the threads, so that sums are the same bits.
+    fn pass(&self) -> usize {
+        let longest = if self.taps > 1 || 4 * self.m * self.k <= BLOCK { MAX_K } else { PASS };
+        self.k.div_ceil(self.k.div_ceil(longest).max(1)).max(1)
+    }
+}
+
 /// Vectors of a panel for n columns: few columns get narrow panels with many rows of C in registers.
 pub(crate) fn panel_vectors(isa: Isa, n: usize) -> usize {
     let vectors = n.div_ceil(isa.lanes());
@@ -121,9 +134,9 @@ pub(crate) unsafe fn run(isa: Isa, threads: &Threads, op: &Igemm) {
     let width = op.b_layout.width;
     let rows = tile_rows(if isa.lanes() == 16 { 32 } else { 16 }, width / isa.lanes());
     let panels = op.n.div_ceil(width);
-    // A block of rows is read once per panel: keep it within half of a small L2 cache.
-    let row_bytes = 4 * op.k * op.taps.min(4);
-    let block_tiles = (128 * 1024 / (row_bytes * rows).max(1)).clamp(1, 64);
+    // Neighbouring taps read the same rows of A: they count once.
+    let row_bytes = 4 * op.pass();
+    let block_tiles = (BLOCK / (row_bytes * rows).max(1)).clamp(1, 64);
     let tiles = op.m.div_ceil(rows);
     let wanted = 4 * threads.count();
     let block_tiles = if threads.count() == 1 {
@@ -165,9 +178,10 @@ pub(crate) unsafe fn run_rows(isa: Isa, op: &Igemm, rows: std::ops::Range<usize>
 unsafe fn run_block(isa: Isa, op: &Igemm, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>) {
     let width = op.b_layout.width;
     let columns = panels.start * width..op.n.min(panels.end * width);
+    let pass = op.pass();
     let mut k0 = 0;
     loop {
-        let k = (op.k - k0).min(MAX_K);
+        let k = (op.k - k0).min(pass);
         for panel in panels.clone() {
             PanelTask { op, rows: rows.clone(), panel, k0, k }.run(isa);
         }
