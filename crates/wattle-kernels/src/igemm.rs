@@ -5,7 +5,7 @@
 //! pointers, so that convolution needs no im2col. B is read with any row stride: packed panels or in place.
 
 use crate::activation::Activation;
-use crate::simd::{Isa, Kernel, Simd, unrolled};
+use crate::simd::{Isa, Kernel, Simd, prefetch, unrolled};
 use crate::threads::Threads;
 
 /// The longest run of k in one pass; also the length of the row of zeros that padding reads.
@@ -16,6 +16,9 @@ const BLOCK: usize = 256 * 1024;
 /// The run of k in one pass where not all of A fits a block: long enough that keeping sums in C costs little.
 const PASS: usize = 512;
 pub(crate) static ZEROS: [f32; MAX_K] = [0.0; MAX_K];
+
+/// Elements of a cache line.
+const CACHE_LINE: usize = 16;
 
 /// In an offset table, a row outside the image: it reads as zeros.
 pub(crate) const OUTSIDE: i32 = -1;
@@ -85,6 +88,12 @@ pub(crate) struct Igemm<'a> {
 unsafe impl Sync for Igemm<'_> {}
 
 impl Igemm<'_> {
+    /// Elements that the panel after this one is read from, where they follow each other; 0 otherwise.
+    fn ahead(&self, panel: usize, end: usize, k: usize) -> usize {
+        let follow = self.b_layout.row == self.b_layout.width && (self.taps == 1 || k == self.k);
+        if follow && panel + 1 < end { self.taps * k * self.b_layout.width } else { 0 }
+    }
+
     /// The run of k in one pass, whatever the threads, so that sums are the same bits.
     fn pass(&self) -> usize {
         let longest = if self.taps > 1 || 4 * self.m * self.k <= BLOCK { MAX_K } else { PASS };
@@ -183,7 +192,8 @@ unsafe fn run_block(isa: Isa, op: &Igemm, rows: std::ops::Range<usize>, panels: 
     loop {
         let k = (op.k - k0).min(pass);
         for panel in panels.clone() {
-            PanelTask { op, rows: rows.clone(), panel, k0, k }.run(isa);
+            let ahead = op.ahead(panel, panels.end, k);
+            PanelTask { op, rows: rows.clone(), panel, k0, k, ahead }.run(isa);
         }
         k0 += k;
         if k0 >= op.k {
@@ -265,6 +275,9 @@ struct PanelTask<'a> {
     panel: usize,
     k0: usize,
     k: usize,
+    /// Elements of the next panel, to be asked for while this one is worked through: B is often read from beyond the
+    /// second-level cache, at a fraction of the speed at which it is used.
+    ahead: usize,
 }
 
 /// Covers the task's rows with tiles: the largest while they last, then the smallest that covers the rest.
@@ -346,6 +359,12 @@ impl<const MR: usize, const NV: usize, const PARTIAL: bool> Kernel for Tile<'_, 
         let last_lanes = self.columns - (NV - 1) * S::LANES;
         let mut acc = [[s.zero(); NV]; MR];
 
+        // Each tile asks for its share of the next panel, a line at a time.
+        let tiles = (task.rows.len() / MR).max(1);
+        let share = task.ahead / tiles;
+        let next = op.b.wrapping_add((task.panel + 1) * layout.panel + task.k0 * layout.row);
+        let mut ahead = next.wrapping_add((self.m - task.rows.start) / MR * share);
+        let step = if share == 0 { 0 } else { CACHE_LINE };
         let place = Place::<MR>::new(op, self.m, last);
         for t in 0..op.taps {
             let mut a = [op.a; MR];
@@ -356,6 +375,8 @@ impl<const MR: usize, const NV: usize, const PARTIAL: bool> Kernel for Tile<'_, 
             let mut k = 0;
             let unroll = const { unroll(S::REGISTERS, MR, NV) };
             while k + unroll <= task.k {
+                prefetch(ahead);
+                ahead = ahead.wrapping_add(step);
                 // SAFETY: k + unroll <= op.k, so the rows of B and the elements of A are in bounds.
                 unsafe {
                     match unroll {

@@ -140,6 +140,18 @@ impl Isa {
     }
 }
 
+/// Asks for the cache line at `p` in the second-level cache. Any address will do; an unreadable one is ignored.
+#[inline(always)]
+pub(crate) fn prefetch(p: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch touches no memory that the program can see and never faults; SSE is there on all x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
 /// A computation that can be compiled for any [`Simd`] instruction set.
 pub(crate) trait Kernel {
     type Output;
