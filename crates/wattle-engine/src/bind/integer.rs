@@ -4,7 +4,7 @@ use bytemuck::{cast_slice, cast_slice_mut};
 use wattle_graph::{DType, Tensor, ops};
 use wattle_kernels::conv::{self, ConvShape};
 use wattle_kernels::quantize::{self, value};
-use wattle_kernels::quantized::{QuantizedWeights, quantized_gemm, quantized_gemm_scratch_len};
+use wattle_kernels::quantized::{Bytes, QuantizedWeights, Rows, Target, quantized_product};
 
 use super::quantize::byte;
 use crate::bytes;
@@ -16,7 +16,9 @@ use crate::layout::Layout;
 enum Sums {
     /// Rows of the operand as they lie.
     Rows(QuantizedWeights),
-    /// A row for each patch of an image.
+    /// Rows read tap by tap: where each tap of each output pixel is in an image.
+    Taps(ConvShape, Vec<i32>, QuantizedWeights),
+    /// A row for each patch of an image, copied together.
     Patches(ConvShape, QuantizedWeights),
     /// Channel by channel; weights `[taps, channels]` less their zero points.
     Depthwise(ConvShape, Vec<i16>),
@@ -70,6 +72,7 @@ fn zeros(site: &Site<'_>, form: &Form, columns: usize) -> Option<Vec<u8>> {
 }
 
 fn pack(
+    site: &Site<'_>,
     tensor: &Tensor,
     [k, n]: [usize; 2],
     zeros: &[u8],
@@ -77,8 +80,8 @@ fn pack(
 ) -> Option<QuantizedWeights> {
     let weights = bytes::of(tensor, Layout::RowMajor);
     Some(match byte(tensor.dtype())? {
-        false => QuantizedWeights::new(k, n, &weights, zeros, at),
-        true => QuantizedWeights::new::<i8>(k, n, cast_slice(&weights), cast_slice(zeros), at),
+        false => QuantizedWeights::new(site.cpu, k, n, &weights, zeros, at),
+        true => QuantizedWeights::new::<i8>(site.cpu, k, n, cast_slice(&weights), cast_slice(zeros), at),
     })
 }
 
@@ -88,7 +91,8 @@ pub(super) fn matmul(site: &Site<'_>, quantized: bool) -> Option<Bound> {
     let (&[k, n], &[_, .., columns]) = (&b.extents[..], &a.extents[..]) else { return None };
     let m = a.len() / columns.max(1);
     let fits = k > 0 && columns == k && (!quantized || [1, n].contains(&site.input(4).len()));
-    let weights = pack(b.constant.filter(|_| fits)?, [k, n], &zeros(site, &form, n)?, |k, j| k * n + j)?;
+    let weights =
+        pack(site, b.constant.filter(|_| fits)?, [k, n], &zeros(site, &form, n)?, |k, j| k * n + j)?;
     product(site, &form, Sums::Rows(weights), [m, k, n], Layout::RowMajor)
 }
 
@@ -108,9 +112,15 @@ pub(super) fn convolution(site: &Site<'_>, op: &ops::Conv, quantized: bool) -> O
     let sums = if shape.groups == 1 {
         // The weights' own order is [filters, channels, taps].
         let at = |k: usize, n: usize| (n * channels + k % channels) * taps + k / channels;
-        let weights = pack(constant, [taps * channels, filters], &zeros, at)?;
+        let weights = pack(site, constant, [taps * channels, filters], &zeros, at)?;
         let direct = taps == 1 && shape.stride == [1, 1] && shape.pads == [0; 4];
-        if direct { Sums::Rows(weights) } else { Sums::Patches(shape, weights) }
+        if direct {
+            Sums::Rows(weights)
+        } else if weights.is_direct() && channels % 4 == 0 && height * width > 0 {
+            Sums::Taps(shape, conv::offsets(&shape), weights)
+        } else {
+            Sums::Patches(shape, weights)
+        }
     } else if shape.groups == channels && filters == channels {
         let signed = byte(w.dtype)?;
         let bytes = bytes::of(constant, Layout::RowMajor);
@@ -137,26 +147,26 @@ fn product(site: &Site<'_>, form: &Form, sums: Sums, size: [usize; 3], layout: L
 }
 
 impl Product {
-    /// Scratch, in elements of 4 bytes: rows as 16 bits, patches, sums that do not stay, their factors.
+    /// Scratch, in elements of 4 bytes: the product's own, patches, sums that do not stay, factors of sums.
     fn parts(&self) -> [usize; 4] {
         let [m, k, n] = self.size;
-        let wide = quantized_gemm_scratch_len(m, k).div_ceil(2);
-        let (wide, patches) = match self.sums {
-            Sums::Rows(_) => (wide, 0),
-            Sums::Patches(..) => (wide, (m * k).div_ceil(4)),
-            Sums::Depthwise(..) => (0, 0),
+        let (own, patches, sums) = match &self.sums {
+            Sums::Rows(weights) => (weights.scratch_len(m, m * k), 0, 0),
+            Sums::Taps(shape, _, weights) => (weights.scratch_len(m, shape.input_len()), 0, 0),
+            Sums::Patches(_, weights) => (weights.scratch_len(m, m * k), m * k, 0),
+            Sums::Depthwise(..) => (0, 0, m * n),
         };
-        let (sums, factors) = if matches!(self.end, End::Sums) { (0, 0) } else { (m * n, n) };
-        [wide, patches, sums, factors].map(|len| len.next_multiple_of(16))
+        let (sums, factors) = if matches!(self.end, End::Sums) { (0, 0) } else { (sums, n) };
+        [own.div_ceil(4), patches.div_ceil(4), sums, factors].map(|len| len.next_multiple_of(16))
     }
 }
 
 impl Kernel for Product {
     fn name(&self) -> String {
-        let kind = match self.sums {
-            Sums::Rows(_) => "gemm",
-            Sums::Patches(..) => "conv-nhwc",
-            Sums::Depthwise(..) => "depthwise-nhwc",
+        let kind = match &self.sums {
+            Sums::Rows(weights) => format!("gemm-{}", weights.kind()),
+            Sums::Taps(.., weights) | Sums::Patches(_, weights) => format!("conv-nhwc-{}", weights.kind()),
+            Sums::Depthwise(..) => "depthwise-nhwc".into(),
         };
         format!("{kind}-8bit-{}", self.isa)
     }
@@ -164,42 +174,56 @@ impl Kernel for Product {
     fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
         let ([m, k, n], cpu, signed) = (self.size, io.cpu, self.signed);
         let (x, zero) = (io.input::<u8>(0)?, io.optional::<u8>(2)?.map_or(0, |z| z[0]));
-        let [wide, patches, sums, factors] = super::recurrent::cut(io.scratch()?, self.parts());
-        let patches_len = if patches.is_empty() { 0 } else { m * k };
-        let patches = &mut cast_slice_mut::<f32, u8>(patches)[..patches_len];
-        let sums = match self.end {
-            End::Sums => io.output::<i32>(0)?,
-            End::Bytes { .. } => &mut cast_slice_mut(sums)[..m * n],
-        };
-        let (rows, weights) = match &self.sums {
-            Sums::Rows(weights) => (x, Some(weights)),
-            Sums::Patches(shape, weights) => {
-                conv::patches(cpu, shape, 0, x, zero, patches);
-                (&*patches, Some(weights))
-            }
-            Sums::Depthwise(shape, weights) => {
-                quantize::depthwise_sums(cpu, shape, x, value(zero, signed), signed, weights, sums);
-                (x, None)
-            }
-        };
-        if let Some(weights) = weights {
-            let wide = cast_slice_mut(wide);
-            match signed {
-                false => quantized_gemm(cpu, m, rows, &[zero], weights, sums, wide),
-                true => {
-                    quantized_gemm::<i8>(cpu, m, cast_slice(rows), &[zero as i8], weights, sums, wide);
-                }
-            }
-        }
+        let [own, patches, sums, factors] = super::recurrent::cut(io.scratch()?, self.parts());
+        let own: &mut [u8] = cast_slice_mut(own);
+        let (mut scales, mut bias, mut zero_of_y, mut signed_y) = (&mut factors[..0], None, 0, false);
         if let End::Bytes { signed, biased } = self.end {
             let (x_scale, w_scale) = (io.input::<f32>(1)?[0], io.input::<f32>(4)?);
             let (y_scale, y_zero) = (io.input::<f32>(6)?[0], io.input::<u8>(7)?[0]);
-            let factors = &mut factors[..w_scale.len()];
+            scales = &mut factors[..w_scale.len()];
             // The order of these roundings is onnxruntime's.
-            factors.iter_mut().zip(w_scale).for_each(|(f, w)| *f = x_scale * w / y_scale);
-            let bias = if biased { Some(io.input::<i32>(8)?) } else { None };
-            let (zero, y) = (value(y_zero, signed), io.output(0)?);
-            quantize::requantize(cpu, n, sums, bias, factors, zero, signed, y);
+            scales.iter_mut().zip(w_scale).for_each(|(f, w)| *f = x_scale * w / y_scale);
+            bias = if biased { Some(io.input::<i32>(8)?) } else { None };
+            (zero_of_y, signed_y) = (value(y_zero, signed), signed);
+        }
+        let target = match self.end {
+            End::Sums => Target::Sums(io.output::<i32>(0)?),
+            End::Bytes { .. } => {
+                let y = io.output::<u8>(0)?;
+                Target::Bytes { y, bias, factors: scales, zero: zero_of_y, signed: signed_y }
+            }
+        };
+        let bytes = |data| Bytes { data, signed, zero: value(zero, signed) };
+        match &self.sums {
+            Sums::Rows(weights) => quantized_product(cpu, m, bytes(x), Rows::Following, weights, target, own),
+            Sums::Taps(shape, offsets, weights) => {
+                let [height, width] = shape.output();
+                let rows = Rows::Taps {
+                    offsets,
+                    pixels: height * width,
+                    image: shape.height * shape.width * shape.channels,
+                    channels: shape.channels,
+                };
+                quantized_product(cpu, m, bytes(x), rows, weights, target, own);
+            }
+            Sums::Patches(shape, weights) => {
+                let patches = &mut cast_slice_mut::<f32, u8>(patches)[..m * k];
+                conv::patches(cpu, shape, 0, x, zero, patches);
+                quantized_product(cpu, m, bytes(patches), Rows::Following, weights, target, own);
+            }
+            Sums::Depthwise(shape, weights) => {
+                let zero = value(zero, signed);
+                match target {
+                    Target::Sums(sums) => {
+                        quantize::depthwise_sums(cpu, shape, x, zero, signed, weights, sums)
+                    }
+                    Target::Bytes { y, bias, factors, zero: zero_of_y, signed: signed_y } => {
+                        let sums = &mut cast_slice_mut(sums)[..m * n];
+                        quantize::depthwise_sums(cpu, shape, x, zero, signed, weights, sums);
+                        quantize::requantize(cpu, n, sums, bias, factors, zero_of_y, signed_y, y);
+                    }
+                }
+            }
         }
         Ok(())
     }

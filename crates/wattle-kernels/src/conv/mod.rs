@@ -18,7 +18,7 @@ pub use depthwise::{
 };
 pub use forward::forward;
 pub use input_gradient::input_gradient;
-pub use offsets::patches;
+pub use offsets::{forward as offsets, patches};
 pub use pooled::{max_pooled, max_pooled_scratch_len};
 pub use weight_gradient::{weight_gradient, weight_gradient_scratch_len};
 

@@ -4,8 +4,9 @@ use super::ConvShape;
 use crate::Cpu;
 use crate::igemm::OUTSIDE;
 
-/// For each tap and output pixel, the first element of the input pixel it reads, or [`OUTSIDE`].
-pub(super) fn forward(shape: &ConvShape) -> Vec<i32> {
+/// For each tap and output pixel, the first element of the input pixel it reads within its image, or -1 outside of it:
+/// `[tap][output pixel]`, channels last.
+pub fn forward(shape: &ConvShape) -> Vec<i32> {
     let [out_height, out_width] = shape.output();
     let mut table = Vec::with_capacity(shape.taps() * out_height * out_width);
     for ky in 0..shape.kernel[0] {
