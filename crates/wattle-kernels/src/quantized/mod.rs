@@ -1,7 +1,7 @@
 //! Integer products: 8-bit by 8-bit with zero points, summed exactly in 32 bits.
 //!
-//! Where the CPU has VNNI and the weights' zero points are 0, bytes are multiplied as they are ([`vnni`]); elsewhere they
-//! are widened to 16-bit pairs ([`pairs`]). Both are exact, so both give the same bits.
+//! Where the CPU has VNNI and the weights' zero points are 0, bytes are multiplied as they are (`vnni`); elsewhere they
+//! are widened to 16-bit pairs (`pairs`). Both are exact, so both give the same bits.
 
 mod pairs;
 #[cfg(target_arch = "x86_64")]
