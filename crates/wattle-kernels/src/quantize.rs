@@ -111,6 +111,45 @@ pub fn dequantize(cpu: &Cpu, [outer, axis, inner]: [usize; 3], grid: Grid, x: &[
     });
 }
 
+/// Smallest and largest element of x and 0; NaN is left out.
+pub fn range(cpu: &Cpu, x: &[f32]) -> (f32, f32) {
+    range_run(cpu.isa, x)
+}
+
+vectorised! {
+    fn range_run<'a>(s; x: &'a [f32]) -> (f32, f32) {
+        // As many independent extremes as hide the latency of comparing.
+        const WAYS: usize = 64;
+        let (mut low, mut high) = ([0.0f32; WAYS], [0.0f32; WAYS]);
+        let chunks = x.chunks_exact(WAYS);
+        for (i, x) in chunks.remainder().iter().enumerate() {
+            low[i] = if *x < low[i] { *x } else { low[i] };
+            high[i] = if *x > high[i] { *x } else { high[i] };
+        }
+        for x in chunks {
+            for ((low, high), x) in low.iter_mut().zip(&mut high).zip(x) {
+                *low = if *x < *low { *x } else { *low };
+                *high = if *x > *high { *x } else { *high };
+            }
+        }
+        (low.into_iter().fold(0.0, f32::min), high.into_iter().fold(0.0, f32::max))
+    }
+}
+
+/// Sums as floats.
+pub fn floats(cpu: &Cpu, x: &[i32], y: &mut [f32]) {
+    assert_eq!(x.len(), y.len(), "sums and floats");
+    cpu.threads.for_each_piece(y, PIECE, |i, y| floats_run(cpu.isa, &x[i * PIECE..][..y.len()], y));
+}
+
+vectorised! {
+    fn floats_run<'a>(s; x: &'a [i32], y: &'a mut [f32]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = *x as f32;
+        }
+    }
+}
+
 /// What turns a byte into its number less `zero`: flip these bits, then subtract.
 fn unbias(signed: bool, zero: i32) -> (u8, i32) {
     if signed { (0x80, zero + 0x80) } else { (0, zero) }
@@ -258,6 +297,26 @@ mod tests {
                     assert_eq!(value(y[i], signed), want, "element {i}, {x}");
                     assert_eq!(back[i], (value(y[i], signed) - zero) as f32 * scales[at]);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn ranges_contain_zero_and_leave_nan_out() {
+        let numbers = &mut Numbers::new(4);
+        for len in [0, 1, 63, 64, 65, 1000] {
+            let mut x: Vec<f32> = numbers.take(len).iter().map(|x| x + 0.5).collect();
+            let want = x.iter().fold((0.0f32, 0.0f32), |(l, h), x| (l.min(*x), h.max(*x)));
+            if len > 64 {
+                x[70 % len] = f32::NAN;
+            }
+            let found = x.iter().fold((0.0f32, 0.0f32), |(l, h), x| (l.min(*x), h.max(*x)));
+            for cpu in cpus().iter().flatten() {
+                assert_eq!(range(cpu, &x), if len > 64 { found } else { want });
+                let whole: Vec<i32> = (0..len as i32).map(|i| i * 12_345_677).collect();
+                let mut y = vec![0.0; len];
+                floats(cpu, &whole, &mut y);
+                assert!(y.iter().zip(&whole).all(|(y, x)| *y == *x as f32));
             }
         }
     }

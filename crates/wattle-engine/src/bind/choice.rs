@@ -3,6 +3,7 @@
 use bytemuck::Pod;
 use wattle_graph::DType;
 use wattle_graph::ops::{self, Comparison};
+use wattle_kernels::quantize::floats;
 
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Operand, Site};
@@ -86,11 +87,13 @@ impl Kernel for Cast {
 
     fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
         match self.from {
-            DType::F32 => convert(io, self.to, |x: f32| x, None::<fn(f32) -> i64>),
-            DType::I32 => convert(io, self.to, |x: i32| x as f32, Some(i64::from)),
-            DType::I64 => convert(io, self.to, |x: i64| x as f32, Some(|x| x)),
-            _ => convert(io, self.to, f32::from, Some(|x: u8| i64::from(x))),
+            DType::I32 if self.to == DType::F32 => floats(io.cpu, io.input(0)?, io.output(0)?),
+            DType::F32 => return convert(io, self.to, |x: f32| x, None::<fn(f32) -> i64>),
+            DType::I32 => return convert(io, self.to, |x: i32| x as f32, Some(i64::from)),
+            DType::I64 => return convert(io, self.to, |x: i64| x as f32, Some(|x| x)),
+            _ => return convert(io, self.to, f32::from, Some(|x: u8| i64::from(x))),
         }
+        Ok(())
     }
 }
 

@@ -2,7 +2,6 @@
 
 use wattle_graph::{DType, ops};
 use wattle_kernels::quantize::{self, Grid};
-use wattle_kernels::reduce::{Reduce, reduce};
 
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Site};
@@ -91,12 +90,7 @@ impl Kernel for Dynamic {
 
     fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
         let x = io.input::<f32>(0)?;
-        let extreme = |f| {
-            let mut found = [0.0f32];
-            reduce(io.cpu, f, [1, x.len(), 1], x, &mut found, &mut []);
-            found[0]
-        };
-        let (low, high) = (extreme(Reduce::Min).min(0.0), extreme(Reduce::Max).max(0.0));
+        let (low, high) = quantize::range(io.cpu, x);
         let range = high - low;
         // A tensor of zeros is described by any scale.
         let scale = if range == 0.0 { 1.0 } else { range / 255.0 };

@@ -14,10 +14,10 @@ use crate::threads::Shared;
 /// Columns of a panel: two vectors of sums.
 const PANEL: usize = 32;
 const LANES: usize = 16;
-/// Rows of a tile: 24 of 32 registers hold sums.
-const ROWS: usize = 12;
+/// Rows of a tile: 16 registers hold sums and 8 the rows' bytes, which the compiler fetches all at once.
+const ROWS: usize = 8;
 /// Tiles of one task.
-const TILES: usize = 8;
+const TILES: usize = 12;
 
 /// Proof that the CPU has AVX-512 F, BW, VL and VNNI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,14 +163,12 @@ impl Job<'_> {
                 match last - m {
                     1 => self.tile::<1>(m, panel),
                     2..=4 => self.tile::<4>(m, panel),
-                    5..=8 => self.tile::<8>(m, panel),
                     _ => self.tile::<ROWS>(m, panel),
                 }
             }
             m += match last - m {
                 1 => 1,
                 2..=4 => 4,
-                5..=8 => 8,
                 _ => ROWS,
             };
         }
@@ -218,7 +216,12 @@ impl Job<'_> {
                 }
             }
         }
-        let sums = std::hint::black_box(&acc);
+        // Through memory of its own, so that finishing is a plain loop over rows and the sums above stay in registers.
+        let mut sums = [[_mm512_setzero_si512(); 2]; MR];
+        unrolled!(i < MR => {
+            sums[i] = acc[i];
+        });
+        let sums = std::hint::black_box(&sums);
         for (i, sums) in sums.iter().enumerate().take(self.m - m) {
             for (v, &sum) in sums.iter().enumerate() {
                 let column = panel * PANEL + v * LANES;
