@@ -313,7 +313,7 @@ mod tests {
             let found = x.iter().fold((0.0f32, 0.0f32), |(l, h), x| (l.min(*x), h.max(*x)));
             for cpu in cpus().iter().flatten() {
                 assert_eq!(range(cpu, &x), if len > 64 { found } else { want });
-                let whole: Vec<i32> = (0..len as i32).map(|i| i * 12_345_677).collect();
+                let whole: Vec<i32> = (0..len as i32).map(|i| i.wrapping_mul(12_345_677)).collect();
                 let mut y = vec![0.0; len];
                 floats(cpu, &whole, &mut y);
                 assert!(y.iter().zip(&whole).all(|(y, x)| *y == *x as f32));
