@@ -33,6 +33,7 @@ mod microarchitecture;
 mod msr;
 mod number_file;
 mod nvidia;
+mod perf_power;
 mod powercap;
 mod processor_time;
 pub mod published;

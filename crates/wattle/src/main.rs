@@ -3,9 +3,13 @@
 mod commands;
 mod context;
 mod failure;
+#[cfg(feature = "networks")]
 mod models;
+#[cfg(feature = "networks")]
 mod node_times;
+#[cfg(feature = "networks")]
 mod npy;
+#[cfg(feature = "networks")]
 mod roofline;
 
 use std::process::ExitCode;

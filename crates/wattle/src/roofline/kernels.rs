@@ -84,6 +84,18 @@ impl Kernels {
     }
 }
 
+/// What ratios of observations to predictions span: all of them if they are few; of many, the outer twentieths are left
+/// out on each side. Never less than timing itself varies, never more than a factor of five.
+pub fn spread(mut ratios: Vec<f64>) -> (f64, f64) {
+    ratios.sort_by(f64::total_cmp);
+    let cut = ratios.len() / 20;
+    let (low, high) = match (ratios.get(cut), ratios.get(ratios.len().wrapping_sub(1 + cut))) {
+        (Some(&low), Some(&high)) => (low, high),
+        _ => (1.0, 1.0),
+    };
+    (low.clamp(0.2, 1.0 / LEAST_SPREAD), high.clamp(LEAST_SPREAD, 5.0))
+}
+
 fn family_of(kernel: &str) -> &str {
     kernel.split('-').next().unwrap_or(kernel)
 }
@@ -92,17 +104,10 @@ impl Kind {
     fn fit(observed: Vec<(Size, f64)>) -> Kind {
         let coefficients = non_negative_fit(&observed);
         let mut kind = Kind { observed, coefficients, spread: (1.0, 1.0) };
-        let mut ratios: Vec<f64> = (0..kind.observed.len())
+        let ratios = (0..kind.observed.len())
             .map(|i| kind.observed[i].1 / kind.predict(kind.observed[i].0, Some(i)))
             .collect();
-        ratios.sort_by(f64::total_cmp);
-        // Few observations: the extremes; many: the outer tenths are left out.
-        let cut = ratios.len() / 10;
-        let (low, high) = match (ratios.get(cut), ratios.get(ratios.len().wrapping_sub(1 + cut))) {
-            (Some(&low), Some(&high)) => (low, high),
-            _ => (1.0, 1.0),
-        };
-        kind.spread = (low.clamp(0.2, 1.0 / LEAST_SPREAD), high.clamp(LEAST_SPREAD, 5.0));
+        kind.spread = spread(ratios);
         kind
     }
 

@@ -10,8 +10,10 @@ pub mod machine;
 pub mod nodes;
 mod probes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
+use serde::Serialize;
 use wattle_engine::{Plan, Session};
 use wattle_graph::{Example, Graph, Model, NodeId, Parameters, costs};
 use wattle_meter::device::Device;
@@ -22,11 +24,15 @@ use wattle_train::training_graph::training_graph;
 
 use crate::context::Context;
 use crate::failure::Failure;
-use kernels::{Kernels, Size};
+use kernels::{Kernels, Size, Time};
 
 /// Timed runs of each probe. Each step's third shortest time counts, the lower median: others share the machine and
 /// only slow it.
 const RUNS: usize = 6;
+/// More than looking at a clock costs, s.
+const MOST_LOOK: f64 = 2e-6;
+/// A step is no faster than this, s.
+const LEAST_STEP: f64 = 2e-8;
 
 /// A predicted duration.
 pub struct Prediction {
@@ -34,26 +40,52 @@ pub struct Prediction {
     pub seconds: Quantity,
     /// Kernels that no probe runs; their times come from kernels of other kinds.
     pub unknown: Vec<String>,
+    /// Where the time goes, by kernel; empty for a named device.
+    pub kernels: Vec<KernelTime>,
+}
+
+/// What all steps of one kernel take.
+#[derive(Serialize)]
+pub struct KernelTime {
+    /// The kernel's name.
+    pub kernel: String,
+    /// Steps that it computes.
+    pub steps: usize,
+    /// Predicted seconds.
+    pub predicted: f64,
+    /// Measured seconds, where that was asked for.
+    pub measured: Option<f64>,
 }
 
 /// Predicts one run of a planned graph on this machine, after timing probes for about a second or two.
 pub fn on_this_machine(plan: &Plan, training: bool, context: &Context) -> Result<Prediction, Failure> {
-    let kernels = calibrate(training, context)?;
-    let (mut value, mut low, mut high) = (0.0, 0.0, 0.0);
-    let mut unknown: BTreeMap<String, ()> = BTreeMap::new();
+    let calibration = calibrate(training, context)?;
     let steps = sizes(plan)?;
+    let total = calibration.predict(&steps);
+    let source = format!("roofline/2 calibrated on this machine, {} threads", context.cpu.threads.count());
+    let seconds = Quantity::new(total.value, total.low, total.high, Unit::Second, Source::modelled(source))
+        .map_err(|e| Failure::Run(e.to_string()))?;
+    let mut kernels: BTreeMap<&str, KernelTime> = BTreeMap::new();
+    let mut unknown: BTreeSet<String> = BTreeSet::new();
     for (kernel, size) in &steps {
-        let time = kernels.predict(kernel, *size);
-        (value, low, high) = (value + time.value, low + time.low, high + time.high);
+        let time = calibration.kernels.predict(kernel, *size);
         if !time.known {
-            unknown.insert(kernel.clone(), ());
+            unknown.insert(kernel.clone());
         }
+        let sum = kernels.entry(kernel).or_insert_with(|| KernelTime {
+            kernel: kernel.clone(),
+            steps: 0,
+            predicted: 0.0,
+            measured: None,
+        });
+        sum.steps += 1;
+        sum.predicted += (time.value - calibration.look).max(0.0);
     }
-    let source = format!("roofline/1 calibrated on this machine, {} threads", context.cpu.threads.count());
-    let seconds =
-        Quantity::new(value, low.min(value), high.max(value), Unit::Second, Source::modelled(source))
-            .map_err(|e| Failure::Run(e.to_string()))?;
-    Ok(Prediction { seconds, unknown: unknown.into_keys().collect() })
+    Ok(Prediction {
+        seconds,
+        unknown: unknown.into_iter().collect(),
+        kernels: kernels.into_values().collect(),
+    })
 }
 
 /// Predicts one run on a device by its peak arithmetic and memory traffic: for each node whichever takes longer.
@@ -81,12 +113,84 @@ pub fn on_device(
     let source = Source::modelled(format!("roofline/1 with the peaks of {}: {}", device.name, device.source));
     let seconds = Quantity::new(sums[1], sums[0], sums[2], Unit::Second, source)
         .map_err(|e| Failure::Run(e.to_string()))?;
-    Ok(Prediction { seconds, unknown: vec![] })
+    Ok(Prediction { seconds, unknown: vec![], kernels: vec![] })
+}
+
+/// A probe's steps with the time of each, and the time of a run without looking at the clock.
+struct Timed {
+    steps: Vec<(String, Size, f64)>,
+    whole: f64,
+}
+
+/// What the probes have taught.
+struct Calibration {
+    kernels: Kernels,
+    /// What looking at the clock costs, s for each step.
+    look: f64,
+    /// Whole runs of probes over what the other probes predict: lowest and highest that count.
+    spread: (f64, f64),
+}
+
+impl Calibration {
+    fn of(probes: &[Timed]) -> Calibration {
+        let look = look(probes);
+        let ratios = probes.iter().enumerate().map(|(left_out, probe)| {
+            let others = probes.iter().enumerate().filter(|(i, _)| *i != left_out);
+            let kernels = Kernels::fit(others.flat_map(|(_, p)| p.steps.iter().cloned()).collect());
+            let steps: Vec<_> = probe.steps.iter().map(|(kernel, size, _)| (kernel.clone(), *size)).collect();
+            probe.whole / sum(&kernels, look, &steps).value
+        });
+        let spread = kernels::spread(ratios.collect());
+        Calibration {
+            kernels: Kernels::fit(probes.iter().flat_map(|p| p.steps.iter().cloned()).collect()),
+            look,
+            spread,
+        }
+    }
+
+    /// The time of these steps together.
+    fn predict(&self, steps: &[(String, Size)]) -> Time {
+        let total = sum(&self.kernels, self.look, steps);
+        Time {
+            low: total.low.min(total.value * self.spread.0),
+            high: total.high.max(total.value * self.spread.1),
+            ..total
+        }
+    }
+}
+
+/// What a step takes longer for being timed: the steps' times over a whole run's, the median of the probes.
+fn look(probes: &[Timed]) -> f64 {
+    let mut looks: Vec<f64> = probes
+        .iter()
+        .map(|p| (p.steps.iter().map(|(_, _, time)| time).sum::<f64>() - p.whole) / p.steps.len() as f64)
+        .collect();
+    looks.sort_by(f64::total_cmp);
+    looks.get(looks.len() / 2).map_or(0.0, |look| look.clamp(0.0, MOST_LOOK))
+}
+
+/// The times of steps, added. Errors of single steps cancel in part, so the interval of a sum is that of its root mean
+/// square error, as if steps of one kernel were wrong together and different kernels apart from each other.
+fn sum(kernels: &Kernels, look: f64, steps: &[(String, Size)]) -> Time {
+    let mut by_kernel: BTreeMap<&str, [f64; 3]> = BTreeMap::new();
+    let mut known = true;
+    for (kernel, size) in steps {
+        let time = kernels.predict(kernel, *size);
+        known &= time.known;
+        let value = (time.value - look).max(LEAST_STEP);
+        let sums = by_kernel.entry(kernel).or_default();
+        sums[0] += value;
+        sums[1] += value * (1.0 - time.low / time.value);
+        sums[2] += value * (time.high / time.value - 1.0);
+    }
+    let value: f64 = by_kernel.values().map(|s| s[0]).sum();
+    let error = |i: usize| by_kernel.values().map(|s| s[i] * s[i]).sum::<f64>().sqrt();
+    Time { value, low: value - error(1), high: value + error(2), known }
 }
 
 /// Times the probes and fits every kind of kernel.
-fn calibrate(training: bool, context: &Context) -> Result<Kernels, Failure> {
-    let mut observed: Vec<(String, Size, f64)> = vec![];
+fn calibrate(training: bool, context: &Context) -> Result<Calibration, Failure> {
+    let mut timed = vec![];
     for probe in probes::probes(training)? {
         let (graph, parameters) = if probe.training {
             let loss = Loss::CrossEntropy { label_smoothing: 0.0 };
@@ -100,18 +204,47 @@ fn calibrate(training: bool, context: &Context) -> Result<Kernels, Failure> {
         let mut session = Session::new(plan, &parameters)?;
         feed(&mut session, &Model { graph, parameters })?;
         session.run()?;
-        let mut samples: Vec<Vec<f64>> = vec![];
+        let (mut samples, mut wholes): (Vec<Vec<f64>>, Vec<f64>) = (vec![], vec![]);
         for _ in 0..RUNS {
             session.run_timed()?;
             samples.push(times(&session));
+            let start = Instant::now();
+            session.run()?;
+            wholes.push(start.elapsed().as_secs_f64());
         }
-        for (index, (kernel, size)) in sizes.into_iter().enumerate() {
-            let mut column: Vec<f64> = samples.iter().map(|s| s[index]).collect();
-            column.sort_by(f64::total_cmp);
-            observed.push((kernel, size, column[(RUNS - 1) / 2]));
+        let column = |index: usize| lower_median(samples.iter().map(|s| s[index]).collect());
+        let steps = sizes.into_iter().enumerate().map(|(i, (kernel, size))| (kernel, size, column(i)));
+        timed.push(Timed { steps: steps.collect(), whole: lower_median(wholes) });
+    }
+    Ok(Calibration::of(&timed))
+}
+
+/// Adds what each kernel really takes in this session, without what looking at the clock costs.
+pub fn measure(kernels: &mut [KernelTime], session: &mut Session) -> Result<(), Failure> {
+    let (mut samples, mut wholes): (Vec<Vec<f64>>, Vec<f64>) = (vec![], vec![]);
+    for _ in 0..RUNS {
+        session.run_timed()?;
+        samples.push(times(session));
+        let start = Instant::now();
+        session.run()?;
+        wholes.push(start.elapsed().as_secs_f64());
+    }
+    let steps = sizes(session.plan())?;
+    let step = |index: usize| lower_median(samples.iter().map(|s| s[index]).collect());
+    let steps: Vec<_> = steps.into_iter().enumerate().map(|(i, (k, size))| (k, size, step(i))).collect();
+    let timed = [Timed { steps, whole: lower_median(wholes) }];
+    let look = look(&timed);
+    for (kernel, _, time) in &timed[0].steps {
+        if let Some(sum) = kernels.iter_mut().find(|k| k.kernel == *kernel) {
+            sum.measured = Some(sum.measured.unwrap_or(0.0) + (time - look).max(0.0));
         }
     }
-    Ok(Kernels::fit(observed))
+    Ok(())
+}
+
+fn lower_median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[(values.len() - 1) / 2]
 }
 
 /// Noise for floats; labels (i64) and scalars stay what the arena starts with, zero, which changes no time.

@@ -1,6 +1,10 @@
 //! `wattle estimate`: what a run will cost or did cost, from device-hours, operations, parameters and tokens, or
 //! from a graph.
 
+#[cfg(feature = "networks")]
+mod graph;
+#[cfg(not(feature = "networks"))]
+#[path = "no_graph.rs"]
 mod graph;
 
 use serde::Serialize;
@@ -42,13 +46,13 @@ pub struct Args {
 #[derive(clap::Args, Debug)]
 struct WorkArgs {
     /// Floating point operations (one multiply-add is two).
-    #[arg(long, value_name = "FLOP", conflicts_with_all = ["params", "device_hours", "model"])]
+    #[arg(long, value_name = "FLOP", conflicts_with_all = ["params", "device_hours"])]
     flops: Option<String>,
     /// Hours of one device, summed over devices.
-    #[arg(long, value_name = "H", conflicts_with_all = ["params", "model"])]
+    #[arg(long, value_name = "H", conflicts_with = "params")]
     device_hours: Option<String>,
     /// Parameters of a transformer: training takes 6 operations for each and each token, inference 2.
-    #[arg(long, value_name = "N", requires = "tokens", conflicts_with = "model")]
+    #[arg(long, value_name = "N", requires = "tokens")]
     params: Option<String>,
     /// Parameters that work on one token, for mixtures of experts.
     #[arg(long, value_name = "N", requires = "params")]
@@ -116,28 +120,20 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let mut derivation = Derivation::default();
     let mut notes = vec![];
     let (mut power, mut boundary) = power(&args.hardware, device.as_ref())?;
-    let time = if let Some(model) = &args.graph.model {
-        let utilisation = given("--utilisation", &args.hardware.utilisation, Unit::One, (1e-6, 1.0))?;
-        let target = graph::Target { device: device.as_ref(), utilisation };
-        if device.is_none() && power.is_none() {
-            power = Some(working_power(&Machine::identify(), context.cpu.threads.count()));
-            boundary = Some(PowerBoundary::Chip);
+    let graph = graph::timed(&args, device.as_ref(), &mut derivation, &mut notes, context)?;
+    let time = match &graph {
+        Some(graph) => {
+            if device.is_none() && power.is_none() {
+                power = Some(working_power(&Machine::identify(), graph.threads));
+                boundary = Some(PowerBoundary::Chip);
+            }
+            graph.time.clone()
         }
-        graph::run_time(model, &args.graph, &target, &mut derivation, &mut notes, context)?
-    } else {
-        let rate = rate(&args.hardware, device.as_ref())?;
-        let time =
-            estimate::device_time(&mut derivation, &work(&args.work)?, rate.as_ref()).map_err(input)?;
-        time.ok_or_else(|| {
-            Failure::Input(match &device {
-                Some(d) => format!("--device {}: its peak is not in the table; state --achieved", d.id),
-                None => "operations take no time without a rate; give --achieved or --device".into(),
-            })
-        })?
+        None => device_time(&args, device.as_ref(), &mut derivation)?,
     };
     let setting = setting(&args, power, context)?;
     estimate::footprint(&mut derivation, &time, &setting).map_err(input)?;
-    if args.work.inference || (args.graph.model.is_some() && !args.graph.train) {
+    if args.work.inference || graph.as_ref().is_some_and(|graph| graph.answers_requests) {
         notes.push(format!("all figures are for {REQUESTS} requests"));
     }
     let assumed = assumed(&derivation, context);
@@ -151,7 +147,46 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     if args.explain {
         text += &explanation(&derivation);
     }
+    if let Some(GraphTime { kernels: Kernels { json: Some(json), text: table }, .. }) = graph {
+        document.insert("kernels".into(), json);
+        text += &table;
+    }
     context.print(&document, &text)
+}
+
+/// How long a graph takes.
+struct GraphTime {
+    /// On one device.
+    time: Quantity,
+    /// Threads that it was timed for.
+    threads: usize,
+    /// Whether the time is that of so many requests, not of a training.
+    answers_requests: bool,
+    /// Where the time goes, if that was asked for.
+    kernels: Kernels,
+}
+
+/// The parts of a graph's time, as a document and for people.
+#[derive(Default)]
+struct Kernels {
+    json: Option<Value>,
+    text: String,
+}
+
+/// Hours of one device without a graph.
+fn device_time(
+    args: &Args,
+    device: Option<&Device>,
+    derivation: &mut Derivation,
+) -> Result<Quantity, Failure> {
+    let rate = rate(&args.hardware, device)?;
+    let time = estimate::device_time(derivation, &work(&args.work)?, rate.as_ref()).map_err(input)?;
+    time.ok_or_else(|| {
+        Failure::Input(match device {
+            Some(d) => format!("--device {}: its peak is not in the table; state --achieved", d.id),
+            None => "operations take no time without a rate; give --achieved or --device".into(),
+        })
+    })
 }
 
 /// Ingredients that nobody gave: those of the derivation that are assumptions, and factors that are wide defaults.
