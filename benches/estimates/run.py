@@ -4,7 +4,7 @@
     python benches/estimates/run.py target/release/wattle [--only PART] [--first I] [--last J]
 
 Networks from packages lie where `.ci/fetch-test-data` puts them, below target/models; those that are not there are left
-out, and the table says so. `chosen by` are the networks whose errors were looked at while the probes of the calibration
+out, and the table says so; the encoder is made by benches/peers/networks.py. `chosen by` are the networks whose errors were looked at while the probes of the calibration
 were chosen; `blind` are those that were not. Run it on a machine with nothing else to do.
 """
 
@@ -36,27 +36,36 @@ CHOSEN_BY = [
      "--model MODELS/silero-vad/silero_vad_16k_op15.onnx --input input=1x576 --input state=2x1x128"),
     ("AECMOS, 400 frames", "--model MODELS/speechmos/Run_1663829550_Stage_0.onnx --input input=1x3x400x160"),
     ("DNSMOS bak_ovr", "--model MODELS/speechmos/bak_ovr.onnx"),
-]
-BLIND = [
     ("AlexNet", "--model MODELS/onnx-light/light_bvlc_alexnet.onnx"),
-    ("SqueezeNet", "--model MODELS/onnx-light/light_squeezenet.onnx"),
     ("ShuffleNet", "--model MODELS/onnx-light/light_shufflenet.onnx"),
-    ("DenseNet-121", "--model MODELS/onnx-light/light_densenet121.onnx"),
     ("Inception v1", "--model MODELS/onnx-light/light_inception_v1.onnx"),
-    ("ResNet-50", "--model MODELS/onnx-light/light_resnet50.onnx"),
-    ("Silero VAD, 32 windows", "--model MODELS/silero-vad/silero_vad_16k_sequence.onnx --input input=32x576"),
-    ("AECMOS, third version, 400 frames",
-     "--model MODELS/speechmos/Run_1668423760_Stage_0.onnx --input input=1x3x400x160"),
     ("ResNet-18 on 3x32x32, training step of 16",
      "--model resnet-18 --train --samples 50000 --batch 16 --input x=1x3x32x32"),
-    ("LeNet-5 on 1x28x28, inference-sized step of 8", "--model lenet-5 --train --samples 60000 --batch 8"),
+    ("Silero VAD, 32 windows", "--model MODELS/silero-vad/silero_vad_16k_sequence.onnx --input input=32x576"),
+]
+BLIND = [
+    ("SqueezeNet", "--model MODELS/onnx-light/light_squeezenet.onnx"),
+    ("DenseNet-121", "--model MODELS/onnx-light/light_densenet121.onnx"),
+    ("Inception v2", "--model MODELS/onnx-light/light_inception_v2.onnx"),
+    ("ResNet-50", "--model MODELS/onnx-light/light_resnet50.onnx"),
+    ("VGG-19", "--model MODELS/onnx-light/light_vgg19.onnx"),
+    ("ZFNet-512", "--model MODELS/onnx-light/light_zfnet512.onnx"),
+    ("transformer encoder, 16 rows", "--model NETWORKS/encoder-dense-b16.onnx"),
+    ("AECMOS, third version, 400 frames",
+     "--model MODELS/speechmos/Run_1668423760_Stage_0.onnx --input input=1x3x400x160"),
+    ("DNSMOS sig", "--model MODELS/speechmos/sig.onnx"),
+    ("Silero VAD, half the parameters",
+     "--model MODELS/silero-vad/silero_vad_half.onnx --input input=1x576 --input state=2x1x128"),
+    ("ResNet-20, training step of 16",
+     "--model resnet-20 --train --samples 50000 --batch 16 --input x=1x3x32x32"),
+    ("LeNet-5, training step of 8", "--model lenet-5 --train --samples 60000 --batch 8"),
 ]
 CHECKED = re.compile(r"predicted (\S+) ms \[(\S+), (\S+)\], measured (\S+) ms .*, (\S+) %, (inside|outside)")
 
 
-def check(wattle, line, models, threads):
+def check(wattle, line, models, networks, threads):
     """(predicted, low, high, measured, off, inside), or why there is none."""
-    arguments = line.replace("MODELS", models).split()
+    arguments = line.replace("MODELS", models).replace("NETWORKS", networks).split()
     path = arguments[1]
     if path.endswith(".onnx") and not os.path.exists(path):
         return "not at hand"
@@ -72,6 +81,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("wattle")
     parser.add_argument("--models", default="target/models")
+    parser.add_argument("--networks", default="target/networks")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", choices=["chosen", "blind"])
     parser.add_argument("--first", type=int, default=0)
@@ -82,7 +92,7 @@ def main():
     print(f"| network, {a.threads} thread(s) | predicted, ms | interval | measured, ms | off, % | |\n|---|---|---|---|---|---|")
     within = inside = counted = 0
     for name, line, star in networks:
-        found = check(a.wattle, line, a.models, a.threads)
+        found = check(a.wattle, line, a.models, a.networks, a.threads)
         if isinstance(found, str):
             print(f"| {name}{star} | | | | | {found} |", flush=True)
             continue

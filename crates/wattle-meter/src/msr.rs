@@ -71,7 +71,7 @@ pub(crate) struct Msr {
 impl Msr {
     /// Opens the package counters; `None` if any package's cannot be read.
     pub(crate) fn open(roots: &Roots) -> Option<Msr> {
-        let machine = Machine::identify_from(&roots.proc);
+        let machine = Machine::identify_from(&roots.proc, &roots.sys);
         let registers = Registers::of(machine.cpu_id.as_deref()?)?;
         let mut opened = Msr { registers: vec![], counters: vec![], domains: vec![], readings: vec![] };
         for (package, cpu) in packages(&roots.sys) {

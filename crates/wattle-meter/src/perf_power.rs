@@ -50,7 +50,7 @@ impl PerfPower {
         let unit = roots.sys.join("bus/event_source/devices/power");
         let none = Vec::new;
         let processors = fs::read_to_string(unit.join("cpumask")).ok().as_deref().and_then(processors);
-        let vendor = Machine::identify_from(&roots.proc).cpu_id.unwrap_or_default();
+        let vendor = Machine::identify_from(&roots.proc, &roots.sys).cpu_id.unwrap_or_default();
         let believed = if vendor.starts_with("AuthenticAMD") || vendor.starts_with("HygonGenuine") {
             &EVENTS[..1]
         } else {

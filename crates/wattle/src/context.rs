@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 use wattle_meter::intensity::Place;
+use wattle_meter::prices;
 use wattle_meter::{FactorTexts, Factors};
-use wattle_meter::{MeterConfig, Receipt, WarningKind, ledger};
+use wattle_meter::{MeterConfig, Quantity, Receipt, WarningKind, ledger};
 
 use crate::failure::Failure;
 
@@ -27,7 +28,7 @@ pub struct Globals {
     /// Carbon intensity of the electricity in gCO2e/kWh: `57`, or a range `30..90`.
     #[arg(long, global = true, value_name = "G")]
     pub intensity: Option<String>,
-    /// Where the electricity comes from, for its carbon intensity: FR, US-CA, gcp:europe-west1, aws:us-east-1.
+    /// Where the electricity comes from, for its carbon intensity and, in the US, its price: FR, US-CA, gcp:europe-west1, aws:us-east-1.
     #[arg(long, global = true, value_name = "PLACE", conflicts_with = "intensity")]
     pub region: Option<String>,
     /// Price of the electricity in USD/kWh: `0.15`, or a range.
@@ -59,27 +60,46 @@ impl Context {
         let environment = |name: &str| std::env::var(name).ok();
         let texts =
             FactorTexts { carbon_intensity: globals.intensity, price: globals.price, pue: globals.pue };
-        let (mut factors, mut factor_warning) =
+        let mut place = None;
+        let (factors, factor_warning) =
             Factors::resolve(&texts, environment).map_err(|e| Failure::Input(e.to_string()))?;
         if let Some(region) = &globals.region {
-            let place = Place::find(region).map_err(|e| Failure::at("--region", e))?;
-            factors.carbon_intensity = place.intensity();
-            if let Some(WarningKind::FactorsAssumed { factors }) = &mut factor_warning {
-                factors.retain(|factor| factor != "intensity");
-                if factors.is_empty() {
-                    factor_warning = None;
-                }
-            }
+            place = Some(Place::find(region).map_err(|e| Failure::at("--region", e))?);
         }
         let ledger = globals.ledger.or_else(|| ledger::default_path(environment));
-        Ok(Context {
+        let mut context = Context {
             json: globals.json,
             #[cfg(feature = "networks")]
             cpu,
             ledger,
             factors,
             factor_warning,
-        })
+        };
+        if let Some(place) = place {
+            context.set_intensity(place.intensity());
+            let unpriced = context.factors_assumed().iter().any(|factor| factor == "price");
+            if let Some(price) = prices::electricity(&place.id).filter(|_| unpriced) {
+                context.factors.price = price;
+                context.stated("price");
+            }
+        }
+        Ok(context)
+    }
+
+    /// Takes a carbon intensity that somebody stated.
+    pub fn set_intensity(&mut self, intensity: Quantity) {
+        self.factors.carbon_intensity = intensity;
+        self.stated("intensity");
+    }
+
+    /// Takes a factor off the list of those that nobody stated.
+    fn stated(&mut self, name: &str) {
+        if let Some(WarningKind::FactorsAssumed { factors }) = &mut self.factor_warning {
+            factors.retain(|factor| factor != name);
+            if factors.is_empty() {
+                self.factor_warning = None;
+            }
+        }
     }
 
     /// Carbon intensity, price and PUE.

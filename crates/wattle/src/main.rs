@@ -1,5 +1,6 @@
 //! `wattle`: model.onnx in, leaner model.onnx out, with a receipt. One file a command, nothing clever.
 
+mod accounting;
 mod commands;
 mod context;
 mod failure;

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 use wattle_engine::{Plan, Session};
-use wattle_graph::{Example, Graph, Model, NodeId, Parameters, costs};
+use wattle_graph::{Example, Graph, Model, NodeId, Parameters, Source as ValueSource, ValueId, costs};
 use wattle_meter::device::Device;
 use wattle_meter::{Quantity, Source, Unit};
 use wattle_train::loss::Loss;
@@ -29,10 +29,8 @@ use kernels::{Kernels, Size, Time};
 /// Timed runs of each probe. Each step's third shortest time counts, the lower median: others share the machine and
 /// only slow it.
 const RUNS: usize = 6;
-/// More than looking at a clock costs, s.
-const MOST_LOOK: f64 = 2e-6;
-/// A step is no faster than this, s.
-const LEAST_STEP: f64 = 2e-8;
+/// More bytes than any cache holds.
+const MOST_TOUCHED: usize = 64 << 20;
 
 /// A predicted duration.
 pub struct Prediction {
@@ -59,7 +57,7 @@ pub struct KernelTime {
 
 /// Predicts one run of a planned graph on this machine, after timing probes for about a second or two.
 pub fn on_this_machine(plan: &Plan, training: bool, context: &Context) -> Result<Prediction, Failure> {
-    let calibration = calibrate(training, context)?;
+    let calibration = calibrate(training, footprint(plan)?, context)?;
     let steps = sizes(plan)?;
     let total = calibration.predict(&steps);
     let source = format!("roofline/2 calibrated on this machine, {} threads", context.cpu.threads.count());
@@ -79,7 +77,7 @@ pub fn on_this_machine(plan: &Plan, training: bool, context: &Context) -> Result
             measured: None,
         });
         sum.steps += 1;
-        sum.predicted += (time.value - calibration.look).max(0.0);
+        sum.predicted += time.value;
     }
     Ok(Prediction {
         seconds,
@@ -125,32 +123,26 @@ struct Timed {
 /// What the probes have taught.
 struct Calibration {
     kernels: Kernels,
-    /// What looking at the clock costs, s for each step.
-    look: f64,
     /// Whole runs of probes over what the other probes predict: lowest and highest that count.
     spread: (f64, f64),
 }
 
 impl Calibration {
     fn of(probes: &[Timed]) -> Calibration {
-        let look = look(probes);
-        let ratios = probes.iter().enumerate().map(|(left_out, probe)| {
+        let without = |left_out: usize| {
             let others = probes.iter().enumerate().filter(|(i, _)| *i != left_out);
-            let kernels = Kernels::fit(others.flat_map(|(_, p)| p.steps.iter().cloned()).collect());
+            Kernels::fit(others.flat_map(|(_, p)| p.steps.iter().cloned()).collect())
+        };
+        let ratios = probes.iter().enumerate().map(|(i, probe)| {
             let steps: Vec<_> = probe.steps.iter().map(|(kernel, size, _)| (kernel.clone(), *size)).collect();
-            probe.whole / sum(&kernels, look, &steps).value
+            probe.whole / sum(&without(i), &steps).value
         });
-        let spread = kernels::spread(ratios.collect());
-        Calibration {
-            kernels: Kernels::fit(probes.iter().flat_map(|p| p.steps.iter().cloned()).collect()),
-            look,
-            spread,
-        }
+        Calibration { spread: kernels::spread(ratios.collect()), kernels: without(usize::MAX) }
     }
 
     /// The time of these steps together.
     fn predict(&self, steps: &[(String, Size)]) -> Time {
-        let total = sum(&self.kernels, self.look, steps);
+        let total = sum(&self.kernels, steps);
         Time {
             low: total.low.min(total.value * self.spread.0),
             high: total.high.max(total.value * self.spread.1),
@@ -159,38 +151,29 @@ impl Calibration {
     }
 }
 
-/// What a step takes longer for being timed: the steps' times over a whole run's, the median of the probes.
-fn look(probes: &[Timed]) -> f64 {
-    let mut looks: Vec<f64> = probes
-        .iter()
-        .map(|p| (p.steps.iter().map(|(_, _, time)| time).sum::<f64>() - p.whole) / p.steps.len() as f64)
-        .collect();
-    looks.sort_by(f64::total_cmp);
-    looks.get(looks.len() / 2).map_or(0.0, |look| look.clamp(0.0, MOST_LOOK))
-}
-
-/// The times of steps, added. Errors of single steps cancel in part, so the interval of a sum is that of its root mean
-/// square error, as if steps of one kernel were wrong together and different kernels apart from each other.
-fn sum(kernels: &Kernels, look: f64, steps: &[(String, Size)]) -> Time {
+/// The times of steps, added. Steps of one kernel are taken to be wrong together, different kernels apart from each other,
+/// so that their errors add up as squares.
+fn sum(kernels: &Kernels, steps: &[(String, Size)]) -> Time {
     let mut by_kernel: BTreeMap<&str, [f64; 3]> = BTreeMap::new();
     let mut known = true;
     for (kernel, size) in steps {
         let time = kernels.predict(kernel, *size);
         known &= time.known;
-        let value = (time.value - look).max(LEAST_STEP);
         let sums = by_kernel.entry(kernel).or_default();
-        sums[0] += value;
-        sums[1] += value * (1.0 - time.low / time.value);
-        sums[2] += value * (time.high / time.value - 1.0);
+        sums[0] += time.value;
+        sums[1] += time.value - time.low;
+        sums[2] += time.high - time.value;
     }
     let value: f64 = by_kernel.values().map(|s| s[0]).sum();
     let error = |i: usize| by_kernel.values().map(|s| s[i] * s[i]).sum::<f64>().sqrt();
     Time { value, low: value - error(1), high: value + error(2), known }
 }
 
-/// Times the probes and fits every kind of kernel.
-fn calibrate(training: bool, context: &Context) -> Result<Calibration, Failure> {
+/// Times the probes and fits every kind of kernel. Between two runs of a probe as many bytes are touched as a network of
+/// this footprint would touch, so that the probe finds the caches as the network would.
+fn calibrate(training: bool, footprint: usize, context: &Context) -> Result<Calibration, Failure> {
     let mut timed = vec![];
+    let mut others = vec![0u8; footprint.min(MOST_TOUCHED)];
     for probe in probes::probes(training)? {
         let (graph, parameters) = if probe.training {
             let loss = Loss::CrossEntropy { label_smoothing: 0.0 };
@@ -201,13 +184,17 @@ fn calibrate(training: bool, context: &Context) -> Result<Calibration, Failure> 
         };
         let plan = Plan::compile(&graph, &parameters, &context.plan_options())?;
         let sizes = sizes(&plan)?;
+        let own = self::footprint(&plan)?;
+        let mut touch = || touch(others.get_mut(own..).unwrap_or_default());
         let mut session = Session::new(plan, &parameters)?;
         feed(&mut session, &Model { graph, parameters })?;
         session.run()?;
         let (mut samples, mut wholes): (Vec<Vec<f64>>, Vec<f64>) = (vec![], vec![]);
         for _ in 0..RUNS {
+            touch();
             session.run_timed()?;
             samples.push(times(&session));
+            touch();
             let start = Instant::now();
             session.run()?;
             wholes.push(start.elapsed().as_secs_f64());
@@ -219,24 +206,40 @@ fn calibrate(training: bool, context: &Context) -> Result<Calibration, Failure> 
     Ok(Calibration::of(&timed))
 }
 
-/// Adds what each kernel really takes in this session, without what looking at the clock costs.
+/// Writes to every cache line.
+fn touch(bytes: &mut [u8]) {
+    for byte in bytes.iter_mut().step_by(64) {
+        *byte = byte.wrapping_add(1);
+    }
+    std::hint::black_box(bytes);
+}
+
+/// Bytes that a run of the plan goes through: constants, and what it computes. Trained parameters are in the arena.
+fn footprint(plan: &Plan) -> Result<usize, Failure> {
+    let graph = plan.graph();
+    let mut kept: BTreeMap<ValueId, usize> = BTreeMap::new();
+    for step in plan.steps() {
+        for &value in step.node.iter().flat_map(|node| graph.node(*node).inputs.iter().flatten()) {
+            if matches!(graph.value(value).source, ValueSource::Constant(_)) {
+                let elements: usize = graph.extents(value)?.iter().product();
+                kept.insert(value, elements * graph.value(value).ty.dtype.size());
+            }
+        }
+    }
+    Ok(plan.arena_bytes() + kept.values().sum::<usize>())
+}
+
+/// Adds what each kernel really takes in this session.
 pub fn measure(kernels: &mut [KernelTime], session: &mut Session) -> Result<(), Failure> {
-    let (mut samples, mut wholes): (Vec<Vec<f64>>, Vec<f64>) = (vec![], vec![]);
+    let mut samples: Vec<Vec<f64>> = vec![];
     for _ in 0..RUNS {
         session.run_timed()?;
         samples.push(times(session));
-        let start = Instant::now();
-        session.run()?;
-        wholes.push(start.elapsed().as_secs_f64());
     }
-    let steps = sizes(session.plan())?;
-    let step = |index: usize| lower_median(samples.iter().map(|s| s[index]).collect());
-    let steps: Vec<_> = steps.into_iter().enumerate().map(|(i, (k, size))| (k, size, step(i))).collect();
-    let timed = [Timed { steps, whole: lower_median(wholes) }];
-    let look = look(&timed);
-    for (kernel, _, time) in &timed[0].steps {
-        if let Some(sum) = kernels.iter_mut().find(|k| k.kernel == *kernel) {
-            sum.measured = Some(sum.measured.unwrap_or(0.0) + (time - look).max(0.0));
+    for (index, (kernel, _)) in sizes(session.plan())?.into_iter().enumerate() {
+        let time = lower_median(samples.iter().map(|s| s[index]).collect());
+        if let Some(sum) = kernels.iter_mut().find(|k| k.kernel == kernel) {
+            sum.measured = Some(sum.measured.unwrap_or(0.0) + time);
         }
     }
     Ok(())
@@ -271,7 +274,8 @@ fn sizes(plan: &Plan) -> Result<Vec<(String, Size)>, Failure> {
         sizes.push((
             kind(graph, node, &step.kernel)?,
             Size {
-                macs: cost.work.macs as f64 * padding(&step.kernel, &extents),
+                macs: (cost.work.macs as f64 * padding(&step.kernel, &extents))
+                    .max(cost.work.element_ops as f64),
                 bytes: (cost.bytes_read + cost.bytes_written) as f64,
                 outputs: outputs as f64,
             },
@@ -282,7 +286,11 @@ fn sizes(plan: &Plan) -> Result<Vec<(String, Size)>, Failure> {
 
 /// The kernel's name; convolutions of one tap are a kind of their own, for they are plain matrix products.
 fn kind(graph: &Graph, node: NodeId, kernel: &str) -> Result<String, Failure> {
-    let weights = graph.node(node).inputs.get(1).copied().flatten();
+    let weights = if kernel.contains("weight_gradient") {
+        graph.node(node).outputs.first().copied()
+    } else {
+        graph.node(node).inputs.get(1).copied().flatten()
+    };
     let taps: usize = match weights {
         Some(weights) if kernel.starts_with("conv") => graph.extents(weights)?.iter().skip(2).product(),
         _ => 0,

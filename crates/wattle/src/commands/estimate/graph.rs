@@ -11,6 +11,7 @@ use wattle_meter::{Derivation, Quantity, Source, Unit, estimate};
 use wattle_report::{Align, Table, number};
 
 use super::{GraphTime, Kernels};
+use crate::accounting::given;
 use crate::commands::bench::TrainingStep;
 use crate::commands::training::OptimizerName;
 use crate::context::Context;
@@ -63,7 +64,7 @@ pub fn timed(
     let failure = |e: wattle_meter::QuantityError| Failure::Run(e.to_string());
     let args = &all.graph;
     let Some(model) = &args.model else { return Ok(None) };
-    let utilisation = super::given("--utilisation", &all.hardware.utilisation, Unit::One, (1e-6, 1.0))?;
+    let utilisation = given("--utilisation", &all.hardware.utilisation, Unit::One, (1e-6, 1.0))?;
     let work = Work::load(model, args)?;
     let (graph, parameters) = work.graph();
     let runs = match args.samples {
