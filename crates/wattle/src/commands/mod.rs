@@ -40,7 +40,7 @@ pub enum Command {
     #[command(flatten)]
     Networks(networks::Command),
     /// Run any command and see what it costs: joules, grams, money.
-    Measure(measure::Args),
+    Measure(Box<measure::Args>),
     /// The receipts kept so far: list, sum, export, explain.
     #[command(subcommand)]
     Ledger(ledger::Command),
@@ -69,7 +69,7 @@ impl Command {
         match self {
             #[cfg(feature = "networks")]
             Command::Networks(command) => command.run(context),
-            Command::Measure(args) => measure::run(args, context),
+            Command::Measure(args) => measure::run(*args, context),
             Command::Ledger(command) => ledger::run(command, context),
             Command::Meter(command) => meter::run(command, context),
             Command::Estimate(args) => estimate::run(*args, context),
