@@ -92,6 +92,17 @@ pub fn summary(receipt: &Receipt) -> Table {
             None => table.row([name, "unknown", ""]),
         };
     }
+    let accounts = receipt.accounts.clone().unwrap_or_default();
+    let besides = [
+        ("carbon, market-based", accounts.market_carbon),
+        ("carbon of making the machine", accounts.embodied_carbon),
+        ("water", accounts.water),
+    ];
+    for (name, quantity) in besides {
+        if let Some(q) = quantity {
+            table.row([name, &number::quantity(&q), q.source().kind()]);
+        }
+    }
     table
 }
 
