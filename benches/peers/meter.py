@@ -51,6 +51,9 @@ print(started, rss, spent, cpu())
 """
 
 
+STARTS = 21
+
+
 def figures(command, seconds, environment):
     begun = time.monotonic()
     output = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
