@@ -4,7 +4,9 @@
 Prints, for each contender and in turns, the time until the workload starts, the tracker's resident memory, and its own
 processor time as a share of one core. Usage, with CodeCarbon 3.3.2 in the environment of this Python:
 
-    python benches/peers/meter.py target/release/wattle --seconds 10 --rounds 3
+    python benches/peers/meter.py target/release/wattle target/meter-only/release/wattle --seconds 10 --rounds 3
+
+The second is the meter alone: cargo build --release -p wattle --no-default-features --target-dir target/meter-only.
 """
 
 import argparse
@@ -49,6 +51,9 @@ print(started, rss, spent, cpu())
 """
 
 
+STARTS = 21
+
+
 def figures(command, seconds, environment):
     begun = time.monotonic()
     output = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
@@ -67,7 +72,8 @@ def fake_counters(root):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("wattle")
+    parser.add_argument("wattle", help="with everything")
+    parser.add_argument("alone", help="the meter alone")
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
@@ -76,11 +82,14 @@ def main():
     watcher = [sys.executable, "-S", "-c", WATCHER.replace("SECONDS", str(seconds))]
     with tempfile.TemporaryDirectory() as root:
         fake_counters(root)
-        wattle = [arguments.wattle, "measure"]
+        whole, alone = ([path, "measure"] for path in (arguments.wattle, arguments.alone))
+        counters = ["--sysfs", root]
         contenders = {
-            "wattle, model, 1 Hz": wattle + ["--"] + watcher,
-            "wattle, two RAPL files, 1 Hz": wattle + ["--sysfs", root, "--"] + watcher,
-            "wattle, two RAPL files, 1 kHz": wattle + ["--sysfs", root, "--interval", "0.001", "--"] + watcher,
+            "all of wattle, model, 1 Hz": whole + ["--"] + watcher,
+            "all of wattle, two RAPL files, 1 Hz": whole + counters + ["--"] + watcher,
+            "the meter alone, model, 1 Hz": alone + ["--"] + watcher,
+            "the meter alone, two RAPL files, 1 Hz": alone + counters + ["--"] + watcher,
+            "the meter alone, two RAPL files, 1 kHz": alone + counters + ["--interval", "0.001", "--"] + watcher,
             "bare Python": [sys.executable, "-S", "-c", "import os,time\n"
                             + "t=time.monotonic()\ntime.sleep(0.1)\n"
                             + "print(t, int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])/1024, 0, 0)"],

@@ -50,7 +50,7 @@ impl Split {
 const STEP: Duration = Duration::from_millis(100);
 /// Processor times are read at least this often, so a machine whose clock stands still for longer is idle. Before that
 /// they may merely not have been read again, and a step must wait for them.
-const UNREAD: Duration = Duration::from_secs(2);
+const UNREAD: Duration = Duration::from_secs(4);
 
 /// The running account of one measurement, under one assumption about idle power.
 #[derive(Debug, Clone)]

@@ -9,6 +9,7 @@ use crate::cpu_model::CpuModel;
 use crate::hwmon;
 use crate::msr::Msr;
 use crate::nvidia;
+use crate::perf_power::PerfPower;
 use crate::powercap::Powercap;
 use crate::several::Several;
 use crate::{Boundary, Source, WarningKind};
@@ -105,7 +106,7 @@ impl Default for Roots {
     }
 }
 
-/// Opens the best energy source for the processors (RAPL through powercap, RAPL registers, sensor chips, a discharging
+/// Opens the best energy source for the processors (RAPL through powercap, perf or registers, sensor chips, a discharging
 /// battery, else a model of processor time) and every graphics card that shows its energy or power.
 ///
 /// The warnings say why a better source was passed over.
@@ -122,10 +123,15 @@ pub fn open(roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
 }
 
 fn open_processors(roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
-    let denied = match Powercap::open(&roots.sys.join("class/powercap")) {
+    let mut denied = match Powercap::open(&roots.sys.join("class/powercap")) {
         Ok(counters) => return (Box::new(counters), Vec::new()),
         Err(warnings) => warnings,
     };
+    match PerfPower::open(roots) {
+        // The same counters by another door: that the first is closed costs nothing.
+        Ok(counters) => return (Box::new(counters), Vec::new()),
+        Err(warnings) => denied.extend(warnings),
+    }
     if let Some(registers) = Msr::open(roots) {
         return (Box::new(registers), denied);
     }

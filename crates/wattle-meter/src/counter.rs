@@ -208,6 +208,37 @@ mod tests {
         assert_eq!((c.total().value, c.covered()), (1_000_000, Duration::from_secs(1)));
     }
 
+    #[test]
+    fn a_million_random_traces_with_wraps_and_failures_are_counted_to_the_microjoule() {
+        // Marsaglia 2003, xorshift64.
+        let mut state = 0x2545_F491_4F6C_DD1D_u64;
+        let mut below = |limit: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % limit
+        };
+        for trace in 0..1_000_000 {
+            let mut raw = below(RANGE + 1);
+            let mut counter = Counter::new(raw, Some(RANGE));
+            let (mut now, mut spent, mut before) = (Duration::ZERO, 0, 0);
+            for step in 0..4 {
+                let millis = 1 + below(60_000);
+                // Up to 900 W, so that half of the traces wrap; one reading in five fails, the last does not.
+                let delta = below(900 * millis) * 1000;
+                now += Duration::from_millis(millis);
+                (spent, raw) = (spent + delta, (raw + delta) % (RANGE + 1));
+                counter.advance((step == 3 || below(5) > 0).then_some(raw), now);
+                let total = counter.total().value;
+                assert!(total >= before, "trace {trace}: energy never falls");
+                before = total;
+            }
+            let expected = Reading { low: spent, value: spent, high: spent };
+            assert_eq!(counter.total(), expected, "trace {trace}");
+            assert!(!counter.reset && !counter.ambiguous, "trace {trace}: no spurious gap");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_trace_below_one_wrap_a_step_is_summed_exactly(

@@ -139,7 +139,7 @@ pub struct CpuModel {
 impl CpuModel {
     /// Opens the model with the machine described under `roots`.
     pub fn open(roots: &Roots) -> Self {
-        let machine = Machine::identify_from(&roots.proc);
+        let machine = Machine::identify_from(&roots.proc, &roots.sys);
         // The clock that a hypervisor shows is its own invention.
         let own = machine.virtualised == Some(false);
         let clock = own.then(|| Clock::open(&roots.sys)).flatten();

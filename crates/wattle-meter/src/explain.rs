@@ -4,8 +4,21 @@ use std::fmt::Write;
 
 use crate::{Quantity, Receipt};
 
-/// The derivation of `energy`, `carbon`, `cost`, `power` or `shares`, as text; `None` for any other name or an unknown
-/// number.
+/// The numbers of a receipt that [`explain`] derives.
+pub const EXPLAINED: [&str; 10] = [
+    "energy",
+    "power",
+    "carbon",
+    "cost",
+    "shares",
+    "duration",
+    "cpu_time",
+    "market_carbon",
+    "embodied_carbon",
+    "water",
+];
+
+/// The derivation of one of [`EXPLAINED`], as text; `None` for any other name or an unknown number.
 pub fn explain(receipt: &Receipt, name: &str) -> Option<String> {
     let energy = receipt.energy.total.as_ref()?;
     let mut text = String::new();
@@ -62,6 +75,29 @@ pub fn explain(receipt: &Receipt, name: &str) -> Option<String> {
                 describe(&mut text, "  processor time", "", time);
             }
         }
+        "duration" => {
+            describe(&mut text, "duration", "end - start by the monotonic clock", &receipt.duration)
+        }
+        "cpu_time" => {
+            let formula = "user and system time of the process, and of its children once it waited for them";
+            describe(&mut text, "cpu_time", formula, receipt.cpu_time.as_ref()?);
+        }
+        "market_carbon" | "embodied_carbon" | "water" => {
+            let accounts = receipt.accounts.as_ref()?;
+            let (result, formula) = match name {
+                "market_carbon" => {
+                    (&accounts.market_carbon, "energy x PUE x market intensity, J in kWh by / 3.6e6")
+                }
+                "embodied_carbon" => {
+                    (&accounts.embodied_carbon, "emissions of making the machine x duration / lifespan")
+                }
+                _ => (&accounts.water, "energy x WUE of the site + energy x PUE x water of the grid"),
+            };
+            describe(&mut text, name, formula, result.as_ref()?);
+            describe(&mut text, "  energy", "", energy);
+            describe(&mut text, "  PUE", "", &receipt.factors.pue);
+            describe(&mut text, "  duration", "", &receipt.duration);
+        }
         _ => return None,
     }
     for warning in &receipt.warnings {
@@ -93,9 +129,16 @@ mod tests {
 
     #[test]
     fn every_name_is_explained_and_others_are_not() {
-        for name in ["energy", "power", "carbon", "cost", "shares"] {
-            assert!(explain(&example(), name).is_some(), "{name}");
+        let mut receipt = example();
+        let litre =
+            crate::Quantity::exact(1.0, crate::Unit::Litre, crate::Source::assumed("stated")).unwrap();
+        let some = Some(litre);
+        receipt.accounts =
+            Some(crate::Accounts { market_carbon: some.clone(), embodied_carbon: some.clone(), water: some });
+        for name in EXPLAINED {
+            assert!(explain(&receipt, name).is_some(), "{name}");
         }
+        assert_eq!(explain(&example(), "water"), None);
         assert_eq!(explain(&example(), "luck"), None);
     }
 }

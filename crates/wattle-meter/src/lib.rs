@@ -10,8 +10,10 @@
 //! This crate opens no socket, needs no privileges and prints nothing.
 
 mod account;
+mod accounting;
 pub mod backend;
 mod battery;
+mod container;
 mod counter;
 #[cfg(test)]
 mod cpu_fit;
@@ -33,7 +35,9 @@ mod microarchitecture;
 mod msr;
 mod number_file;
 mod nvidia;
+mod perf_power;
 mod powercap;
+pub mod prices;
 mod processor_time;
 pub mod published;
 mod quantity;
@@ -53,9 +57,10 @@ mod visible_cards;
 mod warning;
 
 pub use account::Split;
+pub use accounting::{Accounting, Accounts};
 pub use cpu_model::working_power;
 pub use derivation::{Derivation, Step};
-pub use explain::explain;
+pub use explain::{EXPLAINED, explain};
 pub use factors::{FactorError, FactorTexts, Factors};
 pub use forecast::{Forecast, Progress};
 pub use machine::{Machine, Software};

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::container;
+
 /// The machine, as far as it can be identified without privileges. No host name, user or address.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
@@ -16,7 +18,7 @@ pub struct Machine {
     pub cores: usize,
     /// Vector instruction sets of interest that the processor has, such as `avx2`.
     pub isa: Vec<String>,
-    /// Memory of the machine in bytes.
+    /// Memory that this process may use, in bytes: the machine's, or less in a container or job with a limit.
     pub memory_bytes: Option<u64>,
     /// Operating system and kernel release.
     pub os: String,
@@ -56,26 +58,29 @@ const ISA_FLAGS: [&str; 14] = [
 impl Machine {
     /// Reads the machine from `/proc`; elsewhere than on Linux most fields are unknown.
     pub fn identify() -> Self {
-        Machine::identify_from(Path::new("/proc"))
+        Machine::identify_from(Path::new("/proc"), Path::new("/sys"))
     }
 
-    /// Like [`identify`](Self::identify), from another root than `/proc`.
-    pub fn identify_from(proc: &Path) -> Self {
+    /// Like [`identify`](Self::identify), from other roots than `/proc` and `/sys`.
+    pub fn identify_from(proc: &Path, sys: &Path) -> Self {
         let cpuinfo = fs::read_to_string(proc.join("cpuinfo")).unwrap_or_default();
         let field = |key: &str| field(&cpuinfo, key);
         let flags: Vec<&str> =
             field("flags").or_else(|| field("Features")).unwrap_or("").split_whitespace().collect();
         let release = fs::read_to_string(proc.join("sys/kernel/osrelease")).unwrap_or_default();
         let memory = fs::read_to_string(proc.join("meminfo")).unwrap_or_default();
+        let limits = container::limits(proc, sys);
+        // The standard library knows affinity, and limits of the process's own; not those of another tree.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Machine {
             cpu_model: field("model name").map(str::to_owned),
             cpu_id: field("vendor_id").map(|vendor| {
                 let number = |key| field(key).unwrap_or("?");
                 format!("{vendor} {}/{}/{}", number("cpu family"), number("model"), number("stepping"))
             }),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            cores: limits.processors.map_or(cores, |limit| cores.min(limit)),
             isa: ISA_FLAGS.iter().filter(|f| flags.contains(f)).map(|f| (*f).to_owned()).collect(),
-            memory_bytes: memory_bytes(&memory),
+            memory_bytes: memory_bytes(&memory).into_iter().chain(limits.memory_bytes).min(),
             os: format!("{} {}", std::env::consts::OS, release.trim()).trim_end().to_owned(),
             virtualised: (!flags.is_empty()).then(|| flags.contains(&"hypervisor")),
         }
@@ -121,7 +126,7 @@ mod tests {
         )
         .unwrap();
         fs::write(proc.path().join("meminfo"), "MemTotal:        2048 kB\nMemFree: 1 kB\n").unwrap();
-        let m = Machine::identify_from(proc.path());
+        let m = Machine::identify_from(proc.path(), Path::new("/nonexistent"));
         assert_eq!(m.cpu_model.as_deref(), Some("AMD EPYC"));
         assert_eq!(m.cpu_id.as_deref(), Some("AuthenticAMD 25/1/1"));
         assert_eq!(m.isa, ["avx", "fma", "avx2"]);
@@ -130,8 +135,23 @@ mod tests {
     }
 
     #[test]
+    fn a_container_has_the_memory_and_processors_of_its_limits() {
+        let root = tempfile::tempdir().unwrap();
+        let [proc, group] = ["proc/self", "sys/fs/cgroup/job"].map(|name| root.path().join(name));
+        fs::create_dir_all(&proc).unwrap();
+        fs::create_dir_all(&group).unwrap();
+        fs::write(root.path().join("proc/meminfo"), "MemTotal: 1000000000 kB\n").unwrap();
+        fs::write(proc.join("cgroup"), "0::/job\n").unwrap();
+        fs::write(group.join("memory.max"), "8589934592\n").unwrap();
+        fs::write(group.join("cpu.max"), "100000 100000\n").unwrap();
+        let m = Machine::identify_from(&root.path().join("proc"), &root.path().join("sys"));
+        assert_eq!((m.memory_bytes, m.cores), (Some(8 << 30), 1));
+    }
+
+    #[test]
     fn an_unreadable_proc_leaves_fields_unknown_rather_than_zero() {
-        let m = Machine::identify_from(Path::new("/nonexistent"));
+        let nowhere = Path::new("/nonexistent");
+        let m = Machine::identify_from(nowhere, nowhere);
         assert_eq!((m.cpu_model, m.cpu_id, m.memory_bytes, m.virtualised), (None, None, None, None));
         assert!(m.cores >= 1);
     }

@@ -19,8 +19,10 @@ use crate::{
 const TICK: Duration = Duration::from_millis(10);
 /// More wall clock than monotonic clock than any correction of the clock explains.
 const SLEPT: Duration = Duration::from_secs(5);
-/// The sampler of a fast interval reads processor times no more often than this.
+/// The sampler reads processor times no more often than this where they are the energy, for a model follows them,
 const GLANCE: Duration = Duration::from_millis(900);
+/// and than this where they only divide it.
+const RARE_GLANCE: Duration = Duration::from_millis(1900);
 
 /// What a meter needs to know before it starts.
 #[derive(Debug, Clone)]
@@ -343,11 +345,12 @@ impl State {
     /// One background reading. A thousand of them a second must stay cheap: the counters are read, and nothing else
     /// happens until the processor times are due.
     fn sample(&mut self, at: Duration) {
-        if self.clock.is_due(at, GLANCE) {
-            let mark = self.read(at, GLANCE);
+        let patience = if self.backend.split().is_some() { GLANCE } else { RARE_GLANCE };
+        if self.clock.is_due(at, patience) {
+            let mark = self.read(at, patience);
             self.series.offer(at, sum(&mark.energy));
         } else {
-            let now = self.clock.read(at, GLANCE);
+            let now = self.clock.read(at, patience);
             let total = sum(self.take(now));
             self.series.offer(at, total);
         }
@@ -389,7 +392,7 @@ fn sum(energy: &[Reading]) -> u64 {
 /// What was stated, or what a machine of this kind may draw.
 fn idle_power(config: &MeterConfig) -> Quantity {
     config.idle_power.clone().unwrap_or_else(|| {
-        let machine = Machine::identify_from(&config.roots.proc);
+        let machine = Machine::identify_from(&config.roots.proc, &config.roots.sys);
         let cores = machine_cores(&config.roots.proc).unwrap_or(machine.cores as u64);
         let [low, value, high] =
             idle_milliwatts(&machine, cores).map(|milliwatts| milliwatts as f64 / 1000.0);

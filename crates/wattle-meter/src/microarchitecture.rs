@@ -106,7 +106,11 @@ mod tests {
 
     fn machine(id: &str, isa: &[&str]) -> Machine {
         let isa = isa.iter().map(|i| (*i).to_owned()).collect();
-        Machine { cpu_id: Some(id.to_owned()), isa, ..Machine::identify_from(Path::new("/nonexistent")) }
+        Machine {
+            cpu_id: Some(id.to_owned()),
+            isa,
+            ..Machine::identify_from(Path::new("/nonexistent"), Path::new("/nonexistent"))
+        }
     }
 
     #[test]

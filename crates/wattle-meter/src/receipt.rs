@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Factors, Machine, Quantity, Software, Source, Timestamp, Unit, Warning, WarningKind};
+use crate::{Accounts, Factors, Machine, Quantity, Software, Source, Timestamp, Unit, Warning, WarningKind};
 
 /// The version of the receipt's JSON form; a reader refuses any other.
 pub const SCHEMA: &str = "wattle.receipt/1";
@@ -38,6 +38,9 @@ pub struct Receipt {
     pub carbon: Option<Quantity>,
     /// Electricity cost: energy x PUE x price.
     pub cost: Option<Quantity>,
+    /// What was accounted for besides, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accounts: Option<Accounts>,
     /// The factors used for carbon and cost.
     pub factors: Factors,
     /// What was done for it.
@@ -336,6 +339,7 @@ pub(crate) mod tests {
                 boundary: Boundary::ProcessShare,
                 components: vec![Component { name: "cpu-busy".to_owned(), energy: total }],
             },
+            accounts: None,
             factors,
             work: Work {
                 macs_nominal: Some(Work::counted(2_000_000, Unit::Mac)),

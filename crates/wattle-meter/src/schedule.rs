@@ -17,6 +17,8 @@ pub struct Series {
     pub g_per_kwh: Vec<f64>,
     /// Length of a step in hours.
     pub step_hours: f64,
+    /// When the first step begins, in minutes since 1970.
+    pub first_minute: i64,
 }
 
 /// A series or a question that cannot be used.
@@ -86,7 +88,7 @@ struct Row {
 /// [`ScheduleError`] with the row: a malformed cell, or steps that are not equal (nothing is interpolated).
 pub fn read(input: impl Read) -> Result<Series, ScheduleError> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(input);
-    let mut series = Series { moments: vec![], g_per_kwh: vec![], step_hours: 0.0 };
+    let mut series = Series { moments: vec![], g_per_kwh: vec![], step_hours: 0.0, first_minute: 0 };
     let (mut last, mut step) = (None, None);
     for (index, row) in reader.deserialize().enumerate() {
         let (row, Row { timestamp, g_per_kwh }) = (index + 2, row?);
@@ -105,6 +107,9 @@ pub fn read(input: impl Read) -> Result<Series, ScheduleError> {
             if found != expected || found <= 0 {
                 return Err(ScheduleError::Gap { row, found: timestamp, minutes: found, expected });
             }
+        }
+        if last.is_none() {
+            series.first_minute = minute;
         }
         last = Some(minute);
         series.moments.push(timestamp);
@@ -274,6 +279,7 @@ mod tests {
             moments: (0..values.len()).map(|i| format!("h{i}")).collect(),
             g_per_kwh: values.to_vec(),
             step_hours: 1.0,
+            first_minute: 0,
         }
     }
 

@@ -75,9 +75,10 @@ pub(crate) fn receipt(
         power: total.as_ref().and_then(|energy| energy.ratio(&duration).ok()),
         carbon: total.as_ref().and_then(|energy| config.factors.carbon(energy).ok()),
         cost: total.as_ref().and_then(|energy| config.factors.cost(energy).ok()),
+        accounts: None,
         factors: config.factors.clone(),
         work: Work::default(),
-        machine: Machine::identify_from(&config.roots.proc),
+        machine: Machine::identify_from(&config.roots.proc, &config.roots.sys),
         software: Software::this(),
         seeds: BTreeMap::new(),
         scopes: state

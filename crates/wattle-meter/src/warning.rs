@@ -68,6 +68,11 @@ pub enum WarningKind {
         /// Names of the factors that were not given.
         factors: Vec<String>,
     },
+    /// The series of carbon intensities does not cover the time of the run.
+    IntensityNotCovered {
+        /// The series.
+        series: String,
+    },
     /// The receipt could not be appended to the ledger.
     LedgerNotWritten {
         /// What went wrong, naming the path.
@@ -128,6 +133,11 @@ impl WarningKind {
             Self::FactorsAssumed { factors } => {
                 format!("not given, so a wide default stands in: {}", factors.join(", "))
             }
+            Self::IntensityNotCovered { series } => {
+                format!(
+                    "{series} does not cover the time of the run, so the range of carbon intensity stands as it was"
+                )
+            }
             Self::LedgerNotWritten { reason } => format!("the ledger was not written: {reason}"),
             Self::Suspended { seconds } => {
                 format!("the machine slept, or its clock was set: {seconds} s are outside the measurement")
@@ -165,6 +175,9 @@ impl WarningKind {
             Self::TooShortToMeasure { .. } => "repeat the work within one measurement".to_owned(),
             Self::FactorsAssumed { .. } => {
                 format!("state them: {}", crate::environment::FACTORS.map(|v| v.name).join(", "))
+            }
+            Self::IntensityNotCovered { .. } => {
+                "give a series from before the start to after the end, in the time zone it says".to_owned()
             }
             Self::LedgerNotWritten { .. } => {
                 "the receipt itself is complete; name a writable file as ledger".to_owned()
@@ -209,6 +222,7 @@ mod tests {
             WarningKind::NodeShared { rank: 1 },
             WarningKind::GpuShared { domain: text() },
             WarningKind::GpuOrderUnknown { devices: text() },
+            WarningKind::IntensityNotCovered { series: text() },
         ];
         let number = |kind: &WarningKind| match kind {
             WarningKind::ModelledNotMeasured { .. } => 0,
@@ -226,6 +240,7 @@ mod tests {
             WarningKind::NodeShared { .. } => 12,
             WarningKind::GpuShared { .. } => 13,
             WarningKind::GpuOrderUnknown { .. } => 14,
+            WarningKind::IntensityNotCovered { .. } => 15,
         };
         assert!(all.iter().map(number).eq(0..all.len()));
         all

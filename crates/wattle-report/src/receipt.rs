@@ -22,6 +22,7 @@ pub fn table(receipt: &Receipt) -> Table {
     plain("started", receipt.started.to_string());
     plain("ended", stop_reason(receipt.stop_reason).to_owned());
     let work = &receipt.work;
+    let accounts = receipt.accounts.clone().unwrap_or_default();
     let several = receipt.energy.components.len() > 1;
     let known = |name: &str, q: &Option<Quantity>| q.clone().map(|q| (name.to_owned(), q));
     let rows: Vec<(String, Quantity)> = [
@@ -43,6 +44,9 @@ pub fn table(receipt: &Receipt) -> Table {
         [
             known("average power", &receipt.power),
             known("carbon", &receipt.carbon),
+            known("carbon, market-based", &accounts.market_carbon),
+            known("carbon of making the machine", &accounts.embodied_carbon),
+            known("water", &accounts.water),
             known("electricity cost", &receipt.cost),
             Some(("carbon intensity".to_owned(), receipt.factors.carbon_intensity.clone())),
             Some(("electricity price".to_owned(), receipt.factors.price.clone())),
@@ -87,6 +91,17 @@ pub fn summary(receipt: &Receipt) -> Table {
             Some(q) => table.row([name, &number::quantity(q), q.source().kind()]),
             None => table.row([name, "unknown", ""]),
         };
+    }
+    let accounts = receipt.accounts.clone().unwrap_or_default();
+    let besides = [
+        ("carbon, market-based", accounts.market_carbon),
+        ("carbon of making the machine", accounts.embodied_carbon),
+        ("water", accounts.water),
+    ];
+    for (name, quantity) in besides {
+        if let Some(q) = quantity {
+            table.row([name, &number::quantity(&q), q.source().kind()]);
+        }
     }
     table
 }

@@ -2,14 +2,13 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
-use wattle_engine::{Cpu, PlanOptions};
 use wattle_meter::intensity::Place;
+use wattle_meter::prices;
 use wattle_meter::{FactorTexts, Factors};
-use wattle_meter::{Meter, MeterConfig, Receipt, WarningKind, ledger};
+use wattle_meter::{MeterConfig, Quantity, Receipt, WarningKind, ledger};
 
 use crate::failure::Failure;
 
@@ -20,6 +19,7 @@ pub struct Globals {
     #[arg(long, global = true)]
     pub json: bool,
     /// Threads to compute with; all cores by default.
+    #[cfg(feature = "networks")]
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Append the receipt to this file instead of the ledger in the user's data folder.
@@ -28,7 +28,7 @@ pub struct Globals {
     /// Carbon intensity of the electricity in gCO2e/kWh: `57`, or a range `30..90`.
     #[arg(long, global = true, value_name = "G")]
     pub intensity: Option<String>,
-    /// Where the electricity comes from, for its carbon intensity: FR, US-CA, gcp:europe-west1, aws:us-east-1.
+    /// Where the electricity comes from, for its carbon intensity and, in the US, its price: FR, US-CA, gcp:europe-west1, aws:us-east-1.
     #[arg(long, global = true, value_name = "PLACE", conflicts_with = "intensity")]
     pub region: Option<String>,
     /// Price of the electricity in USD/kWh: `0.15`, or a range.
@@ -44,7 +44,8 @@ pub struct Context {
     /// Whether stdout gets JSON.
     pub json: bool,
     /// Instruction set and threads.
-    pub cpu: Arc<Cpu>,
+    #[cfg(feature = "networks")]
+    pub cpu: std::sync::Arc<wattle_engine::Cpu>,
     ledger: Option<PathBuf>,
     factors: Factors,
     factor_warning: Option<WarningKind>,
@@ -52,27 +53,53 @@ pub struct Context {
 
 impl Context {
     /// Resolves the flags: starts the threads of a command that computes, reads the factors.
+    #[cfg_attr(not(feature = "networks"), allow(unused_variables, reason = "a meter needs no threads"))]
     pub fn new(globals: Globals, computes: bool) -> Result<Context, Failure> {
-        let cores = std::thread::available_parallelism().map_or(1, |n| if computes { n.get() } else { 1 });
-        let threads = globals.threads.map_or(cores, usize::from);
-        let cpu = Cpu::new(threads).map_err(|e| Failure::Input(e.to_string()))?;
+        #[cfg(feature = "networks")]
+        let cpu = networks::cpu(globals.threads, computes)?;
         let environment = |name: &str| std::env::var(name).ok();
         let texts =
             FactorTexts { carbon_intensity: globals.intensity, price: globals.price, pue: globals.pue };
-        let (mut factors, mut factor_warning) =
+        let mut place = None;
+        let (factors, factor_warning) =
             Factors::resolve(&texts, environment).map_err(|e| Failure::Input(e.to_string()))?;
         if let Some(region) = &globals.region {
-            let place = Place::find(region).map_err(|e| Failure::at("--region", e))?;
-            factors.carbon_intensity = place.intensity();
-            if let Some(WarningKind::FactorsAssumed { factors }) = &mut factor_warning {
-                factors.retain(|factor| factor != "intensity");
-                if factors.is_empty() {
-                    factor_warning = None;
-                }
-            }
+            place = Some(Place::find(region).map_err(|e| Failure::at("--region", e))?);
         }
         let ledger = globals.ledger.or_else(|| ledger::default_path(environment));
-        Ok(Context { json: globals.json, cpu: Arc::new(cpu), ledger, factors, factor_warning })
+        let mut context = Context {
+            json: globals.json,
+            #[cfg(feature = "networks")]
+            cpu,
+            ledger,
+            factors,
+            factor_warning,
+        };
+        if let Some(place) = place {
+            context.set_intensity(place.intensity());
+            let unpriced = context.factors_assumed().iter().any(|factor| factor == "price");
+            if let Some(price) = prices::electricity(&place.id).filter(|_| unpriced) {
+                context.factors.price = price;
+                context.stated("price");
+            }
+        }
+        Ok(context)
+    }
+
+    /// Takes a carbon intensity that somebody stated.
+    pub fn set_intensity(&mut self, intensity: Quantity) {
+        self.factors.carbon_intensity = intensity;
+        self.stated("intensity");
+    }
+
+    /// Takes a factor off the list of those that nobody stated.
+    fn stated(&mut self, name: &str) {
+        if let Some(WarningKind::FactorsAssumed { factors }) = &mut self.factor_warning {
+            factors.retain(|factor| factor != name);
+            if factors.is_empty() {
+                self.factor_warning = None;
+            }
+        }
     }
 
     /// Carbon intensity, price and PUE.
@@ -86,16 +113,6 @@ impl Context {
             Some(WarningKind::FactorsAssumed { factors }) => factors,
             _ => &[],
         }
-    }
-
-    /// Planning for this processor.
-    pub fn plan_options(&self) -> PlanOptions {
-        PlanOptions::new(self.cpu.clone())
-    }
-
-    /// Starts metering the command.
-    pub fn meter(&self) -> Meter {
-        Meter::start(self.meter_config())
     }
 
     /// How this command is metered.
@@ -135,13 +152,42 @@ impl Context {
             _ => Ok(()),
         }
     }
+}
 
-    /// A progress bar on stderr for work of `length` steps; hidden when stderr is no terminal.
-    pub fn progress(&self, what: &str, length: u64) -> indicatif::ProgressBar {
-        let bar = indicatif::ProgressBar::new(length);
-        let style = indicatif::ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} {eta}");
-        bar.set_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()));
-        bar.set_message(what.to_string());
-        bar
+#[cfg(feature = "networks")]
+mod networks {
+    use std::sync::Arc;
+
+    use wattle_engine::{Cpu, PlanOptions};
+    use wattle_meter::Meter;
+
+    use super::Context;
+    use crate::failure::Failure;
+
+    pub fn cpu(threads: Option<u16>, computes: bool) -> Result<Arc<Cpu>, Failure> {
+        let cores = std::thread::available_parallelism().map_or(1, |n| if computes { n.get() } else { 1 });
+        let threads = threads.map_or(cores, usize::from);
+        Cpu::new(threads).map(Arc::new).map_err(|e| Failure::Input(e.to_string()))
+    }
+
+    impl Context {
+        /// Planning for this processor.
+        pub fn plan_options(&self) -> PlanOptions {
+            PlanOptions::new(self.cpu.clone())
+        }
+
+        /// Starts metering the command.
+        pub fn meter(&self) -> Meter {
+            Meter::start(self.meter_config())
+        }
+
+        /// A progress bar on stderr for work of `length` steps; hidden when stderr is no terminal.
+        pub fn progress(&self, what: &str, length: u64) -> indicatif::ProgressBar {
+            let bar = indicatif::ProgressBar::new(length);
+            let style = indicatif::ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} {eta}");
+            bar.set_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()));
+            bar.set_message(what.to_string());
+            bar
+        }
     }
 }

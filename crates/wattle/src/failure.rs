@@ -2,10 +2,6 @@
 
 use std::process::ExitCode;
 
-use wattle_engine::EngineError;
-use wattle_graph::GraphError;
-use wattle_graph::onnx::OnnxError;
-
 /// Why a command ended without its result.
 #[derive(Debug)]
 pub enum Failure {
@@ -23,15 +19,6 @@ impl Failure {
         Failure::Input(format!("{place}: {reason}"))
     }
 
-    /// The same failure with the place it concerns in front.
-    pub fn context(self, place: impl std::fmt::Display) -> Failure {
-        match self {
-            Failure::Input(text) => Failure::Input(format!("{place}: {text}")),
-            Failure::Run(text) => Failure::Run(format!("{place}: {text}")),
-            Failure::Passed(code) => Failure::Passed(code),
-        }
-    }
-
     /// Prints the paragraph; returns the exit code.
     #[allow(clippy::print_stderr, reason = "the one place where failures reach the user")]
     pub fn report(&self) -> ExitCode {
@@ -45,32 +32,52 @@ impl Failure {
     }
 }
 
-impl From<OnnxError> for Failure {
-    fn from(error: OnnxError) -> Failure {
-        Failure::Input(error.to_string())
-    }
-}
+#[cfg(feature = "networks")]
+mod networks {
+    use wattle_engine::EngineError;
+    use wattle_graph::GraphError;
+    use wattle_graph::onnx::OnnxError;
 
-impl From<GraphError> for Failure {
-    fn from(error: GraphError) -> Failure {
-        Failure::Input(error.to_string())
-    }
-}
+    use super::Failure;
 
-impl From<EngineError> for Failure {
-    fn from(error: EngineError) -> Failure {
-        match error {
-            EngineError::Node { .. } | EngineError::Defect(_) => Failure::Run(error.to_string()),
-            _ => Failure::Input(error.to_string()),
+    impl Failure {
+        /// The same failure with the place it concerns in front.
+        pub fn context(self, place: impl std::fmt::Display) -> Failure {
+            match self {
+                Failure::Input(text) => Failure::Input(format!("{place}: {text}")),
+                Failure::Run(text) => Failure::Run(format!("{place}: {text}")),
+                Failure::Passed(code) => Failure::Passed(code),
+            }
         }
     }
-}
 
-impl From<wattle_train::Error> for Failure {
-    fn from(error: wattle_train::Error) -> Failure {
-        match error.kind() {
-            wattle_train::ErrorKind::Input => Failure::Input(error.to_string()),
-            _ => Failure::Run(error.to_string()),
+    impl From<OnnxError> for Failure {
+        fn from(error: OnnxError) -> Failure {
+            Failure::Input(error.to_string())
+        }
+    }
+
+    impl From<GraphError> for Failure {
+        fn from(error: GraphError) -> Failure {
+            Failure::Input(error.to_string())
+        }
+    }
+
+    impl From<EngineError> for Failure {
+        fn from(error: EngineError) -> Failure {
+            match error {
+                EngineError::Node { .. } | EngineError::Defect(_) => Failure::Run(error.to_string()),
+                _ => Failure::Input(error.to_string()),
+            }
+        }
+    }
+
+    impl From<wattle_train::Error> for Failure {
+        fn from(error: wattle_train::Error) -> Failure {
+            match error.kind() {
+                wattle_train::ErrorKind::Input => Failure::Input(error.to_string()),
+                _ => Failure::Run(error.to_string()),
+            }
         }
     }
 }

@@ -1,11 +1,16 @@
 //! `wattle`: model.onnx in, leaner model.onnx out, with a receipt. One file a command, nothing clever.
 
+mod accounting;
 mod commands;
 mod context;
 mod failure;
+#[cfg(feature = "networks")]
 mod models;
+#[cfg(feature = "networks")]
 mod node_times;
+#[cfg(feature = "networks")]
 mod npy;
+#[cfg(feature = "networks")]
 mod roofline;
 
 use std::process::ExitCode;

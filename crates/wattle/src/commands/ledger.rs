@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use wattle_meter::ledger::{self, Group, Sum};
-use wattle_meter::{Quantity, Receipt, Timestamp, explain};
+use wattle_meter::{EXPLAINED, Quantity, Receipt, Timestamp, explain};
 use wattle_report::{Align, Table, number, receipt as receipts};
 
 use super::measure::{Format, export};
@@ -43,7 +43,7 @@ pub enum Command {
         /// Its number in the list.
         number: Option<usize>,
         /// Print how a number came about instead.
-        #[arg(long, value_name = "NAME", value_parser = ["energy", "power", "carbon", "cost", "shares"])]
+        #[arg(long, value_name = "NAME", value_parser = EXPLAINED)]
         explain: Option<String>,
     },
 }

@@ -1,20 +1,31 @@
-//! The commands, one file each.
+//! The commands, one file each. Those that read networks are there with the feature `networks`.
 
+#[cfg(feature = "networks")]
 mod accel;
+#[cfg(feature = "networks")]
 mod bench;
 mod estimate;
+#[cfg(feature = "networks")]
 mod eval;
 mod ledger;
 mod measure;
 mod meter;
+#[cfg(feature = "networks")]
+mod networks;
+#[cfg(feature = "networks")]
 mod profile;
 mod reproduce;
+#[cfg(feature = "networks")]
 mod run;
 mod scaling;
 mod schedule;
+#[cfg(feature = "networks")]
 mod shrink;
+#[cfg(feature = "networks")]
 mod ticket;
+#[cfg(feature = "networks")]
 mod train;
+#[cfg(feature = "networks")]
 mod training;
 
 use clap::Subcommand;
@@ -25,32 +36,17 @@ use crate::failure::Failure;
 /// What wattle can be asked.
 #[derive(Subcommand)]
 pub enum Command {
-    /// Train, find the sparsest network that is as good, and write it with a receipt. The main job.
-    Shrink(shrink::Args),
-    /// Train a network.
-    Train(train::Args),
-    /// How good a model is on data.
-    Eval(eval::Args),
-    /// Lottery tickets: small networks inside large ones.
-    #[command(subcommand)]
-    Ticket(ticket::Command),
+    #[cfg(feature = "networks")]
+    #[command(flatten)]
+    Networks(networks::Command),
     /// Run any command and see what it costs: joules, grams, money.
-    Measure(measure::Args),
+    Measure(Box<measure::Args>),
     /// The receipts kept so far: list, sum, export, explain.
     #[command(subcommand)]
     Ledger(ledger::Command),
     /// The meter as a service.
     #[command(subcommand)]
     Meter(meter::Command),
-    /// Where parameters, MACs, bytes and milliseconds go, layer by layer.
-    Profile(profile::Args),
-    /// Run a model on inputs from .npy files.
-    Run(run::Args),
-    /// What a model would cost on a flexible sparse accelerator (modelled).
-    #[command(subcommand)]
-    Accel(accel::Command),
-    /// Time a model, or a training step of it.
-    Bench(bench::Args),
     /// What a run will cost or did cost: time, energy, carbon, money, with intervals.
     Estimate(Box<estimate::Args>),
     /// Published footprints, computed again beside what was printed.
@@ -71,17 +67,11 @@ impl Command {
     /// Runs the command.
     pub fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self {
-            Command::Shrink(args) => shrink::run(args, context),
-            Command::Train(args) => train::run(args, context),
-            Command::Eval(args) => eval::run(args, context),
-            Command::Ticket(command) => ticket::run(command, context),
-            Command::Measure(args) => measure::run(args, context),
+            #[cfg(feature = "networks")]
+            Command::Networks(command) => command.run(context),
+            Command::Measure(args) => measure::run(*args, context),
             Command::Ledger(command) => ledger::run(command, context),
             Command::Meter(command) => meter::run(command, context),
-            Command::Profile(args) => profile::run(args, context),
-            Command::Run(args) => run::run(args, context),
-            Command::Accel(command) => accel::run(command, context),
-            Command::Bench(args) => bench::run(args, context),
             Command::Estimate(args) => estimate::run(*args, context),
             Command::Reproduce(args) => reproduce::run(args, context),
             Command::Scaling(command) => scaling::run(command, context),

@@ -1,12 +1,12 @@
 //! `wattle schedule`: the best start, and the best hours with pauses, by the carbon intensity of every hour.
 
-use std::fs::File;
 use std::path::PathBuf;
 
 use serde::Serialize;
 use wattle_meter::schedule::{self, Choice, Schedule, Stretch};
 use wattle_report::{Align, Table, number};
 
+use crate::accounting;
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -56,9 +56,7 @@ fn positive(text: &str) -> Result<f64, String> {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let place = args.series.display();
-    let file = File::open(&args.series).map_err(|e| Failure::at(place, e))?;
-    let series = schedule::read(file).map_err(|e| Failure::at(args.series.display(), e))?;
+    let series = accounting::read(&args.series)?;
     let schedule =
         schedule::plan(&series, args.hours, args.deadline).map_err(|e| Failure::Input(e.to_string()))?;
     let kwh = args.watts.map(|watts| watts * args.hours / 1000.0 * context.factors().pue.value());

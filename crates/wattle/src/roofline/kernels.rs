@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// What a step works on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Size {
-    /// Multiply-accumulates.
+    /// Multiply-accumulates; for what has none, operations on elements.
     pub macs: f64,
     /// Bytes of all operands and results.
     pub bytes: f64,
@@ -46,8 +46,11 @@ struct Kind {
 const NEAREST: usize = 3;
 /// The narrowest spread claimed, whatever the probes say: timing itself varies as much.
 const LEAST_SPREAD: f64 = 1.15;
-/// The spread of a kind that was not observed, or that the interpreter runs.
-const UNKNOWN_SPREAD: f64 = 3.0;
+/// The spread of a kind that was not observed.
+const UNKNOWN: (f64, f64) = (0.2, 5.0);
+/// Observations of a kind from which on it needs no help of its family; and the spread where it does.
+const FEW: usize = 3;
+const SEEN_ONLY: (f64, f64) = (0.6, 1.7);
 
 impl Kernels {
     /// Fits observations of (kernel, size, seconds).
@@ -67,21 +70,32 @@ impl Kernels {
         Kernels { exact: fitted(exact), family: fitted(family), all: Kind::fit(all) }
     }
 
-    /// The time of one kernel: by its own kind, else by its family (the first word of its name), else by all.
+    /// The time of one kernel: by its own kind; where that was seen once or twice, by its family (the first word of its
+    /// name), as much slower or faster as it then was; else by its family or by all.
     pub fn predict(&self, kernel: &str, size: Size) -> Time {
-        let enough = |kind: &&Kind| kind.observed.len() >= 3;
-        let own = self.exact.get(kernel).filter(enough);
-        let family = self.family.get(family_of(kernel));
-        let (kind, known) = match (own, family.or(self.exact.get(kernel))) {
-            (Some(kind), _) | (None, Some(kind)) => (kind, true),
-            (None, None) => (&self.all, false),
+        let own = self.exact.get(kernel);
+        // What the interpreter runs has nothing in common but the interpreter.
+        let family = self.family.get(family_of(kernel)).filter(|_| family_of(kernel) != "reference");
+        let (value, spread, known) = match (own, family) {
+            (Some(own), _) if own.observed.len() >= FEW => (own.predict(size, None), own.spread, true),
+            (Some(own), None) => (own.predict(size, None), SEEN_ONLY, true),
+            (Some(own), Some(family)) => (family.fitted(size) * own.pace(family), SEEN_ONLY, true),
+            (None, Some(family)) => (family.predict(size, None), family.spread, true),
+            (None, None) => (self.all.predict(size, None), UNKNOWN, false),
         };
-        let value = kind.predict(size, None);
-        // The interpreter's time depends on more than sizes: shapes, types, broadcasting.
-        let sure = known && family_of(kernel) != "reference";
-        let (low, high) = if sure { kind.spread } else { (1.0 / UNKNOWN_SPREAD, UNKNOWN_SPREAD) };
-        Time { value, low: value * low, high: value * high, known }
+        Time { value, low: value * spread.0, high: value * spread.1, known }
     }
+}
+
+/// What ratios of observations to predictions span: all of them if they are few; of twenty, one is left out on each side. Never less than timing itself varies, never more than a factor of five.
+pub fn spread(mut ratios: Vec<f64>) -> (f64, f64) {
+    ratios.sort_by(f64::total_cmp);
+    let cut = ratios.len() / 20;
+    let (low, high) = match (ratios.get(cut), ratios.get(ratios.len().wrapping_sub(1 + cut))) {
+        (Some(&low), Some(&high)) => (low, high),
+        _ => (1.0, 1.0),
+    };
+    (low.clamp(0.2, 1.0 / LEAST_SPREAD), high.clamp(LEAST_SPREAD, 5.0))
 }
 
 fn family_of(kernel: &str) -> &str {
@@ -92,29 +106,32 @@ impl Kind {
     fn fit(observed: Vec<(Size, f64)>) -> Kind {
         let coefficients = non_negative_fit(&observed);
         let mut kind = Kind { observed, coefficients, spread: (1.0, 1.0) };
-        let mut ratios: Vec<f64> = (0..kind.observed.len())
+        let ratios = (0..kind.observed.len())
             .map(|i| kind.observed[i].1 / kind.predict(kind.observed[i].0, Some(i)))
             .collect();
-        ratios.sort_by(f64::total_cmp);
-        // Few observations: the extremes; many: the outer tenths are left out.
-        let cut = ratios.len() / 10;
-        let (low, high) = match (ratios.get(cut), ratios.get(ratios.len().wrapping_sub(1 + cut))) {
-            (Some(&low), Some(&high)) => (low, high),
-            _ => (1.0, 1.0),
-        };
-        kind.spread = (low.clamp(0.2, 1.0 / LEAST_SPREAD), high.clamp(LEAST_SPREAD, 5.0));
+        kind.spread = spread(ratios);
         kind
+    }
+
+    /// How much slower than its family these observations are, as a factor.
+    fn pace(&self, family: &Kind) -> f64 {
+        let ratios = self.observed.iter().map(|(size, time)| (time / family.fitted(*size)).ln());
+        (ratios.sum::<f64>() / self.observed.len().max(1) as f64).exp()
+    }
+
+    /// The fit at this size.
+    fn fitted(&self, size: Size) -> f64 {
+        dot(&self.coefficients, &features(size)).max(1e-8)
     }
 
     /// The fit at this size, times the mean residual of the nearest observations, `without` excepted.
     fn predict(&self, size: Size, without: Option<usize>) -> f64 {
-        let fitted = |size: Size| dot(&self.coefficients, &features(size)).max(1e-8);
         let mut near: Vec<(f64, f64)> = self
             .observed
             .iter()
             .enumerate()
             .filter(|(i, _)| Some(*i) != without)
-            .map(|(_, (at, time))| (distance(*at, size), (time / fitted(*at)).ln()))
+            .map(|(_, (at, time))| (distance(*at, size), (time / self.fitted(*at)).ln()))
             .collect();
         near.sort_by(|a, b| a.0.total_cmp(&b.0));
         near.truncate(NEAREST);
@@ -124,7 +141,7 @@ impl Kind {
         let closeness = near.first().map_or(0.0, |(distance, _)| (-distance / 2.0).exp());
         let residual: f64 = near.iter().zip(&weights).map(|((_, r), w)| r * w).sum();
         let correction = if total > 0.0 { closeness * residual / total } else { 0.0 };
-        fitted(size) * correction.clamp(-1.5, 1.5).exp()
+        self.fitted(size) * correction.clamp(-1.5, 1.5).exp()
     }
 }
 

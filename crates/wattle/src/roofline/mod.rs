@@ -10,10 +10,12 @@ pub mod machine;
 pub mod nodes;
 mod probes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
+use serde::Serialize;
 use wattle_engine::{Plan, Session};
-use wattle_graph::{Example, Graph, Model, NodeId, Parameters, costs};
+use wattle_graph::{Example, Graph, Model, NodeId, Parameters, Source as ValueSource, ValueId, costs};
 use wattle_meter::device::Device;
 use wattle_meter::{Quantity, Source, Unit};
 use wattle_train::loss::Loss;
@@ -22,11 +24,13 @@ use wattle_train::training_graph::training_graph;
 
 use crate::context::Context;
 use crate::failure::Failure;
-use kernels::{Kernels, Size};
+use kernels::{Kernels, Size, Time};
 
 /// Timed runs of each probe. Each step's third shortest time counts, the lower median: others share the machine and
 /// only slow it.
 const RUNS: usize = 6;
+/// More bytes than any cache holds.
+const MOST_TOUCHED: usize = 64 << 20;
 
 /// A predicted duration.
 pub struct Prediction {
@@ -34,26 +38,52 @@ pub struct Prediction {
     pub seconds: Quantity,
     /// Kernels that no probe runs; their times come from kernels of other kinds.
     pub unknown: Vec<String>,
+    /// Where the time goes, by kernel; empty for a named device.
+    pub kernels: Vec<KernelTime>,
+}
+
+/// What all steps of one kernel take.
+#[derive(Serialize)]
+pub struct KernelTime {
+    /// The kernel's name.
+    pub kernel: String,
+    /// Steps that it computes.
+    pub steps: usize,
+    /// Predicted seconds.
+    pub predicted: f64,
+    /// Measured seconds, where that was asked for.
+    pub measured: Option<f64>,
 }
 
 /// Predicts one run of a planned graph on this machine, after timing probes for about a second or two.
 pub fn on_this_machine(plan: &Plan, training: bool, context: &Context) -> Result<Prediction, Failure> {
-    let kernels = calibrate(training, context)?;
-    let (mut value, mut low, mut high) = (0.0, 0.0, 0.0);
-    let mut unknown: BTreeMap<String, ()> = BTreeMap::new();
+    let calibration = calibrate(training, footprint(plan)?, context)?;
     let steps = sizes(plan)?;
+    let total = calibration.predict(&steps);
+    let source = format!("roofline/2 calibrated on this machine, {} threads", context.cpu.threads.count());
+    let seconds = Quantity::new(total.value, total.low, total.high, Unit::Second, Source::modelled(source))
+        .map_err(|e| Failure::Run(e.to_string()))?;
+    let mut kernels: BTreeMap<&str, KernelTime> = BTreeMap::new();
+    let mut unknown: BTreeSet<String> = BTreeSet::new();
     for (kernel, size) in &steps {
-        let time = kernels.predict(kernel, *size);
-        (value, low, high) = (value + time.value, low + time.low, high + time.high);
+        let time = calibration.kernels.predict(kernel, *size);
         if !time.known {
-            unknown.insert(kernel.clone(), ());
+            unknown.insert(kernel.clone());
         }
+        let sum = kernels.entry(kernel).or_insert_with(|| KernelTime {
+            kernel: kernel.clone(),
+            steps: 0,
+            predicted: 0.0,
+            measured: None,
+        });
+        sum.steps += 1;
+        sum.predicted += time.value;
     }
-    let source = format!("roofline/1 calibrated on this machine, {} threads", context.cpu.threads.count());
-    let seconds =
-        Quantity::new(value, low.min(value), high.max(value), Unit::Second, Source::modelled(source))
-            .map_err(|e| Failure::Run(e.to_string()))?;
-    Ok(Prediction { seconds, unknown: unknown.into_keys().collect() })
+    Ok(Prediction {
+        seconds,
+        unknown: unknown.into_iter().collect(),
+        kernels: kernels.into_values().collect(),
+    })
 }
 
 /// Predicts one run on a device by its peak arithmetic and memory traffic: for each node whichever takes longer.
@@ -81,12 +111,69 @@ pub fn on_device(
     let source = Source::modelled(format!("roofline/1 with the peaks of {}: {}", device.name, device.source));
     let seconds = Quantity::new(sums[1], sums[0], sums[2], Unit::Second, source)
         .map_err(|e| Failure::Run(e.to_string()))?;
-    Ok(Prediction { seconds, unknown: vec![] })
+    Ok(Prediction { seconds, unknown: vec![], kernels: vec![] })
 }
 
-/// Times the probes and fits every kind of kernel.
-fn calibrate(training: bool, context: &Context) -> Result<Kernels, Failure> {
-    let mut observed: Vec<(String, Size, f64)> = vec![];
+/// A probe's steps with the time of each, and the time of a run without looking at the clock.
+struct Timed {
+    steps: Vec<(String, Size, f64)>,
+    whole: f64,
+}
+
+/// What the probes have taught.
+struct Calibration {
+    kernels: Kernels,
+    /// Whole runs of probes over what the other probes predict: lowest and highest that count.
+    spread: (f64, f64),
+}
+
+impl Calibration {
+    fn of(probes: &[Timed]) -> Calibration {
+        let without = |left_out: usize| {
+            let others = probes.iter().enumerate().filter(|(i, _)| *i != left_out);
+            Kernels::fit(others.flat_map(|(_, p)| p.steps.iter().cloned()).collect())
+        };
+        let ratios = probes.iter().enumerate().map(|(i, probe)| {
+            let steps: Vec<_> = probe.steps.iter().map(|(kernel, size, _)| (kernel.clone(), *size)).collect();
+            probe.whole / sum(&without(i), &steps).value
+        });
+        Calibration { spread: kernels::spread(ratios.collect()), kernels: without(usize::MAX) }
+    }
+
+    /// The time of these steps together.
+    fn predict(&self, steps: &[(String, Size)]) -> Time {
+        let total = sum(&self.kernels, steps);
+        Time {
+            low: total.low.min(total.value * self.spread.0),
+            high: total.high.max(total.value * self.spread.1),
+            ..total
+        }
+    }
+}
+
+/// The times of steps, added. Steps of one kernel are taken to be wrong together, different kernels apart from each other,
+/// so that their errors add up as squares.
+fn sum(kernels: &Kernels, steps: &[(String, Size)]) -> Time {
+    let mut by_kernel: BTreeMap<&str, [f64; 3]> = BTreeMap::new();
+    let mut known = true;
+    for (kernel, size) in steps {
+        let time = kernels.predict(kernel, *size);
+        known &= time.known;
+        let sums = by_kernel.entry(kernel).or_default();
+        sums[0] += time.value;
+        sums[1] += time.value - time.low;
+        sums[2] += time.high - time.value;
+    }
+    let value: f64 = by_kernel.values().map(|s| s[0]).sum();
+    let error = |i: usize| by_kernel.values().map(|s| s[i] * s[i]).sum::<f64>().sqrt();
+    Time { value, low: value - error(1), high: value + error(2), known }
+}
+
+/// Times the probes and fits every kind of kernel. Between two runs of a probe as many bytes are touched as a network of
+/// this footprint would touch, so that the probe finds the caches as the network would.
+fn calibrate(training: bool, footprint: usize, context: &Context) -> Result<Calibration, Failure> {
+    let mut timed = vec![];
+    let mut others = vec![0u8; footprint.min(MOST_TOUCHED)];
     for probe in probes::probes(training)? {
         let (graph, parameters) = if probe.training {
             let loss = Loss::CrossEntropy { label_smoothing: 0.0 };
@@ -97,21 +184,70 @@ fn calibrate(training: bool, context: &Context) -> Result<Kernels, Failure> {
         };
         let plan = Plan::compile(&graph, &parameters, &context.plan_options())?;
         let sizes = sizes(&plan)?;
+        let own = self::footprint(&plan)?;
+        let mut touch = || touch(others.get_mut(own..).unwrap_or_default());
         let mut session = Session::new(plan, &parameters)?;
         feed(&mut session, &Model { graph, parameters })?;
         session.run()?;
-        let mut samples: Vec<Vec<f64>> = vec![];
+        let (mut samples, mut wholes): (Vec<Vec<f64>>, Vec<f64>) = (vec![], vec![]);
         for _ in 0..RUNS {
+            touch();
             session.run_timed()?;
             samples.push(times(&session));
+            touch();
+            let start = Instant::now();
+            session.run()?;
+            wholes.push(start.elapsed().as_secs_f64());
         }
-        for (index, (kernel, size)) in sizes.into_iter().enumerate() {
-            let mut column: Vec<f64> = samples.iter().map(|s| s[index]).collect();
-            column.sort_by(f64::total_cmp);
-            observed.push((kernel, size, column[(RUNS - 1) / 2]));
+        let column = |index: usize| lower_median(samples.iter().map(|s| s[index]).collect());
+        let steps = sizes.into_iter().enumerate().map(|(i, (kernel, size))| (kernel, size, column(i)));
+        timed.push(Timed { steps: steps.collect(), whole: lower_median(wholes) });
+    }
+    Ok(Calibration::of(&timed))
+}
+
+/// Writes to every cache line.
+fn touch(bytes: &mut [u8]) {
+    for byte in bytes.iter_mut().step_by(64) {
+        *byte = byte.wrapping_add(1);
+    }
+    std::hint::black_box(bytes);
+}
+
+/// Bytes that a run of the plan goes through: constants, and what it computes. Trained parameters are in the arena.
+fn footprint(plan: &Plan) -> Result<usize, Failure> {
+    let graph = plan.graph();
+    let mut kept: BTreeMap<ValueId, usize> = BTreeMap::new();
+    for step in plan.steps() {
+        for &value in step.node.iter().flat_map(|node| graph.node(*node).inputs.iter().flatten()) {
+            if matches!(graph.value(value).source, ValueSource::Constant(_)) {
+                let elements: usize = graph.extents(value)?.iter().product();
+                kept.insert(value, elements * graph.value(value).ty.dtype.size());
+            }
         }
     }
-    Ok(Kernels::fit(observed))
+    Ok(plan.arena_bytes() + kept.values().sum::<usize>())
+}
+
+/// Adds what each kernel really takes in this session.
+pub fn measure(kernels: &mut [KernelTime], session: &mut Session) -> Result<(), Failure> {
+    let mut samples: Vec<Vec<f64>> = vec![];
+    for _ in 0..RUNS {
+        session.run_timed()?;
+        samples.push(times(session));
+    }
+    for (index, (kernel, _)) in sizes(session.plan())?.into_iter().enumerate() {
+        let time = lower_median(samples.iter().map(|s| s[index]).collect());
+        if let Some(sum) = kernels.iter_mut().find(|k| k.kernel == kernel) {
+            sum.measured = Some(sum.measured.unwrap_or(0.0) + time);
+        }
+    }
+    Ok(())
+}
+
+fn lower_median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[(values.len() - 1) / 2]
 }
 
 /// Noise for floats; labels (i64) and scalars stay what the arena starts with, zero, which changes no time.
@@ -138,7 +274,8 @@ fn sizes(plan: &Plan) -> Result<Vec<(String, Size)>, Failure> {
         sizes.push((
             kind(graph, node, &step.kernel)?,
             Size {
-                macs: cost.work.macs as f64 * padding(&step.kernel, &extents),
+                macs: (cost.work.macs as f64 * padding(&step.kernel, &extents))
+                    .max(cost.work.element_ops as f64),
                 bytes: (cost.bytes_read + cost.bytes_written) as f64,
                 outputs: outputs as f64,
             },
@@ -149,7 +286,11 @@ fn sizes(plan: &Plan) -> Result<Vec<(String, Size)>, Failure> {
 
 /// The kernel's name; convolutions of one tap are a kind of their own, for they are plain matrix products.
 fn kind(graph: &Graph, node: NodeId, kernel: &str) -> Result<String, Failure> {
-    let weights = graph.node(node).inputs.get(1).copied().flatten();
+    let weights = if kernel.contains("weight_gradient") {
+        graph.node(node).outputs.first().copied()
+    } else {
+        graph.node(node).inputs.get(1).copied().flatten()
+    };
     let taps: usize = match weights {
         Some(weights) if kernel.starts_with("conv") => graph.extents(weights)?.iter().skip(2).product(),
         _ => 0,

@@ -2,8 +2,9 @@
 
 use wattle_graph::ops::{
     Aspect, BatchNormalization, Binary, BinaryFunction, Cast, Cell, Compare, Comparison, Concat, Conv,
-    ConvTranspose, Coordinates, Direction, Flatten, Function, Gemm, GlobalPool, Interpolation, MatMul, Pool,
-    PoolKind, Recurrent, Reduce, Reduction, Resize, Sliding, Softmax, Transpose, Unary,
+    ConvTranspose, Coordinates, Direction, Flatten, Function, Gemm, GlobalPool, Interpolation, Lrn, MatMul,
+    Pad, PadMode, Pool, PoolKind, Recurrent, Reduce, Reduction, Resize, Slice, Sliding, Softmax, Transpose,
+    Unary,
 };
 use wattle_graph::{DType, Example, Graph, GraphError, Model, Parameter, Parameters, Shape, Tensor, ValueId};
 
@@ -16,6 +17,10 @@ enum Layer {
     Depthwise(usize, usize),
     Norm,
     Act(Function),
+    /// An elementwise function that is no activation: what comes before it stays what [`Layer::Add`] adds.
+    Map(Function),
+    /// With a constant.
+    With(BinaryFunction, f32),
     /// The value before the last activation, added; itself where that has another shape.
     Add,
     /// The same, multiplied.
@@ -31,8 +36,17 @@ enum Layer {
     MeanLast,
     /// Where it equals its maximum over the last axis, as numbers: operators without a kernel, interpreted.
     Equal,
-    MaxPool,
+    /// Equal, as whole numbers.
+    EqualWhole,
+    /// Window, stride.
+    MaxPool(usize, usize),
     MeanPool,
+    /// Normalisation over five channels.
+    AcrossChannels,
+    /// All but the first and last of the last axis, and zeros in their place; all but the first and last channel.
+    Crop,
+    Frame,
+    CropChannels,
     GlobalMean,
     Dense(usize),
     /// A product without bias over the last axis.
@@ -42,7 +56,7 @@ enum Layer {
 }
 
 /// Networks to run: extents of the input, then layers as [`Layer::read`] reads them.
-const INFERENCE: [&str; 15] = [
+const INFERENCE: [&str; 24] = [
     "1x3x160x160 conv16,3,2 hardswish depth3,1 relu conv32,1,1 depth3,2 relu conv64,1,1 add depth5,1 conv64,3,1 relu \
      maxpool conv128,1,1 relu conv128,3,1 relu depth5,2 conv256,1,1 relu conv256,3,1 mean dense100 softmax",
     "1x24x96x96 conv24,3,1 relu conv96,1,1 hardswish depth3,1 sigmoid conv24,1,1 meanpool conv48,5,1 relu add \
@@ -61,10 +75,24 @@ const INFERENCE: [&str; 15] = [
     "1x400x600 relu mul gelu add equal tanh mul maxlast",
     "1x60x80 sigmoid equal tanh equal mul",
     "1x500x40 relu add meanlast mul swap equal tanh maxlast",
+    // A stem of seven taps, normalised as networks of 2012 to 2014 were, and windows of three.
+    "1x3x150x150 conv48,7,2 relu maxpool3,2 lrn conv48,1,1 relu conv96,3,1 relu lrn maxpool3,2 conv64,1,1 relu \
+     maxpool3,1 conv64,1,1 relu mean dense30 softmax",
+    "1x48x40x40 lrn conv64,3,1 relu maxpool3,2 lrn conv128,3,1 relu maxpool3,1 mean dense10",
+    "1x3x120x120 conv24,3,2 relu maxpool3,2 depth3,1 conv60,1,1 relu depth3,2 conv240,1,1 relu depth3,1 conv240,1,1 \
+     relu depth3,2 conv480,1,1 relu depth3,1 mean dense200",
+    "1x16x230x70 conv64,3,1 relu conv96,3,1 relu maxpool conv96,3,1 relu \
+     cropchannels conv32,3,1 relu cropchannels frame mean dense1",
+    // Weights that no cache holds; and many weights at few places.
+    "1x4000 dense3500 relu dense1200 relu dense100",
+    "1x900 dense4000 relu dense2000 sigmoid dense10",
+    "1x256x7x7 conv384,3,1 relu conv384,3,1 relu conv512,1,1 relu conv128,1,1 relu mean dense900 softmax",
+    "1x96x1500 sigmoid square sqrt less square part log crop frame exp crop least invert equalwhole frame maxlast",
+    "1x24x130 sigmoid square crop sqrt square log frame part exp crop less equalwhole crop least maxlast",
 ];
 
 /// Networks to train for a step.
-const TRAINING: [&str; 9] = [
+const TRAINING: [&str; 13] = [
     "24x3x28x28 conv16,3,1 norm relu conv16,3,1 norm add relu conv32,3,2 norm relu conv32,3,1 norm relu conv48,3,2 \
      norm relu conv48,1,1 norm add relu mean dense10",
     "96x3x36x36 conv16,3,1 norm relu conv16,3,1 norm add relu conv32,3,2 norm relu conv32,3,1 norm add relu \
@@ -76,6 +104,11 @@ const TRAINING: [&str; 9] = [
     "120x900 dense200 relu dense80 relu dense10",
     "16x100 dense64 relu dense10",
     "20x16x16x16 depth3,1 norm relu conv48,1,1 norm relu depth3,2 norm conv24,1,1 norm meanpool dense10",
+    // Many weights at few places, as at the end of wide networks.
+    "12x128x8x8 conv192,3,2 norm relu conv256,3,1 norm add relu conv320,3,2 norm relu conv320,3,1 norm add relu mean dense20",
+    "16x256x2x2 conv512,3,1 norm relu conv512,3,1 norm relu mean dense10",
+    "24x3x48x48 conv40,7,2 norm relu maxpool3,2 conv40,3,1 norm add relu conv80,3,2 norm relu conv80,1,1 norm relu mean dense20",
+    "10x24x24x24 conv48,3,1 norm relu conv48,3,1 norm add relu conv96,1,2 norm relu conv96,3,1 norm relu mean dense10",
 ];
 
 impl Layer {
@@ -100,7 +133,21 @@ impl Layer {
             ("maxlast", []) => Layer::MaxLast,
             ("meanlast", []) => Layer::MeanLast,
             ("equal", []) => Layer::Equal,
-            ("maxpool", []) => Layer::MaxPool,
+            ("equalwhole", []) => Layer::EqualWhole,
+            ("maxpool", []) => Layer::MaxPool(2, 2),
+            ("maxpool", &[window, stride]) => Layer::MaxPool(window, stride),
+            ("lrn", []) => Layer::AcrossChannels,
+            ("crop", []) => Layer::Crop,
+            ("frame", []) => Layer::Frame,
+            ("cropchannels", []) => Layer::CropChannels,
+            ("square", []) => Layer::With(BinaryFunction::Pow, 2.0),
+            ("less", []) => Layer::With(BinaryFunction::Sub, 0.5),
+            ("part", []) => Layer::With(BinaryFunction::Div, 3.0),
+            ("least", []) => Layer::With(BinaryFunction::Max, 0.1),
+            ("sqrt", []) => Layer::Map(Function::Sqrt),
+            ("log", []) => Layer::Map(Function::Log),
+            ("exp", []) => Layer::Map(Function::Exp),
+            ("invert", []) => Layer::Map(Function::Reciprocal),
             ("meanpool", []) => Layer::MeanPool,
             ("mean", []) => Layer::GlobalMean,
             ("softmax", []) => Layer::Softmax,
@@ -132,7 +179,7 @@ pub fn probes(training: bool) -> Result<Vec<Probe>, GraphError> {
         probes.push(Probe { model: network(recipe)?, training });
     }
     if !training {
-        for (steps, width, hidden) in [(1, 128, 128), (40, 64, 48), (12, 256, 200)] {
+        for (steps, width, hidden) in [(1, 128, 128), (1, 40, 64), (40, 64, 48), (12, 256, 200)] {
             probes.push(Probe { model: recurrent(steps, width, hidden)?, training });
         }
     }
@@ -182,7 +229,31 @@ impl Builder {
                 let op = BatchNormalization { epsilon: 1e-5, momentum: 0.9, training: false };
                 Ok(self.graph.apply_all(op, &operands, "")?[0])
             }
-            Layer::Act(function) => self.graph.apply(Unary { function }, &[x]),
+            Layer::Act(function) | Layer::Map(function) => self.graph.apply(Unary { function }, &[x]),
+            Layer::With(function, constant) => {
+                let constant = self.graph.constant(Tensor::f32([1], vec![constant]));
+                self.graph.apply(Binary { function }, &[x, constant])
+            }
+            Layer::AcrossChannels => {
+                self.graph.apply(Lrn { alpha: 1e-4, beta: 0.75, bias: 1.0, size: 5 }, &[x])
+            }
+            Layer::Crop | Layer::CropChannels => {
+                let axis = if matches!(layer, Layer::Crop) { extents.len() as i64 - 1 } else { 1 };
+                let [start, end, axis] = [1, -1, axis].map(|i| self.graph.constant(Tensor::ints(&[i])));
+                self.graph.apply(Slice, &[x, start, end, axis])
+            }
+            Layer::Frame => {
+                let mut pads = vec![0; 2 * extents.len()];
+                (pads[extents.len() - 1], pads[2 * extents.len() - 1]) = (1, 1);
+                let pads = self.graph.constant(Tensor::i64([pads.len()], pads));
+                self.graph.apply(Pad { mode: PadMode::Constant }, &[x, pads])
+            }
+            Layer::EqualWhole => {
+                let whole = self.graph.apply(Cast { to: DType::I32 }, &[x])?;
+                let most = self.graph.constant(Tensor::from_i64(DType::I32, [1], vec![1]));
+                let equal = self.graph.apply(Compare { comparison: Comparison::Equal }, &[whole, most])?;
+                self.graph.apply(Cast { to: DType::F32 }, &[equal])
+            }
             Layer::Add | Layer::Mul => {
                 let other = if self.graph.extents(before)? == extents { before } else { x };
                 let function =
@@ -216,8 +287,9 @@ impl Builder {
                 let equal = self.graph.apply(Compare { comparison: Comparison::Equal }, &[x, most])?;
                 self.graph.apply(Cast { to: DType::F32 }, &[equal])
             }
-            Layer::MaxPool => {
-                self.graph.apply(Pool::new(PoolKind::Max, &[2, 2], Sliding::strided(2, 0, 2)), &[x])
+            Layer::MaxPool(window, stride) => {
+                let sliding = Sliding::strided(2, (window - 1) / 2, stride);
+                self.graph.apply(Pool::new(PoolKind::Max, &[window, window], sliding), &[x])
             }
             Layer::MeanPool => {
                 self.graph.apply(Pool::new(PoolKind::Average, &[2, 2], Sliding::strided(2, 0, 2)), &[x])
@@ -280,6 +352,6 @@ mod tests {
     #[test]
     fn every_recipe_makes_a_network() {
         assert_eq!(probes(true).unwrap().len(), TRAINING.len());
-        assert_eq!(probes(false).unwrap().len(), INFERENCE.len() + 3);
+        assert_eq!(probes(false).unwrap().len(), INFERENCE.len() + 4);
     }
 }

@@ -81,6 +81,68 @@ fn explain_derives_every_number_from_sourced_ingredients() {
 }
 
 #[test]
+fn the_document_of_an_estimate_has_exactly_these_names() {
+    let sandbox = Sandbox::new();
+    let names = |line: &str| -> Vec<String> {
+        sandbox.json(line).as_object().expect("an object").keys().cloned().collect()
+    };
+    let mut expected = vec![
+        "assumed",
+        "co2e_kg",
+        "cost_usd",
+        "days",
+        "device_hours",
+        "device_time",
+        "device_years",
+        "energy_kwh",
+        "flops",
+        "it_energy_kwh",
+        "notes",
+        "power_includes",
+    ];
+    assert_eq!(
+        names("estimate --flops 3.14e23 --device v100 --achieved 28e12 --price-per-hour 1.5"),
+        expected
+    );
+    let line = "estimate --params 175e9 --tokens 300e9 --devices 10000 --device v100 --utilisation 0.197 --watts 330";
+    assert_eq!(names(line), expected);
+    expected.retain(|name| *name != "flops");
+    assert_eq!(names("estimate --device-hours 3 --watts 100"), expected);
+}
+
+#[test]
+fn a_series_gives_the_intensity_from_its_first_row_on_and_the_range_of_starts() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "hourly.csv",
+        "timestamp,g_per_kwh\n2026-01-01T00:00Z,200\n2026-01-01T01:00Z,400\n2026-01-01T02:00Z,100\n2026-01-01T03:00Z,100\n",
+    );
+    let line = "estimate --device-hours 4 --devices 2 --watts 500 --pue 1 --series hourly.csv";
+    let e = sandbox.json(line);
+    close(quantity(&e, "co2e_kg"), 2.0 * 0.3, 1e-12);
+    close(number(&e["co2e_kg"]["low"]), 2.0 * 0.1, 1e-12);
+    assert!(!e["assumed"].to_string().contains("\"intensity\""));
+    let long = sandbox.run("estimate --device-hours 40 --watts 500 --series hourly.csv");
+    assert_eq!(long.status.code(), Some(2));
+    assert!(stderr(&long).contains("does not fit"), "{}", stderr(&long));
+}
+
+#[test]
+fn a_state_has_its_price_and_a_device_its_published_rent() {
+    let sandbox = Sandbox::new();
+    let e = sandbox.json("estimate --device-hours 1000 --watts 1000 --pue 1 --region US-TX");
+    close(quantity(&e, "cost_usd"), 100.4, 1e-9);
+    assert!(!e["assumed"].to_string().contains("price"), "{}", e["assumed"]);
+    let stated = sandbox.json("estimate --device-hours 1000 --watts 1000 --pue 1 --region US-TX --price 0.5");
+    close(quantity(&stated, "cost_usd"), 500.0, 1e-9);
+    let rented = sandbox.json("estimate --device-hours 1000 --device v100 --rented");
+    close(quantity(&rented, "cost_usd"), 2480.0, 1e-9);
+    let refused = sandbox.run("estimate --device-hours 1000 --device h100 --rented");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("--price-per-hour"), "{}", stderr(&refused));
+}
+
+#[test]
 fn inference_is_per_thousand_requests() {
     let e = Sandbox::new().json("estimate --params 7e9 --tokens 500 --inference --device a100");
     close(quantity(&e, "flops"), 2.0 * 7e9 * 500.0 * 1000.0, 1e-9);

@@ -159,6 +159,33 @@ fn labels_reach_the_ledger_and_its_sums_and_every_export_is_written() {
 }
 
 #[test]
+fn each_joule_has_the_carbon_of_its_hour_and_the_rest_stands_beside_it() {
+    let sandbox = Sandbox::new();
+    // Every year that this test may run in.
+    sandbox.write("yearly.csv", "timestamp,g_per_kwh\n2000-01-01T00:00Z,50\n2200-01-01T00:00Z,90\n");
+    let flags = "--series yearly.csv --market-intensity 0 --embodied 1300 --wue 1.8 --pue 1 --out r.json";
+    let output = measured(&sandbox, flags, "sleep 0.1").output().expect("it runs");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let r = receipt(&sandbox, "r.json");
+    let value =
+        |name: &str| r.pointer(name).and_then(Value::as_f64).unwrap_or_else(|| panic!("no {name}: {r:#}"));
+    assert_eq!(value("/factors/carbon_intensity/value"), 50.0);
+    let kwh = value("/energy/total/value") / 3.6e6;
+    assert!((value("/carbon/value") / (50.0 * kwh) - 1.0).abs() < 1e-9);
+    assert_eq!(value("/accounts/market_carbon/value"), 0.0);
+    assert!((value("/accounts/water/value") / (1.8 * kwh) - 1.0).abs() < 1e-9);
+    assert!(value("/accounts/embodied_carbon/value") > 0.0);
+    assert!(sandbox.text("ledger show --explain water").contains("WUE"));
+    // A series of another time leaves a range, and says so.
+    sandbox.write("old.csv", "timestamp,g_per_kwh\n2001-01-01T00:00Z,50\n2001-01-01T01:00Z,90\n");
+    let output = measured(&sandbox, "--series old.csv --out r.json", ":").output().expect("it runs");
+    assert!(stderr(&output).contains("old.csv does not cover"), "{}", stderr(&output));
+    assert_eq!(receipt(&sandbox, "r.json")["factors"]["carbon_intensity"]["high"], 90.0);
+    let refused = measured(&sandbox, "--series none.csv", ":").output().expect("it runs");
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+#[test]
 fn epochs_are_seen_on_stdout_and_forecast() {
     let sandbox = Sandbox::new();
     let script = "for n in 1 2 3; do sleep 0.05; echo epoch $n; done";
@@ -228,7 +255,23 @@ fn no_command_but_serve_opens_a_socket() {
     }
     sandbox.classifier("m.onnx", 10);
     let binary = env!("CARGO_BIN_EXE_wattle");
-    for line in ["measure --follow -- true", "ledger list", "profile m.onnx", "shrink --help"] {
+    let lines = [
+        "measure --follow -- true",
+        "ledger list",
+        "ledger sum --by month",
+        "estimate --flops 3.14e23 --device v100",
+        "estimate --model m.onnx --threads 1",
+        "reproduce all",
+        "schedule --series hourly.csv --hours 1",
+        "scaling fit points.csv",
+        "profile m.onnx",
+        "bench m.onnx",
+        "accel archs",
+        "shrink --help",
+    ];
+    sandbox.write("hourly.csv", "timestamp,g_per_kwh\n2026-01-01T00:00Z,1\n2026-01-01T01:00Z,2\n");
+    sandbox.write("points.csv", "performance_error,compute_gflop\n0.7,1e9\n0.6,1e10\n0.5,1e11\n0.41,1e12\n");
+    for line in lines {
         let output = Command::new("strace")
             .args(["-f", "-qq", "-e", "trace=socket,connect,bind", "-o"])
             .arg(sandbox.path("calls"))

@@ -8,13 +8,16 @@ use wattle_engine::{Plan, Session, Sparse};
 use wattle_graph::{Graph, Model, Parameters, Tensor, costs};
 use wattle_meter::device::Device;
 use wattle_meter::{Derivation, Quantity, Source, Unit, estimate};
+use wattle_report::{Align, Table, number};
 
+use super::{GraphTime, Kernels};
+use crate::accounting::given;
 use crate::commands::bench::TrainingStep;
 use crate::commands::training::OptimizerName;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::models::{self, InputText};
-use crate::roofline;
+use crate::roofline::{self, KernelTime, Prediction};
 
 /// Requests of an inference estimate.
 const REQUESTS: u64 = 1000;
@@ -25,14 +28,14 @@ const CHECKS: usize = 9;
 #[derive(clap::Args, Debug)]
 pub struct GraphArgs {
     /// The ONNX model; with --train also a network by name, such as resnet-20.
-    #[arg(long, value_name = "FILE")]
-    pub model: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["flops", "params", "device_hours"])]
+    model: Option<PathBuf>,
     /// Shape or .npy file of an input; may be repeated.
     #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = models::parse_input, requires = "model")]
     inputs: Vec<(String, InputText)>,
     /// Train the model as a classifier instead of answering 1000 requests.
     #[arg(long, requires_all = ["model", "samples"])]
-    pub train: bool,
+    train: bool,
     /// Samples of the training data.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     samples: Option<u64>,
@@ -50,24 +53,18 @@ pub struct GraphArgs {
     check: bool,
 }
 
-/// What it runs on: a device, or this machine.
-pub struct Target<'a> {
-    /// None: this machine.
-    pub device: Option<&'a Device>,
-    /// Share of the device's peak.
-    pub utilisation: Option<Quantity>,
-}
-
-/// Hours that the graph's runs take, noted step by step.
-pub fn run_time(
-    model: &Path,
-    args: &GraphArgs,
-    target: &Target<'_>,
+/// Hours that the runs of the graph take, if one was given, noted step by step; on a device, or on this machine.
+pub fn timed(
+    all: &super::Args,
+    device: Option<&Device>,
     derivation: &mut Derivation,
     notes: &mut Vec<String>,
     context: &Context,
-) -> Result<Quantity, Failure> {
+) -> Result<Option<GraphTime>, Failure> {
     let failure = |e: wattle_meter::QuantityError| Failure::Run(e.to_string());
+    let args = &all.graph;
+    let Some(model) = &args.model else { return Ok(None) };
+    let utilisation = given("--utilisation", &all.hardware.utilisation, Unit::One, (1e-6, 1.0))?;
     let work = Work::load(model, args)?;
     let (graph, parameters) = work.graph();
     let runs = match args.samples {
@@ -78,9 +75,9 @@ pub fn run_time(
     let counted = Source::modelled("2 x multiply-accumulates of the graph x runs");
     let flops = Quantity::exact(2.0 * macs as f64 * runs as f64, Unit::Flop, counted).map_err(failure)?;
     derivation.given("flops", &flops);
-    let prediction = match target.device {
+    let prediction = match device {
         Some(device) => {
-            let utilisation = target.utilisation.clone().unwrap_or_else(estimate::usual_utilisation);
+            let utilisation = utilisation.unwrap_or_else(estimate::usual_utilisation);
             derivation.given("utilisation", &utilisation);
             roofline::on_device(graph, parameters, device, &utilisation)?
         }
@@ -93,15 +90,40 @@ pub fn run_time(
         let kernels = prediction.unknown.join(", ");
         notes.push(format!("kernels without a calibration, taken as average ones: {kernels}"));
     }
+    let mut prediction = prediction;
     if args.check {
-        notes.push(check(&work, &prediction.seconds, context)?);
+        notes.push(check(&work, &mut prediction, context)?);
     }
     derivation.given("run", &prediction.seconds);
     let runs = Quantity::count(runs, Unit::One, Source::assumed("stated by --samples, --epochs, --batch"));
     derivation.given("runs", &runs);
     let duration =
         derivation.step("duration", "run x runs", prediction.seconds.times(&runs)).map_err(failure)?;
-    derivation.step("run_time", "duration", duration.to(Unit::Hour)).map_err(failure)
+    let time = derivation.step("run_time", "duration", duration.to(Unit::Hour)).map_err(failure)?;
+    let kernels = Kernels::new(&prediction.kernels, all.explain)?;
+    Ok(Some(GraphTime { time, threads: context.cpu.threads.count(), answers_requests: !args.train, kernels }))
+}
+
+impl Kernels {
+    /// What `--explain` adds: where the time goes, most of it first.
+    fn new(kernels: &[KernelTime], wanted: bool) -> Result<Kernels, Failure> {
+        if !wanted || kernels.is_empty() {
+            return Ok(Kernels::default());
+        }
+        let mut table = Table::new([
+            ("kernel", Align::Left),
+            ("steps", Align::Right),
+            ("predicted", Align::Right),
+            ("measured", Align::Right),
+        ]);
+        let mut sorted: Vec<&KernelTime> = kernels.iter().collect();
+        sorted.sort_by(|a, b| b.predicted.total_cmp(&a.predicted));
+        for k in &sorted {
+            let measured = k.measured.map_or(String::new(), number::seconds);
+            table.row([k.kernel.clone(), k.steps.to_string(), number::seconds(k.predicted), measured]);
+        }
+        Ok(Kernels { json: Some(super::json(&sorted)?), text: format!("\n{table}") })
+    }
 }
 
 /// What is run.
@@ -146,7 +168,8 @@ impl Work {
 }
 
 /// Runs the graph after it was predicted, and says how far off the prediction is.
-fn check(work: &Work, predicted: &Quantity, context: &Context) -> Result<String, Failure> {
+fn check(work: &Work, prediction: &mut Prediction, context: &Context) -> Result<String, Failure> {
+    let predicted = &prediction.seconds;
     let mut session = work.session(context)?;
     session.run()?;
     session.run()?;
@@ -158,6 +181,7 @@ fn check(work: &Work, predicted: &Quantity, context: &Context) -> Result<String,
     }
     times.sort_by(f64::total_cmp);
     let measured = times[CHECKS / 2];
+    roofline::measure(&mut prediction.kernels, &mut session)?;
     Ok(format!(
         "checked: predicted {:.3} ms [{:.3}, {:.3}], measured {:.3} ms (median of {CHECKS}), {:+.0} %, {} the interval",
         predicted.value() * 1e3,

@@ -1,15 +1,22 @@
 //! `wattle estimate`: what a run will cost or did cost, from device-hours, operations, parameters and tokens, or
 //! from a graph.
 
+#[cfg(feature = "networks")]
+mod graph;
+#[cfg(not(feature = "networks"))]
+#[path = "no_graph.rs"]
 mod graph;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 use wattle_meter::device::{Device, PowerBoundary};
-use wattle_meter::estimate::{self, Embodied, Rate, Setting, Water, Work};
-use wattle_meter::{Derivation, Machine, Quantity, Unit, stated, working_power};
+use wattle_meter::estimate::{self, Rate, Setting, Work};
+use wattle_meter::prices;
+use wattle_meter::schedule::{self, Series};
+use wattle_meter::{Accounting, Derivation, Machine, Quantity, Source, Unit, working_power};
 use wattle_report::{Align, Table, number};
 
+use crate::accounting::{AccountingArgs, given};
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -32,6 +39,8 @@ pub struct Args {
     #[command(flatten)]
     hardware: HardwareArgs,
     #[command(flatten)]
+    purpose: PurposeArgs,
+    #[command(flatten)]
     accounting: AccountingArgs,
     /// Show every step with its formula, interval and source.
     #[arg(long)]
@@ -42,13 +51,13 @@ pub struct Args {
 #[derive(clap::Args, Debug)]
 struct WorkArgs {
     /// Floating point operations (one multiply-add is two).
-    #[arg(long, value_name = "FLOP", conflicts_with_all = ["params", "device_hours", "model"])]
+    #[arg(long, value_name = "FLOP", conflicts_with_all = ["params", "device_hours"])]
     flops: Option<String>,
     /// Hours of one device, summed over devices.
-    #[arg(long, value_name = "H", conflicts_with_all = ["params", "model"])]
+    #[arg(long, value_name = "H", conflicts_with = "params")]
     device_hours: Option<String>,
     /// Parameters of a transformer: training takes 6 operations for each and each token, inference 2.
-    #[arg(long, value_name = "N", requires = "tokens", conflicts_with = "model")]
+    #[arg(long, value_name = "N", requires = "tokens")]
     params: Option<String>,
     /// Parameters that work on one token, for mixtures of experts.
     #[arg(long, value_name = "N", requires = "params")]
@@ -81,30 +90,18 @@ struct HardwareArgs {
     watts: Option<String>,
 }
 
-/// How it is accounted for.
+/// What is paid for, and for what.
 #[derive(clap::Args, Debug)]
-struct AccountingArgs {
+struct PurposeArgs {
     /// Rent of one device in USD/h; without it the cost is that of the electricity.
     #[arg(long, value_name = "USD")]
     price_per_hour: Option<String>,
+    /// The device is rented at what it was published to cost, where the table has that.
+    #[arg(long, requires = "device", conflicts_with = "price_per_hour")]
+    rented: bool,
     /// Everything spent over what the final run spends, at least 1: failed runs, searches, retraining.
     #[arg(long, value_name = "X")]
     development: Option<String>,
-    /// Intensity under contracts and certificates (market-based) in gCO2e/kWh, reported beside the grid's.
-    #[arg(long, value_name = "G")]
-    market_intensity: Option<String>,
-    /// Emissions of making one device in kgCO2e; its share of the lifespan is added.
-    #[arg(long, value_name = "KG")]
-    embodied: Option<String>,
-    /// Life of a device in years.
-    #[arg(long, default_value = "4", value_name = "A", requires = "embodied")]
-    lifespan: String,
-    /// Water evaporated on site in L per kWh of the computers (WUE).
-    #[arg(long, value_name = "L")]
-    wue: Option<String>,
-    /// Water used by the power plants in L per kWh of the facility.
-    #[arg(long, value_name = "L", requires = "wue")]
-    grid_wue: Option<String>,
     /// Requests or samples that the run serves: gives emissions for each (SCI, ISO/IEC 21031).
     #[arg(long, value_name = "R")]
     functional_units: Option<String>,
@@ -116,28 +113,20 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let mut derivation = Derivation::default();
     let mut notes = vec![];
     let (mut power, mut boundary) = power(&args.hardware, device.as_ref())?;
-    let time = if let Some(model) = &args.graph.model {
-        let utilisation = given("--utilisation", &args.hardware.utilisation, Unit::One, (1e-6, 1.0))?;
-        let target = graph::Target { device: device.as_ref(), utilisation };
-        if device.is_none() && power.is_none() {
-            power = Some(working_power(&Machine::identify(), context.cpu.threads.count()));
-            boundary = Some(PowerBoundary::Chip);
+    let graph = graph::timed(&args, device.as_ref(), &mut derivation, &mut notes, context)?;
+    let time = match &graph {
+        Some(graph) => {
+            if device.is_none() && power.is_none() {
+                power = Some(working_power(&Machine::identify(), graph.threads));
+                boundary = Some(PowerBoundary::Chip);
+            }
+            graph.time.clone()
         }
-        graph::run_time(model, &args.graph, &target, &mut derivation, &mut notes, context)?
-    } else {
-        let rate = rate(&args.hardware, device.as_ref())?;
-        let time =
-            estimate::device_time(&mut derivation, &work(&args.work)?, rate.as_ref()).map_err(input)?;
-        time.ok_or_else(|| {
-            Failure::Input(match &device {
-                Some(d) => format!("--device {}: its peak is not in the table; state --achieved", d.id),
-                None => "operations take no time without a rate; give --achieved or --device".into(),
-            })
-        })?
+        None => device_time(&args, device.as_ref(), &mut derivation)?,
     };
-    let setting = setting(&args, power, context)?;
+    let setting = setting(&args, device.as_ref(), power, &time, context)?;
     estimate::footprint(&mut derivation, &time, &setting).map_err(input)?;
-    if args.work.inference || (args.graph.model.is_some() && !args.graph.train) {
+    if args.work.inference || graph.as_ref().is_some_and(|graph| graph.answers_requests) {
         notes.push(format!("all figures are for {REQUESTS} requests"));
     }
     let assumed = assumed(&derivation, context);
@@ -151,7 +140,46 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     if args.explain {
         text += &explanation(&derivation);
     }
+    if let Some(GraphTime { kernels: Kernels { json: Some(json), text: table }, .. }) = graph {
+        document.insert("kernels".into(), json);
+        text += &table;
+    }
     context.print(&document, &text)
+}
+
+/// How long a graph takes.
+struct GraphTime {
+    /// On one device.
+    time: Quantity,
+    /// Threads that it was timed for.
+    threads: usize,
+    /// Whether the time is that of so many requests, not of a training.
+    answers_requests: bool,
+    /// Where the time goes, if that was asked for.
+    kernels: Kernels,
+}
+
+/// The parts of a graph's time, as a document and for people.
+#[derive(Default)]
+struct Kernels {
+    json: Option<Value>,
+    text: String,
+}
+
+/// Hours of one device without a graph.
+fn device_time(
+    args: &Args,
+    device: Option<&Device>,
+    derivation: &mut Derivation,
+) -> Result<Quantity, Failure> {
+    let rate = rate(&args.hardware, device)?;
+    let time = estimate::device_time(derivation, &work(&args.work)?, rate.as_ref()).map_err(input)?;
+    time.ok_or_else(|| {
+        Failure::Input(match device {
+            Some(d) => format!("--device {}: its peak is not in the table; state --achieved", d.id),
+            None => "operations take no time without a rate; give --achieved or --device".into(),
+        })
+    })
 }
 
 /// Ingredients that nobody gave: those of the derivation that are assumptions, and factors that are wide defaults.
@@ -165,16 +193,6 @@ fn assumed(derivation: &Derivation, context: &Context) -> Vec<String> {
 
 fn input(error: impl std::fmt::Display) -> Failure {
     Failure::Input(error.to_string())
-}
-
-/// A number that was given, within what makes sense for it.
-fn given(
-    name: &str,
-    text: &Option<String>,
-    unit: Unit,
-    range: (f64, f64),
-) -> Result<Option<Quantity>, Failure> {
-    text.as_ref().map(|text| stated(name, text, unit, range).map_err(input)).transpose()
 }
 
 fn work(args: &WorkArgs) -> Result<Work, Failure> {
@@ -221,24 +239,47 @@ fn power(
     })
 }
 
-fn setting(args: &Args, power: Option<Quantity>, context: &Context) -> Result<Setting, Failure> {
-    let a = &args.accounting;
-    let embodied = given("--embodied", &a.embodied, Unit::KilogramCo2e, (0.0, 1e9))?;
-    let lifespan = stated("--lifespan", &a.lifespan, Unit::Year, (0.01, 100.0)).map_err(input)?;
-    let water = given("--wue", &a.wue, Unit::LitrePerKilowattHour, (0.0, 1e3))?;
-    let grid = given("--grid-wue", &a.grid_wue, Unit::LitrePerKilowattHour, (0.0, 1e3))?;
-    let intensity = Unit::GramCo2ePerKilowattHour;
+fn setting(
+    args: &Args,
+    device: Option<&Device>,
+    power: Option<Quantity>,
+    time: &Quantity,
+    context: &mut Context,
+) -> Result<Setting, Failure> {
+    let a = &args.purpose;
+    let Accounting { series, market_intensity, embodied, water } = args.accounting.read()?;
+    if let Some((name, series)) = series {
+        context.set_intensity(over(&name, &series, time, args.hardware.devices)?);
+    }
     Ok(Setting {
         devices: args.hardware.devices,
         power,
         development: given("--development", &a.development, Unit::One, (1.0, 1e6))?,
         factors: context.factors().clone(),
-        price_per_hour: given("--price-per-hour", &a.price_per_hour, Unit::UsdPerHour, (0.0, 1e6))?,
-        market_intensity: given("--market-intensity", &a.market_intensity, intensity, (0.0, 5000.0))?,
-        embodied: embodied.map(|total| Embodied { total, lifespan }),
-        water: water.map(|site| Water { site, grid }),
+        price_per_hour: match device {
+            Some(device) if a.rented => Some(rent(device)?),
+            _ => given("--price-per-hour", &a.price_per_hour, Unit::UsdPerHour, (0.0, 1e6))?,
+        },
+        market_intensity,
+        embodied,
+        water,
         functional_units: given("--functional-units", &a.functional_units, Unit::Sample, (1e-9, 1e24))?,
     })
+}
+
+fn rent(device: &Device) -> Result<Quantity, Failure> {
+    prices::rent(&device.id).ok_or_else(|| {
+        Failure::Input(format!("--rented: the table has no rent of {}; state --price-per-hour", device.id))
+    })
+}
+
+/// The mean intensity of a run that starts with the series; from that of the best start to that of the worst.
+fn over(name: &str, series: &Series, time: &Quantity, devices: u32) -> Result<Quantity, Failure> {
+    let hours = time.to(Unit::Hour).map_err(input)?.value() / f64::from(devices);
+    let plan = schedule::plan(series, hours, None).map_err(|e| Failure::at(name, e))?;
+    let [value, low, high] = [plan.at_once, plan.best_start, plan.worst_start].map(|choice| choice.g_per_kwh);
+    let source = format!("stated by {name}, from its first row on; from the best start in it to the worst");
+    Quantity::new(value, low, high, Unit::GramCo2ePerKilowattHour, Source::assumed(source)).map_err(input)
 }
 
 /// Steps of the derivation that are results, with their names in JSON and for people.

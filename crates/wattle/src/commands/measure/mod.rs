@@ -12,12 +12,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use wattle_meter::backend::Subject;
-use wattle_meter::{Meter, MeterConfig, Quantity, Receipt, Source, StopReason, Unit, WarningKind, explain};
+use wattle_meter::schedule::Series;
+use wattle_meter::{
+    EXPLAINED, Meter, MeterConfig, Quantity, Receipt, Source, StopReason, Unit, WarningKind, explain,
+};
 use wattle_report::{Align, Table, number, receipt as receipts};
 
 use self::child::Ending;
 use self::epochs::Epochs;
 use self::live::Live;
+use crate::accounting::AccountingArgs;
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -60,8 +64,10 @@ pub struct Args {
     /// The file that the run logs its epochs to, such as its metrics.jsonl; standard output by default.
     #[arg(long, value_name = "FILE", requires = "epochs")]
     epoch_log: Option<PathBuf>,
+    #[command(flatten)]
+    accounting: AccountingArgs,
     /// Print how a number came about.
-    #[arg(long, value_name = "NAME", value_parser = ["energy", "power", "carbon", "cost", "shares"])]
+    #[arg(long, value_name = "NAME", value_parser = EXPLAINED)]
     explain: Option<String>,
     /// Root of the energy counters, where a container has the host's `/sys` elsewhere.
     #[arg(long, value_name = "DIR", default_value = "/sys")]
@@ -82,6 +88,10 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    let accounting = args.accounting.read()?;
+    if let Some((name, series)) = &accounting.series {
+        context.set_intensity(range(name, series)?);
+    }
     let rank = node_rank(|name| std::env::var(name).ok());
     let mut config = configure(&args, context)?;
     if let Some(rank) = rank {
@@ -106,6 +116,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     });
     let mut receipt = meter.stop();
     let ending = ending?;
+    accounting.apply(&mut receipt).map_err(|e| Failure::Run(e.to_string()))?;
     receipt.stop_reason = match ending {
         Ending::Exited(0) => StopReason::Completed,
         Ending::Exited(_) => StopReason::Failed,
@@ -122,6 +133,17 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         0 => Ok(()),
         code => Err(Failure::Passed(code)),
     }
+}
+
+/// Any hour of a series, until it is known which ones the run meets.
+fn range(name: &str, series: &Series) -> Result<Quantity, Failure> {
+    let g = &series.g_per_kwh;
+    let (low, high) =
+        (g.iter().copied().fold(f64::INFINITY, f64::min), g.iter().copied().fold(0.0, f64::max));
+    let mean = g.iter().sum::<f64>() / g.len() as f64;
+    let source = Source::assumed(format!("stated by {name}, any of its steps"));
+    Quantity::new(mean.clamp(low, high), low, high, Unit::GramCo2ePerKilowattHour, source)
+        .map_err(|e| Failure::at(name, e))
 }
 
 fn configure(args: &Args, context: &Context) -> Result<MeterConfig, Failure> {

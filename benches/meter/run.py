@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Makes the tables of docs/meter.md, docs/meter-measure.md and docs/reproduced.md again, each in its place.
+
+    python benches/meter/run.py                     all of them, about six minutes
+    python benches/meter/run.py cost estimates      some of them
+
+Needs nothing else to do on the machine, CodeCarbon 3.3.2 in the environment of this Python (`cost` leaves it out
+otherwise) and, for `estimates`, the packages that .ci/fetch-test-data fetches. Points for `thompson` are the user's own:
+THOMPSON=folder.
+"""
+
+import os
+import re
+import subprocess
+import sys
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+WATTLE = os.environ.get("WATTLE", "target/release/wattle")
+ALONE = os.environ.get("WATTLE_ALONE", "target/meter-only/release/wattle")
+
+
+def output(*command, **environment):
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, **environment})
+    if done.returncode:
+        sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def machine():
+    text = open("/proc/cpuinfo").read()
+    name = re.search(r"model name\s*: (.*)", text)[1]
+    family, model = re.search(r"cpu family\s*: (\d+)", text)[1], re.search(r"model\s*: (\d+)", text)[1]
+    return f"{os.cpu_count()} processors, {name}, family {family} model {model}"
+
+
+def cost():
+    script = [sys.executable, "benches/peers/meter.py", WATTLE, ALONE, "--seconds", "5", "--rounds", "3"]
+    overhead = output("cargo", "run", "--quiet", "--release", "-p", "wattle-meter", "--example", "overhead")
+    return f"{machine()}:\n\n{output(*script)}\n```\n{overhead}```\n"
+
+
+def size():
+    if "WATTLE" not in os.environ:
+        output("cargo", "build", "--release", "-p", "wattle")
+        output("cargo", "build", "--release", "-p", "wattle", "--no-default-features", "--target-dir",
+               "target/meter-only")
+    megabytes = [os.path.getsize(os.path.join(ROOT, path)) / 1e6 for path in (WATTLE, ALONE)]
+    return (f"| binary | MB | goal |\n|---|---|---|\n| all of wattle | {megabytes[0]:.1f} | 20 |\n"
+            f"| the meter alone (`--no-default-features`) | {megabytes[1]:.1f} | 5 |\n")
+
+
+def model():
+    text = output("cargo", "test", "--quiet", "-p", "wattle-meter", "--lib", "left_out", "--", "--nocapture")
+    return "```\n" + next(line for line in text.splitlines() if line.startswith("left out")) + "\n```\n"
+
+
+def forecasts():
+    text = output("cargo", "test", "--quiet", "-p", "wattle-meter", "--test", "forecasts", "--", "--nocapture")
+    return "\n".join(line for line in text.splitlines() if line.startswith("|")) + "\n"
+
+
+def estimates():
+    return f"{machine()}:\n\n" + output(sys.executable, "benches/estimates/run.py", WATTLE)
+
+
+def thompson():
+    points = os.environ.get("THOMPSON")
+    if not points:
+        return None
+    text = output(WATTLE, "reproduce", "thompson2020", "--points", points)
+    return f"```\n{text.rstrip()}\n```\n"
+
+
+TABLES = {"cost": cost, "size": size, "model": model, "forecasts": forecasts, "estimates": estimates,
+          "thompson": thompson}
+
+
+def main():
+    wanted = sys.argv[1:] or list(TABLES)
+    for name in wanted:
+        table = TABLES[name]()
+        if table is None:
+            print(f"{name}: left out")
+            continue
+        place = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end of table -->)", re.DOTALL)
+        for page in ("docs/meter.md", "docs/meter-measure.md"):
+            path = os.path.join(ROOT, page)
+            text = open(path).read()
+            if place.search(text):
+                open(path, "w").write(place.sub(lambda m: m[1] + "\n" + table + "\n" + m[2], text))
+                print(f"{name}: {page}")
+    if not sys.argv[1:]:
+        path = os.path.join(ROOT, "docs/reproduced.md")
+        text = open(path).read().split("```")
+        text[1] = "\n" + output(WATTLE, "reproduce", "all").strip() + "\n"
+        open(path, "w").write("```".join(text))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+//! The commands that read, train or run networks.
+
+use super::{accel, bench, eval, profile, run, shrink, ticket, train};
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// What wattle can do with networks.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Train, find the sparsest network that is as good, and write it with a receipt. The main job.
+    Shrink(shrink::Args),
+    /// Train a network.
+    Train(train::Args),
+    /// How good a model is on data.
+    Eval(eval::Args),
+    /// Lottery tickets: small networks inside large ones.
+    #[command(subcommand)]
+    Ticket(ticket::Command),
+    /// Where parameters, MACs, bytes and milliseconds go, layer by layer.
+    Profile(profile::Args),
+    /// Run a model on inputs from .npy files.
+    Run(run::Args),
+    /// What a model would cost on a flexible sparse accelerator (modelled).
+    #[command(subcommand)]
+    Accel(accel::Command),
+    /// Time a model, or a training step of it.
+    Bench(bench::Args),
+}
+
+impl Command {
+    /// Runs the command.
+    pub fn run(self, context: &mut Context) -> Result<(), Failure> {
+        match self {
+            Command::Shrink(args) => shrink::run(args, context),
+            Command::Train(args) => train::run(args, context),
+            Command::Eval(args) => eval::run(args, context),
+            Command::Ticket(command) => ticket::run(command, context),
+            Command::Profile(args) => profile::run(args, context),
+            Command::Run(args) => run::run(args, context),
+            Command::Accel(command) => accel::run(command, context),
+            Command::Bench(args) => bench::run(args, context),
+        }
+    }
+}
