@@ -41,7 +41,7 @@ struct Row {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let (workload, densities) = args.model.workload()?;
+    let (workload, densities) = args.model.workload(context)?;
     let mut rows: Vec<Row> = vec![];
     let mut sources = vec![densities];
     let mut first: Option<(f64, f64, String)> = None;

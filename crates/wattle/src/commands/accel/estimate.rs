@@ -84,7 +84,7 @@ struct Host {
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let arch = request::architecture(&args.arch)?;
-    let (workload, densities) = args.model.workload()?;
+    let (workload, densities) = args.model.workload(context)?;
     let mut estimate = request::estimated(&arch, &workload, args.model.objective(), context)?;
     estimate.sources.push(densities);
     if let Some(path) = &args.report {

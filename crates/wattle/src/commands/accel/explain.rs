@@ -47,7 +47,7 @@ struct Layer {
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let arch = request::architecture(&args.arch)?;
-    let (workload, densities) = args.model.workload()?;
+    let (workload, densities) = args.model.workload(context)?;
     let estimate = request::estimated(&arch, &workload, args.model.objective(), context)?;
     let mut layers = vec![];
     for found in &estimate.layers {

@@ -42,7 +42,7 @@ struct Layer {
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let arch = request::architecture(&args.arch)?;
-    let (workload, _) = args.model.workload()?;
+    let (workload, _) = args.model.workload(context)?;
     let objective = args.model.objective();
     let estimate = request::estimated(&arch, &workload, objective, context)?;
     let mut table = Table::new([

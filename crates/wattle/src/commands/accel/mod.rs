@@ -1,7 +1,9 @@
 //! `wattle accel`: what a network would cost on a flexible sparse accelerator. Everything here is modelled.
 
 mod archs;
+mod calibration;
 mod compare;
+mod densities;
 mod estimate;
 mod explain;
 mod map;

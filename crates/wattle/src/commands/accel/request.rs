@@ -1,11 +1,11 @@
 //! What the subcommands share: a model as a workload, an architecture, an objective.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use wattle_accel::{Architecture, Densities, Effort, Estimate, Objective, Workload, estimate};
+use wattle_accel::{Architecture, Effort, Estimate, Objective, Workload, estimate};
 
+use super::calibration::calibrate;
+use super::densities;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::models::{self, InputText};
@@ -18,10 +18,16 @@ pub struct ModelArgs {
     /// Shape or .npy file of an input; may be repeated.
     #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = models::parse_input)]
     inputs: Vec<(String, InputText)>,
-    /// Where densities come from: `weights` counts the zeros of the weights; a JSON file sets densities of layers
-    /// on top: {"conv1": {"iact": 0.6, "weight": 0.3}}.
+    /// Where densities come from. `weights`: zeros of the weights are counted, activations are dense.
+    /// `calibration:DATA`: activations are counted too, while the model runs on DATA (as in `wattle eval --data`, or
+    /// `inputs` for the files of --input). A JSON file sets densities of layers on top of `weights`:
+    /// {"conv1": {"iact": 0.6, "weight": [0.3, 0.2]}}, numbers, lists by input channel or .npy masks; the output of
+    /// `wattle accel estimate --json` is such a file.
     #[arg(long, default_value = "weights", value_name = "SOURCE")]
     density_from: String,
+    /// Samples to run for calibration:DATA, at most.
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    calibration_samples: u32,
     /// What mappings are chosen for.
     #[arg(long, value_enum, default_value_t)]
     objective: ObjectiveName,
@@ -50,40 +56,27 @@ impl ModelArgs {
     }
 
     /// The model as layers, and a sentence on where its densities come from.
-    pub fn workload(&self) -> Result<(Workload, String), Failure> {
+    pub fn workload(&self, context: &Context) -> Result<(Workload, String), Failure> {
         let model = models::load(&self.model)?;
         let feeds = models::read_feeds(&self.inputs)?;
         let model = models::bind(&model, &self.inputs, &feeds)?;
         let mut workload = Workload::from_model(&model).map_err(|e| Failure::at(self.model.display(), e))?;
-        let counted = "densities of weights: counted in the model; of activations: assumed dense".to_string();
+        let counted = "densities of weights: counted in the model";
         if self.density_from == "weights" {
-            return Ok((workload, counted));
+            return Ok((workload, format!("{counted}; of activations: assumed dense")));
         }
-        if self.density_from.starts_with("calibration:") {
-            return Err(Failure::Input(
-                "--density-from calibration: is not there yet; measure densities elsewhere and give them in a \
-                 JSON file"
-                    .into(),
-            ));
+        if let Some(data) = self.density_from.strip_prefix("calibration:") {
+            let samples = self.calibration_samples as usize;
+            let (tally, told) = calibrate(&model, &feeds, data, samples, context)?;
+            tally.apply(&mut workload);
+            return Ok((workload, format!("{counted}; of activations: {told}")));
         }
-        let given = densities(Path::new(&self.density_from))?;
+        let given = densities::read(Path::new(&self.density_from))?;
         workload.set_densities(&given).map_err(|e| Failure::at(&self.density_from, e))?;
-        Ok((workload, format!("{counted}, except {} layers set by {}", given.len(), self.density_from)))
+        let set = given.len();
+        let text = format!("{counted}; of activations: assumed dense; {set} layers as {} says", self.density_from);
+        Ok((workload, text))
     }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Given {
-    iact: Option<f64>,
-    weight: Option<f64>,
-}
-
-fn densities(path: &Path) -> Result<Densities, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::at(path.display(), e))?;
-    let file: BTreeMap<String, Given> =
-        serde_json::from_str(&text).map_err(|e| Failure::at(path.display(), e))?;
-    Ok(file.into_iter().map(|(name, d)| (name, (d.iact, d.weight))).collect())
 }
 
 /// A shipped architecture by name, or one from a `.toml` file.

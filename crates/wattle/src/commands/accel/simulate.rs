@@ -47,7 +47,7 @@ struct Layer {
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let arch = request::architecture(&args.arch)?;
     let table = arch.table()?;
-    let (workload, _) = args.model.workload()?;
+    let (workload, _) = args.model.workload(context)?;
     let estimate = request::estimated(&arch, &workload, args.model.objective(), context)?;
     let (mut layers, mut left_out, mut seconds) = (vec![], vec![], 0.0);
     let bar = context.progress("simulating", estimate.layers.len() as u64);

@@ -1,0 +1,316 @@
+//! From a node of a graph to loop nests: which convolutions and products it is, and where their operands lie.
+
+use wattle_graph::ops::{Conv, ConvTranspose};
+use wattle_graph::{GraphError, Model, Node, Op, Source, ValueId};
+
+use crate::layer::Layer;
+
+/// One nest of a node, with the tensors of the graph behind its two operands.
+#[derive(Clone, Debug)]
+pub(crate) struct Nest {
+    /// The layer; its zeros are not known yet.
+    pub layer: Layer,
+    /// What streams through the array. A product inside an operator has none that the graph knows.
+    pub iact: Option<Factor>,
+    /// What stays in the PEs.
+    pub weight: Factor,
+}
+
+/// An operand of a nest as a tensor of the graph.
+#[derive(Clone, Debug)]
+pub(crate) struct Factor {
+    /// The tensor.
+    pub value: ValueId,
+    /// What stands for zero in a quantised tensor.
+    pub zero: Option<ValueId>,
+    /// How its elements lie.
+    pub layout: Layout,
+}
+
+/// How the elements of a tensor fall onto the channels (and filters) of a nest.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Layout {
+    /// Maps `[N, channels, spatial..]`; a channel is met by `repeat` channels of the nest, one after the other.
+    Maps {
+        /// Taps along an axis that the nest has no loop for.
+        repeat: usize,
+    },
+    /// Filters `[G M, C, taps..]`, as a mask has them.
+    Filters,
+    /// Matrices `[batch.., rows, columns]`, the inner extent along one of the last two axes.
+    Matrices {
+        /// Position of the inner axis, counted from the last (0 or 1).
+        inner: usize,
+        /// For each matrix, the groups of the nest that read it.
+        groups: Vec<Vec<usize>>,
+    },
+}
+
+impl Nest {
+    /// Multiply-accumulates, exact.
+    pub fn macs(&self) -> u64 {
+        self.layer.bounds.iter().fold(1, |product: u64, &n| product.saturating_mul(n as u64))
+    }
+}
+
+/// The nests of a node: none for what has none, two for attention.
+pub(crate) fn nests(model: &Model, node: &Node, name: &str) -> Result<Vec<Nest>, GraphError> {
+    let op = match &node.op {
+        Op::Fused(fused) => &*fused.body,
+        other => other,
+    };
+    let at = Operands { model, node };
+    let found = match op {
+        Op::Conv(conv) => at.convolution(conv, name, 0, 1, [None; 2])?,
+        Op::ConvInteger(op) => at.convolution(&op.conv, name, 0, 1, [Some(2), Some(3)])?,
+        Op::QLinearConv(op) => at.convolution(&op.conv, name, 0, 3, [Some(2), Some(5)])?,
+        Op::ConvTranspose(op) => at.transposed(op, name)?,
+        Op::Gemm(op) => at.product(name, [0, 1], [None; 2], [op.transpose_a, op.transpose_b])?,
+        Op::MatMul(op) => at.product(name, [0, 1], [None; 2], [op.transpose_a, op.transpose_b])?,
+        Op::MatMulInteger(_) => at.product(name, [0, 1], [Some(2), Some(3)], [false; 2])?,
+        Op::QLinearMatMul(_) => at.product(name, [0, 3], [Some(2), Some(5)], [false; 2])?,
+        Op::Attention(_) => return at.attention(name),
+        _ => None,
+    };
+    Ok(found.into_iter().collect())
+}
+
+/// The operands of a node.
+struct Operands<'a> {
+    model: &'a Model,
+    node: &'a Node,
+}
+
+/// One side of a matrix product.
+struct Side {
+    value: ValueId,
+    zero: Option<ValueId>,
+    extents: Vec<usize>,
+    /// Position of the inner axis, counted from the last.
+    inner: usize,
+}
+
+impl Side {
+    /// Extents without the matrix.
+    fn batch(&self) -> &[usize] {
+        &self.extents[..self.extents.len().saturating_sub(2)]
+    }
+
+    /// Rows of the left or columns of the right matrix; a vector has one.
+    fn outer(&self) -> usize {
+        match self.extents.len() {
+            0 | 1 => 1,
+            n => self.extents[n - 2 + self.inner],
+        }
+    }
+
+    fn inner(&self) -> usize {
+        self.extents.len().checked_sub(1 + self.inner).map_or(1, |axis| self.extents[axis])
+    }
+}
+
+impl Operands<'_> {
+    fn id(&self, index: usize) -> Option<ValueId> {
+        self.node.inputs.get(index).copied().flatten()
+    }
+
+    fn extents(&self, index: usize) -> Result<Vec<usize>, GraphError> {
+        self.id(index).map_or(Ok(vec![]), |id| self.model.graph.extents(id))
+    }
+
+    fn output(&self) -> Result<Vec<usize>, GraphError> {
+        self.model.graph.extents(self.node.outputs[0])
+    }
+
+    fn zero(&self, index: Option<usize>) -> Option<ValueId> {
+        index.and_then(|i| self.id(i))
+    }
+
+    /// A convolution over one, two or three axes. The nest has loops for two: output planes along a third are
+    /// images of their own, taps along it are channels, so activations shared by planes count for each.
+    fn convolution(
+        &self,
+        conv: &Conv,
+        name: &str,
+        input: usize,
+        weight: usize,
+        zeros: [Option<usize>; 2],
+    ) -> Result<Option<Nest>, GraphError> {
+        let (Some(x_id), Some(w_id)) = (self.id(input), self.id(weight)) else { return Ok(None) };
+        let (x, w) = (self.extents(input)?, self.extents(weight)?);
+        let y = self.whole_output(conv, &x, &w)?;
+        if !(3..=5).contains(&x.len()) || conv.groups == 0 {
+            return Ok(None);
+        }
+        let deep = x.len() == 5;
+        let (planes, taps) = if deep { (y[2], w[2]) } else { (1, 1) };
+        let (axes, skipped) = if deep { (2, 1) } else { (x.len() - 2, 0) };
+        let mut layer = Layer::conv(name, conv.groups, x[1] * taps, y[1], 1, 1, 1);
+        layer.bounds[0] = x[0] * planes;
+        for axis in 0..axes {
+            let (to, from) = (2 - axes + axis, skipped + axis);
+            layer.bounds[4 + to] = y[2 + from];
+            layer.bounds[6 + to] = w[2 + from];
+            layer.stride[to] = conv.sliding.strides[from];
+            layer.dilation[to] = conv.sliding.dilations[from];
+            layer.pad[to] = conv.sliding.pads(from, x[2 + from], w[2 + from]).0;
+            layer.input[to] = x[2 + from];
+        }
+        let iact =
+            Factor { value: x_id, zero: self.zero(zeros[0]), layout: Layout::Maps { repeat: taps } };
+        let weight = Factor { value: w_id, zero: self.zero(zeros[1]), layout: Layout::Filters };
+        Ok(Some(Nest { layer, iact: Some(iact), weight }))
+    }
+
+    /// The output of the convolution itself: a fused pooling shrinks what the node gives.
+    fn whole_output(&self, conv: &Conv, x: &[usize], w: &[usize]) -> Result<Vec<usize>, GraphError> {
+        let y = self.output()?;
+        if !matches!(&self.node.op, Op::Fused(fused) if fused.pool.is_some()) {
+            return Ok(y);
+        }
+        let s = &conv.sliding;
+        let extent = |axis: usize| {
+            let (before, after) = s.pads(axis, x[2 + axis], w[2 + axis]);
+            let room = (x[2 + axis] + before + after).saturating_sub(s.reach(axis, w[2 + axis]));
+            room / s.strides[axis].max(1) + 1
+        };
+        Ok([x[0], w[0]].into_iter().chain((0..x.len().saturating_sub(2)).map(extent)).collect())
+    }
+
+    /// A transposed convolution: every activation meets all taps, so it is a 1x1 layer with a filter for each tap.
+    /// Where windows overlap, their sums are added when they have left the array.
+    fn transposed(&self, op: &ConvTranspose, name: &str) -> Result<Option<Nest>, GraphError> {
+        let (Some(x_id), Some(w_id)) = (self.id(0), self.id(1)) else { return Ok(None) };
+        let (x, w) = (self.extents(0)?, self.extents(1)?);
+        if !(3..=4).contains(&x.len()) || op.groups == 0 {
+            return Ok(None);
+        }
+        let filters: usize = w[1..].iter().product();
+        let mut layer = Layer::conv(name, op.groups, x[1], filters * op.groups, 1, 1, 1);
+        layer.bounds[0] = x[0];
+        for axis in 0..x.len() - 2 {
+            let to = 4 - x.len() + axis;
+            layer.bounds[4 + to] = x[2 + axis];
+            layer.input[to] = x[2 + axis];
+        }
+        let iact = Factor { value: x_id, zero: None, layout: Layout::Maps { repeat: 1 } };
+        // [G C, M, taps..]: for each group a matrix of channels by filters.
+        let groups = (0..op.groups).map(|g| vec![g]).collect();
+        let weight = Factor { value: w_id, zero: None, layout: Layout::Matrices { inner: 1, groups } };
+        Ok(Some(Nest { layer, iact: Some(iact), weight }))
+    }
+
+    /// A matrix product. The side that is constant stays in the PEs, the right one if none or both are; batches of
+    /// the other become rows, batches of both become groups.
+    fn product(
+        &self,
+        name: &str,
+        at: [usize; 2],
+        zeros: [Option<usize>; 2],
+        transposed: [bool; 2],
+    ) -> Result<Option<Nest>, GraphError> {
+        let mut sides = vec![];
+        for side in 0..2 {
+            let Some(value) = self.id(at[side]) else { return Ok(None) };
+            let extents = self.extents(at[side])?;
+            // The inner axis is the last of the left matrix and the last but one of the right.
+            let inner = usize::from((side == 1) != transposed[side] && extents.len() > 1);
+            sides.push(Side { value, zero: self.zero(zeros[side]), extents, inner });
+        }
+        let swap = is_constant(self.model, sides[0].value) && !is_constant(self.model, sides[1].value);
+        let (Some(right), Some(left)) = (sides.pop(), sides.pop()) else { return Ok(None) };
+        let (stream, stays) = if swap { (right, left) } else { (left, right) };
+        let results: usize = self.output()?.iter().product();
+        Ok(matrices(name, results, &stream, &stays))
+    }
+
+    /// Scores `q k^T` and their product with v; the graph does not know the scores.
+    fn attention(&self, name: &str) -> Result<Vec<Nest>, GraphError> {
+        let side = |index: usize, inner: usize| -> Result<Option<Side>, GraphError> {
+            let extents = self.extents(index)?;
+            Ok(self.id(index).filter(|_| extents.len() == 4).map(|value| Side {
+                value,
+                zero: None,
+                extents,
+                inner,
+            }))
+        };
+        let (Some(q), Some(k), Some(v)) = (side(0, 0)?, side(1, 0)?, side(2, 1)?) else {
+            return Ok(vec![]);
+        };
+        let pairs = q.extents[..3].iter().product::<usize>() * k.outer();
+        let scores = matrices(&format!("{name}.scores"), pairs, &q, &k);
+        let weights = Side { extents: [&q.extents[..3], &[k.outer()]].concat(), ..q };
+        let results = weights.extents[..3].iter().product::<usize>() * v.outer();
+        let values = matrices(&format!("{name}.values"), results, &weights, &v);
+        let values = values.map(|nest| Nest { iact: None, ..nest });
+        Ok(scores.into_iter().chain(values).collect())
+    }
+}
+
+/// The nest of a product whose `results` are rows of `stream` by columns of `stays`, over their batches.
+fn matrices(name: &str, results: usize, stream: &Side, stays: &Side) -> Option<Nest> {
+    let (inner, columns) = (stays.inner(), stays.outer());
+    let matrices: usize = stays.batch().iter().product();
+    if matrices == 0 || columns == 0 || stream.inner() != inner {
+        return None;
+    }
+    // One matrix that meets many is one product with all their columns.
+    let shared = stream.batch().iter().product::<usize>() == 1;
+    let groups = if shared { 1 } else { matrices };
+    let mut layer = Layer::gemm(name, results / columns / matrices, inner, columns * matrices / groups);
+    layer.bounds[1] = groups;
+    let group_of = |matrix: usize| if shared { 0 } else { matrix };
+    let stays_in = (0..matrices).map(|matrix| vec![group_of(matrix)]).collect();
+    let streams_in = readers(stream.batch(), stays.batch(), groups);
+    let factor = |side: &Side, groups: Vec<Vec<usize>>| Factor {
+        value: side.value,
+        zero: side.zero,
+        layout: Layout::Matrices { inner: side.inner, groups },
+    };
+    Some(Nest { layer, iact: Some(factor(stream, streams_in)), weight: factor(stays, stays_in) })
+}
+
+/// For each matrix of a streaming batch, the matrices of the other batch that it meets when both are broadcast.
+fn readers(stream: &[usize], stays: &[usize], groups: usize) -> Vec<Vec<usize>> {
+    let count: usize = stream.iter().product();
+    if groups == 1 {
+        return vec![vec![0]; count];
+    }
+    let rank = stream.len().max(stays.len());
+    let padded = |batch: &[usize]| [vec![1; rank - batch.len()], batch.to_vec()].concat();
+    let (stream, stays) = (padded(stream), padded(stays));
+    let all: Vec<usize> = stream.iter().zip(&stays).map(|(a, b)| *a.max(b)).collect();
+    let mut found: Vec<Vec<usize>> = vec![vec![]; count];
+    for at in 0..all.iter().product::<usize>() {
+        let (mut rest, mut from, mut to) = (at, 0, 0);
+        let (mut from_step, mut to_step) = (1, 1);
+        for axis in (0..rank).rev() {
+            let index = rest % all[axis];
+            rest /= all[axis];
+            from += if stream[axis] == 1 { 0 } else { index * from_step };
+            to += if stays[axis] == 1 { 0 } else { index * to_step };
+            from_step *= stream[axis];
+            to_step *= stays[axis];
+        }
+        if let Some(list) = found.get_mut(from)
+            && !list.contains(&to)
+        {
+            list.push(to);
+        }
+    }
+    found
+}
+
+/// Whether a tensor is the same in every run.
+pub(crate) fn is_constant(model: &Model, id: ValueId) -> bool {
+    match &model.graph.value(id).source {
+        Source::Parameter(_) | Source::Constant(_) => true,
+        Source::Input => false,
+        Source::Node { node, .. } => {
+            let inputs = &model.graph.node(*node).inputs;
+            // What draws numbers or counts steps has no operands.
+            !inputs.is_empty() && inputs.iter().flatten().all(|&i| is_constant(model, i))
+        }
+    }
+}
