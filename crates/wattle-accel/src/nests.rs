@@ -13,7 +13,7 @@ pub(crate) struct Nest {
     /// What streams through the array. A product inside an operator has none that the graph knows.
     pub iact: Option<Factor>,
     /// What stays in the PEs.
-    pub weight: Factor,
+    pub weight: Option<Factor>,
 }
 
 /// An operand of a nest as a tensor of the graph.
@@ -156,10 +156,9 @@ impl Operands<'_> {
             layer.pad[to] = conv.sliding.pads(from, x[2 + from], w[2 + from]).0;
             layer.input[to] = x[2 + from];
         }
-        let iact =
-            Factor { value: x_id, zero: self.zero(zeros[0]), layout: Layout::Maps { repeat: taps } };
+        let iact = Factor { value: x_id, zero: self.zero(zeros[0]), layout: Layout::Maps { repeat: taps } };
         let weight = Factor { value: w_id, zero: self.zero(zeros[1]), layout: Layout::Filters };
-        Ok(Some(Nest { layer, iact: Some(iact), weight }))
+        Ok(Some(Nest { layer, iact: Some(iact), weight: Some(weight) }))
     }
 
     /// The output of the convolution itself: a fused pooling shrinks what the node gives.
@@ -197,7 +196,7 @@ impl Operands<'_> {
         // [G C, M, taps..]: for each group a matrix of channels by filters.
         let groups = (0..op.groups).map(|g| vec![g]).collect();
         let weight = Factor { value: w_id, zero: None, layout: Layout::Matrices { inner: 1, groups } };
-        Ok(Some(Nest { layer, iact: Some(iact), weight }))
+        Ok(Some(Nest { layer, iact: Some(iact), weight: Some(weight) }))
     }
 
     /// A matrix product. The side that is constant stays in the PEs, the right one if none or both are; batches of
@@ -268,7 +267,7 @@ fn matrices(name: &str, results: usize, stream: &Side, stays: &Side) -> Option<N
         zero: side.zero,
         layout: Layout::Matrices { inner: side.inner, groups },
     };
-    Some(Nest { layer, iact: Some(factor(stream, streams_in)), weight: factor(stays, stays_in) })
+    Some(Nest { layer, iact: Some(factor(stream, streams_in)), weight: Some(factor(stays, stays_in)) })
 }
 
 /// For each matrix of a streaming batch, the matrices of the other batch that it meets when both are broadcast.

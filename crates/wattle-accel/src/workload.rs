@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use wattle_graph::{Mask, Model, Op, costs};
+use wattle_graph::ops::If;
+use wattle_graph::{Mask, Model, Node, Op, Parameters, Shapes, ValueId, costs};
 
 use crate::error::AccelError;
 use crate::layer::{Dim, Layer, Operand, Sparsity};
 use crate::nests::{Nest, nests};
-use crate::zeros;
+use crate::zeros::{self, Tally};
 
 /// The layers of a network, in order, and what is left to the host.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -50,71 +51,109 @@ pub enum Density {
 /// Densities of activations and weights by name of layer, each where given.
 pub type Densities = BTreeMap<String, (Option<Density>, Option<Density>)>;
 
-/// A node that computes, with its nests and what they leave to the host.
-pub(crate) struct Computing {
-    /// Its nests, under names that no other layer has; empty for host work.
-    pub nests: Vec<Nest>,
-    host: Option<HostWork>,
+/// Gathers the nests and the host work of a graph and of the branches in it.
+struct Gathering {
+    names: HashSet<String>,
+    nests: Vec<Nest>,
+    host: Vec<HostWork>,
 }
 
-/// The nodes of a model that do arithmetic, in order.
-pub(crate) fn nodes(model: &Model) -> Result<Vec<Computing>, AccelError> {
-    let graph = &model.graph;
-    let mut names = HashSet::new();
-    let mut found = vec![];
-    for cost in costs(graph, &model.parameters)? {
-        let (node, work) = (graph.node(cost.node), cost.work);
-        // Moving data is free here; what nobody knows may not be.
-        if work.macs == 0 && work.element_ops == 0 && !matches!(node.op, Op::Custom(_)) {
-            continue;
-        }
-        let label = if node.name.is_empty() { graph.label(node.outputs[0]) } else { node.name.clone() };
-        let mut name = label.clone();
-        for number in 2.. {
-            if names.insert(name.clone()) {
-                break;
+impl Gathering {
+    /// Adds the nodes of a model that do arithmetic, in order. In a branch nothing can be watched from outside.
+    fn add(&mut self, model: &Model, in_branch: bool) -> Result<(), AccelError> {
+        let graph = &model.graph;
+        for cost in costs(graph, &model.parameters)? {
+            let (node, work) = (graph.node(cost.node), cost.work);
+            // Moving data is free here; what nobody knows may not be.
+            if work.macs == 0 && work.element_ops == 0 && !matches!(node.op, Op::Custom(_)) {
+                continue;
             }
-            name = format!("{label}#{number}");
+            if let Op::If(op) = &node.op
+                && self.add_branch(model, node, op, work.macs)?
+            {
+                continue;
+            }
+            let label = if node.name.is_empty() { graph.label(node.outputs[0]) } else { node.name.clone() };
+            let name = self.unique(&label);
+            let mut found = nests(model, node, &name)?;
+            // What a nest does is what the node is counted for, or it is not that nest.
+            let counted: u64 = found.iter().map(Nest::macs).sum();
+            if counted != work.macs || work.macs == 0 {
+                found.clear();
+                self.host.push(HostWork {
+                    reason: reason(&node.op, work.macs),
+                    name,
+                    op: node.op.name().to_string(),
+                    macs: work.macs,
+                    element_ops: work.element_ops,
+                });
+            }
+            for mut nest in found {
+                if let Some(weight) = &nest.weight {
+                    nest.layer.weight = zeros::of_weights(model, &nest.layer, weight);
+                }
+                if in_branch {
+                    (nest.iact, nest.weight) = (None, None);
+                }
+                self.nests.push(nest);
+            }
         }
-        let mut nests = nests(model, node, &name)?;
-        // What a nest does is what the node is counted for, or it is not that nest.
-        let counted: u64 = nests.iter().map(Nest::macs).sum();
-        if counted != work.macs || work.macs == 0 {
-            nests.clear();
-        }
-        let host = nests.is_empty().then(|| HostWork {
-            reason: match &node.op {
-                Op::Recurrent(_) | Op::RecurrentGradient(_) => "recurrent: each step waits for the last",
-                Op::Custom(_) => "custom operator",
-                Op::If(_) => "which branch runs is known only when it runs",
-                _ if work.macs > 0 => "no loop nest of a convolution or matrix product",
-                _ => "no multiply-accumulates",
-            },
-            name,
-            op: node.op.name().to_string(),
-            macs: work.macs,
-            element_ops: work.element_ops,
-        });
-        found.push(Computing { nests, host });
+        Ok(())
     }
-    Ok(found)
+
+    /// Adds the branch that the costs of an `If` are counted for; false if those costs would change.
+    fn add_branch(&mut self, model: &Model, node: &Node, op: &If, macs: u64) -> Result<bool, AccelError> {
+        let extents = |id: &Option<ValueId>| id.map(|id| model.graph.extents(id)).transpose();
+        let inputs = node.inputs.iter().map(extents).collect::<Result<Vec<_>, _>>()?;
+        let densities = vec![1.0; inputs.len()];
+        let shapes = Shapes { inputs: &inputs, outputs: &[], densities: &densities };
+        let (Some(graph), work) = op.counted(&shapes) else { return Ok(false) };
+        if work.macs != macs {
+            return Ok(false);
+        }
+        self.add(&Model { graph, parameters: Parameters::new() }, true)?;
+        Ok(true)
+    }
+
+    /// A name that no other node has.
+    fn unique(&mut self, label: &str) -> String {
+        let mut name = label.to_string();
+        let mut number = 2;
+        while !self.names.insert(name.clone()) {
+            name = format!("{label}#{number}");
+            number += 1;
+        }
+        name
+    }
+}
+
+fn reason(op: &Op, macs: u64) -> &'static str {
+    match op {
+        Op::Recurrent(_) | Op::RecurrentGradient(_) => "recurrent: each step waits for the last",
+        Op::Custom(_) => "custom operator",
+        Op::If(_) => "which branch runs is known only when it runs",
+        _ if macs > 0 => "no loop nest of a convolution or matrix product",
+        _ => "no multiply-accumulates",
+    }
 }
 
 impl Workload {
     /// The layers of a model whose shapes are all known. Weights are counted exactly, zero by zero; activations
-    /// are dense until [`Workload::set_densities`] or a [`Tally`](crate::Tally) says otherwise.
+    /// are dense until [`Workload::set_densities`] or a [`Tally`] says otherwise. Of an `If` that only a run can
+    /// decide, the branch with more to do is taken, as costs are counted.
     ///
     /// The multiply-accumulates of the layers and of the host work are those that [`wattle_graph::costs`] counts.
     pub fn from_model(model: &Model) -> Result<Workload, AccelError> {
-        let mut workload = Workload { name: model.graph.name.clone(), ..Workload::default() };
-        for node in nodes(model)? {
-            for mut nest in node.nests {
-                nest.layer.weight = zeros::of_weights(model, &nest.layer, &nest.weight);
-                workload.layers.push(nest.layer);
-            }
-            workload.host.extend(node.host);
-        }
-        Ok(workload)
+        Ok(Workload::with_tally(model)?.0)
+    }
+
+    /// The same, and what to count while the model runs.
+    pub fn with_tally(model: &Model) -> Result<(Workload, Tally), AccelError> {
+        let mut all = Gathering { names: HashSet::new(), nests: vec![], host: vec![] };
+        all.add(model, false)?;
+        let tally = Tally::new(model, &all.nests);
+        let layers = all.nests.into_iter().map(|nest| nest.layer).collect();
+        Ok((Workload { name: model.graph.name.clone(), layers, host: all.host }, tally))
     }
 
     /// Replaces densities by name of layer: `(iact, weight)`, each where given. A name without a layer is an
@@ -146,7 +185,8 @@ impl Workload {
 fn named(wanted: &str, layers: &[Layer]) -> String {
     const SHOWN: usize = 12;
     let common = |l: &&Layer| {
-        let same = |a: &[u8], b: &[u8]| a.iter().zip(b).take_while(|(x, y)| x.eq_ignore_ascii_case(y)).count();
+        let same =
+            |a: &[u8], b: &[u8]| a.iter().zip(b).take_while(|(x, y)| x.eq_ignore_ascii_case(y)).count();
         let (a, b) = (wanted.as_bytes(), l.name.as_bytes());
         let reversed = |x: &[u8]| x.iter().rev().copied().collect::<Vec<u8>>();
         same(a, b) + same(&reversed(a), &reversed(b))

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use wattle_graph::{Mask, Model, Source, Tensor, Tensors, ValueId};
 
-use crate::error::AccelError;
 use crate::layer::{Layer, Operand, Sparsity};
-use crate::nests::{Factor, Layout, is_constant};
-use crate::workload::{Workload, nodes};
+use crate::nests::{Factor, Layout, Nest, is_constant};
+use crate::workload::Workload;
 
 /// A weight tensor or zero point that does not depend on the inputs, computed where the graph computes it
 /// (dequantised, transposed, rebuilt).
@@ -66,7 +65,7 @@ pub(crate) fn of_weights(model: &Model, layer: &Layer, factor: &Factor) -> Spars
 
 /// Counts of non-zero activations, filled in by whoever runs the graph.
 ///
-/// The values to watch are those of the model it was made for; every run adds to the counts, and
+/// It comes with a workload ([`Workload::with_tally`]). Every run of the model adds to the counts, and
 /// [`Tally::apply`] turns them into densities of channels.
 #[derive(Clone, Debug)]
 pub struct Tally {
@@ -87,21 +86,19 @@ struct Probe {
 }
 
 impl Tally {
-    /// What to watch in a model whose shapes are all known.
-    pub fn new(model: &Model) -> Result<Tally, AccelError> {
+    /// What to watch of the nests of a model.
+    pub(crate) fn new(model: &Model, nests: &[Nest]) -> Tally {
         let mut probes = vec![];
-        let nests = nodes(model)?.into_iter().flat_map(|node| node.nests);
-        for (layer, nest) in nests.enumerate() {
+        for (layer, nest) in nests.iter().enumerate() {
             let [_, g, _, c, ..] = nest.layer.bounds;
-            let factors = [(Operand::Iact, nest.iact), (Operand::Weight, Some(nest.weight))];
-            for (operand, factor) in factors {
-                if let Some(factor) = factor.filter(|f| !is_constant(model, f.value)) {
+            for (operand, factor) in [(Operand::Iact, &nest.iact), (Operand::Weight, &nest.weight)] {
+                if let Some(factor) = factor.clone().filter(|f| !is_constant(model, f.value)) {
                     let [alive, seen] = [vec![0; g * c], vec![0; g * c]];
                     probes.push(Probe { layer, operand, factor, alive, seen, channels: c });
                 }
             }
         }
-        Ok(Tally { probes })
+        Tally { probes }
     }
 
     /// The values to watch: operands, and zero points that are computed. Each is named once.

@@ -7,8 +7,9 @@ use wattle_accel::Tally;
 use wattle_engine::{Plan, Session};
 use wattle_graph::{DType, Model, Tensor, ValueId};
 use wattle_train::data::{
-    DataSpec, LoadOptions, Loader, LoaderOptions, Normalisation, SplitOptions, Splits,
+    DataSpec, Dataset, LoadOptions, Loader, LoaderOptions, Normalisation, SplitOptions, Splits,
 };
+use wattle_train::trainer::TrainingData;
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -25,12 +26,13 @@ const FILES: &str = "inputs";
 /// sentence, what was run.
 pub fn calibrate(
     model: &Model,
+    tally: Tally,
     feeds: &BTreeMap<String, Tensor>,
     data: &str,
     samples: usize,
     context: &Context,
 ) -> Result<(Tally, String), Failure> {
-    let mut run = Run::new(model, context)?;
+    let mut run = Run::new(model, tally, context)?;
     for (name, tensor) in feeds {
         let id = model.graph.inputs().iter().find(|&&id| model.graph.label(id) == *name);
         let Some(&id) = id else { continue };
@@ -88,8 +90,7 @@ fn over_data(
         _ => None,
     };
     let dataset = Arc::new(DataSpec::parse(data)?.load(&LoadOptions { image_shape, task: None })?);
-    let splits =
-        Splits::new(&dataset, &SplitOptions { validation: VALIDATION, ..SplitOptions::default() })?;
+    let splits = Splits::new(&dataset, &SplitOptions { validation: VALIDATION, ..SplitOptions::default() })?;
     let batch = extents.first().copied().unwrap_or(1).max(1);
     let wanted: usize = extents.iter().product::<usize>() / batch;
     if dataset.shape.elements() != wanted {
@@ -114,17 +115,25 @@ fn over_data(
             samples.min(splits.train().len())
         )));
     }
-    let indices = &splits.train()[..count];
-    let mut loader = Loader::new(dataset, indices, LoaderOptions::evaluation(batch, normalisation))?;
-    let bar = context.progress("calibrating", loader.steps_per_epoch());
-    for _ in 0..loader.steps_per_epoch() {
-        let inputs = loader.next_batch()?.inputs.clone();
-        run.feed(input, Tensor::f32(extents.clone(), inputs).cast(dtype))?;
-        run.count()?;
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
+    run.over(input, dataset, &splits.train()[..count], normalisation, context)?;
     Ok(count)
+}
+
+/// Counts over samples that a network is trained with: at most `samples` of them, one at a time. The model is bound
+/// to one sample.
+pub fn over_training(
+    model: &Model,
+    tally: Tally,
+    data: &TrainingData,
+    samples: usize,
+    context: &Context,
+) -> Result<Tally, Failure> {
+    let mut run = Run::new(model, tally, context)?;
+    if let Some(&input) = model.graph.inputs().first() {
+        let indices = &data.indices[..samples.min(data.indices.len())];
+        run.over(input, data.dataset.clone(), indices, data.normalisation.clone(), context)?;
+    }
+    Ok(run.tally)
 }
 
 /// A model with everything that is to be counted among its outputs.
@@ -139,8 +148,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(model: &'a Model, context: &Context) -> Result<Run<'a>, Failure> {
-        let tally = Tally::new(model)?;
+    fn new(model: &'a Model, tally: Tally, context: &Context) -> Result<Run<'a>, Failure> {
         let outputs: Vec<ValueId> =
             tally.values().into_iter().filter(|id| !model.graph.inputs().contains(id)).collect();
         let mut graph = model.graph.clone();
@@ -159,6 +167,29 @@ impl<'a> Run<'a> {
         })?;
         self.session.set_input(&name, &tensor)?;
         self.fed.insert(id, tensor);
+        Ok(())
+    }
+
+    /// Runs samples, as many at a time as the input takes.
+    fn over(
+        &mut self,
+        input: ValueId,
+        dataset: Arc<Dataset>,
+        indices: &[u32],
+        normalisation: Normalisation,
+        context: &Context,
+    ) -> Result<(), Failure> {
+        let (extents, dtype) = (self.model.graph.extents(input)?, self.model.graph.value(input).ty.dtype);
+        let batch = extents.first().copied().unwrap_or(1).max(1);
+        let mut loader = Loader::new(dataset, indices, LoaderOptions::evaluation(batch, normalisation))?;
+        let bar = context.progress("calibrating", loader.steps_per_epoch());
+        for _ in 0..loader.steps_per_epoch() {
+            let inputs = loader.next_batch()?.inputs.clone();
+            self.feed(input, Tensor::f32(extents.clone(), inputs).cast(dtype))?;
+            self.count()?;
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
         Ok(())
     }
 

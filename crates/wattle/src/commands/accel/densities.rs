@@ -43,7 +43,8 @@ struct Estimated {
 pub fn read(path: &Path) -> Result<Densities, Failure> {
     let place = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|e| Failure::at(&place, explained(path, &e)))?;
-    let wanted = "expected {\"layer\": {\"iact\": 0.6, \"weight\": 0.3}}, with fractions, lists or .npy masks";
+    let wanted =
+        "expected {\"layer\": {\"iact\": 0.6, \"weight\": 0.3}}, with fractions, lists or .npy masks";
     let document: serde_json::Value =
         serde_json::from_str(&text).map_err(|e| Failure::at(&place, format!("{e}; {wanted}")))?;
     let mut densities = Densities::new();

@@ -60,21 +60,23 @@ impl ModelArgs {
         let model = models::load(&self.model)?;
         let feeds = models::read_feeds(&self.inputs)?;
         let model = models::bind(&model, &self.inputs, &feeds)?;
-        let mut workload = Workload::from_model(&model).map_err(|e| Failure::at(self.model.display(), e))?;
+        let (mut workload, tally) =
+            Workload::with_tally(&model).map_err(|e| Failure::at(self.model.display(), e))?;
         let counted = "densities of weights: counted in the model";
         if self.density_from == "weights" {
             return Ok((workload, format!("{counted}; of activations: assumed dense")));
         }
         if let Some(data) = self.density_from.strip_prefix("calibration:") {
             let samples = self.calibration_samples as usize;
-            let (tally, told) = calibrate(&model, &feeds, data, samples, context)?;
+            let (tally, told) = calibrate(&model, tally, &feeds, data, samples, context)?;
             tally.apply(&mut workload);
             return Ok((workload, format!("{counted}; of activations: {told}")));
         }
         let given = densities::read(Path::new(&self.density_from))?;
         workload.set_densities(&given).map_err(|e| Failure::at(&self.density_from, e))?;
         let set = given.len();
-        let text = format!("{counted}; of activations: assumed dense; {set} layers as {} says", self.density_from);
+        let text =
+            format!("{counted}; of activations: assumed dense; {set} layers as {} says", self.density_from);
         Ok((workload, text))
     }
 }
