@@ -6,3 +6,4 @@ mod page;
 mod pe_cycles;
 mod published;
 mod timeloop;
+mod zigzag;
