@@ -19,6 +19,7 @@ mod mapping;
 mod mapping_file;
 mod nests;
 pub mod pe;
+mod remedies;
 mod report;
 mod simulate;
 mod skipping;
@@ -44,7 +45,8 @@ pub use mapper::{
 };
 pub use mapping::{Group, Mapping, ORDERS, Order};
 pub use mapping_file::{AxisLoops, Compressed, LayerMapping, Loops, MAPPING_SCHEMA, MappingFile};
-pub use report::report;
+pub use remedies::{Remedy, remedies};
+pub use report::{PRESS, report};
 pub use simulate::{Simulation, made_up, simulate};
 pub use skipping::PeWork;
 pub use space::SPACE;

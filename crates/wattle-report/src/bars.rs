@@ -43,7 +43,14 @@ impl Bars {
         series: impl IntoIterator<Item = impl Into<String>>,
     ) -> Self {
         let series = series.into_iter().map(Into::into).collect();
-        Bars { title: title.into(), axis: axis.into(), series, groups: Vec::new(), label: tick_label, stacked: false }
+        Bars {
+            title: title.into(),
+            axis: axis.into(),
+            series,
+            groups: Vec::new(),
+            label: tick_label,
+            stacked: false,
+        }
     }
 
     /// How values are written beside the bars, such as [`number::seconds`](crate::number::seconds).
@@ -112,7 +119,9 @@ impl Bars {
             d.text((left - 8.0, middle), Anchor::End, INK, 12, name);
             if self.stacked {
                 let mut from = 0.0;
-                for (s, value) in bars.iter().enumerate().map(|(s, b)| (s, b.map_or(0.0, |b| b.value.max(0.0)))) {
+                for (s, value) in
+                    bars.iter().enumerate().map(|(s, b)| (s, b.map_or(0.0, |b| b.value.max(0.0))))
+                {
                     d.rectangle((x(from), y + 1.0), x(from + value) - x(from), BAR - 2.0, &colour(s));
                     from += value;
                 }

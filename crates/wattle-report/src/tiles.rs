@@ -50,9 +50,8 @@ impl Tiles {
         let room = WIDTH - gaps(columns, self.block[1]);
         let side = (room / columns.max(1) as f64 - GAP).clamp(LEAST, SIDE);
         let gap = if side > LEAST { GAP } else { 0.0 };
-        let at = |index: usize, block: usize| {
-            index as f64 * (side + gap) + BLOCK_GAP * (index / block) as f64
-        };
+        let at =
+            |index: usize, block: usize| index as f64 * (side + gap) + BLOCK_GAP * (index / block) as f64;
         let extent = |n: usize, block: usize| n as f64 * (side + gap) + gaps(n, block);
         let (wide, high) = (extent(columns, self.block[1]), extent(rows, self.block[0]));
         let names = self.plates.iter().map(|p| text_width(&shortened(&p.name, NAME)));

@@ -1,7 +1,7 @@
 //! `wattle accel archs`: the architectures and energy tables that come with wattle.
 
 use serde::Serialize;
-use wattle_accel::{PeKind, architecture_text, architectures, tables};
+use wattle_accel::{PRESS, PeKind, architecture_text, architectures, tables};
 use wattle_report::{Align, Table, number};
 
 use crate::context::Context;
@@ -88,9 +88,6 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         });
     }
     let energy_tables: Vec<String> = tables().iter().map(|t| t.citation()).collect();
-    let text = format!(
-        "{table}\n{}\n\"10x less energy than a mobile GPU\" was said of Eyeriss v1 (2016), not of v2.\n",
-        energy_tables.join("\n")
-    );
+    let text = format!("{table}\n{}\n{PRESS}\n", energy_tables.join("\n"));
     context.print(&Document { schema: 1, architectures: list, energy_tables }, &text)
 }

@@ -37,6 +37,8 @@ struct Estimate {
 struct Estimated {
     name: String,
     density: Given,
+    /// In place of the former, where channels differ.
+    channel_density: Given,
 }
 
 /// Reads a density file.
@@ -57,7 +59,9 @@ pub fn read(path: &Path) -> Result<Densities, Failure> {
         let estimate: Estimate =
             serde_json::from_value(document).map_err(|e| Failure::at(&place, format!("{e}; {wanted}")))?;
         for layer in estimate.layers {
-            set(layer.name, layer.density)?;
+            let iact = layer.channel_density.iact.or(layer.density.iact);
+            let weight = layer.channel_density.weight.or(layer.density.weight);
+            set(layer.name, Given { iact, weight })?;
         }
         return Ok(densities);
     }

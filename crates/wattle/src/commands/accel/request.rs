@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use wattle_accel::{
-    AccelError, Architecture, Effort, EnergyFile, Estimate, MappingFile, Objective, Syntax, Workload, estimate,
-    estimate_given,
+    AccelError, Architecture, Effort, EnergyFile, Estimate, MappingFile, Objective, Syntax, Workload,
+    estimate, estimate_given,
 };
 
 use super::calibration::calibrate;
