@@ -46,7 +46,7 @@ pub use mapper::{
 pub use mapping::{Group, Mapping, ORDERS, Order};
 pub use mapping_file::{AxisLoops, Compressed, LayerMapping, Loops, MAPPING_SCHEMA, MappingFile};
 pub use remedies::{Remedy, remedies};
-pub use report::{PRESS, report};
+pub use report::{PRESS, network_bounds, report};
 pub use simulate::{Simulation, made_up, simulate};
 pub use skipping::PeWork;
 pub use space::SPACE;

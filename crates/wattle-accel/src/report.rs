@@ -106,7 +106,7 @@ fn waterfall(arch: &Architecture, bounds: &[(&LayerEstimate, [f64; 7])]) -> Bars
 }
 
 /// Eyexam's bounds for all layers together: useful products over the cycles that each bound allows.
-pub(crate) fn network_bounds(bounds: &[(&LayerEstimate, [f64; 7])]) -> [f64; 7] {
+pub fn network_bounds(bounds: &[(&LayerEstimate, [f64; 7])]) -> [f64; 7] {
     // The last bound is useful products over cycles, so their product is the work.
     let work = |(found, bounds): &(&LayerEstimate, [f64; 7])| bounds[6] * found.mapped.cost.cycles.total();
     let all: f64 = bounds.iter().map(work).sum();

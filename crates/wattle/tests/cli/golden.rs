@@ -13,9 +13,10 @@ use crate::sandbox::{Sandbox, npy};
 
 /// Lines with numbers and layout taken out; the receipt's summary, which follows the last blank line, is cut.
 fn plain(text: &str) -> String {
-    let body = text.trim_end().rsplit_once("\n\n").map_or(text, |(body, receipt)| {
-        if receipt.contains("energy") || receipt.contains("duration") { body } else { text }
-    });
+    let body = text
+        .trim_end()
+        .rsplit_once("\n\n")
+        .map_or(text, |(body, receipt)| if receipt.starts_with("cost ") { body } else { text });
     let mut lines = vec![];
     for line in body.lines() {
         let words: Vec<String> = line.split_whitespace().map(without_digits).collect();

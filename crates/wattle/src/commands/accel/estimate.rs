@@ -53,12 +53,12 @@ pub struct Totals {
     chip_energy_j: f64,
     pub inferences_per_s: f64,
     pub inferences_per_j: f64,
-    dram_bytes: f64,
+    pub dram_bytes: f64,
     pub utilisation: f64,
     macs: f64,
     macs_effective: f64,
     /// Multiply-accumulates of host work.
-    host_macs: u64,
+    pub host_macs: u64,
 }
 
 #[derive(Serialize)]

@@ -36,6 +36,7 @@ struct Counts {
 
 #[derive(Serialize)]
 struct Document {
+    schema: u32,
     layers: Vec<Cycles>,
     source: &'static str,
 }
@@ -64,7 +65,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     }
     let source = "counted: sum over channels of nnz_iact x nnz_weight, one lane, no stalls";
     let text = format!("{table}\n{source}\n");
-    context.print(&Document { layers, source }, &text)
+    context.print(&Document { schema: 1, layers, source }, &text)
 }
 
 /// Counts may not exceed what the shape has room for.
