@@ -313,3 +313,214 @@ pub(crate) fn is_constant(model: &Model, id: ValueId) -> bool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use wattle_graph::ops::{Attention, ConvInteger, MatMul, Sliding, Transpose};
+    use wattle_graph::{DType, Example, Graph, Parameters, Shape, Tensor, ValueId, interpret};
+
+    use super::*;
+    use crate::layer::Dim;
+    use crate::workload::Workload;
+
+    /// Values of which about half are zero.
+    fn noise(shape: &[usize], seed: u64) -> Tensor {
+        let mut state = seed;
+        let values = (0..shape.iter().product::<usize>()).map(|_| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            ((state >> 33) % 2 * ((state >> 40) % 5 + 1)) as f32
+        });
+        Tensor::f32(shape.to_vec(), values.collect())
+    }
+
+    /// A graph of one node; operands with a tensor are constant.
+    fn one(op: impl Into<Op>, operands: &[(&[usize], Option<Tensor>)]) -> Model {
+        let mut graph = Graph::new("one");
+        let mut ids: Vec<ValueId> = vec![];
+        for (i, (shape, tensor)) in operands.iter().enumerate() {
+            ids.push(match tensor {
+                Some(t) => graph.constant(t.clone()),
+                None => graph.input(format!("x{i}"), DType::F32, Shape::known(shape)),
+            });
+        }
+        let y = graph.apply(op, &ids).unwrap();
+        graph.output(y);
+        Model { graph, parameters: Parameters::new() }
+    }
+
+    fn layers(model: &Model) -> Vec<Layer> {
+        let workload = Workload::from_model(model).unwrap();
+        let counted = wattle_graph::costs(&model.graph, &model.parameters).unwrap();
+        let all: u64 = counted.iter().map(|c| c.work.macs).sum();
+        assert_eq!(workload.macs(), all as f64, "the nests do what is counted");
+        assert!(workload.host.iter().all(|h| h.macs == 0), "{:?}", workload.host);
+        workload.layers
+    }
+
+    #[test]
+    fn three_axes_fold_into_images_and_channels() {
+        let conv = Conv { sliding: Sliding::padded(3, 1), groups: 1 };
+        let w = noise(&[5, 2, 3, 3, 3], 1);
+        let found = layers(&one(conv, &[(&[2, 2, 4, 6, 7], None), (&[5, 2, 3, 3, 3], Some(w.clone()))]));
+        assert_eq!(found[0].bounds, [8, 1, 5, 6, 6, 7, 3, 3]);
+        assert_eq!(found[0].weight.density, w.density());
+    }
+
+    #[test]
+    fn a_transposed_convolution_is_a_filter_for_each_tap() {
+        let sliding = Sliding::strided(2, 0, 2);
+        let op = ConvTranspose { sliding, groups: 2, output_padding: vec![0, 0] };
+        // Group 1, channel 0 has no weights at all.
+        let mut values = vec![1.0; 4 * 3 * 4];
+        values[2 * 12..3 * 12].fill(0.0);
+        let w = Tensor::f32([4, 3, 2, 2], values);
+        let found = layers(&one(op, &[(&[1, 4, 5, 6], None), (&[4, 3, 2, 2], Some(w))]));
+        assert_eq!(found[0].bounds, [1, 2, 12, 2, 5, 6, 1, 1]);
+        assert_eq!(found[0].weight.per_channel, Some(vec![1.0, 1.0, 0.0, 1.0]));
+    }
+
+    #[test]
+    fn a_constant_left_matrix_stays_and_the_right_one_streams() {
+        let a = Tensor::f32([2, 3], vec![1., 0., 1., 1., 0., 0.]);
+        let found = layers(&one(MatMul::default(), &[(&[2, 3], Some(a)), (&[4, 3, 5], None)]));
+        let layer = &found[0];
+        assert_eq!((layer.bound(Dim::M), layer.bound(Dim::C), layer.bound(Dim::Q)), (2, 3, 20));
+        assert_eq!(layer.weight.per_channel, Some(vec![1.0, 0.0, 0.5]));
+    }
+
+    #[test]
+    fn weights_that_the_graph_computes_are_counted_too() {
+        let mut graph = Graph::new("g");
+        let x = graph.input("x", DType::F32, Shape::known(&[4, 3]));
+        let w = graph.constant(Tensor::f32([2, 3], vec![0., 0., 1., 0., 1., 1.]));
+        let turned = graph.apply(Transpose { permutation: vec![1, 0] }, &[w]).unwrap();
+        let y = graph.apply(MatMul::default(), &[x, turned]).unwrap();
+        graph.output(y);
+        let found = layers(&Model { graph, parameters: Parameters::new() });
+        assert_eq!(found[0].weight.per_channel, Some(vec![0.0, 0.5, 1.0]));
+    }
+
+    #[test]
+    fn zero_points_are_what_counts_as_zero() {
+        let mut graph = Graph::new("g");
+        let byte =
+            |values: &[i64], shape: &[usize]| Tensor::from_i64(DType::U8, shape.to_vec(), values.to_vec());
+        let x = graph.input("x", DType::U8, Shape::known(&[1, 1, 2, 2]));
+        let w = graph.constant(byte(&[7, 7, 0, 1, 9, 0, 0, 0], &[2, 1, 2, 2]));
+        let (x_zero, w_zero) = (graph.constant(byte(&[3], &[])), graph.constant(byte(&[7, 0], &[2])));
+        let conv = Conv { sliding: Sliding::padded(2, 0), groups: 1 };
+        let y = graph.apply(ConvInteger { conv }, &[x, w, x_zero, w_zero]).unwrap();
+        graph.output(y);
+        let model = Model { graph, parameters: Parameters::new() };
+        let (mut workload, mut tally) = Workload::with_tally(&model).unwrap();
+        // Filter 0 has its zero point 7 twice, filter 1 its 0 three times.
+        assert_eq!(workload.layers[0].weight.density, 3.0 / 8.0);
+        let fed = byte(&[3, 0, 3, 255], &[1, 1, 2, 2]);
+        tally.count(&model, |id| (id == x).then_some(&fed));
+        tally.apply(&mut workload);
+        assert_eq!(workload.layers[0].iact.density, 0.5);
+    }
+
+    /// Runs a model and counts what it did.
+    fn counted(model: &Model, feeds: &[(&str, &Tensor)]) -> Workload {
+        let (mut workload, mut tally) = Workload::with_tally(model).unwrap();
+        let mut watched = model.clone();
+        watched.graph.set_outputs(tally.values());
+        let feeds: BTreeMap<String, Tensor> =
+            feeds.iter().map(|(n, t)| (n.to_string(), (*t).clone())).collect();
+        let results = interpret(&watched.graph, &mut Parameters::new(), &feeds).unwrap();
+        let of: BTreeMap<usize, Tensor> = tally.values().iter().map(|v| v.index()).zip(results).collect();
+        tally.count(model, |id| of.get(&id.index()));
+        tally.apply(&mut workload);
+        workload
+    }
+
+    #[test]
+    fn channels_of_activations_are_those_of_the_tensors() {
+        let (x, w) = (noise(&[3, 4, 5, 6], 3), noise(&[2, 4, 1, 1], 4));
+        let conv = Conv { sliding: Sliding::padded(2, 0), groups: 1 };
+        let model = one(conv, &[(&[3, 4, 5, 6], None), (&[2, 4, 1, 1], Some(w))]);
+        let layer = &counted(&model, &[("x0", &x)]).layers[0];
+        let values = x.to_f64();
+        for c in 0..4 {
+            let alive = (0..3 * 30).filter(|i| values[(i / 30 * 4 + c) * 30 + i % 30] != 0.0).count();
+            assert_eq!(layer.iact.of_channel(c), alive as f64 / 90.0);
+        }
+    }
+
+    #[test]
+    fn the_products_that_densities_predict_are_those_that_happen() {
+        // Both sides activations, with batches that broadcast; effective products by channel are exact.
+        for (a, b, transposed) in [
+            (&[2, 3, 5, 4][..], &[2, 3, 4, 6][..], false),
+            (&[2, 3, 5, 4], &[3, 6, 4], true),
+            (&[3, 5, 4], &[2, 1, 4, 6], false),
+            (&[5, 4], &[3, 4, 6], false),
+            (&[3, 1, 5, 4], &[2, 4, 6], false),
+        ] {
+            let op = MatMul { transpose_a: false, transpose_b: transposed };
+            let model = one(op.clone(), &[(a, None), (b, None)]);
+            let (x, y) = (noise(a, 5), noise(b, 6));
+            let workload = counted(&model, &[("x0", &x), ("x1", &y)]);
+            let ones = |t: &Tensor| {
+                let values = t.to_f64().iter().map(|&v| if v == 0.0 { 0.0 } else { 1.0 }).collect();
+                Tensor::f32(t.shape().to_vec(), values)
+            };
+            let feeds = BTreeMap::from([("x0".to_string(), ones(&x)), ("x1".to_string(), ones(&y))]);
+            let pairs: f64 =
+                interpret(&model.graph, &mut Parameters::new(), &feeds).unwrap()[0].to_f64().iter().sum();
+            let layer = &workload.layers[0];
+            // Exact when every group meets its own activations, within the luck of small samples otherwise.
+            let error = layer.effective_macs() / pairs - 1.0;
+            let shared =
+                layer.bound(Dim::G) == 1 || a.len() == b.len() && a[..a.len() - 2] == b[..b.len() - 2];
+            assert!(error.abs() < if shared { 1e-9 } else { 0.15 }, "{a:?} {b:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn attention_is_two_products_by_heads() {
+        let op = Attention { scale: 0.5, causal: false };
+        let shapes: [&[usize]; 3] = [&[2, 3, 5, 4], &[2, 3, 7, 4], &[2, 3, 7, 6]];
+        let found = layers(&one(op, &shapes.map(|s| (s, None))));
+        assert_eq!(found[0].bounds, [1, 6, 7, 4, 1, 5, 1, 1]);
+        assert_eq!(found[1].bounds, [1, 6, 6, 7, 1, 5, 1, 1]);
+    }
+
+    /// The graph of an example; `None` where an operand must be of a kind that a graph cannot feed.
+    fn of_example(example: &Example) -> Option<Model> {
+        let mut graph = Graph::new("example");
+        let mut ids = vec![];
+        for (i, operand) in example.inputs.iter().enumerate() {
+            ids.push(operand.as_ref().map(|t| {
+                if example.constant.contains(&i) || i > 0 {
+                    graph.constant(t.clone())
+                } else {
+                    graph.input("x", t.dtype(), Shape::known(t.shape()))
+                }
+            }));
+        }
+        let results = graph.apply_all(example.op.clone(), &ids, "node").ok()?;
+        results.into_iter().for_each(|r| graph.output(r));
+        Some(Model { graph, parameters: Parameters::new() })
+    }
+
+    #[test]
+    fn every_operator_that_multiplies_is_a_nest_or_host_work_for_all_its_products() {
+        for registration in wattle_graph::ops::ALL {
+            for example in (registration.examples)() {
+                let Some(model) = of_example(&example) else { continue };
+                let workload = Workload::from_model(&model).unwrap();
+                let counted: u64 = wattle_graph::costs(&model.graph, &model.parameters)
+                    .unwrap()
+                    .iter()
+                    .map(|c| c.work.macs)
+                    .sum();
+                let host: u64 = workload.host.iter().map(|h| h.macs).sum();
+                assert_eq!(workload.macs() as u64 + host, counted, "{}", registration.name);
+            }
+        }
+    }
+}
