@@ -182,7 +182,7 @@ impl Grid {
     fn block(&self) -> [usize; 2] {
         let inner = |side: usize| {
             let sizes: Vec<usize> = self.sizes.iter().skip(side).step_by(2).copied().collect();
-            if sizes.len() > 1 { sizes[sizes.len() - 1] } else { usize::MAX }
+            if sizes.len() > 1 { sizes[sizes.len() - 1].div_ceil(self.merged[side]) } else { usize::MAX }
         };
         [inner(0), inner(1)]
     }
