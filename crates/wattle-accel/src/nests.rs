@@ -317,9 +317,13 @@ pub(crate) fn is_constant(model: &Model, id: ValueId) -> bool {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use wattle_graph::ops::{Attention, ConvInteger, MatMul, Sliding, Transpose};
-    use wattle_graph::{DType, Example, Graph, Parameters, Shape, Tensor, ValueId, interpret};
+    use wattle_graph::{
+        Backward, CustomOperator, DType, Example, Gradient, Graph, OpError, Operator, Parameters, Shape,
+        Shapes, Tensor, TensorType, Tensors, ValueId, Work, interpret,
+    };
 
     use super::*;
     use crate::layer::Dim;
@@ -487,6 +491,37 @@ mod tests {
         let found = layers(&one(op, &shapes.map(|s| (s, None))));
         assert_eq!(found[0].bounds, [1, 6, 7, 4, 1, 5, 1, 1]);
         assert_eq!(found[1].bounds, [1, 6, 6, 7, 1, 5, 1, 1]);
+    }
+
+    /// Does what nobody here knows.
+    #[derive(Debug)]
+    struct Strange;
+
+    impl Operator for Strange {
+        fn name(&self) -> &'static str {
+            "Strange"
+        }
+        fn infer(&self, inputs: wattle_graph::Operands<'_>) -> Result<Vec<TensorType>, OpError> {
+            Ok(vec![inputs.ty(0, "x")?.clone()])
+        }
+        fn evaluate(&self, inputs: Tensors<'_>) -> Result<Vec<Tensor>, OpError> {
+            Ok(vec![inputs.get(0)?.clone()])
+        }
+        fn gradient(&self, _: &mut Backward<'_>) -> Result<Gradient, GraphError> {
+            Ok(Gradient::NotDifferentiable("a test"))
+        }
+        fn work(&self, _: &Shapes<'_>) -> Work {
+            Work::movement()
+        }
+    }
+
+    impl CustomOperator for Strange {}
+
+    #[test]
+    fn custom_operators_are_host_work_even_when_nobody_counts_them() {
+        let model = one(Op::Custom(Arc::new(Strange)), &[(&[2, 3], None)]);
+        let host = Workload::from_model(&model).unwrap().host;
+        assert_eq!((host.len(), host[0].op.as_str(), host[0].reason), (1, "Strange", "custom operator"));
     }
 
     /// The graph of an example; `None` where an operand must be of a kind that a graph cannot feed.
