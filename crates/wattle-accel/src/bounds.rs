@@ -81,7 +81,7 @@ impl Context<'_> {
         let work = PeWork { synchronised: 0.0, ..floor.work(self, pe, &[1; 8]) };
         let cost = self.cost(&ArrayFacts::single(), pe, &work, &traffic, &[1; 8]);
         let saved = self.chip_factor() * self.saved_per_sum().max(0.0) * (self.layer.macs() - psums).max(0.0);
-        cost.energy.total() - saved
+        (cost.energy.total() - saved).max(0.0)
     }
 
     /// Energy, pJ, that the costs of [`Context::relaxed`] may lie above a mapping's, because they let as few sums

@@ -352,7 +352,7 @@ impl<'a> Tree<'a> {
                 let corners = |work: &PeWork| {
                     context.relaxed(&facts, &pe, work).map(|cost| {
                         let none = (f64::INFINITY, f64::INFINITY);
-                        cost.map_or(none, |c| (c.energy.total() - slack, c.cycles.total()))
+                        cost.map_or(none, |c| ((c.energy.total() - slack).max(0.0), c.cycles.total()))
                     })
                 };
                 let mut branch =

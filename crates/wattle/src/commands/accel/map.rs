@@ -297,7 +297,7 @@ fn searched<T: Clone + Send>(
 ) -> Result<Searched<T>, Failure> {
     let bar = context.progress(&format!("mapping on {}", arch.name), workload.layers.len() as u64);
     let table = arch.table()?;
-    let watch = |_| bar.tick();
+    let watch = |_: f64| bar.tick();
     let work = |layer: &wattle_accel::Layer| {
         let until = args.seconds.map(|s| Instant::now() + s);
         let search = Search {
