@@ -153,7 +153,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--wattle", default=str(ROOT / "target/release/wattle"))
     parser.add_argument("--peer", help="ZigZag's result of an earlier run, instead of searching again")
-    parser.add_argument("--keep", help="write ZigZag's result to this file")
+    parser.add_argument("--keep", help="write ZigZag's result to this file, and stop there")
     parser.add_argument("--write", action="store_true", help="write the section of docs/accel-mapper.md")
     args = parser.parse_args()
     model, hardware, mapping = inputs()
@@ -163,6 +163,7 @@ def main():
         theirs = zigzag(mapping)
     if args.keep:
         pathlib.Path(args.keep).write_text(json.dumps(theirs, indent=1))
+        return
     scratch = pathlib.Path(tempfile.mkdtemp())
     (scratch / "theirs.json").write_text(json.dumps({"schema": 1, "architecture": "zigzag-tpu-like", "layers": [as_ours(l) for l in theirs["layers"]]}))
     weighty = with_weights(model, scratch)

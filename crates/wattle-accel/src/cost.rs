@@ -180,18 +180,18 @@ pub struct Cost {
 }
 
 /// What moves under a mapping, in values: the part of a cost that the order of the loops decides.
-struct Traffic {
+pub(crate) struct Traffic {
     /// PE tiles, one after the other.
-    tiles: f64,
+    pub tiles: f64,
     /// Sets of weights that a PE sees.
-    weight_fills: f64,
-    weights_per_pe: f64,
-    iacts_per_pe: f64,
-    psums_per_pe: f64,
+    pub weight_fills: f64,
+    pub weights_per_pe: f64,
+    pub iacts_per_pe: f64,
+    pub psums_per_pe: f64,
     /// Values that the buffer takes from external memory, or gives to it.
-    glb_iacts: f64,
-    glb_weights: f64,
-    glb_psums: f64,
+    pub glb_iacts: f64,
+    pub glb_weights: f64,
+    pub glb_psums: f64,
 }
 
 /// Footprint of a window: elements that `p` positions with `r` taps touch.
@@ -207,15 +207,29 @@ pub(crate) struct ArrayFacts {
     /// Positions over which each loop is spread.
     pub spread: [usize; 8],
     /// Active PEs.
-    instances: f64,
+    pub instances: f64,
     /// PEs that differ in each tensor.
-    relevant: [f64; 3],
+    pub relevant: [f64; 3],
     /// Distinct values that one port carries for the PEs that share it, in PE tiles.
     pub shared: [f64; 3],
     /// Share of the activations that PEs read which are distinct.
     union: f64,
     /// The same within the reach of one port.
     pub port_union: f64,
+}
+
+impl ArrayFacts {
+    /// One PE alone.
+    pub fn single() -> ArrayFacts {
+        ArrayFacts {
+            spread: [1; 8],
+            instances: 1.0,
+            relevant: [1.0; 3],
+            shared: [0.0; 3],
+            union: 1.0,
+            port_union: 1.0,
+        }
+    }
 }
 
 /// Fixed facts of a layer on an architecture, shared by the evaluation of many mappings.
@@ -362,8 +376,9 @@ impl<'a> Context<'a> {
 
     /// Costs such that every mapping with this array and PE tile is at or above one of them, component by
     /// component. Only one tensor can stay while the innermost loop runs: for each group that could be innermost,
-    /// the tensor that it suits moves least and the others move at every step. External memory is met once.
-    pub fn relaxed(&self, array: &ArrayFacts, pe: &[usize; 8], work: &PeWork) -> [Cost; 3] {
+    /// the tensor that it suits moves least and the others move at every step. External memory is met once. A group
+    /// without loops cannot be innermost and has no cost, unless none has loops.
+    pub fn relaxed(&self, array: &ArrayFacts, pe: &[usize; 8], work: &PeWork) -> [Option<Cost>; 3] {
         let spread = &array.spread;
         let trips: [f64; 8] =
             std::array::from_fn(|i| self.layer.bounds[i].div_ceil(spread[i] * pe[i]) as f64);
@@ -378,11 +393,12 @@ impl<'a> Context<'a> {
         let slides = [Dim::P, Dim::Q].map(|d| self.fetched(&tile, Some((d, trips[d as usize] as usize))));
         let iacts = slides[0].min(slides[1]);
         Operand::ALL.map(|stays| {
-            // A group without iterations is not the innermost: then another of the three is the bound.
-            let none = staying[stays as usize] <= 1.0 && staying.iter().any(|&n| n > 1.0);
+            if staying[stays as usize] <= 1.0 && staying.iter().any(|&n| n > 1.0) {
+                return None;
+            }
             let fills = |operand: Operand| {
                 let skipped = if operand == stays { staying[operand as usize] } else { 1.0 };
-                if none { all * 1e9 } else { all / skipped }
+                all / skipped
             };
             let traffic = Traffic {
                 tiles: all,
@@ -394,11 +410,12 @@ impl<'a> Context<'a> {
                 glb_weights: self.footprint(Operand::Weight, &whole),
                 glb_psums: self.footprint(Operand::Psum, &whole),
             };
-            self.cost(array, pe, work, &traffic, &held)
+            Some(self.cost(array, pe, work, &traffic, &held))
         })
     }
 
-    fn cost(
+    /// Cost of what moves; it never falls when the traffic or the work rises.
+    pub fn cost(
         &self,
         array: &ArrayFacts,
         pe: &[usize; 8],

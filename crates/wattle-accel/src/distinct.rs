@@ -43,3 +43,31 @@ pub fn each_distinct<T: Clone + Send>(
     let results = results.into_inner().unwrap_or_else(|e| e.into_inner());
     which.into_iter().filter_map(|at| results[at].clone()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_layers_share_one_result_whatever_the_threads() {
+        let layers: Vec<Layer> =
+            (0..7).map(|i| Layer::conv(&format!("l{i}"), 1, 2 + i % 3, 4, 8, 3, 1)).collect();
+        for threads in [1, 3, 64] {
+            let (done, calls) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            let work = |layer: &Layer| {
+                calls.fetch_add(1, Ordering::Relaxed);
+                layer.macs()
+            };
+            let progress = || {
+                done.fetch_add(1, Ordering::Relaxed);
+            };
+            let found = each_distinct(&layers, threads, |_, _| true, work, &progress);
+            assert_eq!(found, layers.iter().map(Layer::macs).collect::<Vec<_>>());
+            assert_eq!((calls.load(Ordering::Relaxed), done.load(Ordering::Relaxed)), (3, 3));
+            let apart = each_distinct(&layers, threads, |_, _| false, |l| l.name.clone(), &|| {});
+            assert_eq!(apart.len(), 7);
+            assert_eq!(apart[6], "l6");
+        }
+        assert!(each_distinct(&[], 2, |_, _| true, |l| l.macs(), &|| {}).is_empty());
+    }
+}

@@ -62,7 +62,7 @@ pub struct Part {
 #[derive(Clone, Debug, PartialEq)]
 pub enum EnergyFile {
     /// A whole table.
-    Table(EnergyTable),
+    Table(Box<EnergyTable>),
     /// A binding; its ERT is in another file.
     Binding(Box<Binding>),
 }
@@ -82,7 +82,7 @@ impl EnergyFile {
         if has("ert") {
             return Ok(EnergyFile::Binding(Box::new(Binding::parse(syntax, text)?)));
         }
-        EnergyTable::parse_as(syntax, text).map(EnergyFile::Table)
+        Ok(EnergyFile::Table(Box::new(EnergyTable::parse_as(syntax, text)?)))
     }
 }
 

@@ -4,6 +4,7 @@
 //! number here is a measurement, and each result names the architecture and the energy table behind it.
 
 mod arch;
+mod bounds;
 mod constraints;
 mod cost;
 pub mod csc;

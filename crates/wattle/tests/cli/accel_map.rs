@@ -55,7 +55,10 @@ fn a_front_runs_from_the_least_energy_to_the_fewest_cycles() {
         assert_eq!(layer["proven"], true);
         let points = layer["points"].as_array().expect("a list");
         let (first, last) = (&points[0], &points[points.len() - 1]);
-        assert_eq!((first["energy_pj"].as_f64(), last["cycles"].as_f64()), (energies[at], delays[at]));
+        let near = |a: &serde_json::Value, b: Option<f64>| {
+            a.as_f64().zip(b).is_some_and(|(a, b)| (a / b - 1.0).abs() < 1e-9)
+        };
+        assert!(near(&first["energy_pj"], energies[at]) && near(&last["cycles"], delays[at]), "{layer}");
     }
 }
 

@@ -297,15 +297,7 @@ fn searched<T: Clone + Send>(
 ) -> Result<Searched<T>, Failure> {
     let bar = context.progress(&format!("mapping on {}", arch.name), workload.layers.len() as u64);
     let table = arch.table()?;
-    let watch = |value: f64, bound: f64| {
-        if bound > 0.0 {
-            bar.set_message(format!(
-                "mapping on {}, gap {}",
-                arch.name,
-                number::percent(value / bound - 1.0)
-            ));
-        }
-    };
+    let watch = |_: f64| bar.tick();
     let work = |layer: &wattle_accel::Layer| {
         let until = args.seconds.map(|s| Instant::now() + s);
         let search = Search {

@@ -106,7 +106,7 @@ pub fn priced(arch: Architecture, energy: Option<&Path>) -> Result<Architecture,
             let ert = path.parent().unwrap_or(Path::new("")).join(&binding.ert);
             binding.table(&read(&ert)?).map_err(at)?
         }
-        EnergyFile::Table(table) => table,
+        EnergyFile::Table(table) => *table,
     };
     Ok(arch.with_energy(table)?)
 }
