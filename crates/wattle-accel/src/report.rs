@@ -62,6 +62,7 @@ pub fn report(arch: &Architecture, workload: &Workload, estimate: &Estimate) -> 
         .figure(&roofline(arch, &bounds).to_svg(), ROOFLINE)
         .section("Layers")
         .table(&table(estimate))
+        .details("Mappings, loops from the outermost in", &mappings(estimate))
         .section("Sources");
     for host in estimate.host.iter().filter(|h| h.macs > 0) {
         report = report.note(&format!("Left to the host: {} ({}): {}.", host.name, host.op, host.reason));
@@ -262,7 +263,6 @@ fn table(estimate: &Estimate) -> Table {
         ("useful", Align::Right),
         ("bound", Align::Left),
         ("network", Align::Left),
-        ("mapping", Align::Left),
     ]);
     for l in &estimate.layers {
         table.row([
@@ -273,10 +273,14 @@ fn table(estimate: &Estimate) -> Table {
             number::percent(l.utilisation),
             l.mapped.cost.cycles.bound().name().to_string(),
             l.mode.clone(),
-            l.mapped.mapping.to_string(),
         ]);
     }
     table
+}
+
+/// One line a layer.
+fn mappings(estimate: &Estimate) -> String {
+    estimate.layers.iter().map(|l| format!("{}: {}\n", l.name, l.mapped.mapping)).collect()
 }
 
 #[cfg(test)]
