@@ -1,7 +1,7 @@
 //! What every command prints, for people and for programs, against stored text.
 //!
 //! Measured numbers differ from run to run and from machine to machine, so digits become `#`, units of time and energy
-//! `unit`, how a figure is known `known`, the instruction set `isa`, and runs of blanks one blank; receipts have their
+//! `unit`, how a figure is known `known`, the instruction set `isa`, bars `█`, and runs of blanks one blank; receipts have their
 //! own tests and are left out. To store the text again after a change that is meant, run the tests with
 //! `WATTLE_WRITE_GOLDEN=1` and read the difference.
 
@@ -38,6 +38,7 @@ fn without_digits(word: &str) -> String {
     for c in word.chars() {
         match c {
             '0'..='9' if text.ends_with('#') => {}
+            '█' if text.ends_with('█') => {}
             '0'..='9' => text.push('#'),
             '.' | ',' if text.ends_with('#') => {}
             c => text.push(c),
