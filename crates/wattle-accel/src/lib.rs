@@ -13,6 +13,7 @@ mod eyexam;
 mod layer;
 mod mapper;
 mod mapping;
+mod mesh;
 pub mod pe;
 mod report;
 mod simulate;
