@@ -247,7 +247,11 @@ impl<'a> Context<'a> {
     /// Places in the pad that a window of `values` activations takes: pairs, two deviations above the mean, or values.
     pub fn iact_words(&self, values: f64) -> f64 {
         let d = self.layer.iact.density;
-        if self.format.iact { (values * d + 2.0 * (values * d * (1.0 - d)).sqrt()).min(values) } else { values }
+        if self.format.iact {
+            (values * d + 2.0 * (values * d * (1.0 - d)).sqrt()).min(values)
+        } else {
+            values
+        }
     }
 
     /// Bits of a stored or moved weight in columns of `m0`.

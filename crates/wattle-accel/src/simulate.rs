@@ -335,7 +335,8 @@ impl<'a> Array<'a> {
         let c = self.context;
         for (loader, begun) in self.begun.iter_mut().enumerate() {
             if let Some(begun) = begun.take() {
-                let last = self.places.iter().filter(|p| p.weights == loader).map(|p| self.free[p.chain]).max();
+                let last =
+                    self.places.iter().filter(|p| p.weights == loader).map(|p| self.free[p.chain]).max();
                 self.loaders[loader].take(if self.single { last.unwrap_or(begun) } else { begun });
             }
         }
@@ -393,8 +394,7 @@ impl<'a> Array<'a> {
                         }
                     }
                     let alive = columns.values.len() - before;
-                    pairs +=
-                        if c.format.weight { alive.next_multiple_of(c.arch.pe.lanes) } else { last - m };
+                    pairs += if c.format.weight { alive.next_multiple_of(c.arch.pe.lanes) } else { last - m };
                     columns.ends.push(columns.values.len() as u32);
                 }
             }
@@ -465,9 +465,8 @@ impl<'a> Array<'a> {
         // A window slides where the innermost loop moved by one and nothing else did.
         let moved = |dim: Dim| {
             c.arch.halo == crate::arch::Halo::Reuse
-                && last.is_some_and(|last| {
-                    (0..8).all(|i| base[i] == last[i] + usize::from(i == dim as usize))
-                })
+                && last
+                    .is_some_and(|last| (0..8).all(|i| base[i] == last[i] + usize::from(i == dim as usize)))
         };
         let slides = [moved(Dim::P), moved(Dim::Q)];
         for source in 0..self.sources.len() {
@@ -497,7 +496,8 @@ impl<'a> Array<'a> {
             self.ends[place] = start + fill + cycles;
             self.done[p.chain] = self.done[p.chain].max(self.ends[place]);
         }
-        self.waited[2] += self.places.iter().zip(&self.ends).map(|(p, end)| self.done[p.chain] - end).sum::<u64>();
+        self.waited[2] +=
+            self.places.iter().zip(&self.ends).map(|(p, end)| self.done[p.chain] - end).sum::<u64>();
         for (source, &at) in self.sources.iter_mut().zip(&self.taken) {
             source.take(at);
         }

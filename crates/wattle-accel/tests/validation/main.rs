@@ -5,4 +5,6 @@ mod eyeriss_v1;
 mod page;
 mod pe_cycles;
 mod published;
+mod row_stationary;
+mod scaling;
 mod timeloop;
