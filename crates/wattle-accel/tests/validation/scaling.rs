@@ -35,7 +35,7 @@ fn flat(side: usize) -> Architecture {
 /// Cycles of a network mapped for speed.
 fn cycles(arch: &Architecture, layers: &[Layer]) -> f64 {
     let workload = Workload { name: String::new(), layers: layers.to_vec(), host: vec![] };
-    let effort = Effort { evaluations: 500_000 };
+    let effort = Effort { evaluations: 500_000, ..Effort::default() };
     estimate(arch, &workload, Objective::Delay, effort, 2, &|| {})
         .expect("every layer has a mapping")
         .cycles()

@@ -22,6 +22,12 @@ pub struct Args {
     /// Also write an HTML report.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Energy table, or binding of an Accelergy table, in place of the architecture's.
+    #[arg(long, value_name = "FILE")]
+    energy: Option<PathBuf>,
+    /// Use these mappings, which `accel map --out` writes, as given instead of searching.
+    #[arg(long, value_name = "FILE", conflicts_with = "objective")]
+    mapping: Option<PathBuf>,
 }
 
 /// The result as JSON.
@@ -83,9 +89,12 @@ struct Host {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let arch = request::architecture(&args.arch)?;
+    let arch = request::priced(request::architecture(&args.arch)?, args.energy.as_deref())?;
     let (workload, densities) = args.model.workload()?;
-    let mut estimate = request::estimated(&arch, &workload, args.model.objective(), context)?;
+    let mut estimate = match &args.mapping {
+        Some(path) => request::given(&arch, &workload, path)?,
+        None => request::estimated(&arch, &workload, args.model.objective(), context)?,
+    };
     estimate.sources.push(densities);
     if let Some(path) = &args.report {
         let html = wattle_accel::report(&arch, &workload, &estimate)?;

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use wattle_accel::{Architecture, Densities, Effort, Estimate, Objective, Workload, estimate};
+use wattle_accel::{
+    AccelError, Architecture, Densities, Effort, EnergyFile, Estimate, MappingFile, Objective, Syntax,
+    Workload, estimate, estimate_given,
+};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -86,13 +89,36 @@ fn densities(path: &Path) -> Result<Densities, Failure> {
     Ok(file.into_iter().map(|(name, d)| (name, (d.iact, d.weight))).collect())
 }
 
-/// A shipped architecture by name, or one from a `.toml` file.
+/// A shipped architecture by name, or one from a `.toml` or `.yaml` file.
 pub fn architecture(name: &str) -> Result<Architecture, Failure> {
-    if !name.ends_with(".toml") {
-        return Ok(Architecture::named(name)?);
-    }
+    let Some(syntax) = Syntax::of(Path::new(name)) else { return Ok(Architecture::named(name)?) };
     let text = std::fs::read_to_string(name).map_err(|e| Failure::at(name, e))?;
-    Architecture::parse(&text).map_err(|e| Failure::at(name, e))
+    Architecture::parse_as(syntax, &text).map_err(|e| Failure::at(name, e))
+}
+
+/// An architecture with the energy table of a file in place of its own: a table, or the binding of an Accelergy
+/// table, which lies beside it.
+pub fn priced(arch: Architecture, energy: Option<&Path>) -> Result<Architecture, Failure> {
+    let Some(path) = energy else { return Ok(arch) };
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(|e| Failure::at(path.display(), e));
+    let at = |e| Failure::at(path.display(), e);
+    let syntax = Syntax::of(path).unwrap_or(Syntax::Toml);
+    let text = read(path)?;
+    let table = match EnergyFile::parse(syntax, &text).map_err(at)? {
+        EnergyFile::Binding(binding) => {
+            let ert = path.parent().unwrap_or(Path::new("")).join(&binding.ert);
+            binding.table(&read(&ert)?).map_err(at)?
+        }
+        EnergyFile::Table(table) => *table,
+    };
+    Ok(arch.with_energy(table)?)
+}
+
+/// A workload under the mappings of a file.
+pub fn given(arch: &Architecture, workload: &Workload, path: &Path) -> Result<Estimate, Failure> {
+    let at = |e: AccelError| Failure::at(path.display(), e);
+    let text = std::fs::read_to_string(path).map_err(|e| Failure::at(path.display(), e))?;
+    estimate_given(arch, workload, &MappingFile::parse(&text).map_err(at)?).map_err(at)
 }
 
 /// Maps a workload, with a progress bar.
