@@ -69,6 +69,9 @@ pub struct Ports {
     pub weight_bits: f64,
     /// A port that takes partial sums away; the way back is separate and as wide.
     pub psum_bits: f64,
+    /// All ports together by which external memory fills the buffer; without it those for activations.
+    #[serde(default)]
+    pub fill_bits: Option<f64>,
 }
 
 /// What a PE does about zeros.
@@ -99,6 +102,9 @@ pub struct Pe {
     pub psum_words: usize,
     /// Stages of its pipeline, filled once for each set of weights.
     pub pipeline: usize,
+    /// Its last stages, which must be empty before sums that have one copy can leave.
+    #[serde(default)]
+    pub update: usize,
     /// Partial sums leave between two windows, not during the next.
     pub serial_psums: bool,
     /// Weights that fill more than half of the pad are fetched between two sets, not during the last.
@@ -287,6 +293,11 @@ impl Architecture {
         self.axes.iter().filter(|a| a.has_port(operand)).map(|a| a.size as f64).product()
     }
 
+    /// Bits a cycle by which external memory fills the buffer.
+    pub fn fill_bits(&self) -> f64 {
+        self.ports.fill_bits.unwrap_or_else(|| self.port_count(Operand::Iact) * self.ports.iact_bits)
+    }
+
     /// Sources of its numbers: its own, its energy table, its calibration.
     pub fn sources(&self) -> Result<Vec<String>, AccelError> {
         let mut sources =
@@ -310,6 +321,7 @@ impl Architecture {
             ("ports.iact_bits", self.ports.iact_bits),
             ("ports.weight_bits", self.ports.weight_bits),
             ("ports.psum_bits", self.ports.psum_bits),
+            ("ports.fill_bits", self.fill_bits()),
             ("dram_bytes_per_cycle", self.dram_bytes_per_cycle.unwrap_or(1.0)),
             ("glb.shared_bytes", self.glb.shared_bytes.unwrap_or(1.0)),
             ("glb.read_bits_per_cycle", self.glb.read_bits_per_cycle.unwrap_or(1.0)),

@@ -265,6 +265,16 @@ impl<'a> Context<'a> {
         12.0 * self.layer.iact.density + 4.0 / segment
     }
 
+    /// Places in the pad that a window of `values` activations takes: pairs, two deviations above the mean, or values.
+    pub fn iact_words(&self, values: f64) -> f64 {
+        let d = self.layer.iact.density;
+        if self.format.iact {
+            (values * d + 2.0 * (values * d * (1.0 - d)).sqrt()).min(values)
+        } else {
+            values
+        }
+    }
+
     /// Bits of a stored or moved weight in columns of `m0`.
     pub fn weight_bits(&self, m0: usize) -> f64 {
         if !self.format.weight {
@@ -474,11 +484,10 @@ impl<'a> Context<'a> {
         let dram_bits = read_bits + written_bits;
         let mut cycles = self.cycles(array, pe, work, traffic);
         // The buffer holds one tile at a time, so the array waits for each.
-        let ports = arch.port_count(Operand::Iact) * arch.ports.iact_bits;
         let limit = arch.dram_bytes_per_cycle.map_or(f64::INFINITY, |b| 8.0 * b);
         let first = self.footprint(Operand::Iact, &held.map(|n| n as f64)).min(from_dram);
         let exposed = if arch.pe.serial_weights { from_dram } else { first };
-        cycles.start += exposed * iact_bits / ports.min(limit);
+        cycles.start += exposed * iact_bits / arch.fill_bits().min(limit);
         cycles.dram = dram_bits / limit;
         let bits = [iact_bits, weight_bits, arch.bits.psum];
         let moved = |of: fn(&Accesses) -> f64| (0..3).map(|i| of(&counts.glb[i]) * bits[i]).sum::<f64>();
@@ -512,11 +521,18 @@ impl<'a> Context<'a> {
         let weight_port = weight_shared * self.weight_bits(pe[2]) / arch.ports.weight_bits;
         let weight = traffic.weights_per_pe * weight_port;
         let psum = traffic.psums_per_pe * psum_shared * arch.bits.psum / arch.ports.psum_bits;
-        let serial_drain = if arch.pe.serial_psums { psum } else { 0.0 };
         // Over many positions the luck of single windows evens out, that of filters does not.
         let positions = traffic.tiles / traffic.weight_fills;
         let luck = work.deviation * expected_largest(array.relevant[2]) / positions.sqrt();
-        let compute = traffic.tiles * (work.synchronised + work.barrier.hypot(luck)) + serial_drain;
+        let working = traffic.tiles * (work.synchronised + work.barrier.hypot(luck));
+        // Sums that have one copy leave when the last stages of the pipeline are empty, chains of one port in turn.
+        // Meanwhile the next window comes in, if it could not before.
+        let sums: f64 = [0, 1, 2, 4, 5].iter().map(|&i| pe[i] as f64).product();
+        let visits = traffic.psums_per_pe / sums;
+        let own = traffic.psums_per_pe * arch.bits.psum / arch.ports.psum_bits;
+        let leaving = if arch.pe.serial_psums { own + arch.pe.update as f64 * visits } else { 0.0 };
+        let entering = if self.window_is_tight(pe, traffic) { iact } else { 0.0 };
+        let compute = working + leaving.max(entering);
         let stored = work.weight_words;
         let twice = 2.0 * stored <= arch.pe.weight_words as f64;
         let exposed = match (arch.pe.serial_weights, twice) {
@@ -526,6 +542,15 @@ impl<'a> Context<'a> {
         };
         let start = arch.pe.pipeline as f64 * traffic.weight_fills;
         Cycles { compute, iact, weight, psum, buffer: 0.0, dram: 0.0, exposed_weights: exposed, start }
+    }
+
+    /// Whether a window and what the next one brings do not fit in the activation pad together.
+    fn window_is_tight(&self, pe: &[usize; 8], traffic: &Traffic) -> bool {
+        let [n, g, _, c, p, q, r, s] = pe.map(|x| x as f64);
+        let fresh = traffic.iacts_per_pe / traffic.tiles;
+        self.arch.pe.serial_weights
+            && self.iact_words(n * g * c * p.max(q) * r * s) + self.iact_words(fresh)
+                > self.arch.pe.iact_words as f64
     }
 
     fn energy(

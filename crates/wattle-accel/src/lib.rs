@@ -18,6 +18,7 @@ mod layer;
 mod mapper;
 mod mapping;
 mod mapping_file;
+mod mesh;
 mod nests;
 pub mod pe;
 mod remedies;

@@ -18,7 +18,7 @@ use crate::energy::EnergyTable;
 use crate::error::AccelError;
 use crate::layer::Layer;
 use crate::mapping::{Mapping, Misfit, ORDERS};
-use crate::skipping::PeWork;
+use crate::skipping::{PeWork, fullest_words};
 use crate::space::{self, Spatial, buffer_tiles, chain, orders};
 
 /// What a mapping is chosen for.
@@ -140,7 +140,7 @@ pub struct Front {
 
 /// Remembers the work of PE tiles: many arrays share it.
 #[derive(Default)]
-struct Works(HashMap<WorkKey, PeWork, Quick>);
+struct Works(HashMap<WorkKey, PeWork, Quick>, HashMap<[usize; 8], Option<f64>, Quick>);
 
 /// The tile; channels and taps of a chain; groups of filters.
 type WorkKey = ([usize; 8], (usize, usize), usize);
@@ -185,7 +185,14 @@ impl Works {
         // Without skipping PEs never wait for each other.
         let (members, filters) = if context.skips() { (members, filters) } else { ((1, 1), 1) };
         let key = (*pe, members, filters);
-        *self.0.entry(key).or_insert_with(|| PeWork::of(context, pe, members, filters))
+        let Works(works, fullest) = self;
+        *works.entry(key).or_insert_with(|| {
+            let mut work = PeWork::of(context, pe, members, filters);
+            // Known weights decide by the fullest PE, whatever the array.
+            let exact = fullest.entry(*pe).or_insert_with(|| fullest_words(context, pe));
+            work.weight_words = exact.unwrap_or(work.weight_words);
+            work
+        })
     }
 }
 
