@@ -18,6 +18,8 @@ pub struct Args {
     file: PathBuf,
 }
 
+const WANTED: &str = "expected {\"layer\": {\"C\": 2, \"M\": 3, \"E\": 1, \"F\": 4, \"nnz_iact\": [4, 3], \"nnz_weight\": [1, 3]}}";
+
 /// A layer of the file; the counts alone decide, the shape bounds them.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,7 +53,8 @@ struct Cycles {
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let place = args.file.display().to_string();
     let text = std::fs::read_to_string(&args.file).map_err(|e| Failure::at(&place, e))?;
-    let file: BTreeMap<String, Counts> = serde_json::from_str(&text).map_err(|e| Failure::at(&place, e))?;
+    let file: BTreeMap<String, Counts> =
+        serde_json::from_str(&text).map_err(|e| Failure::at(&place, format!("{e}; {WANTED}")))?;
     let mut layers = vec![];
     for (name, layer) in file {
         check(&name, &layer).map_err(|f| f.context(&place))?;
