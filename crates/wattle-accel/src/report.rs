@@ -73,7 +73,7 @@ pub fn report(arch: &Architecture, workload: &Workload, estimate: &Estimate) -> 
     Ok(report.text(PRESS).to_html())
 }
 
-const ARRAY: &str = "Each square is a PE, the longest layers first: empty when no loop reaches it, darker the larger \
+const ARRAY: &str = "Each square is a PE, the longest layers first: grey when no loop reaches it, darker the larger \
                      the share of the layer's cycles in which it does useful products. In a layer of known channels \
                      PEs differ by the densities of the channels they hold.";
 const WATERFALL: &str = "Multiplications a cycle that each step of Eyexam leaves, the whole network: cycles of all \

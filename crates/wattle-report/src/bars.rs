@@ -95,7 +95,7 @@ impl Bars {
         // Zero belongs on the axis: the length of a bar is its meaning.
         let scale = Scale::fit(Mapping::Linear, std::iter::once(0.0).chain(lengths()));
         let names: Vec<String> = self.groups.iter().map(|(name, _)| shortened(name, NAME)).collect();
-        let left = 14.0 + names.iter().map(|n| text_width(n)).fold(0.0, f64::max);
+        let left = 22.0 + names.iter().map(|n| text_width(n)).fold(0.0, f64::max);
         let right = 12.0 + lengths().map(|x| text_width(&(self.label)(x))).fold(24.0, f64::max);
         let plot_width = WIDTH - left - right;
         let rows = if self.stacked { 1.0 } else { self.series.len() as f64 };

@@ -11,6 +11,8 @@ const GAP: f64 = 1.0;
 const BLOCK_GAP: f64 = 4.0;
 /// Longest name shown, in characters.
 const NAME: usize = 22;
+/// Density of an element that is hardly ever busy.
+const FAINTEST: f64 = 0.2;
 
 /// One array: how busy each of its elements is, row by row.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,8 +70,9 @@ impl Tiles {
                 for (c, &share) in row.iter().enumerate() {
                     let place = (left + at(c, self.block[1]), top + at(r, self.block[0]));
                     d.rectangle(place, side, side, GRID);
+                    // What is busy at all must not look idle.
                     if share > 0.0 {
-                        d.shade(place, side, share.min(1.0));
+                        d.shade(place, side, FAINTEST + (1.0 - FAINTEST) * share.min(1.0));
                     }
                 }
             }
@@ -87,7 +90,7 @@ mod tests {
         let plate = Plate { name: "conv1".into(), rows: vec![vec![0.0, 0.5], vec![1.0, 2.0]] };
         let svg = Tiles::new("t", [1, 2]).plate(plate.clone()).plate(plate).to_svg();
         assert_eq!(svg.matches("<rect").count(), 2 * (4 + 3));
-        assert!(svg.contains("opacity:0.50") && !svg.contains("opacity:2"));
+        assert!(svg.contains("opacity:0.60") && svg.contains("opacity:1.00") && !svg.contains("opacity:2"));
     }
 
     #[test]
