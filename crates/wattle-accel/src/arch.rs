@@ -1,10 +1,12 @@
-//! Architectures as TOML: a global buffer, a spatial array with its ports, a processing element, an energy table.
+//! Architectures as TOML or YAML: a global buffer, a spatial array with its networks, a processing element, an
+//! energy table.
 
 use serde::Deserialize;
 
 use crate::energy::EnergyTable;
 use crate::error::AccelError;
 use crate::layer::{Dim, Operand};
+use crate::syntax::Syntax;
 
 /// Widths of values, bits.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
@@ -37,6 +39,24 @@ pub struct Glb {
     pub psum_bytes: f64,
     /// Finished outputs go off the chip without passing the buffer.
     pub outputs_bypass: bool,
+    /// Tensors that never rest in the buffer, by name: they move between external memory and the PEs.
+    #[serde(default)]
+    pub bypass: Vec<String>,
+    /// Bits a cycle that it reads, for all tensors together; absent means that only the ports limit it.
+    pub read_bits_per_cycle: Option<f64>,
+    /// The same for writing.
+    pub write_bits_per_cycle: Option<f64>,
+}
+
+impl Glb {
+    /// Whether a tensor rests in the buffer on its way; weights do not where they have no bytes of their own.
+    pub fn keeps(&self, operand: Operand) -> bool {
+        let room = match operand {
+            Operand::Weight => self.shared_bytes.is_some() || self.weight_bytes > 0.0,
+            Operand::Iact | Operand::Psum => true,
+        };
+        room && !self.bypass.iter().any(|name| name == operand.name())
+    }
 }
 
 /// Widths of the network's ports, bits a cycle. Each axis says which ports its positions have of their own.
@@ -49,6 +69,9 @@ pub struct Ports {
     pub weight_bits: f64,
     /// A port that takes partial sums away; the way back is separate and as wide.
     pub psum_bits: f64,
+    /// All ports together by which external memory fills the buffer; without it those for activations.
+    #[serde(default)]
+    pub fill_bits: Option<f64>,
 }
 
 /// What a PE does about zeros.
@@ -79,12 +102,25 @@ pub struct Pe {
     pub psum_words: usize,
     /// Stages of its pipeline, filled once for each set of weights.
     pub pipeline: usize,
+    /// Its last stages, which must be empty before sums that have one copy can leave.
+    #[serde(default)]
+    pub update: usize,
     /// Partial sums leave between two windows, not during the next.
     pub serial_psums: bool,
     /// Weights that fill more than half of the pad are fetched between two sets, not during the last.
     pub serial_weights: bool,
     /// An activation is read once for all filters of the PE, not once a product.
     pub iact_register: bool,
+    /// Tensors without a pad, by name: each value comes over the network when it is used.
+    #[serde(default)]
+    pub bypass: Vec<String>,
+}
+
+impl Pe {
+    /// Whether the PE has a pad for a tensor.
+    pub fn keeps(&self, operand: Operand) -> bool {
+        !self.bypass.iter().any(|name| name == operand.name())
+    }
 }
 
 /// One axis of the spatial array.
@@ -99,12 +135,27 @@ pub struct Axis {
     pub dims: String,
     /// Tensors for which each position has a port of its own; otherwise all positions share one.
     pub ports: Vec<String>,
+    /// One read serves all positions that need the same value; otherwise each position costs a read.
+    #[serde(default = "yes")]
+    pub multicast: bool,
+    /// Partial sums of the positions are added on the way; otherwise each goes to the buffer.
+    #[serde(default = "yes")]
+    pub reduction: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Axis {
     /// Whether a loop may be spread over the axis.
     pub fn allows(&self, dim: Dim) -> bool {
         self.dims.contains(dim.letter())
+    }
+
+    /// Whether positions that share a value of the tensor cost one access together.
+    pub fn shares(&self, operand: Operand) -> bool {
+        if operand == Operand::Psum { self.reduction } else { self.multicast }
     }
 
     /// Whether each position has its own port for the tensor.
@@ -147,6 +198,11 @@ pub struct Architecture {
     pub clock_hz: f64,
     /// Name of its energy table.
     pub energy: String,
+    /// Technology node that the energy table must be for, such as `65 nm`; absent where any will do.
+    pub technology: Option<String>,
+    /// A table given from outside, in place of the one by name.
+    #[serde(skip)]
+    pub given: Option<EnergyTable>,
     /// Widths.
     pub bits: Bits,
     /// Buffer.
@@ -179,12 +235,33 @@ pub fn architectures() -> Vec<Architecture> {
     SHIPPED.iter().map(|text| Architecture::parse(text).expect("a test parses every shipped file")).collect()
 }
 
+/// The file of a shipped architecture, to start one's own from.
+pub fn architecture_text(name: &str) -> Result<&'static str, AccelError> {
+    let wanted = Architecture::named(name)?;
+    let text = SHIPPED.iter().copied().find(|text| Architecture::parse(text).is_ok_and(|a| a == wanted));
+    Ok(text.expect("the architecture was parsed from one of these"))
+}
+
 impl Architecture {
     /// An architecture from TOML, checked.
     pub fn parse(text: &str) -> Result<Architecture, AccelError> {
-        let arch: Architecture = toml::from_str(text).map_err(|e| AccelError::invalid("architecture", e))?;
+        Architecture::parse_as(Syntax::Toml, text)
+    }
+
+    /// An architecture from either syntax, checked.
+    pub fn parse_as(syntax: Syntax, text: &str) -> Result<Architecture, AccelError> {
+        let arch: Architecture = syntax.read("architecture", text)?;
         arch.check()?;
         Ok(arch)
+    }
+
+    /// The same architecture with another energy table. A calibration belongs to the table it was made with, so it
+    /// goes; a table for another technology than the architecture's is refused.
+    pub fn with_energy(mut self, table: EnergyTable) -> Result<Architecture, AccelError> {
+        (self.energy, self.calibration) = (table.id.clone(), None);
+        self.given = Some(table);
+        self.check()?;
+        Ok(self)
     }
 
     /// A shipped architecture.
@@ -198,7 +275,7 @@ impl Architecture {
 
     /// Its energy table.
     pub fn table(&self) -> Result<EnergyTable, AccelError> {
-        EnergyTable::named(&self.energy)
+        self.given.clone().map_or_else(|| EnergyTable::named(&self.energy), Ok)
     }
 
     /// PEs.
@@ -214,6 +291,11 @@ impl Architecture {
     /// Separate ports of a tensor on the whole chip.
     pub fn port_count(&self, operand: Operand) -> f64 {
         self.axes.iter().filter(|a| a.has_port(operand)).map(|a| a.size as f64).product()
+    }
+
+    /// Bits a cycle by which external memory fills the buffer.
+    pub fn fill_bits(&self) -> f64 {
+        self.ports.fill_bits.unwrap_or_else(|| self.port_count(Operand::Iact) * self.ports.iact_bits)
     }
 
     /// Sources of its numbers: its own, its energy table, its calibration.
@@ -239,7 +321,11 @@ impl Architecture {
             ("ports.iact_bits", self.ports.iact_bits),
             ("ports.weight_bits", self.ports.weight_bits),
             ("ports.psum_bits", self.ports.psum_bits),
+            ("ports.fill_bits", self.fill_bits()),
             ("dram_bytes_per_cycle", self.dram_bytes_per_cycle.unwrap_or(1.0)),
+            ("glb.shared_bytes", self.glb.shared_bytes.unwrap_or(1.0)),
+            ("glb.read_bits_per_cycle", self.glb.read_bits_per_cycle.unwrap_or(1.0)),
+            ("glb.write_bits_per_cycle", self.glb.write_bits_per_cycle.unwrap_or(1.0)),
             ("pe.lanes", self.pe.lanes as f64),
             ("pe.iact_words", self.pe.iact_words as f64),
             ("pe.weight_words", self.pe.weight_words as f64),
@@ -249,6 +335,25 @@ impl Architecture {
             if !(value > 0.0 && value.is_finite()) {
                 return wrong(field, format!("found {value}, expected a positive number"));
             }
+        }
+        let bytes = [
+            ("glb.iact_bytes", self.glb.iact_bytes),
+            ("glb.weight_bytes", self.glb.weight_bytes),
+            ("glb.psum_bytes", self.glb.psum_bytes),
+        ];
+        for (field, value) in bytes {
+            if !(value >= 0.0 && value.is_finite()) {
+                return wrong(field, format!("found {value}, expected a number of bytes, 0 or more"));
+            }
+        }
+        let names = [("glb.bypass", &self.glb.bypass), ("pe.bypass", &self.pe.bypass)];
+        for (field, list) in names {
+            if let Some(name) = list.iter().find(|n| Operand::ALL.iter().all(|o| o.name() != n.as_str())) {
+                return wrong(field, format!("found `{name}`, expected iact, weight, psum"));
+            }
+        }
+        if !self.pe.keeps(Operand::Psum) || !self.pe.keeps(Operand::Weight) {
+            return wrong("pe.bypass", "only activations can do without a pad".to_string());
         }
         if self.axes.is_empty() || self.axes.len() > 8 {
             return wrong("axis", format!("found {} axes, expected 1 to 8", self.axes.len()));
@@ -273,7 +378,12 @@ impl Architecture {
         if self.calibration.as_ref().is_some_and(|c| c.points.len() > 2) {
             return wrong("calibration", "more than two published values".to_string());
         }
-        self.table().map(|_| ())
+        let table = self.table()?;
+        if let Some(node) = self.technology.as_ref().filter(|node| **node != table.technology) {
+            let reason = format!("is for {node}, the energy table `{}` for {}", table.id, table.technology);
+            return wrong("technology", format!("{reason}; they are not mixed"));
+        }
+        Ok(())
     }
 }
 
@@ -302,6 +412,59 @@ mod tests {
     }
 
     #[test]
+    fn a_table_for_another_technology_is_refused_and_another_table_of_the_same_drops_the_calibration() {
+        let v2 = || Architecture::named("eyeriss-v2").unwrap();
+        let error = v2().with_energy(EnergyTable::named("horowitz-45nm").unwrap()).unwrap_err().to_string();
+        assert!(error.contains("65 nm") && error.contains("45 nm") && error.contains("not mixed"), "{error}");
+        let same = v2().with_energy(EnergyTable::named("timeloop-eyeriss-like-65nm").unwrap()).unwrap();
+        assert_eq!(same.calibration, None);
+        assert!(same.sources().unwrap()[1].contains("timeloop-eyeriss-like-65nm"));
+        let text = include_str!("../data/arch/eyeriss-v2.toml");
+        let mixed = text.replace("energy = \"eyeriss-65nm-chip\"", "energy = \"horowitz-45nm\"");
+        assert!(Architecture::parse(&mixed).unwrap_err().to_string().contains("not mixed"));
+    }
+
+    #[test]
+    fn yaml_says_what_toml_does() {
+        let toml = Architecture::parse(include_str!("../data/arch/systolic-256x256.toml")).unwrap();
+        let value: toml::Value = toml::from_str(include_str!("../data/arch/systolic-256x256.toml")).unwrap();
+        let yaml = serde_yaml_ng::to_string(&value).unwrap();
+        assert_eq!(Architecture::parse_as(Syntax::Yaml, &yaml).unwrap(), toml);
+    }
+
+    #[test]
+    fn the_examples_can_be_used() {
+        let tpu = Architecture::parse(include_str!("../../../examples/accel/tpu-like.toml")).unwrap();
+        assert!(
+            !tpu.glb.keeps(Operand::Weight) && tpu.glb.keeps(Operand::Psum) && !tpu.pe.keeps(Operand::Iact)
+        );
+        let text = include_str!("../../../examples/accel/small.yaml");
+        let small = Architecture::parse_as(Syntax::Yaml, text).unwrap();
+        assert_eq!((small.axes[0].multicast, small.axes[0].reduction, small.pes()), (false, true, 16));
+        assert!(small.axes[0].shares(Operand::Psum) && !small.axes[0].shares(Operand::Iact));
+    }
+
+    proptest::proptest! {
+        /// Damaged files are refused or read; nothing panics, in either syntax.
+        #[test]
+        fn damaged_files_never_panic(at in 0usize..4000, byte in proptest::prelude::any::<u8>(), cut in 0usize..4000) {
+            let files = [
+                (Syntax::Toml, include_str!("../data/arch/eyeriss-v2.toml")),
+                (Syntax::Yaml, include_str!("../../../examples/accel/small.yaml")),
+            ];
+            for (syntax, text) in files {
+                let mut bytes = text.as_bytes().to_vec();
+                let len = bytes.len();
+                bytes[at % len] = byte;
+                bytes.truncate(len - cut % len.min(40));
+                let _ = Architecture::parse_as(syntax, &String::from_utf8_lossy(&bytes));
+                let _ = crate::EnergyFile::parse(syntax, &String::from_utf8_lossy(&bytes));
+                let _ = crate::Constraints::parse(syntax, &String::from_utf8_lossy(&bytes));
+            }
+        }
+    }
+
+    #[test]
     fn mistakes_in_a_file_are_named() {
         let text = include_str!("../data/arch/eyeriss-v2.toml");
         for (from, to, word) in [
@@ -309,6 +472,9 @@ mod tests {
             ("lanes = 2", "lanes = 0", "pe.lanes"),
             ("energy = \"eyeriss-65nm-chip\"", "energy = \"x\"", "`x`"),
             ("halo = \"reuse\"", "halo = \"reuse\"\nhola = 1", "hola"),
+            ("outputs_bypass = true", "outputs_bypass = true, bypass = [\"x\"]", "glb.bypass"),
+            ("pipeline = 7", "pipeline = 7\nbypass = [\"psum\"]", "only activations"),
+            ("iact_bytes = 73728", "iact_bytes = -1", "glb.iact_bytes"),
         ] {
             let error = Architecture::parse(&text.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");

@@ -10,7 +10,7 @@ use crate::arch::{Architecture, Halo, PeKind};
 use crate::csc;
 use crate::energy::EnergyTable;
 use crate::layer::{Dim, Kind, Layer, Operand};
-use crate::mapping::{Mapping, loops};
+use crate::mapping::{Limit, Mapping, Misfit, loops};
 use crate::skipping::{PeWork, expected_largest};
 
 /// Which tensors travel and rest compressed.
@@ -62,6 +62,8 @@ pub enum Bound {
     WeightNetwork,
     /// Collection of partial sums.
     PsumNetwork,
+    /// Reading or writing the buffer.
+    Buffer,
     /// External memory.
     Dram,
 }
@@ -74,12 +76,13 @@ impl Bound {
             Bound::IactNetwork => "iact network",
             Bound::WeightNetwork => "weight network",
             Bound::PsumNetwork => "psum network",
+            Bound::Buffer => "buffer",
             Bound::Dram => "dram",
         }
     }
 }
 
-/// Cycles by cause. The first five overlap, the rest adds to the largest of them.
+/// Cycles by cause. The first six overlap, the rest adds to the largest of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cycles {
     /// Multiplying, in the slowest PE, with the drain of partial sums where it does not overlap.
@@ -90,6 +93,8 @@ pub struct Cycles {
     pub weight: f64,
     /// Partial sums through theirs.
     pub psum: f64,
+    /// Reading or writing the buffer, whichever takes longer.
+    pub buffer: f64,
     /// External memory.
     pub dram: f64,
     /// Fetching weights while the PEs wait.
@@ -102,7 +107,8 @@ impl Cycles {
     /// All cycles.
     pub fn total(&self) -> f64 {
         let busy = self.compute + self.exposed_weights;
-        busy.max(self.iact).max(self.weight).max(self.psum).max(self.dram) + self.start
+        let network = self.iact.max(self.weight).max(self.psum);
+        busy.max(network).max(self.buffer).max(self.dram) + self.start
     }
 
     /// Which of the overlapping causes is the largest.
@@ -112,6 +118,7 @@ impl Cycles {
             (self.iact, Bound::IactNetwork),
             (self.weight, Bound::WeightNetwork),
             (self.psum, Bound::PsumNetwork),
+            (self.buffer, Bound::Buffer),
             (self.dram, Bound::Dram),
         ];
         all.into_iter().fold(all[0], |a, b| if b.0 > a.0 { b } else { a }).1
@@ -173,18 +180,18 @@ pub struct Cost {
 }
 
 /// What moves under a mapping, in values: the part of a cost that the order of the loops decides.
-struct Traffic {
+pub(crate) struct Traffic {
     /// PE tiles, one after the other.
-    tiles: f64,
+    pub tiles: f64,
     /// Sets of weights that a PE sees.
-    weight_fills: f64,
-    weights_per_pe: f64,
-    iacts_per_pe: f64,
-    psums_per_pe: f64,
+    pub weight_fills: f64,
+    pub weights_per_pe: f64,
+    pub iacts_per_pe: f64,
+    pub psums_per_pe: f64,
     /// Values that the buffer takes from external memory, or gives to it.
-    glb_iacts: f64,
-    glb_weights: f64,
-    glb_psums: f64,
+    pub glb_iacts: f64,
+    pub glb_weights: f64,
+    pub glb_psums: f64,
 }
 
 /// Footprint of a window: elements that `p` positions with `r` taps touch.
@@ -200,15 +207,29 @@ pub(crate) struct ArrayFacts {
     /// Positions over which each loop is spread.
     pub spread: [usize; 8],
     /// Active PEs.
-    instances: f64,
+    pub instances: f64,
     /// PEs that differ in each tensor.
-    relevant: [f64; 3],
+    pub relevant: [f64; 3],
     /// Distinct values that one port carries for the PEs that share it, in PE tiles.
     pub shared: [f64; 3],
     /// Share of the activations that PEs read which are distinct.
     union: f64,
     /// The same within the reach of one port.
     pub port_union: f64,
+}
+
+impl ArrayFacts {
+    /// One PE alone.
+    pub fn single() -> ArrayFacts {
+        ArrayFacts {
+            spread: [1; 8],
+            instances: 1.0,
+            relevant: [1.0; 3],
+            shared: [0.0; 3],
+            union: 1.0,
+            port_union: 1.0,
+        }
+    }
 }
 
 /// Fixed facts of a layer on an architecture, shared by the evaluation of many mappings.
@@ -242,6 +263,16 @@ impl<'a> Context<'a> {
         }
         let segment = (c0 * self.layer.stride[1]).max(1) as f64;
         12.0 * self.layer.iact.density + 4.0 / segment
+    }
+
+    /// Places in the pad that a window of `values` activations takes: pairs, two deviations above the mean, or values.
+    pub fn iact_words(&self, values: f64) -> f64 {
+        let d = self.layer.iact.density;
+        if self.format.iact {
+            (values * d + 2.0 * (values * d * (1.0 - d)).sqrt()).min(values)
+        } else {
+            values
+        }
     }
 
     /// Bits of a stored or moved weight in columns of `m0`.
@@ -307,7 +338,8 @@ impl<'a> Context<'a> {
             let mut product = 1.0;
             for (axis, loops) in self.arch.axes.iter().zip(spatial) {
                 if !(ports && axis.has_port(operand)) {
-                    let dims = loops.iter().filter(|(d, _)| operand.depends_on(*d));
+                    let shares = axis.shares(operand);
+                    let dims = loops.iter().filter(|(d, _)| operand.depends_on(*d) || !shares);
                     product *= dims.map(|(_, n)| *n as f64).product::<f64>();
                 }
             }
@@ -354,8 +386,9 @@ impl<'a> Context<'a> {
 
     /// Costs such that every mapping with this array and PE tile is at or above one of them, component by
     /// component. Only one tensor can stay while the innermost loop runs: for each group that could be innermost,
-    /// the tensor that it suits moves least and the others move at every step. External memory is met once.
-    pub fn relaxed(&self, array: &ArrayFacts, pe: &[usize; 8], work: &PeWork) -> [Cost; 3] {
+    /// the tensor that it suits moves least and the others move at every step. External memory is met once. A group
+    /// without loops cannot be innermost and has no cost, unless none has loops.
+    pub fn relaxed(&self, array: &ArrayFacts, pe: &[usize; 8], work: &PeWork) -> [Option<Cost>; 3] {
         let spread = &array.spread;
         let trips: [f64; 8] =
             std::array::from_fn(|i| self.layer.bounds[i].div_ceil(spread[i] * pe[i]) as f64);
@@ -370,11 +403,12 @@ impl<'a> Context<'a> {
         let slides = [Dim::P, Dim::Q].map(|d| self.fetched(&tile, Some((d, trips[d as usize] as usize))));
         let iacts = slides[0].min(slides[1]);
         Operand::ALL.map(|stays| {
-            // A group without iterations is not the innermost: then another of the three is the bound.
-            let none = staying[stays as usize] <= 1.0 && staying.iter().any(|&n| n > 1.0);
+            if staying[stays as usize] <= 1.0 && staying.iter().any(|&n| n > 1.0) {
+                return None;
+            }
             let fills = |operand: Operand| {
                 let skipped = if operand == stays { staying[operand as usize] } else { 1.0 };
-                if none { all * 1e9 } else { all / skipped }
+                all / skipped
             };
             let traffic = Traffic {
                 tiles: all,
@@ -386,11 +420,12 @@ impl<'a> Context<'a> {
                 glb_weights: self.footprint(Operand::Weight, &whole),
                 glb_psums: self.footprint(Operand::Psum, &whole),
             };
-            self.cost(array, pe, work, &traffic, &held)
+            Some(self.cost(array, pe, work, &traffic, &held))
         })
     }
 
-    fn cost(
+    /// Cost of what moves; it never falls when the traffic or the work rises.
+    pub fn cost(
         &self,
         array: &ArrayFacts,
         pe: &[usize; 8],
@@ -413,48 +448,59 @@ impl<'a> Context<'a> {
         ];
 
         let mut counts = Counts { delivered: into_pes, ..Counts::default() };
-        let from_dram = traffic.glb_iacts;
-        counts.dram[0].reads = from_dram;
-        counts.glb[0] = Accesses { reads: distinct[0], writes: from_dram };
-        if arch.glb.weight_bytes > 0.0 || arch.glb.shared_bytes.is_some() {
-            let filled = traffic.glb_weights;
-            counts.dram[1].reads = filled;
-            counts.glb[1] = Accesses { reads: distinct[1], writes: filled };
-        } else {
-            counts.dram[1].reads = distinct[1];
+        for (operand, filled) in [(Operand::Iact, traffic.glb_iacts), (Operand::Weight, traffic.glb_weights)]
+        {
+            let reads = distinct[operand as usize];
+            if arch.glb.keeps(operand) {
+                counts.dram[operand as usize].reads = filled;
+                counts.glb[operand as usize] = Accesses { reads, writes: filled };
+            } else {
+                counts.dram[operand as usize].reads = reads;
+            }
         }
-        let drained = traffic.glb_psums;
+        let from_dram = counts.dram[0].reads;
         let outputs = layer.elements(Operand::Psum);
+        let kept = arch.glb.keeps(Operand::Psum);
+        let drained = if kept { traffic.glb_psums } else { distinct[2] };
         let again = (drained - outputs).max(0.0);
         counts.dram[2] = Accesses { reads: again, writes: drained };
-        let refetched = (distinct[2] - drained).max(0.0);
-        let finished = if arch.glb.outputs_bypass { drained } else { 0.0 };
-        counts.glb[2] = Accesses { reads: refetched, writes: distinct[2] - finished + again };
+        if kept {
+            let refetched = (distinct[2] - drained).max(0.0);
+            let finished = if arch.glb.outputs_bypass { drained } else { 0.0 };
+            counts.glb[2] = Accesses { reads: refetched, writes: distinct[2] - finished + again };
+        }
 
         // Inside the PEs.
-        counts.pe[0] = Accesses { reads: macs, writes: into_pes[0] };
+        if arch.pe.keeps(Operand::Iact) {
+            counts.pe[0] = Accesses { reads: macs, writes: into_pes[0] };
+        }
         counts.pe[1] = Accesses { reads: macs, writes: into_pes[1] };
         counts.pe[2] = Accesses { reads: macs - into_pes[2], writes: macs };
 
         let (iact_bits, weight_bits) = (self.iact_bits(pe[3]), self.weight_bits(pe[2]));
-        let dram_bits = counts.dram[0].reads * iact_bits
-            + counts.dram[1].reads * weight_bits
-            + 2.0 * again * arch.bits.psum
-            + outputs * arch.bits.output;
+        let read_bits =
+            counts.dram[0].reads * iact_bits + counts.dram[1].reads * weight_bits + again * arch.bits.psum;
+        let written_bits = again * arch.bits.psum + outputs * arch.bits.output;
+        let dram_bits = read_bits + written_bits;
         let mut cycles = self.cycles(array, pe, work, traffic);
         // The buffer holds one tile at a time, so the array waits for each.
-        let ports = arch.port_count(Operand::Iact) * arch.ports.iact_bits;
         let limit = arch.dram_bytes_per_cycle.map_or(f64::INFINITY, |b| 8.0 * b);
         let first = self.footprint(Operand::Iact, &held.map(|n| n as f64)).min(from_dram);
         let exposed = if arch.pe.serial_weights { from_dram } else { first };
-        cycles.start += exposed * iact_bits / ports.min(limit);
+        cycles.start += exposed * iact_bits / arch.fill_bits().min(limit);
         cycles.dram = dram_bits / limit;
+        let bits = [iact_bits, weight_bits, arch.bits.psum];
+        let moved = |of: fn(&Accesses) -> f64| (0..3).map(|i| of(&counts.glb[i]) * bits[i]).sum::<f64>();
+        let through = |bits: f64, width: Option<f64>| width.map_or(0.0, |width| bits / width);
+        let reading = through(moved(|a| a.reads), arch.glb.read_bits_per_cycle);
+        cycles.buffer = reading.max(through(moved(|a| a.writes), arch.glb.write_bits_per_cycle));
         if cycles.exposed_weights > 0.0 {
             let sets = counts.dram[1].reads * weight_bits / limit;
             cycles.exposed_weights =
                 cycles.exposed_weights.max(sets * cycles.exposed_weights / cycles.weight);
         }
-        let energy = self.energy(&counts, work, iact_bits, weight_bits, dram_bits, cycles.total());
+        let dram_energy = self.table.dram.reading(read_bits) + self.table.dram.writing(written_bits);
+        let energy = self.energy(&counts, work, iact_bits, weight_bits, dram_energy, cycles.total());
         Cost { cycles, energy, counts, dram_bits }
     }
 
@@ -475,11 +521,18 @@ impl<'a> Context<'a> {
         let weight_port = weight_shared * self.weight_bits(pe[2]) / arch.ports.weight_bits;
         let weight = traffic.weights_per_pe * weight_port;
         let psum = traffic.psums_per_pe * psum_shared * arch.bits.psum / arch.ports.psum_bits;
-        let serial_drain = if arch.pe.serial_psums { psum } else { 0.0 };
         // Over many positions the luck of single windows evens out, that of filters does not.
         let positions = traffic.tiles / traffic.weight_fills;
         let luck = work.deviation * expected_largest(array.relevant[2]) / positions.sqrt();
-        let compute = traffic.tiles * (work.synchronised + work.barrier.hypot(luck)) + serial_drain;
+        let working = traffic.tiles * (work.synchronised + work.barrier.hypot(luck));
+        // Sums that have one copy leave when the last stages of the pipeline are empty, chains of one port in turn.
+        // Meanwhile the next window comes in, if it could not before.
+        let sums: f64 = [0, 1, 2, 4, 5].iter().map(|&i| pe[i] as f64).product();
+        let visits = traffic.psums_per_pe / sums;
+        let own = traffic.psums_per_pe * arch.bits.psum / arch.ports.psum_bits;
+        let leaving = if arch.pe.serial_psums { own + arch.pe.update as f64 * visits } else { 0.0 };
+        let entering = if self.window_is_tight(pe, traffic) { iact } else { 0.0 };
+        let compute = working + leaving.max(entering);
         let stored = work.weight_words;
         let twice = 2.0 * stored <= arch.pe.weight_words as f64;
         let exposed = match (arch.pe.serial_weights, twice) {
@@ -488,7 +541,16 @@ impl<'a> Context<'a> {
             (false, _) => 0.0,
         };
         let start = arch.pe.pipeline as f64 * traffic.weight_fills;
-        Cycles { compute, iact, weight, psum, dram: 0.0, exposed_weights: exposed, start }
+        Cycles { compute, iact, weight, psum, buffer: 0.0, dram: 0.0, exposed_weights: exposed, start }
+    }
+
+    /// Whether a window and what the next one brings do not fit in the activation pad together.
+    fn window_is_tight(&self, pe: &[usize; 8], traffic: &Traffic) -> bool {
+        let [n, g, _, c, p, q, r, s] = pe.map(|x| x as f64);
+        let fresh = traffic.iacts_per_pe / traffic.tiles;
+        self.arch.pe.serial_weights
+            && self.iact_words(n * g * c * p.max(q) * r * s) + self.iact_words(fresh)
+                > self.arch.pe.iact_words as f64
     }
 
     fn energy(
@@ -497,7 +559,7 @@ impl<'a> Context<'a> {
         work: &PeWork,
         iact_bits: f64,
         weight_bits: f64,
-        dram_bits: f64,
+        dram: f64,
         cycles: f64,
     ) -> Energy {
         let (arch, t, layer) = (self.arch, self.table, self.layer);
@@ -518,8 +580,12 @@ impl<'a> Context<'a> {
         let weight_word = if self.format.weight { 12.0 } else { arch.bits.weight };
         let weights_read = if self.skips() { slots } else { done };
         let psum_reads = done * counts.pe[2].reads / macs;
-        let pe = t.iact_spad.reading(iact_reads * pair)
-            + t.iact_spad.writing(counts.pe[0].writes * iact_bits)
+        let iact_pad = if arch.pe.keeps(Operand::Iact) {
+            t.iact_spad.reading(iact_reads * pair) + t.iact_spad.writing(counts.pe[0].writes * iact_bits)
+        } else {
+            0.0
+        };
+        let pe = iact_pad
             + t.weight_spad.reading(weights_read * weight_word)
             + t.weight_spad.writing(counts.pe[1].writes * weight_bits)
             + t.psum_spad.reading(psum_reads * arch.bits.psum)
@@ -531,55 +597,64 @@ impl<'a> Context<'a> {
                 t.glb.reading(counts.glb[i].reads * bits[i]) + t.glb.writing(counts.glb[i].writes * bits[i])
             })
             .sum();
-        let dram = t.dram.reading(dram_bits);
         let fixed = t.static_watts * cycles / arch.clock_hz * 1e12;
         let k = arch.calibration.as_ref().map_or(1.0, |c| c.chip);
         Energy { mac: k * mac, pe: k * pe, network: k * network, glb: k * glb, fixed: k * fixed, dram }
     }
 
-    /// The constraint that a mapping's tiles break, if any: what, required, available.
-    pub fn misfit(&self, mapping: &Mapping, array: &ArrayFacts, work: &PeWork) -> Option<(String, f64, f64)> {
+    /// What a mapping's tiles lack, if anything.
+    pub fn misfit(&self, mapping: &Mapping, array: &ArrayFacts, work: &PeWork) -> Option<Misfit> {
         let glb = &self.arch.glb;
         self.pe_misfit(&mapping.pe, work).or_else(|| {
             let tile: [f64; 8] = std::array::from_fn(|i| {
                 (mapping.glb[i] * array.spread[i] * mapping.pe[i]).min(self.layer.bounds[i]) as f64
             });
-            let [iact, weight, psum] = Operand::ALL.map(|o| self.footprint(o, &tile));
-            let iact = iact * self.iact_bits(mapping.pe[3]) / 8.0;
-            let weight = weight * self.weight_bits(mapping.pe[2]) / 8.0;
             // Sums that are finished in one visit never rest in the buffer.
-            let through = self.arch.glb.outputs_bypass
+            let through = glb.outputs_bypass
                 && [Dim::C, Dim::R, Dim::S]
                     .iter()
                     .all(|&d| mapping.glb[d as usize] * mapping.dram[d as usize] == 1);
-            let psum = if through { 0.0 } else { psum * self.arch.bits.psum / 8.0 };
-            if let Some(all) = glb.shared_bytes {
-                let sum = iact + weight + psum;
-                return (sum > all).then(|| ("bytes of the buffer".to_string(), sum, all));
+            let bits = |operand| match operand {
+                Operand::Iact => self.iact_bits(mapping.pe[3]),
+                Operand::Weight => self.weight_bits(mapping.pe[2]),
+                Operand::Psum => self.arch.bits.psum,
+            };
+            let need = Operand::ALL.map(|o| {
+                let rests = glb.keeps(o) && !(o == Operand::Psum && through);
+                if rests { self.footprint(o, &tile) * bits(o) / 8.0 } else { 0.0 }
+            });
+            if let Some(available) = glb.shared_bytes {
+                let required = need.iter().sum();
+                return (required > available).then_some(Misfit {
+                    limit: Limit::Buffer,
+                    required,
+                    available,
+                });
             }
-            let weight = if glb.weight_bytes > 0.0 { weight } else { 0.0 };
-            let each = [
-                ("iact", iact, glb.iact_bytes),
-                ("weight", weight, glb.weight_bytes),
-                ("psum", psum, glb.psum_bytes),
-            ];
-            let broken = each.into_iter().find(|(_, need, have)| need > have)?;
-            Some((format!("bytes of the buffer for {}", broken.0), broken.1, broken.2))
+            let have = [glb.iact_bytes, glb.weight_bytes, glb.psum_bytes];
+            let lacks = |o: &Operand| need[*o as usize] > have[*o as usize];
+            Operand::ALL.into_iter().find(lacks).map(|o| Misfit {
+                limit: Limit::BufferOf(o),
+                required: need[o as usize],
+                available: have[o as usize],
+            })
         })
     }
 
-    /// The same for the scratch pads of a PE.
-    pub fn pe_misfit(&self, pe: &[usize; 8], work: &PeWork) -> Option<(String, f64, f64)> {
-        let spads = &self.arch.pe;
+    /// The same for the pads of a PE.
+    pub fn pe_misfit(&self, pe: &[usize; 8], work: &PeWork) -> Option<Misfit> {
+        let spec = &self.arch.pe;
         let [n, g, m, c, p, q, r, s] = pe.map(|x| x as f64);
-        let iact = n * g * c * (p.max(q)) * r * s;
-        let psum = n * g * m * p * q;
         let all = [
-            ("values of C0·S in the iact SPad", iact, spads.iact_words as f64),
-            ("partial sums M0 in the psum SPad", psum, spads.psum_words as f64),
-            ("stored weights in the weight SPad", work.weight_words, spads.weight_words as f64),
+            (Operand::Iact, n * g * c * p.max(q) * r * s, spec.iact_words),
+            (Operand::Psum, n * g * m * p * q, spec.psum_words),
+            (Operand::Weight, work.weight_words, spec.weight_words),
         ];
-        let broken = all.into_iter().find(|(_, need, have)| need > have)?;
-        Some((broken.0.to_string(), broken.1, broken.2))
+        let lacks = |&(o, need, have): &(Operand, f64, usize)| spec.keeps(o) && need > have as f64;
+        all.into_iter().find(lacks).map(|(o, required, have)| Misfit {
+            limit: Limit::Pad(o),
+            required,
+            available: have as f64,
+        })
     }
 }

@@ -129,6 +129,32 @@ mod tests {
         }
     }
 
+    /// Tiles as PEs hold them, and columns long and empty enough for runs of more than 15 zeros.
+    #[test]
+    fn a_million_random_tiles_survive_a_round_trip() {
+        let mut state = 11u64;
+        let mut draw = move || {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize
+        };
+        let (mut padded, mut tile) = (0, vec![]);
+        for _ in 0..1_000_000 {
+            let (rows, columns, percent) = ([4, 8, 16, 32, 40][draw() % 5], 1 + draw() % 3, draw() % 101);
+            tile.clear();
+            for _ in 0..rows * columns {
+                let value = if draw() % 100 < percent { (draw() % 255) as u8 as i8 } else { 0 };
+                tile.push(value);
+            }
+            let slices: Vec<&[i8]> = tile.chunks(rows).collect();
+            let csc = encode(&slices);
+            padded += usize::from(csc.data.contains(&0));
+            assert!(csc.count.iter().all(|&c| usize::from(c) <= LONGEST_RUN));
+            let back = decode(&csc, rows).expect("it was encoded here");
+            assert!(back.iter().zip(&slices).all(|(a, b)| a == b), "{tile:?}");
+        }
+        assert!(padded > 10_000, "only {padded} tiles had a long run");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         #[test]

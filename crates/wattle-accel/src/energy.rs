@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::error::AccelError;
+use crate::syntax::Syntax;
 
 /// Energy of a multiply-accumulate.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -84,12 +85,13 @@ impl AccessEnergy {
     }
 }
 
-const SHIPPED: [&str; 5] = [
+const SHIPPED: [&str; 6] = [
     include_str!("../data/energy/eyeriss-65nm-16b-relative.toml"),
     include_str!("../data/energy/eyeriss-65nm-chip.toml"),
     include_str!("../data/energy/timeloop-eyeriss-like-65nm.toml"),
     include_str!("../data/energy/sparseloop-v2-pe-45nm.toml"),
     include_str!("../data/energy/horowitz-45nm.toml"),
+    include_str!("../data/energy/zigzag-tpu-like.toml"),
 ];
 
 /// The tables that come with wattle.
@@ -98,9 +100,45 @@ pub fn tables() -> Vec<EnergyTable> {
 }
 
 impl EnergyTable {
-    /// A table from TOML.
+    /// A table from TOML, checked.
     pub fn parse(text: &str) -> Result<EnergyTable, AccelError> {
-        toml::from_str(text).map_err(|e| AccelError::invalid("energy table", e))
+        EnergyTable::parse_as(Syntax::Toml, text)
+    }
+
+    /// A table from either syntax, checked.
+    pub fn parse_as(syntax: Syntax, text: &str) -> Result<EnergyTable, AccelError> {
+        let table: EnergyTable = syntax.read("energy table", text)?;
+        table.check()?;
+        Ok(table)
+    }
+
+    /// Refuses energies below zero and widths that are not positive.
+    pub(crate) fn check(&self) -> Result<(), AccelError> {
+        let accesses = [
+            ("iact_spad", &self.iact_spad),
+            ("weight_spad", &self.weight_spad),
+            ("psum_spad", &self.psum_spad),
+            ("array", &self.array),
+            ("glb", &self.glb),
+            ("dram", &self.dram),
+        ];
+        let costs = accesses.iter().flat_map(|(name, a)| [(*name, a.read), (*name, a.write)]);
+        let alone =
+            [("mac", self.mac.pj), ("mac_gated_pj", self.mac_gated_pj), ("static_watts", self.static_watts)];
+        let place = |name: &str| format!("energy table `{}`, {name}", self.id);
+        for (name, energy) in costs.chain(alone) {
+            if !(energy >= 0.0 && energy.is_finite()) {
+                return Err(AccelError::invalid(place(name), format!("found {energy}, expected 0 or more")));
+            }
+        }
+        let widths = accesses.iter().map(|(name, a)| (*name, a.bits)).chain([("mac", self.mac.bits)]);
+        for (name, bits) in widths {
+            if !(bits > 0.0 && bits.is_finite()) {
+                let reason = format!("found bits = {bits}, expected a positive number");
+                return Err(AccelError::invalid(place(name), reason));
+            }
+        }
+        Ok(())
     }
 
     /// A shipped table.

@@ -1,13 +1,14 @@
 //! What a whole network costs on an architecture: every layer mapped, the mesh modes named, the sums.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 
 use crate::arch::Architecture;
+use crate::distinct::each_distinct;
 use crate::error::AccelError;
 use crate::layer::{Kind, Layer, Operand};
-use crate::mapper::{Effort, Mapped, Objective, map_best_format};
+use crate::mapper::{Effort, Mapped, Objective, as_given, map_best_format};
 use crate::mapping::Mapping;
+use crate::mapping_file::MappingFile;
 use crate::workload::{HostWork, Workload};
 
 /// One layer, mapped.
@@ -103,7 +104,26 @@ pub fn estimate_layer(
     objective: Objective,
     effort: Effort,
 ) -> Result<LayerEstimate, AccelError> {
-    let mapped = map_best_format(arch, layer, &arch.table()?, objective, effort)?;
+    Ok(described(arch, layer, map_best_format(arch, layer, &arch.table()?, objective, effort)?))
+}
+
+/// The layers of a network under the mappings of a file, as given; a layer that the file does not have is an error.
+pub fn estimate_given(
+    arch: &Architecture,
+    workload: &Workload,
+    file: &MappingFile,
+) -> Result<Estimate, AccelError> {
+    let table = arch.table()?;
+    let given = |layer: &Layer| {
+        let (mapping, format) = file.mapping(arch, layer)?;
+        Ok(described(arch, layer, as_given(arch, layer, &table, format, &mapping)?))
+    };
+    let layers = workload.layers.iter().map(given).collect::<Result<_, AccelError>>()?;
+    let (host, sources) = (workload.host.clone(), arch.sources()?);
+    Ok(Estimate { arch: arch.name.clone(), clock_hz: arch.clock_hz, layers, host, sources })
+}
+
+fn described(arch: &Architecture, layer: &Layer, mapped: Mapped) -> LayerEstimate {
     let effective_macs = layer.effective_macs();
     let useful = match arch.pe.kind {
         crate::arch::PeKind::Sparse if layer.kind != Kind::Depthwise => effective_macs,
@@ -115,7 +135,7 @@ pub fn estimate_layer(
     } else {
         "flat multicast".to_string()
     };
-    Ok(LayerEstimate {
+    LayerEstimate {
         name: layer.name.clone(),
         kind: layer.kind,
         macs: layer.macs(),
@@ -123,7 +143,7 @@ pub fn estimate_layer(
         utilisation: useful / (mapped.cost.cycles.total() * arch.multipliers() as f64),
         mode,
         mapped,
-    })
+    }
 }
 
 /// Maps every layer of a network, on as many threads as given. A layer that fits nowhere becomes host work.
@@ -136,49 +156,20 @@ pub fn estimate(
     threads: usize,
     progress: &(dyn Fn() + Sync),
 ) -> Result<Estimate, AccelError> {
-    // Layers that differ in name only are mapped once.
-    let mut unique: Vec<&Layer> = vec![];
-    let mut which = vec![];
-    for layer in &workload.layers {
-        let same = |l: &&Layer| {
-            Layer { name: String::new(), ..(*l).clone() } == Layer { name: String::new(), ..layer.clone() }
-        };
-        let at = unique.iter().position(same);
-        which.push(at.unwrap_or(unique.len()));
-        if at.is_none() {
-            unique.push(layer);
-        }
-    }
-    let results: Mutex<Vec<Option<Result<LayerEstimate, AccelError>>>> =
-        Mutex::new((0..unique.len()).map(|_| None).collect());
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, unique.len().max(1)) {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(layer) = unique.get(index) else { break };
-                    let result = estimate_layer(arch, layer, objective, effort);
-                    results.lock().unwrap_or_else(|e| e.into_inner())[index] = Some(result);
-                    progress();
-                }
-            });
-        }
-    });
-    let results = results.into_inner().unwrap_or_else(|e| e.into_inner());
+    let mapped = |layer: &Layer| estimate_layer(arch, layer, objective, effort).map_err(Arc::new);
+    let results = each_distinct(&workload.layers, threads, |_, _| true, mapped, progress);
     let (mut layers, mut host) = (vec![], workload.host.clone());
-    for (layer, at) in workload.layers.iter().zip(which) {
-        match &results[at] {
-            Some(Ok(found)) => layers.push(LayerEstimate { name: layer.name.clone(), ..found.clone() }),
-            Some(Err(AccelError::Infeasible { .. })) => host.push(HostWork {
+    for (layer, result) in workload.layers.iter().zip(results) {
+        match result {
+            Ok(found) => layers.push(LayerEstimate { name: layer.name.clone(), ..found }),
+            Err(error) if matches!(*error, AccelError::Infeasible { .. }) => host.push(HostWork {
                 name: layer.name.clone(),
                 op: layer.kind.name().to_string(),
                 macs: layer.macs() as u64,
                 element_ops: 0,
                 reason: "no mapping fits the architecture",
             }),
-            Some(Err(other)) => return Err(AccelError::invalid(format!("layer `{}`", layer.name), other)),
-            None => return Err(AccelError::invalid(format!("layer `{}`", layer.name), "it was not mapped")),
+            Err(other) => return Err(AccelError::invalid(format!("layer `{}`", layer.name), other)),
         }
     }
     Ok(Estimate { arch: arch.name.clone(), clock_hz: arch.clock_hz, layers, host, sources: arch.sources()? })

@@ -2,11 +2,12 @@
 //! of a layer to its performance. Steps 1 to 5 bound the active multipliers, 6 and 7 the useful products a cycle.
 
 use crate::arch::Architecture;
+use crate::constraints::Limits;
 use crate::cost::Context;
 use crate::estimate::LayerEstimate;
 use crate::layer::{Dim, Layer};
-use crate::mapper::{arrays, pe_tiles};
 use crate::skipping::PeWork;
+use crate::space::{arrays, pe_tiles};
 use crate::{AccelError, PeKind};
 
 /// Names of the steps.
@@ -39,7 +40,7 @@ pub fn eyexam(
     let table = arch.table()?;
     let context = Context { arch, layer, table: &table, format: estimate.mapped.format };
     let (mut shaped, mut stored) = (0.0f64, 0.0f64);
-    for array in arrays(arch, layer) {
+    for array in arrays(arch, layer, &Limits::default()) {
         let facts = context.array(&array);
         let full = Dim::ALL.iter().map(|&d| {
             let n = facts.spread[d as usize];
@@ -54,7 +55,7 @@ pub fn eyexam(
                 // The least tile decides whether the array can be used at all.
                 context.pe_misfit(pe, &work).is_none()
             };
-            if pe_tiles(arch, layer, &facts.spread).iter().any(fits) {
+            if pe_tiles(arch, layer, &facts.spread, &Limits::default()).iter().any(fits) {
                 stored = active;
             }
         }

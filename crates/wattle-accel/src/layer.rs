@@ -122,6 +122,25 @@ impl Sparsity {
         Sparsity { density, per_channel: Some(densities), mask: None }
     }
 
+    /// Every zero of an operand of a layer, from a mask in the layout of [`Sparsity::mask`]; one density where
+    /// the mask has another size.
+    pub fn of_mask(layer: &Layer, operand: Operand, mask: Mask) -> Sparsity {
+        let [_, g, m, c, _, _, r, s] = layer.bounds;
+        let (taps, plane) = (r * s, layer.input[0] * layer.input[1]);
+        if mask.is_empty() || mask.len() != layer.elements(operand) as usize || operand == Operand::Psum {
+            return Sparsity::uniform(mask.density());
+        }
+        let channel = |index: usize| match operand {
+            Operand::Iact => index / plane % (g * c),
+            _ => index / (c * taps) / m * c + index / taps % c,
+        };
+        let mut alive = vec![0usize; g * c];
+        (0..mask.len()).filter(|&i| mask.get(i)).for_each(|i| alive[channel(i)] += 1);
+        let of = mask.len() as f64 / (g * c) as f64;
+        let per_channel = Some(alive.into_iter().map(|n| n as f64 / of).collect());
+        Sparsity { density: mask.density(), per_channel, mask: Some(Arc::new(mask)) }
+    }
+
     /// Density of input channel `channel`.
     pub fn of_channel(&self, channel: usize) -> f64 {
         self.per_channel.as_ref().and_then(|d| d.get(channel).copied()).unwrap_or(self.density)

@@ -4,31 +4,54 @@
 //! number here is a measurement, and each result names the architecture and the energy table behind it.
 
 mod arch;
+mod bounds;
+mod constraints;
 mod cost;
 pub mod csc;
+mod distinct;
 mod energy;
 mod error;
+mod ert;
 mod estimate;
 mod eyexam;
 mod layer;
 mod mapper;
 mod mapping;
+mod mapping_file;
+mod mesh;
+mod nests;
 pub mod pe;
+mod remedies;
 mod report;
 mod simulate;
 mod skipping;
+mod space;
+mod syntax;
 mod workload;
+mod zeros;
 
-pub use arch::{Architecture, Axis, Bits, Calibration, Glb, Halo, Pe, PeKind, Ports, architectures};
+pub use arch::{
+    Architecture, Axis, Bits, Calibration, Glb, Halo, Pe, PeKind, Ports, architecture_text, architectures,
+};
+pub use constraints::{Constraint, Constraints, LevelConstraint};
 pub use cost::{Accesses, Bound, Cost, Counts, Cycles, Energy, Format};
+pub use distinct::each_distinct;
 pub use energy::{AccessEnergy, EnergyTable, MacEnergy, tables};
 pub use error::AccelError;
-pub use estimate::{Estimate, LayerEstimate, estimate, estimate_layer, mode};
+pub use ert::{Binding, EnergyFile, Part};
+pub use estimate::{Estimate, LayerEstimate, estimate, estimate_given, estimate_layer, mode};
 pub use eyexam::{STEPS, eyexam};
 pub use layer::{Dim, Kind, Layer, Operand, Sparsity};
-pub use mapper::{Effort, Mapped, Objective, evaluate, map, map_best_format};
+pub use mapper::{
+    Effort, Front, Mapped, Objective, Search, as_given, evaluate, front, map, map_best_format, map_within,
+};
 pub use mapping::{Group, Mapping, ORDERS, Order};
-pub use report::report;
+pub use mapping_file::{AxisLoops, Compressed, LayerMapping, Loops, MAPPING_SCHEMA, MappingFile};
+pub use remedies::{Remedy, remedies};
+pub use report::{PRESS, network_bounds, report};
 pub use simulate::{Simulation, made_up, simulate};
 pub use skipping::PeWork;
-pub use workload::{Densities, HostWork, Workload};
+pub use space::SPACE;
+pub use syntax::Syntax;
+pub use workload::{Densities, Density, HostWork, Workload};
+pub use zeros::Tally;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::arch::Architecture;
 use crate::error::AccelError;
-use crate::layer::{Dim, Layer};
+use crate::layer::{Dim, Layer, Operand};
 
 /// Loops that move together: only the group of the innermost loop decides which tensor stays where it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,8 +18,22 @@ pub enum Group {
 }
 
 impl Group {
+    /// Lower-case name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Positions => "positions",
+            Group::Reduction => "reduction",
+            Group::Filters => "filters",
+        }
+    }
+
+    /// The group of a name.
+    pub fn from_name(name: &str) -> Option<Group> {
+        [Group::Positions, Group::Reduction, Group::Filters].into_iter().find(|g| g.name() == name)
+    }
+
     /// Its loops, from the innermost out.
-    fn dims(self) -> &'static [Dim] {
+    pub(crate) fn dims(self) -> &'static [Dim] {
         match self {
             Group::Positions => &[Dim::Q, Dim::P, Dim::N],
             Group::Reduction => &[Dim::S, Dim::R, Dim::C],
@@ -73,33 +87,120 @@ impl Mapping {
 
     /// Refuses loops that an axis cannot hold and levels that do not cover an extent.
     pub fn check(&self, arch: &Architecture, layer: &Layer) -> Result<(), AccelError> {
-        let infeasible = |constraint: String, required: usize, available: usize| AccelError::Infeasible {
+        let infeasible = |constraint: String, required: String, available: String| AccelError::Infeasible {
             layer: layer.name.clone(),
             arch: arch.name.clone(),
             constraint,
-            required: required.to_string(),
-            available: available.to_string(),
+            required,
+            available,
+        };
+        let product = |factors: Vec<usize>| {
+            let product = factors.into_iter().try_fold(1usize, |n, m| n.checked_mul(m));
+            product.filter(|&n| n > 0).ok_or_else(|| {
+                AccelError::invalid(
+                    format!("mapping of `{}`", layer.name),
+                    "a factor is 0, or the factors multiply to more than 2^64",
+                )
+            })
         };
         if self.spatial.len() != arch.axes.len() {
-            return Err(infeasible("axes of the array".into(), self.spatial.len(), arch.axes.len()));
+            let (found, expected) = (self.spatial.len(), arch.axes.len());
+            return Err(infeasible(
+                "axes of the array".into(),
+                format!("{found} axes"),
+                format!("{expected} axes"),
+            ));
         }
         for (axis, loops) in arch.axes.iter().zip(&self.spatial) {
-            let used: usize = loops.iter().map(|(_, n)| n).product();
+            let used = product(loops.iter().map(|(_, n)| *n).collect())?;
             if used > axis.size {
-                return Err(infeasible(format!("positions of `{}`", axis.name), used, axis.size));
+                let texts: Vec<String> = loops.iter().map(|(d, n)| format!("{}{n}", d.letter())).collect();
+                return Err(infeasible(
+                    format!("{} over the axis `{}`", texts.join(" "), axis.name),
+                    format!("{used} positions"),
+                    format!("{} positions", axis.size),
+                ));
             }
             if let Some((dim, n)) = loops.iter().find(|(d, n)| *n > 1 && !axis.allows(*d)) {
-                return Err(infeasible(format!("{} over `{}`", dim.letter(), axis.name), *n, 1));
+                return Err(infeasible(
+                    format!("{}{n} over the axis `{}`", dim.letter(), axis.name),
+                    format!("an axis that takes {}", dim.letter()),
+                    format!("one that takes {}", axis.dims),
+                ));
             }
         }
         for dim in Dim::ALL {
             let i = dim as usize;
-            let covered = self.spread(dim) * self.pe[i] * self.glb[i] * self.dram[i];
+            let spread = self.spatial.iter().flatten().filter(|(d, _)| *d == dim).map(|(_, n)| *n);
+            let covered = product(spread.chain([self.pe[i], self.glb[i], self.dram[i]]).collect())?;
             if covered < layer.bound(dim) {
-                return Err(infeasible(format!("iterations of {}", dim.letter()), layer.bound(dim), covered));
+                return Err(infeasible(
+                    format!("factors of {} over all levels", dim.letter()),
+                    format!("{} iterations", layer.bound(dim)),
+                    format!("{covered} iterations"),
+                ));
             }
         }
         Ok(())
+    }
+}
+
+/// What a level lacks for a tile.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Misfit {
+    pub limit: Limit,
+    /// In words of a pad or bytes of the buffer.
+    pub required: f64,
+    pub available: f64,
+}
+
+/// Where a tile may not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// A pad of the PE.
+    Pad(Operand),
+    /// The buffer, all tensors together.
+    Buffer,
+    /// The part of the buffer for a tensor.
+    BufferOf(Operand),
+}
+
+impl Misfit {
+    /// How far off: required over available.
+    pub fn excess(&self) -> f64 {
+        self.required / self.available.max(1.0)
+    }
+
+    /// The error for a layer, with the loops of a PE that need so much where it is a pad that lacks it.
+    pub fn error(&self, arch: &Architecture, layer: &Layer, pe: &[usize; 8]) -> AccelError {
+        let tile = |dims: &[Dim]| {
+            let texts = dims.iter().filter(|&&d| pe[d as usize] > 1);
+            let texts: Vec<String> = texts.map(|&d| format!("{}0={}", d.letter(), pe[d as usize])).collect();
+            if texts.is_empty() { String::new() } else { format!(" ({})", texts.join(" ")) }
+        };
+        let (constraint, unit) = match self.limit {
+            Limit::Pad(Operand::Iact) => {
+                let loops = tile(&[Dim::N, Dim::G, Dim::C, Dim::P, Dim::Q, Dim::R, Dim::S]);
+                (format!("activations C0*R0*S0{loops} in the iact pad of a PE"), "words")
+            }
+            Limit::Pad(Operand::Psum) => {
+                let loops = tile(&[Dim::N, Dim::G, Dim::M, Dim::P, Dim::Q]);
+                (format!("partial sums M0{loops} in the psum pad of a PE"), "words")
+            }
+            Limit::Pad(Operand::Weight) => {
+                let loops = tile(&[Dim::G, Dim::M, Dim::C, Dim::R, Dim::S]);
+                (format!("weights of the fullest PE{loops} in the weight pad, as stored"), "words")
+            }
+            Limit::Buffer => ("tiles of all tensors in the buffer".to_string(), "bytes"),
+            Limit::BufferOf(operand) => (format!("the {} tile in the buffer", operand.name()), "bytes"),
+        };
+        AccelError::Infeasible {
+            layer: layer.name.clone(),
+            arch: arch.name.clone(),
+            constraint,
+            required: format!("{:.0} {unit}", self.required.ceil()),
+            available: format!("{:.0} {unit}", self.available),
+        }
     }
 }
 

@@ -46,6 +46,37 @@ pub fn simd_cycles_from_masks(
     Ok(sum)
 }
 
+/// Words that the fullest PE stores of a tile of `M0` filters, `C0` channels, `R0` x `S0` taps (`tile`), from a weight
+/// mask `[G M, C, R, S]`: for each column its non-zero weights, rounded up to whole words of `lanes` pairs. Whether a
+/// mapping fits is decided by this PE, not by the average one.
+pub fn fullest_tile_words(layer: &Layer, weight: &Mask, tile: [usize; 4], lanes: usize) -> usize {
+    let [_, groups, filters, channels, _, _, taps_r, taps_s] = layer.bounds;
+    let [m0, c0, r0, s0] = tile.map(|n| n.max(1));
+    let columns = channels * taps_r * taps_s;
+    let blocks = [channels.div_ceil(c0), taps_r.div_ceil(r0), taps_s.div_ceil(s0)];
+    let mut fullest = 0;
+    let (mut alive, mut words) = (vec![0usize; columns], vec![0usize; blocks.iter().product()]);
+    for group in 0..groups {
+        for first in (0..filters).step_by(m0) {
+            alive.fill(0);
+            words.fill(0);
+            for filter in first..(first + m0).min(filters) {
+                let row = (group * filters + filter) * columns;
+                for (column, alive) in alive.iter_mut().enumerate() {
+                    *alive += usize::from(weight.get(row + column));
+                }
+            }
+            for (column, alive) in alive.iter().enumerate() {
+                let (s, r, c) = (column % taps_s, column / taps_s % taps_r, column / (taps_r * taps_s));
+                let block = (c / c0 * blocks[1] + r / r0) * blocks[2] + s / s0;
+                words[block] += alive.next_multiple_of(lanes.max(1));
+            }
+            fullest = words.iter().copied().fold(fullest, usize::max);
+        }
+    }
+    fullest
+}
+
 fn cycles(layer: &Layer, iact: &Mask, weight: &Mask, cost: impl Fn(u64) -> u64) -> Result<u64, AccelError> {
     cycles_of_filters(layer, iact, weight, 0..layer.bound(Dim::M), cost)
 }
@@ -137,6 +168,34 @@ mod tests {
         assert_eq!(simd_cycles_from_masks(&layer, &iact, &weight, 3, 1), Ok(pairs));
         let simd = simd_cycles_from_masks(&layer, &iact, &weight, 3, 2).unwrap();
         assert!(simd < pairs && 2 * simd >= pairs);
+    }
+
+    #[test]
+    fn the_fullest_tile_is_found_wherever_it_is() {
+        let layer = Layer::conv("l", 2, 8, 12, 4, 3, 1);
+        let mask = noise(12 * 4 * 9, 30, 9);
+        for tile in [[4, 2, 1, 3], [5, 3, 2, 3], [6, 4, 3, 3], [1, 1, 1, 1]] {
+            let mut most = 0;
+            let [m0, c0, r0, s0] = tile;
+            for (g, m) in (0..2).flat_map(|g| (0..6).step_by(m0).map(move |m| (g, m))) {
+                for (c, r) in (0..4).step_by(c0).flat_map(|c| (0..3).step_by(r0).map(move |r| (c, r))) {
+                    for s in (0..3).step_by(s0) {
+                        let mut words = 0;
+                        for x in c..(c + c0).min(4) {
+                            for y in r..(r + r0).min(3) {
+                                for z in s..(s + s0).min(3) {
+                                    let at = |f: usize| (((g * 6 + f) * 4 + x) * 3 + y) * 3 + z;
+                                    let n = (m..(m + m0).min(6)).filter(|&f| mask.get(at(f))).count();
+                                    words += 2 * n.div_ceil(2);
+                                }
+                            }
+                        }
+                        most = most.max(words);
+                    }
+                }
+            }
+            assert_eq!(fullest_tile_words(&layer, &mask, tile, 2), most, "{tile:?}");
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! The PE array simulated tile by tile: who computes, who waits, and the exact integer result.
+//! The PE array simulated window by window: who computes, who waits for whom, and the exact integer result.
 //!
-//! Chains of PEs that add up one partial sum wait for their slowest member at every position; ports deliver one
-//! window ahead at most; all wait for each other when weights or buffer tiles change. PEs work on the actual
-//! non-zero values, so their times are counted, not expected; deliveries take the average compressed size.
+//! Sources send the compressed windows that PEs really need, and wait until the slowest PE of their group has room
+//! ([`crate::mesh`]). PEs of a chain, which add up one partial sum, leave a window together and wait for the port
+//! that takes their sums. A set of weights follows the last one as soon as its pad is free. External memory, where
+//! its bandwidth is limited, serves activations, weights and outputs as one port. PEs work on the actual non-zero
+//! values, so every time is counted, none expected.
 
 use std::collections::HashMap;
 
@@ -12,6 +14,7 @@ use crate::energy::EnergyTable;
 use crate::error::AccelError;
 use crate::layer::{Dim, Kind, Layer, Operand};
 use crate::mapping::{Mapping, loops};
+use crate::mesh::{Port, Source};
 
 /// What a simulation found.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,18 +23,30 @@ pub struct Simulation {
     pub cycles: f64,
     /// Cycles in which each PE multiplied, by PE in order of the axes.
     pub busy: Vec<f64>,
+    /// Cycles that an average PE waited for each cause.
+    pub waiting: Waiting,
     /// Products of two non-zero values.
     pub products: u64,
     /// Sums `[N, G M, P, Q]`, exact.
     pub outputs: Vec<i32>,
 }
 
-/// One PE's place in every loop.
-struct Place {
-    index: [usize; 8],
-    chain: usize,
-    port: usize,
+/// Cycles of waiting, averaged over the PEs.
+#[derive(Clone, Copy, Debug, PartialEq, Default)]
+pub struct Waiting {
+    /// For a window of activations.
+    pub iact: f64,
+    /// For a set of weights, beyond that.
+    pub weight: f64,
+    /// For the slowest PE of the chain and for the port that takes the sums.
+    pub chain: f64,
 }
+
+/// Windows that a PE queues behind the one it works on.
+const WINDOWS_AHEAD: usize = 1;
+
+/// Parts of a cycle in which external memory is counted: chains send single values to it.
+const PARTS: u64 = 1 << 10;
 
 /// Runs a layer on 8-bit activations `[N, G C, H, W]` and weights `[G M, C, R, S]` under a mapping.
 pub fn simulate(
@@ -56,8 +71,43 @@ pub fn simulate(
     let context = Context { arch, layer, table, format };
     let mut array = Array::new(&context, mapping, iacts, weights);
     array.run();
-    let cycles = array.chains.iter().copied().fold(array.floor, f64::max);
-    Ok(Simulation { cycles, busy: array.busy, products: array.products, outputs: array.outputs })
+    let sums = array.sums.iter().map(Port::end).max().unwrap_or(0);
+    let cycles = array.free.iter().copied().fold(sums.max(array.external.end().div_ceil(PARTS)), u64::max);
+    let pes = array.places.len() as f64;
+    let [iact, weight, chain] = array.waited.map(|w| w as f64 / pes);
+    Ok(Simulation {
+        cycles: cycles as f64,
+        busy: array.busy.iter().map(|&b| b as f64).collect(),
+        waiting: Waiting { iact, weight, chain },
+        products: array.products,
+        outputs: array.outputs,
+    })
+}
+
+/// One PE's place in every loop, and whom it shares what with.
+struct Place {
+    index: [usize; 8],
+    /// PEs that add up the same sums.
+    chain: usize,
+    /// Sender of its activations, of its weights, taker of its sums.
+    source: usize,
+    weights: usize,
+    sums: usize,
+    /// PEs of one set number hold the same weights.
+    set: usize,
+}
+
+/// The weights of a PE's tile as it walks them: columns (c, r, s) of non-zero weights, by filter.
+#[derive(Clone, Default)]
+struct Columns {
+    /// First weight of each column, then the end.
+    ends: Vec<u32>,
+    /// Filter within the tile, and value.
+    values: Vec<(u16, i8)>,
+    /// Filters of the tile that exist.
+    filters: usize,
+    bits: u64,
+    words: u64,
 }
 
 /// The array while it runs; times are cycles since the start.
@@ -67,77 +117,140 @@ struct Array<'a> {
     iacts: &'a [i8],
     weights: &'a [i8],
     places: Vec<Place>,
-    /// When each chain is done with its last position.
-    chains: Vec<f64>,
-    /// When each activation port has delivered its last window.
-    ports: Vec<f64>,
-    /// Nothing starts before this: the last barrier.
-    floor: f64,
-    /// When the set of weights in use was complete.
-    last_set: f64,
-    busy: Vec<f64>,
+    /// PEs that between them see every activation that a source sends, once; the same for sets of weights.
+    iact_readers: Vec<Vec<usize>>,
+    weight_readers: Vec<Vec<usize>>,
+    sources: Vec<Source>,
+    loaders: Vec<Source>,
+    sums: Vec<Port>,
+    external: Port,
+    /// Bits a cycle from and to external memory, if limited.
+    limit: Option<f64>,
+    columns: Vec<Columns>,
+    /// When each chain has left its last window.
+    free: Vec<u64>,
+    /// When each loader's set was complete, and when its PEs began to use it.
+    loaded: Vec<u64>,
+    begun: Vec<Option<u64>>,
+    /// The pad holds one set only.
+    single: bool,
+    busy: Vec<u64>,
+    waited: [u64; 3],
     products: u64,
     outputs: Vec<i32>,
-    /// Cycles to deliver a window to all PEs of a port, and to drain a chain's sums.
-    window_cycles: f64,
-    drain_cycles: f64,
-    /// Cycles of the longest member of each chain in the current step.
-    slowest: Vec<f64>,
+    /// Of the current step: when each PE and each chain is done, and what each source has sent and when it was taken.
+    ends: Vec<u64>,
+    done: Vec<u64>,
+    arrived: Vec<u64>,
+    taken: Vec<u64>,
+}
+
+/// Cycles to move bits through a port.
+fn cycles_of(bits: f64, width: f64) -> u64 {
+    (bits / width).ceil() as u64
+}
+
+/// The number of a key, given in order of appearance.
+fn number(known: &mut HashMap<Vec<usize>, usize>, key: Vec<usize>) -> usize {
+    let next = known.len();
+    *known.entry(key).or_insert(next)
+}
+
+/// Places of the array, numbered by whom they share chains, senders and ports with.
+fn places(arch: &Architecture, mapping: &Mapping) -> Vec<Place> {
+    // Index in every loop, and digits of the axes that have ports of their own for each tensor.
+    let mut found = vec![([0usize; 8], [vec![], vec![], vec![]], vec![])];
+    for (axis, spread) in arch.axes.iter().zip(&mapping.spatial) {
+        for &(dim, n) in spread {
+            let mut wider = Vec::with_capacity(found.len() * n);
+            for (index, ports, chain) in &found {
+                for i in 0..n {
+                    let (mut index, mut ports, mut chain): ([usize; 8], [Vec<usize>; 3], Vec<usize>) =
+                        (*index, ports.clone(), chain.clone());
+                    index[dim as usize] = index[dim as usize] * n + i;
+                    for operand in Operand::ALL {
+                        // Ports that bring the same are one multicast group, and wait for each other.
+                        let apart = operand == Operand::Psum || operand.depends_on(dim);
+                        if axis.has_port(operand) && apart {
+                            ports[operand as usize].push(i);
+                        }
+                    }
+                    if Operand::Psum.depends_on(dim) {
+                        chain.push(i);
+                    }
+                    wider.push((index, ports, chain));
+                }
+            }
+            found = wider;
+        }
+    }
+    let mut known: [HashMap<Vec<usize>, usize>; 5] = Default::default();
+    let [chains, sources, loaders, takers, sets] = &mut known;
+    let mut list = Vec::with_capacity(found.len());
+    for (index, [iact, weight, psum], chain) in found {
+        let [_, g, m, c, _, _, r, s] = index;
+        list.push(Place {
+            index,
+            chain: number(chains, chain),
+            source: number(sources, iact),
+            weights: number(loaders, weight),
+            // Sums that a chain adds up leave by the port of one of its PEs.
+            sums: number(takers, psum),
+            set: number(sets, vec![g, m, c, r, s]),
+        });
+    }
+    list
 }
 
 impl<'a> Array<'a> {
     fn new(context: &'a Context<'a>, mapping: &'a Mapping, iacts: &'a [i8], weights: &'a [i8]) -> Array<'a> {
         let (arch, layer) = (context.arch, context.layer);
-        let mut places = vec![Place { index: [0; 8], chain: 0, port: 0 }];
-        let (mut chains, mut ports) = (1, 1);
-        for (axis, spread) in arch.axes.iter().zip(&mapping.spatial) {
-            for &(dim, n) in spread {
-                let reduces = !Operand::Psum.depends_on(dim);
-                let own = axis.has_port(Operand::Iact);
-                let mut wider = Vec::with_capacity(places.len() * n);
-                for place in &places {
-                    for i in 0..n {
-                        let mut index = place.index;
-                        index[dim as usize] = index[dim as usize] * n + i;
-                        let chain = if reduces { place.chain } else { place.chain * n + i };
-                        wider.push(Place {
-                            index,
-                            chain,
-                            port: if own { place.port * n + i } else { place.port },
-                        });
-                    }
-                }
-                places = wider;
-                chains *= if reduces { 1 } else { n };
-                ports *= if own { n } else { 1 };
+        let places = places(arch, mapping);
+        let count = |of: fn(&Place) -> usize| places.iter().map(of).max().map_or(0, |n| n + 1);
+        let (chains, sources) = (count(|p| p.chain), count(|p| p.source));
+        let (loaders, takers) = (count(|p| p.weights), count(|p| p.sums));
+        let mut iact_readers = vec![vec![]; sources];
+        let mut weight_readers = vec![vec![]; loaders];
+        let (mut seen, mut held) = (HashMap::new(), HashMap::new());
+        for (number, place) in places.iter().enumerate() {
+            let [n, g, _, c, p, q, r, s] = place.index;
+            // Filter rows and output rows on one diagonal read the same row.
+            let shares = arch.halo == crate::arch::Halo::Reuse && mapping.pe[6] == 1;
+            let rows = if shares { [p * layer.stride[0] + r * layer.dilation[0], 0] } else { [p, r] };
+            if seen.insert((place.source, [n, g, c, q, s], rows), ()).is_none() {
+                iact_readers[place.source].push(number);
+            }
+            if held.insert((place.weights, place.set), ()).is_none() {
+                weight_readers[place.weights].push(number);
             }
         }
-        let facts = context.array(&mapping.spatial);
-        let [_, _, m0, c0, _, _, r0, s0] = mapping.pe;
-        // A window that slides along a row brings one stride of new columns.
-        let slides = arch.halo == crate::arch::Halo::Reuse && mapping.glb[5] > 1;
-        let columns = if slides { s0.min(layer.stride[1]) } else { s0 };
-        let (iact_shared, psum_shared) = (facts.shared[0] * facts.port_union, facts.shared[2]);
-        let window_cycles =
-            (c0 * r0 * columns) as f64 * iact_shared * context.iact_bits(c0) / arch.ports.iact_bits;
-        let drain_cycles = m0 as f64 * psum_shared * arch.bits.psum / arch.ports.psum_bits;
-        let busy = vec![0.0; places.len()];
+        // A pad that takes two sets, or copies of it, fetches one set ahead.
         Array {
+            sources: vec![Source::new(WINDOWS_AHEAD); sources],
+            loaders: vec![Source::new(1); loaders],
+            sums: vec![Port::default(); takers],
+            external: Port::default(),
+            limit: arch.dram_bytes_per_cycle.map(|bytes| 8.0 * bytes),
+            columns: vec![Columns::default(); count(|p| p.set)],
+            free: vec![0; chains],
+            loaded: vec![0; loaders],
+            begun: vec![None; loaders],
+            single: false,
+            busy: vec![0; places.len()],
+            waited: [0; 3],
+            products: 0,
+            outputs: vec![0; layer.elements(Operand::Psum) as usize],
+            ends: vec![0; places.len()],
+            done: vec![0; chains],
+            arrived: vec![0; sources],
+            taken: vec![0; sources],
             context,
             mapping,
             iacts,
             weights,
             places,
-            chains: vec![0.0; chains],
-            ports: vec![0.0; ports],
-            floor: 0.0,
-            last_set: 0.0,
-            busy,
-            products: 0,
-            outputs: vec![0; layer.elements(Operand::Psum) as usize],
-            window_cycles,
-            drain_cycles: if arch.pe.serial_psums { drain_cycles } else { 0.0 },
-            slowest: vec![0.0; chains],
+            iact_readers,
+            weight_readers,
         }
     }
 
@@ -151,31 +264,32 @@ impl<'a> Array<'a> {
         };
         let outer = level(&self.mapping.dram, self.mapping.dram_order);
         let inner = level(&self.mapping.glb, self.mapping.glb_order);
-        let (mut last_weights, mut last_sums, mut last_tile) = (None, None, None);
+        let of = |operand: Operand, at: &[usize; 8]| -> [usize; 8] {
+            std::array::from_fn(|i| if operand.depends_on(Dim::ALL[i]) { at[i] } else { 0 })
+        };
+        let (mut last_weights, mut last_tile) = (None, None);
+        let mut last: Option<[usize; 8]> = None;
         let mut at_dram = [0usize; 8];
         loop {
             let mut at_glb = [0usize; 8];
             loop {
                 let base: [usize; 8] = std::array::from_fn(|i| at_dram[i] * self.mapping.glb[i] + at_glb[i]);
-                let of = |operand: Operand, at: &[usize; 8]| -> [usize; 8] {
-                    std::array::from_fn(|i| if operand.depends_on(Dim::ALL[i]) { at[i] } else { 0 })
-                };
+                if let Some(last) = last.filter(|last| of(Operand::Psum, last) != of(Operand::Psum, &base)) {
+                    self.drain(&last);
+                }
                 let tile = of(Operand::Iact, &at_dram);
                 if last_tile != Some(tile) {
                     self.load_buffer(&at_dram, last_tile.is_none());
                     last_tile = Some(tile);
                 }
-                let sums = of(Operand::Psum, &base);
-                if last_sums.is_some_and(|last| last != sums) {
-                    self.chains.iter_mut().for_each(|t| *t += self.drain_cycles);
-                }
-                last_sums = Some(sums);
                 let set = of(Operand::Weight, &base);
-                if last_weights != Some(set) {
-                    self.load_weights(&base, last_weights.is_none());
+                let new_set = last_weights != Some(set);
+                if new_set {
+                    self.load_weights(&base);
                     last_weights = Some(set);
                 }
-                self.step(&base);
+                self.step(&base, last.as_ref(), new_set);
+                last = Some(base);
                 if !advance(&inner, &mut at_glb) {
                     break;
                 }
@@ -184,15 +298,23 @@ impl<'a> Array<'a> {
                 break;
             }
         }
-        self.chains.iter_mut().for_each(|t| *t += self.drain_cycles);
+        if let Some(last) = last {
+            self.drain(&last);
+        }
     }
 
-    fn barrier(&mut self, cycles: f64) {
-        self.floor = self.chains.iter().copied().fold(self.floor, f64::max) + cycles;
-        self.chains.fill(self.floor);
-        self.ports.fill(self.floor);
+    /// Moves bits from or to external memory, beside a port that would be done at `end`.
+    fn external(&mut self, ready: u64, bits: f64, end: u64) -> u64 {
+        match self.limit {
+            Some(width) => {
+                let done = self.external.serve(ready * PARTS, cycles_of(bits * PARTS as f64, width));
+                end.max(done.div_ceil(PARTS))
+            }
+            None => end,
+        }
     }
 
+    /// A new tile of activations overwrites the last one, so it waits until that has been sent.
     fn load_buffer(&mut self, at: &[usize; 8], first: bool) {
         let c = self.context;
         if !first && !c.arch.pe.serial_weights {
@@ -202,150 +324,253 @@ impl<'a> Array<'a> {
             let whole = c.layer.bounds[i].div_ceil(self.mapping.dram[i]);
             c.layer.bounds[i].saturating_sub(at[i] * whole).min(whole) as f64
         });
-        let ports = c.arch.port_count(Operand::Iact) * c.arch.ports.iact_bits;
-        let limit = c.arch.dram_bytes_per_cycle.map_or(f64::INFINITY, |b| 8.0 * b);
         let bits = c.footprint(Operand::Iact, &tile) * c.iact_bits(self.mapping.pe[3]);
-        self.barrier(bits / ports.min(limit));
+        let begin = self.sources.iter().map(Source::ready).max().unwrap_or(0);
+        let end = self.external(begin, bits, begin + cycles_of(bits, c.arch.fill_bits()));
+        self.sources.iter_mut().for_each(|s| s.hold(end));
     }
 
-    /// Bits of each PE's new weights; PEs that share a port and differ wait for each other.
-    fn load_weights(&mut self, base: &[usize; 8], first: bool) {
+    /// Sends the next set of weights: while the last one is used if the pad takes two, else after it.
+    fn load_weights(&mut self, base: &[usize; 8]) {
         let c = self.context;
-        let facts = c.array(&self.mapping.spatial);
-        let mut seen: HashMap<[usize; 8], (f64, f64)> = HashMap::new();
-        let (mut bits, mut words) = (0.0f64, 0.0f64);
-        for place in 0..self.places.len() {
-            let mut key = self.places[place].index;
-            for i in [0, 4, 5] {
-                key[i] = 0;
+        for (loader, begun) in self.begun.iter_mut().enumerate() {
+            if let Some(begun) = begun.take() {
+                let last =
+                    self.places.iter().filter(|p| p.weights == loader).map(|p| self.free[p.chain]).max();
+                self.loaders[loader].take(if self.single { last.unwrap_or(begun) } else { begun });
             }
-            let (b, w) = *seen.entry(key).or_insert_with(|| self.weight_bits(place, base));
-            bits = bits.max(b);
-            words = words.max(w);
         }
-        let cycles = bits * facts.shared[1] / c.arch.ports.weight_bits;
-        let twice = 2.0 * words <= c.arch.pe.weight_words as f64;
-        let limit = c
-            .arch
-            .dram_bytes_per_cycle
-            .map_or(0.0, |bytes| seen.values().map(|s| s.0).sum::<f64>() / (8.0 * bytes));
-        let cycles = cycles.max(limit);
-        // A second set that fits comes in while the first is used, as fast as the port allows.
-        let exposed = if c.arch.pe.serial_weights && (first || !twice) { cycles } else { 0.0 };
-        let delivered = if exposed > 0.0 { 0.0 } else { self.last_set + cycles };
-        self.barrier(0.0);
-        let wait = (delivered - self.floor).max(exposed);
-        self.last_set = self.floor + wait;
-        self.barrier(wait + c.arch.pe.pipeline as f64);
+        let mut packed = vec![false; self.columns.len()];
+        let mut most = 0;
+        for place in 0..self.places.len() {
+            let set = self.places[place].set;
+            if !std::mem::replace(&mut packed[set], true) {
+                let columns = self.pack(place, base);
+                most = most.max(columns.words);
+                self.columns[set] = columns;
+            }
+        }
+        self.single = c.arch.pe.serial_weights && 2 * most > c.arch.pe.weight_words as u64;
+        let distinct: u64 = self.columns.iter().map(|c| c.bits).sum();
+        let begin = self.loaders.iter().map(Source::ready).min().unwrap_or(0);
+        let from_outside = self.external(begin, distinct as f64, 0);
+        for loader in 0..self.loaders.len() {
+            let bits: u64 =
+                self.weight_readers[loader].iter().map(|&p| self.columns[self.places[p].set].bits).sum();
+            let cycles = cycles_of(bits as f64, c.arch.ports.weight_bits);
+            self.loaded[loader] = self.loaders[loader].send(cycles, from_outside);
+        }
     }
 
-    fn weight_bits(&self, place: usize, base: &[usize; 8]) -> (f64, f64) {
-        let c = self.context;
-        let (mut pairs, mut columns) = (0, 0);
-        self.each_column(place, base, |_, filters, _| {
-            let alive = filters.iter().filter(|&&(_, w)| w != 0).count();
-            pairs += if c.format.weight { alive.next_multiple_of(c.arch.pe.lanes) } else { filters.len() };
-            columns += 1;
-        });
-        let bits = if c.format.weight {
-            12.0 * pairs as f64 + 7.0 * (columns + 1) as f64
-        } else {
-            pairs as f64 * c.arch.bits.weight
-        };
-        (bits, pairs as f64)
-    }
-
-    /// Visits the columns (c, r, s) of a PE's tile: the position of the activation, the weights of its filters.
-    fn each_column(
-        &self,
-        place: usize,
-        base: &[usize; 8],
-        mut visit: impl FnMut(Option<usize>, &[(usize, i8)], [usize; 2]),
-    ) {
-        let layer = self.context.layer;
-        let [_, groups, filters, channels, rows, columns, taps_r, taps_s] = layer.bounds;
+    /// First index of a PE's tile in every loop; `None` beyond the end of the layer.
+    fn origin(&self, place: usize, base: &[usize; 8], dims: &[Dim]) -> Option<[usize; 8]> {
         let first: [usize; 8] = std::array::from_fn(|i| {
             let spread = self.mapping.spread(Dim::ALL[i]);
             (base[i] * spread + self.places[place].index[i]) * self.mapping.pe[i]
         });
-        let [n, g, m, c, p, q, r, s] = first;
-        if n >= layer.bounds[0] || g >= groups || m >= filters || c >= channels || p >= rows || q >= columns {
-            return;
-        }
-        let mut tile = Vec::with_capacity(self.mapping.pe[2]);
-        for channel in c..(c + self.mapping.pe[3]).min(channels) {
-            for tap_r in r..(r + self.mapping.pe[6]).min(taps_r) {
-                for tap_s in s..(s + self.mapping.pe[7]).min(taps_s) {
-                    tile.clear();
-                    for filter in m..(m + self.mapping.pe[2]).min(filters) {
-                        let at =
-                            (((g * filters + filter) * channels + channel) * taps_r + tap_r) * taps_s + tap_s;
-                        tile.push((g * filters + filter, self.weights[at]));
+        dims.iter().all(|&d| first[d as usize] < self.context.layer.bound(d)).then_some(first)
+    }
+
+    /// The weights of a PE's tile, packed as the PE holds them.
+    fn pack(&self, place: usize, base: &[usize; 8]) -> Columns {
+        let (c, layer) = (self.context, self.context.layer);
+        let mut columns = Columns { ends: vec![0], ..Columns::default() };
+        let dims = [Dim::G, Dim::M, Dim::C, Dim::R, Dim::S];
+        let Some([_, g, m, c0, _, _, r, s]) = self.origin(place, base, &dims) else { return columns };
+        let [_, _, filters, channels, _, _, taps_r, taps_s] = layer.bounds;
+        let tile = self.mapping.pe;
+        let last = (m + tile[2]).min(filters);
+        columns.filters = last - m;
+        let mut pairs = 0;
+        for channel in c0..(c0 + tile[3]).min(channels) {
+            for tap_r in r..(r + tile[6]).min(taps_r) {
+                for tap_s in s..(s + tile[7]).min(taps_s) {
+                    let before = columns.values.len();
+                    for filter in m..last {
+                        let row = (g * filters + filter) * channels + channel;
+                        let weight = self.weights[(row * taps_r + tap_r) * taps_s + tap_s];
+                        if weight != 0 {
+                            columns.values.push(((filter - m) as u16, weight));
+                        }
                     }
-                    let y = p * layer.stride[0] + tap_r * layer.dilation[0];
-                    let x = q * layer.stride[1] + tap_s * layer.dilation[1];
-                    let inside = y.checked_sub(layer.pad[0]).zip(x.checked_sub(layer.pad[1]));
-                    let at =
-                        inside.filter(|(y, x)| *y < layer.input[0] && *x < layer.input[1]).map(|(y, x)| {
-                            ((n * groups * channels + g * channels + channel) * layer.input[0] + y)
-                                * layer.input[1]
-                                + x
-                        });
-                    let of_image = n * groups * filters;
-                    visit(at, &tile, [of_image, p * columns + q]);
+                    let alive = columns.values.len() - before;
+                    pairs += if c.format.weight { alive.next_multiple_of(c.arch.pe.lanes) } else { last - m };
+                    columns.ends.push(columns.values.len() as u32);
                 }
             }
         }
+        columns.words = pairs as u64;
+        columns.bits = if c.format.weight {
+            12 * columns.words + 7 * columns.ends.len() as u64
+        } else {
+            (pairs as f64 * c.arch.bits.weight) as u64
+        };
+        columns
+    }
+
+    /// Where the activation of a tap lies, unless in the padding.
+    fn iact(&self, image: usize, channel: usize, y: usize, x: usize) -> Option<usize> {
+        let layer = self.context.layer;
+        let (y, x) = (y.checked_sub(layer.pad[0])?, x.checked_sub(layer.pad[1])?);
+        let channels = layer.bound(Dim::G) * layer.bound(Dim::C);
+        (y < layer.input[0] && x < layer.input[1])
+            .then(|| ((image * channels + channel) * layer.input[0] + y) * layer.input[1] + x)
+    }
+
+    /// Bits of the activations that are new in a PE's window: all, or what one stride brings.
+    fn window_bits(&self, place: usize, base: &[usize; 8], slides: [bool; 2]) -> f64 {
+        let (c, layer) = (self.context, self.context.layer);
+        let dims = [Dim::N, Dim::G, Dim::C, Dim::P, Dim::Q, Dim::R, Dim::S];
+        let Some([n, g, _, c0, p, q, r, s]) = self.origin(place, base, &dims) else { return 0.0 };
+        let [_, _, _, channels, _, _, taps_r, taps_s] = layer.bounds;
+        let tile = self.mapping.pe;
+        let (rows, columns) = ((r + tile[6]).min(taps_r), (s + tile[7]).min(taps_s));
+        // The last taps are the new ones.
+        let first_row = if slides[0] { r.max(rows.saturating_sub(layer.stride[0])) } else { r };
+        let first_column = if slides[1] { s.max(columns.saturating_sub(layer.stride[1])) } else { s };
+        let (mut sent, mut alive) = (0usize, 0usize);
+        for channel in c0..(c0 + tile[3]).min(channels) {
+            for tap_r in first_row..rows {
+                for tap_s in first_column..columns {
+                    let y = p * layer.stride[0] + tap_r * layer.dilation[0];
+                    let x = q * layer.stride[1] + tap_s * layer.dilation[1];
+                    if let Some(at) = self.iact(n, g * channels + channel, y, x) {
+                        sent += 1;
+                        alive += usize::from(self.iacts[at] != 0);
+                    }
+                }
+            }
+        }
+        if !c.format.iact {
+            return sent as f64 * c.arch.bits.iact;
+        }
+        let segment = (tile[3] * layer.stride[1]).max(1);
+        12.0 * alive as f64 + 4.0 * sent.div_ceil(segment) as f64
+    }
+
+    /// Whether a window and what the next one brings do not fit in the activation pad together.
+    fn window_is_tight(&self, slides: [bool; 2]) -> bool {
+        let c = self.context;
+        let (pe, stride) = (self.mapping.pe, c.layer.stride);
+        let rows = if slides[0] { pe[6].min(stride[0]) } else { pe[6] };
+        let columns = if slides[1] { pe[7].min(stride[1]) } else { pe[7] };
+        c.arch.pe.serial_weights
+            && c.iact_words((pe[3] * pe[6] * pe[7]) as f64) + c.iact_words((pe[3] * rows * columns) as f64)
+                > c.arch.pe.iact_words as f64
     }
 
     /// One window in every PE.
-    fn step(&mut self, base: &[usize; 8]) {
+    fn step(&mut self, base: &[usize; 8], last: Option<&[usize; 8]>, new_set: bool) {
         let c = self.context;
-        let skips = c.skips();
-        let lanes = if c.layer.kind == Kind::Depthwise { 1 } else { c.arch.pe.lanes };
-        let plane = c.layer.bounds[4] * c.layer.bounds[5];
-        self.slowest.fill(0.0);
-        let mut outputs = std::mem::take(&mut self.outputs);
-        let mut products = 0;
+        // A window slides where the innermost loop moved by one and nothing else did.
+        let moved = |dim: Dim| {
+            c.arch.halo == crate::arch::Halo::Reuse
+                && last
+                    .is_some_and(|last| (0..8).all(|i| base[i] == last[i] + usize::from(i == dim as usize)))
+        };
+        let slides = [moved(Dim::P), moved(Dim::Q)];
+        for source in 0..self.sources.len() {
+            let bits: f64 =
+                self.iact_readers[source].iter().map(|&p| self.window_bits(p, base, slides)).sum();
+            self.arrived[source] = self.sources[source].send(cycles_of(bits, c.arch.ports.iact_bits), 0);
+        }
+        let tight = self.window_is_tight(slides);
+        self.taken.fill(0);
+        self.done.copy_from_slice(&self.free);
+        let fill = if new_set { c.arch.pe.pipeline as u64 } else { 0 };
         for place in 0..self.places.len() {
-            let mut cycles = 0;
-            self.each_column(place, base, |at, filters, [image, position]| {
-                let iact = at.map_or(0, |at| self.iacts[at]);
-                let mut alive = 0;
-                for &(filter, weight) in filters {
-                    if weight != 0 {
-                        alive += 1;
-                        outputs[(image + filter) * plane + position] += i32::from(iact) * i32::from(weight);
+            let cycles = self.compute(place, base);
+            let p = &self.places[place];
+            let (free, window) = (self.free[p.chain], self.arrived[p.source].max(self.free[p.chain]));
+            let start = window.max(self.loaded[p.weights]);
+            self.waited[0] += window - free;
+            self.waited[1] += start - window;
+            self.busy[place] += cycles;
+            // A window that leaves no room for the next keeps its pad until it is done.
+            let taken = if tight { start + cycles } else { start };
+            self.taken[p.source] = self.taken[p.source].max(taken);
+            if new_set {
+                let begun = &mut self.begun[p.weights];
+                *begun = Some(begun.map_or(start, |b| b.max(start)));
+            }
+            self.ends[place] = start + fill + cycles;
+            self.done[p.chain] = self.done[p.chain].max(self.ends[place]);
+        }
+        self.waited[2] +=
+            self.places.iter().zip(&self.ends).map(|(p, end)| self.done[p.chain] - end).sum::<u64>();
+        for (source, &at) in self.sources.iter_mut().zip(&self.taken) {
+            source.take(at);
+        }
+        std::mem::swap(&mut self.free, &mut self.done);
+    }
+
+    /// The products of a PE's window: adds them to the outputs and returns the cycles they take.
+    fn compute(&mut self, place: usize, base: &[usize; 8]) -> u64 {
+        let (c, layer) = (self.context, self.context.layer);
+        let Some([n, g, m, c0, p, q, r, s]) = self.origin(place, base, &Dim::ALL) else { return 0 };
+        let [_, _, filters, channels, height, width, taps_r, taps_s] = layer.bounds;
+        let tile = self.mapping.pe;
+        let skips = c.skips();
+        let lanes = if layer.kind == Kind::Depthwise { 1 } else { c.arch.pe.lanes };
+        let columns = std::mem::take(&mut self.columns[self.places[place].set]);
+        let plane = height * width;
+        let first = (n * layer.bound(Dim::G) * filters + g * filters + m) * plane + p * width + q;
+        let (mut cycles, mut column) = (0, 0);
+        for channel in c0..(c0 + tile[3]).min(channels) {
+            for tap_r in r..(r + tile[6]).min(taps_r) {
+                for tap_s in s..(s + tile[7]).min(taps_s) {
+                    let ends = [columns.ends[column], columns.ends[column + 1]].map(|e| e as usize);
+                    column += 1;
+                    let y = p * layer.stride[0] + tap_r * layer.dilation[0];
+                    let x = q * layer.stride[1] + tap_s * layer.dilation[1];
+                    let iact = self.iact(n, g * channels + channel, y, x).map_or(0, |at| self.iacts[at]);
+                    let alive = ends[1] - ends[0];
+                    if iact != 0 {
+                        self.products += alive as u64;
+                        for &(filter, weight) in &columns.values[ends[0]..ends[1]] {
+                            self.outputs[first + usize::from(filter) * plane] +=
+                                i32::from(iact) * i32::from(weight);
+                        }
+                    }
+                    if !skips || !c.format.iact || iact != 0 {
+                        let slots = if skips && c.format.weight { alive } else { columns.filters };
+                        cycles += slots.div_ceil(lanes) as u64;
                     }
                 }
-                if iact != 0 {
-                    products += alive as u64;
-                }
-                if !skips || !c.format.iact || iact != 0 {
-                    let slots = if skips && c.format.weight { alive } else { filters.len() };
-                    cycles += slots.div_ceil(lanes);
-                }
-            });
-            self.busy[place] += cycles as f64;
-            let chain = self.places[place].chain;
-            self.slowest[chain] = self.slowest[chain].max(cycles as f64);
-        }
-        (self.outputs, self.products) = (outputs, self.products + products);
-        // A port sends the next window when the slowest of its PEs has started on the last one.
-        let mut started = vec![0.0f64; self.ports.len()];
-        let mut seen = vec![false; self.chains.len()];
-        for place in &self.places {
-            started[place.port] = started[place.port].max(self.chains[place.chain]);
-        }
-        for place in &self.places {
-            let chain = place.chain;
-            if !std::mem::replace(&mut seen[chain], true) {
-                let ready = self.ports[place.port] + self.window_cycles;
-                self.chains[chain] = self.chains[chain].max(ready) + self.slowest[chain];
             }
         }
-        for (port, started) in self.ports.iter_mut().zip(started) {
-            *port = (*port + self.window_cycles).max(started);
+        self.columns[self.places[place].set] = columns;
+        cycles
+    }
+
+    /// Sums of the last window leave: the chain waits where it has one copy of them.
+    fn drain(&mut self, last: &[usize; 8]) {
+        let c = self.context;
+        let (pe, serial) = (&c.arch.pe, c.arch.pe.serial_psums);
+        let finished = [Dim::C, Dim::R, Dim::S].iter().all(|&d| {
+            let i = d as usize;
+            last[i] + 1 == self.mapping.glb[i] * self.mapping.dram[i]
+        });
+        let mut drained = vec![false; self.free.len()];
+        for place in 0..self.places.len() {
+            let (chain, port) = (self.places[place].chain, self.places[place].sums);
+            let dims = [Dim::N, Dim::G, Dim::M, Dim::P, Dim::Q];
+            let Some(first) = self.origin(place, last, &dims) else { continue };
+            if std::mem::replace(&mut drained[chain], true) {
+                continue;
+            }
+            let sums = self.mapping.pe[2].min(c.layer.bound(Dim::M) - first[2]) as f64;
+            let ready = self.free[chain] + if serial { pe.update as u64 } else { 0 };
+            let cycles = cycles_of(sums * c.arch.bits.psum, c.arch.ports.psum_bits);
+            let mut end = self.sums[port].serve(ready, cycles);
+            if finished {
+                end = self.external(ready, sums * c.arch.bits.output, end);
+            }
+            if serial {
+                let members = self.places.iter().filter(|p| p.chain == chain).count() as u64;
+                self.waited[2] += members * (end - self.free[chain]);
+                self.free[chain] = end;
+            }
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use crate::cost::Context;
 use crate::csc::expected_pairs;
-use crate::layer::Dim;
+use crate::layer::{Dim, Operand};
+use crate::pe::fullest_tile_words;
 
 /// Work of one PE tile (`M0` filters, a window of `C0 R0 S0` activations), averaged over the tiles of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
@@ -82,6 +83,24 @@ fn column(m0: usize, density: f64, lanes: usize) -> (f64, f64) {
         (m0 as f64 * density + (lanes - 1) as f64 / 2.0) / lanes as f64
     };
     (mean, (m0 as f64 * density * (1.0 - density) + odd * (1.0 - odd)) / (lanes * lanes) as f64)
+}
+
+/// Words of the fullest PE where every weight is known; `None` without a mask, or where the tile fits with all its
+/// zeros or is beyond the pad even with whole words only.
+pub(crate) fn fullest_words(context: &Context<'_>, pe: &[usize; 8]) -> Option<f64> {
+    let (layer, spec) = (context.layer, &context.arch.pe);
+    let mask = layer.weight.mask.as_ref().filter(|m| m.len() as f64 == layer.elements(Operand::Weight))?;
+    let [_, g, m0, c0, _, _, r0, s0] = *pe;
+    let dense = c0 * r0 * s0 * m0.next_multiple_of(spec.lanes);
+    let least = dense as f64 * layer.weight.density;
+    if !context.skips() || !context.format.weight || g > 1 {
+        return None;
+    }
+    // The average PE holds at least this much, so the fullest does not fit either.
+    if least > spec.weight_words as f64 || dense <= spec.weight_words {
+        return None;
+    }
+    Some(fullest_tile_words(layer, mask, [m0, c0, r0, s0], spec.lanes) as f64)
 }
 
 impl PeWork {

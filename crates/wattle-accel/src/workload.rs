@@ -1,14 +1,15 @@
 //! Workloads from graphs: which nodes an accelerator takes, with the zeros of their weights, and which stay on
 //! the host.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
 
-use wattle_graph::ops::Conv;
-use wattle_graph::{Mask, Model, Node, Op, Source, Tensor, ValueId, costs};
+use wattle_graph::ops::If;
+use wattle_graph::{Mask, Model, Node, Op, Parameters, Shapes, ValueId, costs};
 
 use crate::error::AccelError;
-use crate::layer::{Kind, Layer, Sparsity};
+use crate::layer::{Dim, Layer, Operand, Sparsity};
+use crate::nests::{Nest, nests};
+use crate::zeros::{self, Tally};
 
 /// The layers of a network, in order, and what is left to the host.
 #[derive(Clone, Debug, PartialEq, Default)]
@@ -36,62 +37,139 @@ pub struct HostWork {
     pub reason: &'static str,
 }
 
+/// What is said of the zeros of one operand.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Density {
+    /// A fraction of non-zero elements.
+    Uniform(f64),
+    /// One for each input channel, over all groups.
+    PerChannel(Vec<f64>),
+    /// Every element: activations `[N, G C, H, W]`, weights `[G M, C, R, S]`.
+    Mask(Mask),
+}
+
 /// Densities of activations and weights by name of layer, each where given.
-pub type Densities = BTreeMap<String, (Option<f64>, Option<f64>)>;
+pub type Densities = BTreeMap<String, (Option<Density>, Option<Density>)>;
+
+/// Gathers the nests and the host work of a graph and of the branches in it.
+struct Gathering {
+    names: HashSet<String>,
+    nests: Vec<Nest>,
+    host: Vec<HostWork>,
+}
+
+impl Gathering {
+    /// Adds the nodes of a model that do arithmetic, in order. In a branch nothing can be watched from outside.
+    fn add(&mut self, model: &Model, in_branch: bool) -> Result<(), AccelError> {
+        let graph = &model.graph;
+        for cost in costs(graph, &model.parameters)? {
+            let (node, work) = (graph.node(cost.node), cost.work);
+            // Moving data is free here; what nobody knows may not be.
+            if work.macs == 0 && work.element_ops == 0 && !matches!(node.op, Op::Custom(_)) {
+                continue;
+            }
+            if let Op::If(op) = &node.op
+                && self.add_branch(model, node, op, work.macs)?
+            {
+                continue;
+            }
+            let label = if node.name.is_empty() { graph.label(node.outputs[0]) } else { node.name.clone() };
+            let name = self.unique(&label);
+            let mut found = nests(model, node, &name)?;
+            // What a nest does is what the node is counted for, or it is not that nest.
+            let counted: u64 = found.iter().map(Nest::macs).sum();
+            if counted != work.macs || work.macs == 0 {
+                found.clear();
+                self.host.push(HostWork {
+                    reason: reason(&node.op, work.macs),
+                    name,
+                    op: node.op.name().to_string(),
+                    macs: work.macs,
+                    element_ops: work.element_ops,
+                });
+            }
+            for mut nest in found {
+                if let Some(weight) = &nest.weight {
+                    nest.layer.weight = zeros::of_weights(model, &nest.layer, weight);
+                }
+                if in_branch {
+                    (nest.iact, nest.weight) = (None, None);
+                }
+                self.nests.push(nest);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the branch that the costs of an `If` are counted for; false if those costs would change.
+    fn add_branch(&mut self, model: &Model, node: &Node, op: &If, macs: u64) -> Result<bool, AccelError> {
+        let extents = |id: &Option<ValueId>| id.map(|id| model.graph.extents(id)).transpose();
+        let inputs = node.inputs.iter().map(extents).collect::<Result<Vec<_>, _>>()?;
+        let densities = vec![1.0; inputs.len()];
+        let shapes = Shapes { inputs: &inputs, outputs: &[], densities: &densities };
+        let (Some(graph), work) = op.counted(&shapes) else { return Ok(false) };
+        if work.macs != macs {
+            return Ok(false);
+        }
+        self.add(&Model { graph, parameters: Parameters::new() }, true)?;
+        Ok(true)
+    }
+
+    /// A name that no other node has.
+    fn unique(&mut self, label: &str) -> String {
+        let mut name = label.to_string();
+        let mut number = 2;
+        while !self.names.insert(name.clone()) {
+            name = format!("{label}#{number}");
+            number += 1;
+        }
+        name
+    }
+}
+
+fn reason(op: &Op, macs: u64) -> &'static str {
+    match op {
+        Op::Recurrent(_) | Op::RecurrentGradient(_) => "recurrent: each step waits for the last",
+        Op::Custom(_) => "custom operator",
+        Op::If(_) => "which branch runs is known only when it runs",
+        _ if macs > 0 => "no loop nest of a convolution or matrix product",
+        _ => "no multiply-accumulates",
+    }
+}
 
 impl Workload {
     /// The layers of a model whose shapes are all known. Weights are counted exactly, zero by zero; activations
-    /// are dense until [`Workload::set_densities`] says otherwise.
+    /// are dense until [`Workload::set_densities`] or a [`Tally`] says otherwise. Of an `If` that only a run can
+    /// decide, the branch with more to do is taken, as costs are counted.
+    ///
+    /// The multiply-accumulates of the layers and of the host work are those that [`wattle_graph::costs`] counts.
     pub fn from_model(model: &Model) -> Result<Workload, AccelError> {
-        let graph = &model.graph;
-        let mut workload = Workload { name: graph.name.clone(), ..Workload::default() };
-        for cost in costs(graph, &model.parameters)? {
-            let node = graph.node(cost.node);
-            let name = if node.name.is_empty() { graph.label(node.outputs[0]) } else { node.name.clone() };
-            let layers = layers_of(model, node, &name)?;
-            if layers.is_empty() {
-                let work = &cost.work;
-                if work.macs > 0 || work.element_ops > 0 {
-                    let reason = match &node.op {
-                        Op::Recurrent(_) | Op::RecurrentGradient(_) => {
-                            "recurrent: each step waits for the last"
-                        }
-                        Op::Custom(_) => "custom operator",
-                        _ if work.macs > 0 => "no loop nest of a convolution or matrix product",
-                        _ => "no multiply-accumulates",
-                    };
-                    let (macs, element_ops) = (work.macs, work.element_ops);
-                    workload.host.push(HostWork {
-                        name,
-                        op: node.op.name().to_string(),
-                        macs,
-                        element_ops,
-                        reason,
-                    });
-                }
-            }
-            workload.layers.extend(layers);
-        }
-        Ok(workload)
+        Ok(Workload::with_tally(model)?.0)
+    }
+
+    /// The same, and what to count while the model runs.
+    pub fn with_tally(model: &Model) -> Result<(Workload, Tally), AccelError> {
+        let mut all = Gathering { names: HashSet::new(), nests: vec![], host: vec![] };
+        all.add(model, false)?;
+        let tally = Tally::new(model, &all.nests);
+        let layers = all.nests.into_iter().map(|nest| nest.layer).collect();
+        Ok((Workload { name: model.graph.name.clone(), layers, host: all.host }, tally))
     }
 
     /// Replaces densities by name of layer: `(iact, weight)`, each where given. A name without a layer is an
-    /// error, so that a misspelt one cannot pass for a measured density.
+    /// error, so that a misspelt one cannot pass for a measured density; so are numbers that are no fractions and
+    /// lists and masks of another size than the layer's.
     pub fn set_densities(&mut self, densities: &Densities) -> Result<(), AccelError> {
         for (name, (iact, weight)) in densities {
             let Some(layer) = self.layers.iter_mut().find(|l| l.name == *name) else {
-                let names: Vec<&str> = self.layers.iter().map(|l| l.name.as_str()).collect();
-                let reason = format!("there is no such layer; the layers are: {}", names.join(", "));
+                let reason = format!("there is no such layer; {}", named(name, &self.layers));
                 return Err(AccelError::invalid(format!("density of `{name}`"), reason));
             };
-            for (given, of) in [(iact, &mut layer.iact), (weight, &mut layer.weight)] {
-                if let Some(density) = *given {
-                    if !(0.0..=1.0).contains(&density) {
-                        let reason = format!("found {density}, expected a fraction from 0 to 1");
-                        return Err(AccelError::invalid(format!("density of `{name}`"), reason));
-                    }
-                    *of = Sparsity::uniform(density);
-                }
+            if let Some(density) = iact {
+                layer.iact = sparsity(layer, Operand::Iact, density)?;
+            }
+            if let Some(density) = weight {
+                layer.weight = sparsity(layer, Operand::Weight, density)?;
             }
         }
         Ok(())
@@ -103,159 +181,60 @@ impl Workload {
     }
 }
 
-/// The nests of a node: none for what stays on the host, two for attention.
-fn layers_of(model: &Model, node: &Node, name: &str) -> Result<Vec<Layer>, AccelError> {
-    let graph = &model.graph;
-    let extents = |index: usize| graph.extents(node.inputs[index].unwrap_or(node.outputs[0]));
-    let output = || graph.extents(node.outputs[0]);
-    let op = match &node.op {
-        Op::Fused(fused) => &*fused.body,
-        other => other,
+/// The layers there are, those like the name that was meant first.
+fn named(wanted: &str, layers: &[Layer]) -> String {
+    const SHOWN: usize = 12;
+    let common = |l: &&Layer| {
+        let same =
+            |a: &[u8], b: &[u8]| a.iter().zip(b).take_while(|(x, y)| x.eq_ignore_ascii_case(y)).count();
+        let (a, b) = (wanted.as_bytes(), l.name.as_bytes());
+        let reversed = |x: &[u8]| x.iter().rev().copied().collect::<Vec<u8>>();
+        same(a, b) + same(&reversed(a), &reversed(b))
     };
-    let mut layers = vec![];
-    match op {
-        Op::Conv(conv) => layers.extend(convolution(conv, name, &extents(0)?, &extents(1)?, &output()?)),
-        Op::ConvInteger(op) => {
-            layers.extend(convolution(&op.conv, name, &extents(0)?, &extents(1)?, &output()?))
-        }
-        Op::QLinearConv(op) => {
-            layers.extend(convolution(&op.conv, name, &extents(0)?, &extents(3)?, &output()?))
-        }
-        Op::Gemm(gemm) => {
-            let (a, y) = (extents(0)?, output()?);
-            layers.push(Layer::gemm(name, y[0], a[usize::from(!gemm.transpose_a)], y[1]));
-        }
-        Op::MatMul(matmul) => {
-            let (a, b) = (extents(0)?, extents(1)?);
-            layers.extend(product(name, &a, &b, &output()?, matmul.transpose_a, matmul.transpose_b));
-        }
-        Op::MatMulInteger(_) => {
-            layers.extend(product(name, &extents(0)?, &extents(1)?, &output()?, false, false))
-        }
-        Op::QLinearMatMul(_) => {
-            layers.extend(product(name, &extents(0)?, &extents(3)?, &output()?, false, false))
-        }
-        Op::Attention(_) => {
-            let (q, k, v) = (extents(0)?, extents(1)?, extents(2)?);
-            if let ([b, h, s, d], [_, _, t, _], [_, _, _, e]) = (q.as_slice(), k.as_slice(), v.as_slice()) {
-                for (part, inner, columns) in [("scores", *d, *t), ("values", *t, *e)] {
-                    let mut layer = Layer::gemm(&format!("{name}.{part}"), *s, inner, columns);
-                    layer.bounds[1] = b * h;
-                    layers.push(layer);
-                }
+    let mut list: Vec<&Layer> = layers.iter().collect();
+    list.sort_by_key(|l| std::cmp::Reverse(common(l)));
+    let names: Vec<&str> = list.iter().take(SHOWN).map(|l| l.name.as_str()).collect();
+    let more = match layers.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        n => format!(" and {n} more"),
+    };
+    format!("the layers are: {}{more}", names.join(", "))
+}
+
+/// The zeros of an operand as said; refuses what cannot be true of the layer.
+fn sparsity(layer: &Layer, operand: Operand, density: &Density) -> Result<Sparsity, AccelError> {
+    let (list, channels) = match density {
+        Density::Uniform(density) => (std::slice::from_ref(density), 1),
+        Density::PerChannel(list) => (list.as_slice(), layer.bound(Dim::G) * layer.bound(Dim::C)),
+        Density::Mask(mask) => {
+            let (found, expected) = (mask.len(), layer.elements(operand) as usize);
+            if found != expected {
+                let what = if operand == Operand::Iact { "the activation mask" } else { "the weight mask" };
+                return Err(AccelError::Size { layer: layer.name.clone(), what, found, expected });
             }
+            return Ok(Sparsity::of_mask(layer, operand, mask.clone()));
         }
-        _ => {}
-    }
-    let weight = match op {
-        Op::QLinearConv(_) | Op::QLinearMatMul(_) => 3,
-        _ => 1,
     };
-    for layer in &mut layers {
-        if layer.macs() == 0.0 {
-            return Ok(vec![]);
-        }
-        if let Some(id) = node.inputs.get(weight).copied().flatten()
-            && let Some(tensor) = weights_of(model, id)
-        {
-            layer.weight = counted(op, layer, &tensor);
-        }
+    let place = || format!("density of `{}` ({})", layer.name, operand.name());
+    if list.len() != channels {
+        let reason = format!("found {} numbers, expected one for each of {channels} channels", list.len());
+        return Err(AccelError::invalid(place(), reason));
     }
-    Ok(layers)
-}
-
-fn weights_of(model: &Model, id: ValueId) -> Option<Arc<Tensor>> {
-    match &model.graph.value(id).source {
-        Source::Parameter(p) => model.parameters.view(p),
-        Source::Constant(t) => Some(t.clone()),
-        _ => None,
+    if let Some(found) = list.iter().find(|d| !(0.0..=1.0).contains(*d)) {
+        return Err(AccelError::invalid(place(), format!("found {found}, expected a fraction from 0 to 1")));
     }
-}
-
-/// A convolution over one or two axes; others have no nest here.
-fn convolution(conv: &Conv, name: &str, x: &[usize], w: &[usize], y: &[usize]) -> Option<Layer> {
-    let axes = x.len().checked_sub(2).filter(|&a| a == 1 || a == 2)?;
-    let (groups, first) = (conv.groups, 2 - axes);
-    let mut layer = Layer::conv(name, groups, x[1], y[1], 1, 1, 1);
-    layer.bounds[0] = x[0];
-    for axis in 0..axes {
-        let to = first + axis;
-        layer.bounds[4 + to] = y[2 + axis];
-        layer.bounds[6 + to] = w[2 + axis];
-        layer.stride[to] = conv.sliding.strides[axis];
-        layer.dilation[to] = conv.sliding.dilations[axis];
-        layer.pad[to] = conv.sliding.pads(axis, x[2 + axis], w[2 + axis]).0;
-        layer.input[to] = x[2 + axis];
-    }
-    Some(layer)
-}
-
-/// A matrix product: batches of activations times one matrix become rows, batches of both become groups.
-fn product(
-    name: &str,
-    a: &[usize],
-    b: &[usize],
-    y: &[usize],
-    transpose_a: bool,
-    transpose_b: bool,
-) -> Option<Layer> {
-    let inner = if transpose_a { *a.get(a.len().checked_sub(2)?)? } else { *a.last()? };
-    let columns = match b.len() {
-        0 => return None,
-        1 => 1,
-        n => b[if transpose_b { n - 2 } else { n - 1 }],
-    };
-    let results: usize = y.iter().product();
-    let groups: usize = if b.len() > 2 { b[..b.len() - 2].iter().product() } else { 1 };
-    if groups == 0 || columns == 0 {
-        return None;
-    }
-    let mut layer = Layer::gemm(name, results / columns / groups, inner, columns);
-    layer.bounds[1] = groups;
-    Some(layer)
-}
-
-/// Zeros of a weight tensor; the mask is kept in the layout of [`Sparsity::mask`] where the tensor has it.
-fn counted(op: &Op, layer: &Layer, tensor: &Tensor) -> Sparsity {
-    let values = tensor.to_f64();
-    let [_, g, m, c, _, _, r, s] = layer.bounds;
-    if values.len() != g * m * c * r * s {
-        return Sparsity::uniform(tensor.density());
-    }
-    // Matrix products read `[k, n]` unless transposed; the mask is `[n, k]`.
-    let transposed = match op {
-        Op::Gemm(op) => op.transpose_b,
-        Op::MatMul(op) => op.transpose_b,
-        _ => layer.kind != Kind::Gemm,
-    };
-    let at = |index: usize| {
-        if transposed {
-            return index;
-        }
-        let (product, m_, c_) = (index / (m * c), index / c % m, index % c);
-        product * m * c + c_ * m + m_
-    };
-    let mask = Mask::from_bools((0..values.len()).map(|i| values[at(i)] != 0.0));
-    let mut per_channel = vec![0usize; g * c];
-    for index in 0..mask.len() {
-        if mask.get(index) {
-            let (filter, channel) = (index / (c * r * s), index / (r * s) % c);
-            per_channel[filter / m * c + channel] += 1;
-        }
-    }
-    let of = (m * r * s) as f64;
-    let density = mask.count() as f64 / mask.len().max(1) as f64;
-    let per_channel = Some(per_channel.into_iter().map(|n| n as f64 / of).collect());
-    Sparsity { density, per_channel, mask: Some(Arc::new(mask)) }
+    Ok(match density {
+        Density::Uniform(density) => Sparsity::uniform(*density),
+        _ => Sparsity::per_channel(list.to_vec()),
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use wattle_graph::ops::{Gemm, MatMul, Sliding};
-    use wattle_graph::{DType, Graph, Parameter, Parameters, Shape};
+    use wattle_graph::ops::{Conv, Gemm, MatMul, Sliding};
+    use wattle_graph::{DType, Graph, Parameter, Parameters, Shape, Tensor};
 
     use super::*;
-    use crate::layer::Dim;
 
     fn model(graph: Graph, weight: Tensor) -> Model {
         let mut parameters = Parameters::new();
@@ -308,7 +287,8 @@ mod tests {
             .unwrap();
         graph.output(y[0]);
         let mut workload = Workload::from_model(&model(graph, Tensor::f32([2, 3], vec![1.0; 6]))).unwrap();
-        let densities = |name: &str, d| BTreeMap::from([(name.to_string(), (Some(d), None))]);
+        let densities =
+            |name: &str, d| BTreeMap::from([(name.to_string(), (Some(Density::Uniform(d)), None))]);
         workload.set_densities(&densities("fc", 0.25)).unwrap();
         assert_eq!(workload.layers[0].iact.density, 0.25);
         assert!(workload.set_densities(&densities("cf", 0.25)).unwrap_err().to_string().contains("fc"));

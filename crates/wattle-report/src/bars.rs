@@ -32,6 +32,7 @@ pub struct Bars {
     series: Vec<String>,
     groups: Vec<(String, Vec<Option<Bar>>)>,
     label: fn(f64) -> String,
+    stacked: bool,
 }
 
 impl Bars {
@@ -42,13 +43,27 @@ impl Bars {
         series: impl IntoIterator<Item = impl Into<String>>,
     ) -> Self {
         let series = series.into_iter().map(Into::into).collect();
-        Bars { title: title.into(), axis: axis.into(), series, groups: Vec::new(), label: tick_label }
+        Bars {
+            title: title.into(),
+            axis: axis.into(),
+            series,
+            groups: Vec::new(),
+            label: tick_label,
+            stacked: false,
+        }
     }
 
     /// How values are written beside the bars, such as [`number::seconds`](crate::number::seconds).
     #[must_use]
     pub fn labelled(mut self, label: fn(f64) -> String) -> Self {
         self.label = label;
+        self
+    }
+
+    /// Lays the bars of a group end to end, as parts of a sum that is written beside them; intervals are not drawn.
+    #[must_use]
+    pub fn stacked(mut self) -> Self {
+        self.stacked = true;
         self
     }
 
@@ -71,13 +86,20 @@ impl Bars {
             }
             _ => [b.value; 3],
         };
+        let sum = |bars: &[Option<Bar>]| bars.iter().flatten().map(|b| b.value.max(0.0)).sum::<f64>();
+        let sums: Vec<f64> = self.groups.iter().filter(|_| self.stacked).map(|(_, bars)| sum(bars)).collect();
+        let lengths = || {
+            let single = bars().filter(|_| !self.stacked);
+            single.flat_map(ends).chain(sums.iter().copied())
+        };
         // Zero belongs on the axis: the length of a bar is its meaning.
-        let scale = Scale::fit(Mapping::Linear, std::iter::once(0.0).chain(bars().flat_map(ends)));
+        let scale = Scale::fit(Mapping::Linear, std::iter::once(0.0).chain(lengths()));
         let names: Vec<String> = self.groups.iter().map(|(name, _)| shortened(name, NAME)).collect();
-        let left = 14.0 + names.iter().map(|n| text_width(n)).fold(0.0, f64::max);
-        let right = 12.0 + bars().map(|b| text_width(&(self.label)(b.value))).fold(24.0, f64::max);
+        let left = 22.0 + names.iter().map(|n| text_width(n)).fold(0.0, f64::max);
+        let right = 12.0 + lengths().map(|x| text_width(&(self.label)(x))).fold(24.0, f64::max);
         let plot_width = WIDTH - left - right;
-        let group_height = BAR * self.series.len() as f64 + 10.0;
+        let rows = if self.stacked { 1.0 } else { self.series.len() as f64 };
+        let group_height = BAR * rows + 10.0;
         let top = if self.series.len() > 1 { 48.0 } else { 30.0 };
         let bottom = top + group_height * self.groups.len() as f64;
         let x = |value: f64| left + scale.position(value) * plot_width;
@@ -93,8 +115,19 @@ impl Bars {
         }
         for (g, (name, (_, bars))) in names.iter().zip(&self.groups).enumerate() {
             let y = top + group_height * g as f64 + 5.0;
-            let middle = y + BAR * self.series.len() as f64 / 2.0 + 4.0;
+            let middle = y + BAR * rows / 2.0 + 4.0;
             d.text((left - 8.0, middle), Anchor::End, INK, 12, name);
+            if self.stacked {
+                let mut from = 0.0;
+                for (s, value) in
+                    bars.iter().enumerate().map(|(s, b)| (s, b.map_or(0.0, |b| b.value.max(0.0))))
+                {
+                    d.rectangle((x(from), y + 1.0), x(from + value) - x(from), BAR - 2.0, &colour(s));
+                    from += value;
+                }
+                d.text((x(from) + 5.0, y + BAR - 3.0), Anchor::Start, QUIET, 11, &(self.label)(from));
+                continue;
+            }
             for (s, bar) in bars.iter().enumerate() {
                 let y = y + BAR * s as f64;
                 let Some(bar) = bar else {
@@ -157,6 +190,28 @@ mod tests {
             .map(|l| l.split("width=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap())
             .collect();
         assert!((widths[1] / widths[0] - 2.0).abs() < 0.01, "{widths:?}");
+    }
+
+    #[test]
+    fn stacked_bars_lie_end_to_end_and_show_their_sum() {
+        let svg = Bars::new("t", "µJ", ["a", "b"])
+            .stacked()
+            .group("x", [Some(30.0.into()), Some(50.0.into())])
+            .group("y", [Some(80.0.into()), None])
+            .to_svg();
+        let edges: Vec<(f64, f64)> = svg
+            .lines()
+            .filter(|l| l.starts_with("<rect"))
+            .map(|l| {
+                let of = |key: &str| -> f64 {
+                    l.split(key).nth(1).unwrap().split('"').next().unwrap().parse().unwrap()
+                };
+                (of("x=\""), of("width=\""))
+            })
+            .collect();
+        let [_, _, a, b, whole, _] = edges[..] else { panic!("{edges:?}") };
+        assert!((a.0 + a.1 - b.0).abs() < 0.11 && (a.1 + b.1 - whole.1).abs() < 0.21, "{edges:?}");
+        assert_eq!(svg.matches(">80<").count(), 2 + 1, "two sums and a tick");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod report;
 mod scale;
 mod svg;
 mod table;
+mod tiles;
 
 pub use bars::{Bar, Bars};
 pub use escape::{escape, visible};
@@ -20,3 +21,4 @@ pub use plot::{Plot, Point};
 pub use report::Report;
 pub use scale::{Axis, Mapping};
 pub use table::{Align, Table};
+pub use tiles::{Plate, Tiles};

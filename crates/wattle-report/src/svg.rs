@@ -70,6 +70,15 @@ impl Drawing {
         ));
     }
 
+    /// A square in the first colour, as dense as a share in 0..=1.
+    pub(crate) fn shade(&mut self, (x, y): (f64, f64), side: f64, share: f64) {
+        self.add(format_args!(
+            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{side:.1}\" height=\"{side:.1}\" rx=\"1.5\" \
+             style=\"fill:{};opacity:{share:.2}\"/>",
+            colour(0)
+        ));
+    }
+
     /// A point of the `index`-th series; series differ in shape too, for prints without colour.
     pub(crate) fn marker(&mut self, (x, y): (f64, f64), index: usize) {
         let style = format!("fill:{};stroke:{PAPER};stroke-width:0.8", colour(index));

@@ -36,6 +36,33 @@ impl If {
         if condition { &self.then_graph } else { &self.else_graph }
     }
 
+    /// The branch with more multiply-accumulates on operands of these shapes, with all types inferred, and their
+    /// sum; nothing when neither branch fits.
+    pub fn counted(&self, shapes: &Shapes<'_>) -> (Option<Graph>, Work) {
+        let of = |condition| {
+            let branch = self.branch(condition);
+            let types = branch.inputs().iter().zip(self.captures(condition)).map(|(&input, operand)| {
+                TensorType::new(branch.value(input).ty.dtype, Shape::known(shapes.input(operand)))
+            });
+            let types: Vec<TensorType> = types.collect();
+            let operands: Vec<_> = types.iter().map(|ty| Some(Operand { ty, constant: None })).collect();
+            let found = retyped(branch, &operands).ok().and_then(|graph| {
+                let list = costs(&graph, &Parameters::new()).ok()?;
+                Some((graph, list))
+            });
+            let (graph, list) = found.unzip();
+            let mut sum = Work::movement();
+            for cost in list.unwrap_or_default() {
+                sum.macs = sum.macs.saturating_add(cost.work.macs);
+                sum.effective_macs = sum.effective_macs.saturating_add(cost.work.effective_macs);
+                sum.element_ops = sum.element_ops.saturating_add(cost.work.element_ops);
+            }
+            (graph, sum)
+        };
+        let (a, b) = (of(true), of(false));
+        if (b.1.macs, b.1.element_ops) > (a.1.macs, a.1.element_ops) { b } else { a }
+    }
+
     /// The branch as it is on these operands, with all types inferred again.
     fn retyped(&self, condition: bool, inputs: Operands<'_>) -> Result<Graph, OpError> {
         let branch = self.branch(condition);
@@ -140,24 +167,7 @@ impl Operator for If {
 
     /// That of the branch with more multiply-accumulates.
     fn work(&self, shapes: &Shapes<'_>) -> Work {
-        let of = |condition| {
-            let branch = self.branch(condition);
-            let types = branch.inputs().iter().zip(self.captures(condition)).map(|(&input, operand)| {
-                TensorType::new(branch.value(input).ty.dtype, Shape::known(shapes.input(operand)))
-            });
-            let types: Vec<TensorType> = types.collect();
-            let operands: Vec<_> = types.iter().map(|ty| Some(Operand { ty, constant: None })).collect();
-            let list = retyped(branch, &operands).and_then(|graph| costs(&graph, &Parameters::new()));
-            let mut sum = Work::movement();
-            for cost in list.unwrap_or_default() {
-                sum.macs = sum.macs.saturating_add(cost.work.macs);
-                sum.effective_macs = sum.effective_macs.saturating_add(cost.work.effective_macs);
-                sum.element_ops = sum.element_ops.saturating_add(cost.work.element_ops);
-            }
-            sum
-        };
-        let (a, b) = (of(true), of(false));
-        if (b.macs, b.element_ops) > (a.macs, a.element_ops) { b } else { a }
+        self.counted(shapes).1
     }
 
     fn export(&self, node: &mut ExportNode<'_>) -> Result<(), OpError> {

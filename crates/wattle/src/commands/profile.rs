@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use wattle_accel::{Estimate, Objective, Workload};
 use wattle_engine::{Plan, Session};
 use wattle_graph::{MacKind, Model, costs, totals};
 use wattle_report::{Align, Table, number};
 
+use super::accel::request::{self, Modelled};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::models::{self, InputText};
@@ -28,6 +30,10 @@ pub struct Args {
     /// Run the model and say how long each node takes.
     #[arg(long)]
     measure: bool,
+    /// Also what this architecture would make of it (see `wattle accel archs`), or one in a .toml or .yaml file:
+    /// modelled, zeros of weights as counted, activations dense.
+    #[arg(long, value_name = "ARCH")]
+    accel: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -37,6 +43,9 @@ struct Document {
     /// What the timings are of; absent without `--measure`.
     #[serde(skip_serializing_if = "Option::is_none")]
     measured: Option<Measured>,
+    /// The whole model on an accelerator; absent without `--accel`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accel: Option<Modelled>,
 }
 
 #[derive(Serialize)]
@@ -69,6 +78,16 @@ struct Node {
     /// Why that kernel, where there was a choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     why: Option<String>,
+    /// On the accelerator; `null` where the host computes it, absent without `--accel`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accel: Option<Option<OnAccelerator>>,
+}
+
+/// A node on an accelerator, modelled.
+#[derive(Clone, Copy, Serialize)]
+struct OnAccelerator {
+    cycles: f64,
+    energy_j: f64,
 }
 
 #[derive(Serialize)]
@@ -104,6 +123,14 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
             interpreted_nodes: std::mem::take(&mut timed.interpreted),
         });
     }
+    let mapped = match &args.accel {
+        Some(name) => {
+            let arch = request::architecture(name).map_err(|f| f.context("--accel"))?;
+            let workload = Workload::from_model(&model).map_err(|e| Failure::at(args.model.display(), e))?;
+            Some(request::estimated(&arch, &workload, Objective::default(), context)?)
+        }
+        None => None,
+    };
     let mut separate = BTreeMap::new();
     for (kind, macs) in &sums.other_macs {
         separate.insert(kind_name(*kind), *macs);
@@ -115,7 +142,9 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         let ms = timed.ms.remove(&name);
         let (op, params, macs) = (node.op.name(), cost.parameters, cost.work.macs);
         let (kernel, why) = timed.kernels.remove(&name).unzip();
-        nodes.push(Node { name, op, params, macs, density: cost.density(), ms, kernel, why: why.flatten() });
+        let accel = mapped.as_ref().map(|estimate| on_accelerator(estimate, &name));
+        let (density, why) = (cost.density(), why.flatten());
+        nodes.push(Node { name, op, params, macs, density, ms, kernel, why, accel });
     }
     let total_ms =
         args.measure.then(|| nodes.iter().filter_map(|n| n.ms).sum::<f64>() + timed.ms.values().sum::<f64>());
@@ -129,8 +158,22 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         bytes_written: sums.bytes_written,
         ms: total_ms,
     };
-    let document = Document { totals, nodes, measured };
+    let accel = mapped.map(|e| {
+        Modelled::of(&e, "densities of weights: counted in the model; of activations: assumed dense")
+    });
+    let document = Document { totals, nodes, measured, accel };
     context.print(&document, &text(&document))
+}
+
+/// The layers of a node: its own name, or that and the part of it.
+fn on_accelerator(estimate: &Estimate, node: &str) -> Option<OnAccelerator> {
+    let is_part =
+        |name: &str| name.strip_prefix(node).is_some_and(|rest| matches!(rest, "" | ".scores" | ".values"));
+    let of_node: Vec<_> = estimate.layers.iter().filter(|l| is_part(&l.name)).collect();
+    (!of_node.is_empty()).then(|| OnAccelerator {
+        cycles: of_node.iter().map(|l| l.mapped.cost.cycles.total()).sum(),
+        energy_j: of_node.iter().map(|l| l.mapped.cost.energy.total()).sum::<f64>() * 1e-12,
+    })
 }
 
 fn kind_name(kind: MacKind) -> &'static str {
@@ -176,23 +219,31 @@ fn measure(
 }
 
 fn text(document: &Document) -> String {
-    let mut table = Table::new([
+    let mut columns = vec![
         ("node", Align::Left),
         ("op", Align::Left),
         ("params", Align::Right),
         ("MACs", Align::Right),
         ("density", Align::Right),
         ("ms", Align::Right),
-    ]);
+    ];
+    if document.accel.is_some() {
+        columns.extend([("cycles", Align::Right), ("energy", Align::Right)]);
+    }
+    let mut table = Table::new(columns);
     for node in &document.nodes {
-        table.row([
+        let mut row = vec![
             node.name.clone(),
             node.op.to_string(),
             if node.params > 0 { number::count(node.params as f64) } else { String::new() },
             if node.macs > 0 { number::count(node.macs as f64) } else { String::new() },
             node.density.map_or(String::new(), number::percent),
             node.ms.map_or(String::new(), |ms| format!("{ms:.3}")),
-        ]);
+        ];
+        if let Some(on) = node.accel.flatten() {
+            row.extend([number::count(on.cycles.round()), number::si(on.energy_j, "J")]);
+        }
+        table.row(row);
     }
     let t = &document.totals;
     let mut text = table.to_string();
@@ -210,6 +261,9 @@ fn text(document: &Document) -> String {
         number::si(t.bytes_read as f64, "B"),
         number::si(t.bytes_written as f64, "B"),
     );
+    if let Some(accel) = &document.accel {
+        text += &format!("{}\n", accel.sentence());
+    }
     for (kind, macs) in &t.macs_separate {
         text += &format!("counted apart: {} MACs of kind {kind}\n", number::count(*macs as f64));
     }

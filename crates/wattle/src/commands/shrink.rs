@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use wattle_accel::{Architecture, Objective, Workload};
 use wattle_engine::{Plan, Session};
 use wattle_graph::onnx::{SparseFormat, encode_model, encode_model_as};
 use wattle_graph::{Example, Model, Totals, costs, totals};
@@ -12,10 +13,12 @@ use wattle_report::{Align, Axis, Plot, Report, Table, number, receipt as receipt
 use wattle_tickets::{FindOptions, Fractions, Layer, Level, Scope, check, find, prunable};
 use wattle_train::network::Init;
 use wattle_train::run_directory::{Config, RunDirectory};
-use wattle_train::trainer::{TrainOptions, evaluate};
+use wattle_train::trainer::{TrainOptions, TrainingData, evaluate};
 use wattle_train::training_graph::bound_to_samples;
 use wattle_train::weights::write_weights;
 
+use super::accel::calibration::over_training;
+use super::accel::request::{self, Modelled};
 use super::training::{self, DataArgs, Defaults, OptimizerName, Prepared, TrainArgs};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -58,6 +61,10 @@ pub struct Args {
     /// Every zero as a number, for runtimes that do not fold constants: --sparse-format dense.
     #[arg(long, conflicts_with = "sparse_format")]
     dense: bool,
+    /// Also what this architecture would make of both networks (see `wattle accel archs`), or one in a .toml or
+    /// .yaml file: modelled, with the zeros of weights and of activations on training samples as counted.
+    #[arg(long, value_name = "ARCH")]
+    accel: Option<String>,
     /// Folder for the results; by default one named by what decides them, under `runs`.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -127,6 +134,9 @@ struct Side {
     latency_ms: f64,
     /// Energy of 1000 inferences of one sample.
     energy_per_1000: Option<Quantity>,
+    /// On an accelerator; absent without `--accel`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accel: Option<Modelled>,
     /// Share of all parameters that are not zero.
     density: f64,
 }
@@ -155,6 +165,9 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
             args.tolerance
         )));
     }
+    // A misspelt name is refused before hours of training.
+    let arch =
+        args.accel.as_deref().map(request::architecture).transpose().map_err(|f| f.context("--accel"))?;
     let meter = context.meter();
     let prepared = training::prepare(&args.data, args.train.loss)?;
     let data = &prepared.training;
@@ -191,6 +204,10 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let encoded = [encode_model(&dense)?, encode_model_as(&lean, format.into())?];
     let sample = data.dataset.shape.dims();
     let timed = time(&dense, &lean, &sample, context, &meter)?;
+    let modelled = match &arch {
+        Some(arch) => [&dense, &lean].map(|m| on_accelerator(arch, m, &data, context).map(Some)),
+        None => [Ok(None), Ok(None)],
+    };
     let side = |m: &Model,
                 level: &Level,
                 accuracy: Option<f64>,
@@ -207,10 +224,14 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
             latency_ms: timed.latency_ms,
             energy_per_1000: timed.energy_per_1000.clone(),
             density: sums.nonzero_parameters as f64 / sums.parameters.max(1) as f64,
+            accel: None,
         })
     };
-    let dense_side = side(&dense, &levels[0], dense_test?.accuracy, encoded[0].len(), &timed[0])?;
-    let lean_side = side(&lean, &levels[chosen], lean_test?.accuracy, encoded[1].len(), &timed[1])?;
+    let mut dense_side = side(&dense, &levels[0], dense_test?.accuracy, encoded[0].len(), &timed[0])?;
+    let mut lean_side = side(&lean, &levels[chosen], lean_test?.accuracy, encoded[1].len(), &timed[1])?;
+
+    let [dense_modelled, lean_modelled] = modelled;
+    (dense_side.accel, lean_side.accel) = (dense_modelled?, lean_modelled?);
 
     let files = Files {
         model: run.file("lean.onnx"),
@@ -235,6 +256,11 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         ("lean.safetensors".to_string(), size(&files.weights)?),
     ]
     .into();
+    for (name, side) in [("dense", &dense_side), ("lean", &lean_side)] {
+        if let Some(accel) = &side.accel {
+            receipt.labels.insert(format!("accel, {name}"), accel.sentence());
+        }
+    }
     context.record(&mut receipt);
     let rows = levels
         .iter()
@@ -246,6 +272,13 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
             chosen: index == chosen,
         })
         .collect();
+    let mut notes = remarks(&levels, chosen, format, timed[1].sparse_steps);
+    if let Some(accel) = &lean_side.accel {
+        notes.push(format!(
+            "figures on {} are modelled, with the zeros of weights and of activations counted; none is measured",
+            accel.arch
+        ));
+    }
     let document = Document {
         dense: dense_side,
         lean: lean_side,
@@ -254,7 +287,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         train: options,
         normalisation: data.normalisation.clone(),
         sparse_format: format,
-        notes: remarks(&levels, chosen, format, timed[1].sparse_steps),
+        notes,
         receipt,
         files,
     };
@@ -385,6 +418,27 @@ fn sums(model: &Model, sample: &[usize]) -> Result<Totals, Failure> {
     Ok(totals(&costs(&bound.graph, &bound.parameters)?))
 }
 
+/// Samples on which activations are counted.
+const CALIBRATION: usize = 64;
+
+/// A network on an architecture, with the zeros that training samples leave in its activations.
+fn on_accelerator(
+    arch: &Architecture,
+    model: &Model,
+    data: &TrainingData,
+    context: &Context,
+) -> Result<Modelled, Failure> {
+    let bound = bound_to_samples(model, 1, &data.dataset.shape.dims())?;
+    let (mut workload, tally) = Workload::with_tally(&bound)?;
+    over_training(&bound, tally, data, CALIBRATION, context)?.apply(&mut workload);
+    let estimate = request::estimated(arch, &workload, Objective::default(), context)?;
+    let samples = CALIBRATION.min(data.indices.len());
+    let densities = format!(
+        "densities of weights: counted in the model; of activations: counted over {samples} training samples"
+    );
+    Ok(Modelled::of(&estimate, &densities))
+}
+
 /// Time and energy of inferences of one sample.
 struct Timed {
     latency_ms: f64,
@@ -466,6 +520,16 @@ fn table(document: &Document) -> Table {
         energy(&d.energy_per_1000),
         energy(&l.energy_per_1000),
     ]);
+    if let (Some(d), Some(l)) = (&d.accel, &l.accel) {
+        let rows = [
+            ("inferences/s", d.inferences_per_s, l.inferences_per_s),
+            ("inferences/J", d.inferences_per_j, l.inferences_per_j),
+        ];
+        for (what, dense, lean) in rows {
+            let name = format!("{what}, modelled on {}", l.arch);
+            table.row([name, number::plain(dense), number::plain(lean)]);
+        }
+    }
     table
 }
 

@@ -1,7 +1,7 @@
 //! What every command prints, for people and for programs, against stored text.
 //!
 //! Measured numbers differ from run to run and from machine to machine, so digits become `#`, units of time and energy
-//! `unit`, how a figure is known `known`, the instruction set `isa`, and runs of blanks one blank; receipts have their
+//! `unit`, how a figure is known `known`, the instruction set `isa`, bars `█`, and runs of blanks one blank; receipts have their
 //! own tests and are left out. To store the text again after a change that is meant, run the tests with
 //! `WATTLE_WRITE_GOLDEN=1` and read the difference.
 
@@ -13,9 +13,10 @@ use crate::sandbox::{Sandbox, npy};
 
 /// Lines with numbers and layout taken out; the receipt's summary, which follows the last blank line, is cut.
 fn plain(text: &str) -> String {
-    let body = text.trim_end().rsplit_once("\n\n").map_or(text, |(body, receipt)| {
-        if receipt.contains("energy") || receipt.contains("duration") { body } else { text }
-    });
+    let body = text
+        .trim_end()
+        .rsplit_once("\n\n")
+        .map_or(text, |(body, receipt)| if receipt.starts_with("cost ") { body } else { text });
     let mut lines = vec![];
     for line in body.lines() {
         let words: Vec<String> = line.split_whitespace().map(without_digits).collect();
@@ -37,6 +38,7 @@ fn without_digits(word: &str) -> String {
     for c in word.chars() {
         match c {
             '0'..='9' if text.ends_with('#') => {}
+            '█' if text.ends_with('█') => {}
             '0'..='9' => text.push('#'),
             '.' | ',' if text.ends_with('#') => {}
             c => text.push(c),

@@ -1,6 +1,7 @@
 //! The real binary, end to end: what it prints, writes, refuses and resumes.
 
 mod accel;
+mod accel_map;
 mod contract;
 mod estimate;
 mod full_disk;

@@ -5,8 +5,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use wattle_graph::ops::{Function, Unary};
-use wattle_graph::{DType, Dim, Graph, Model, Parameters, onnx};
+use wattle_graph::ops::{Conv, Function, Sliding, Unary};
+use wattle_graph::{DType, Dim, Graph, Model, Parameters, Tensor, onnx};
 use wattle_train::data::SampleShape;
 use wattle_train::network::{self, Init};
 
@@ -102,6 +102,18 @@ impl Sandbox {
             graph.rename(value, output);
             graph.output(value);
         }
+        self.model(name, &Model { graph, parameters: Parameters::new() });
+    }
+
+    /// Writes a convolution of `x` (f32 `[N, 2, H, W]`) by a constant.
+    pub fn open_shape(&self, name: &str) {
+        let mut graph = Graph::new("open");
+        let shape = vec![Dim::symbol("N"), Dim::Known(2), Dim::symbol("H"), Dim::symbol("W")];
+        let x = graph.input("x", DType::F32, shape);
+        let w = graph.constant(Tensor::f32([3, 2, 3, 3], vec![1.0; 54]));
+        let y = graph.apply(Conv { sliding: Sliding::padded(2, 1), groups: 1 }, &[x, w]).expect("it fits");
+        graph.rename(y, "y");
+        graph.output(y);
         self.model(name, &Model { graph, parameters: Parameters::new() });
     }
 

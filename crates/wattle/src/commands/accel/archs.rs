@@ -1,19 +1,23 @@
 //! `wattle accel archs`: the architectures and energy tables that come with wattle.
 
 use serde::Serialize;
-use wattle_accel::{architectures, tables};
-use wattle_report::{Align, Table};
+use wattle_accel::{PRESS, PeKind, architecture_text, architectures, tables};
+use wattle_report::{Align, Table, number};
 
 use crate::context::Context;
 use crate::failure::Failure;
 
 /// Arguments of `wattle accel archs`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example: wattle accel archs")]
-pub struct Args {}
+#[command(after_help = "Examples:\n  wattle accel archs\n  wattle accel archs eyeriss-v2 > mine.toml")]
+pub struct Args {
+    /// Print this architecture's file instead, to start one's own from.
+    name: Option<String>,
+}
 
 #[derive(Serialize)]
 struct Document {
+    schema: u32,
     architectures: Vec<Arch>,
     energy_tables: Vec<String>,
 }
@@ -24,31 +28,66 @@ struct Arch {
     description: String,
     pes: usize,
     multipliers: usize,
+    /// `dense`, `gated` or `sparse`.
+    pe: &'static str,
+    buffer_bytes: f64,
     clock_hz: f64,
     energy_table: String,
+    technology: String,
     source: String,
 }
 
+#[derive(Serialize)]
+struct File {
+    name: String,
+    toml: &'static str,
+}
+
 /// Runs the command.
-pub fn run(_: Args, context: &mut Context) -> Result<(), Failure> {
-    let mut table = Table::new([("name", Align::Left), ("MACs/cycle", Align::Right), ("what", Align::Left)]);
+pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    if let Some(name) = args.name {
+        let toml = architecture_text(&name)?;
+        return context.print(&File { name, toml }, toml);
+    }
+    let mut table = Table::new([
+        ("name", Align::Left),
+        ("MACs/cycle", Align::Right),
+        ("PE", Align::Left),
+        ("buffer", Align::Right),
+        ("energy table", Align::Left),
+        ("what", Align::Left),
+    ]);
     let mut list = vec![];
     for arch in architectures() {
-        table.row([arch.name.clone(), arch.multipliers().to_string(), arch.description.clone()]);
+        let pe = match arch.pe.kind {
+            PeKind::Dense => "dense",
+            PeKind::Gated => "gated",
+            PeKind::Sparse => "sparse",
+        };
+        let parts = arch.glb.iact_bytes + arch.glb.weight_bytes + arch.glb.psum_bytes;
+        let buffer_bytes = arch.glb.shared_bytes.unwrap_or(parts);
+        table.row([
+            arch.name.clone(),
+            arch.multipliers().to_string(),
+            pe.to_string(),
+            number::si(buffer_bytes, "B"),
+            arch.energy.clone(),
+            arch.description.clone(),
+        ]);
         list.push(Arch {
             pes: arch.pes(),
             multipliers: arch.multipliers(),
+            pe,
+            buffer_bytes,
             clock_hz: arch.clock_hz,
             energy_table: arch.energy.clone(),
+            technology: arch.table()?.technology,
             name: arch.name,
             description: arch.description,
             source: arch.source,
         });
     }
     let energy_tables: Vec<String> = tables().iter().map(|t| t.citation()).collect();
-    let text = format!(
-        "{table}\n{}\n\"10x less energy than a mobile GPU\" was said of Eyeriss v1 (2016), not of v2.\n",
-        energy_tables.join("\n")
-    );
-    context.print(&Document { architectures: list, energy_tables }, &text)
+    let text = format!("{table}\n{}\n{PRESS}\n", energy_tables.join("\n"));
+    context.print(&Document { schema: 1, architectures: list, energy_tables }, &text)
 }

@@ -21,6 +21,9 @@ pub struct Args {
 
 #[derive(Serialize)]
 struct Document {
+    schema: u32,
+    /// Always `modelled`.
+    kind: &'static str,
     architectures: Vec<Row>,
     sources: Vec<String>,
     /// Why energies may not be compared; empty when all tables are of one technology.
@@ -41,7 +44,7 @@ struct Row {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let (workload, densities) = args.model.workload()?;
+    let (workload, densities) = args.model.workload(context)?;
     let mut rows: Vec<Row> = vec![];
     let mut sources = vec![densities];
     let mut first: Option<(f64, f64, String)> = None;
@@ -66,20 +69,27 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let caveat = if mixed { "energies of different technologies are not set against each other" } else { "" };
     let mut table = Table::new([
         ("architecture", Align::Left),
+        ("inf/s", Align::Right),
+        ("inf/J", Align::Right),
         ("latency", Align::Right),
         ("energy", Align::Right),
+        ("DRAM", Align::Right),
         ("useful", Align::Right),
         ("speed", Align::Right),
         ("energy gain", Align::Right),
         ("technology", Align::Left),
     ]);
-    let document = Document { architectures: rows, sources, caveat: caveat.to_string() };
+    let caveat = caveat.to_string();
+    let document = Document { schema: 1, kind: "modelled", architectures: rows, sources, caveat };
     for row in &document.architectures {
         let t = &row.totals;
         table.row([
             row.arch.clone(),
+            number::plain(t.inferences_per_s),
+            number::plain(t.inferences_per_j),
             number::seconds(t.latency_s),
             number::si(t.energy_j, "J"),
+            number::si(t.dram_bytes, "B"),
             number::percent(t.utilisation),
             format!("{}x", number::plain(row.speed_up)),
             row.energy_gain.map_or("not comparable".into(), |g| format!("{}x", number::plain(g))),
@@ -88,7 +98,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     }
     let mut text = format!("{table}\nall modelled; ratios against the first\n");
     if mixed {
-        text += &format!("{caveat}\n");
+        text += &format!("{}\n", document.caveat);
     }
     for source in &document.sources {
         text += &format!("source: {source}\n");

@@ -1,9 +1,10 @@
 //! `wattle accel estimate`: latency and energy of a model on an architecture, layer by layer.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use wattle_accel::{Estimate, HostWork};
+use wattle_accel::{Estimate, HostWork, Layer as WorkloadLayer, LayerEstimate, Sparsity, Workload};
 use wattle_report::{Align, Table, number};
 
 use super::request::{self, ModelArgs};
@@ -22,11 +23,18 @@ pub struct Args {
     /// Also write an HTML report.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Energy table, or binding of an Accelergy table, in place of the architecture's.
+    #[arg(long, value_name = "FILE")]
+    energy: Option<PathBuf>,
+    /// Use these mappings, which `accel map --out` writes, as given instead of searching.
+    #[arg(long, value_name = "FILE", conflicts_with = "objective")]
+    mapping: Option<PathBuf>,
 }
 
-/// The result as JSON.
+/// The result as JSON; version 1.
 #[derive(Serialize)]
 pub struct Document {
+    schema: u32,
     arch: String,
     /// Always `modelled`.
     kind: &'static str,
@@ -43,12 +51,14 @@ pub struct Totals {
     pub energy_j: f64,
     /// Without external memory, as chips publish it.
     chip_energy_j: f64,
-    inferences_per_s: f64,
-    inferences_per_j: f64,
-    dram_bytes: f64,
+    pub inferences_per_s: f64,
+    pub inferences_per_j: f64,
+    pub dram_bytes: f64,
     pub utilisation: f64,
     macs: f64,
     macs_effective: f64,
+    /// Multiply-accumulates of host work.
+    pub host_macs: u64,
 }
 
 #[derive(Serialize)]
@@ -57,13 +67,31 @@ struct Layer {
     kind: &'static str,
     macs: f64,
     macs_effective: f64,
+    density: Density,
+    /// By input channel over all groups, where the channels are known and differ.
+    channel_density: ChannelDensity,
     cycles: f64,
     energy_j: f64,
+    /// Joules by component; they sum to `energy_j`.
+    energy_parts_j: BTreeMap<&'static str, f64>,
     utilisation: f64,
     mode: String,
     compressed: Compressed,
     bound: &'static str,
     mapping: String,
+}
+
+/// Fractions that are not zero.
+#[derive(Serialize)]
+struct Density {
+    iact: f64,
+    weight: f64,
+}
+
+#[derive(Serialize)]
+struct ChannelDensity {
+    iact: Option<Vec<f64>>,
+    weight: Option<Vec<f64>>,
 }
 
 #[derive(Serialize)]
@@ -83,15 +111,18 @@ struct Host {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let arch = request::architecture(&args.arch)?;
-    let (workload, densities) = args.model.workload()?;
-    let mut estimate = request::estimated(&arch, &workload, args.model.objective(), context)?;
+    let arch = request::priced(request::architecture(&args.arch)?, args.energy.as_deref())?;
+    let (workload, densities) = args.model.workload(context)?;
+    let mut estimate = match &args.mapping {
+        Some(path) => request::given(&arch, &workload, path)?,
+        None => request::estimated(&arch, &workload, args.model.objective(), context)?,
+    };
     estimate.sources.push(densities);
     if let Some(path) = &args.report {
         let html = wattle_accel::report(&arch, &workload, &estimate)?;
         std::fs::write(path, html).map_err(|e| Failure::at(path.display(), e))?;
     }
-    context.print(&document(&estimate), &text(&estimate))
+    context.print(&document(&estimate, &workload), &text(&estimate, &workload))
 }
 
 /// Sums of an estimate.
@@ -108,23 +139,43 @@ pub fn totals(estimate: &Estimate) -> Totals {
         utilisation: estimate.utilisation(),
         macs: estimate.layers.iter().map(|l| l.macs).sum(),
         macs_effective: estimate.layers.iter().map(|l| l.effective_macs).sum(),
+        host_macs: estimate.host.iter().map(|h| h.macs).sum(),
     }
 }
 
+/// The layer that was mapped; both lists have the network's order and unique names.
+fn layer_of<'a>(workload: &'a Workload, found: &LayerEstimate) -> Option<&'a WorkloadLayer> {
+    workload.layers.iter().find(|l| l.name == found.name)
+}
+
+/// Densities of the channels where they differ, to six places.
+fn of_channels(sparsity: &Sparsity) -> Option<Vec<f64>> {
+    let list = sparsity.per_channel.as_ref()?;
+    let differ = list.iter().any(|d| (d - sparsity.density).abs() > 1e-9);
+    differ.then(|| list.iter().map(|d| (d * 1e6).round() / 1e6).collect())
+}
+
 /// The whole estimate as JSON.
-pub fn document(estimate: &Estimate) -> Document {
-    let layer = |l: &wattle_accel::LayerEstimate| Layer {
-        name: l.name.clone(),
-        kind: l.kind.name(),
-        macs: l.macs,
-        macs_effective: l.effective_macs,
-        cycles: l.mapped.cost.cycles.total(),
-        energy_j: l.mapped.cost.energy.total() * 1e-12,
-        utilisation: l.utilisation,
-        mode: l.mode.clone(),
-        compressed: Compressed { iact: l.mapped.format.iact, weight: l.mapped.format.weight },
-        bound: l.mapped.cost.cycles.bound().name(),
-        mapping: l.mapped.mapping.to_string(),
+pub fn document(estimate: &Estimate, workload: &Workload) -> Document {
+    let layer = |l: &LayerEstimate| {
+        let (dense, given) = (Sparsity::dense(), layer_of(workload, l));
+        let [iact, weight] = given.map_or([&dense; 2], |l| [&l.iact, &l.weight]);
+        Layer {
+            name: l.name.clone(),
+            kind: l.kind.name(),
+            macs: l.macs,
+            macs_effective: l.effective_macs,
+            density: Density { iact: iact.density, weight: weight.density },
+            channel_density: ChannelDensity { iact: of_channels(iact), weight: of_channels(weight) },
+            cycles: l.mapped.cost.cycles.total(),
+            energy_j: l.mapped.cost.energy.total() * 1e-12,
+            energy_parts_j: l.mapped.cost.energy.parts().map(|(part, pj)| (part, pj * 1e-12)).into(),
+            utilisation: l.utilisation,
+            mode: l.mode.clone(),
+            compressed: Compressed { iact: l.mapped.format.iact, weight: l.mapped.format.weight },
+            bound: l.mapped.cost.cycles.bound().name(),
+            mapping: l.mapped.mapping.to_string(),
+        }
     };
     let host = |h: &HostWork| Host {
         name: h.name.clone(),
@@ -134,6 +185,7 @@ pub fn document(estimate: &Estimate) -> Document {
         reason: h.reason,
     };
     Document {
+        schema: 1,
         arch: estimate.arch.clone(),
         kind: "modelled",
         totals: totals(estimate),
@@ -143,10 +195,23 @@ pub fn document(estimate: &Estimate) -> Document {
     }
 }
 
-fn text(estimate: &Estimate) -> String {
+/// `iact`, `weight`, both or `-`.
+fn compressed(l: &LayerEstimate) -> &'static str {
+    match (l.mapped.format.iact, l.mapped.format.weight) {
+        (true, true) => "both",
+        (true, false) => "iact",
+        (false, true) => "weight",
+        (false, false) => "-",
+    }
+}
+
+fn text(estimate: &Estimate, workload: &Workload) -> String {
     let mut table = Table::new([
         ("layer", Align::Left),
         ("MACs", Align::Right),
+        ("iact", Align::Right),
+        ("weight", Align::Right),
+        ("CSC", Align::Left),
         ("cycles", Align::Right),
         ("energy", Align::Right),
         ("useful", Align::Right),
@@ -154,31 +219,53 @@ fn text(estimate: &Estimate) -> String {
         ("network", Align::Left),
     ]);
     for l in &estimate.layers {
+        let density = |of: fn(&WorkloadLayer) -> f64| {
+            layer_of(workload, l).map_or(String::new(), |layer| format!("{:.0} %", 100.0 * of(layer)))
+        };
         table.row([
             l.name.clone(),
             number::count(l.macs),
-            number::count(l.mapped.cost.cycles.total()),
+            density(|l| l.iact.density),
+            density(|l| l.weight.density),
+            compressed(l).to_string(),
+            number::count(l.mapped.cost.cycles.total().round()),
             number::si(l.mapped.cost.energy.total() * 1e-12, "J"),
             number::percent(l.utilisation),
             l.mapped.cost.cycles.bound().name().to_string(),
             l.mode.clone(),
         ]);
     }
-    let t = totals(estimate);
-    let mut text = format!(
-        "{table}\nmodelled on {}: {} and {} an inference ({} without DRAM)\n{} inferences/s, {} inferences/J, \
-         DRAM {}, multipliers usefully busy {}\n",
-        estimate.arch,
-        number::seconds(t.latency_s),
-        number::si(t.energy_j, "J"),
-        number::si(t.chip_energy_j, "J"),
-        number::plain(t.inferences_per_s),
-        number::plain(t.inferences_per_j),
-        number::si(t.dram_bytes, "B"),
-        number::percent(t.utilisation),
-    );
-    let apart: Vec<&HostWork> =
-        estimate.host.iter().filter(|h| h.macs > 0 || h.reason.starts_with("custom")).collect();
+    let mut text = String::new();
+    if estimate.layers.is_empty() {
+        text +=
+            &format!("nothing for {} to do: no convolution or matrix product in the model\n", estimate.arch);
+    } else {
+        let t = totals(estimate);
+        text += &format!(
+            "{table}\nmodelled on {}: {} and {} an inference ({} without DRAM)\n{} inferences/s, {} \
+             inferences/J, DRAM {}, multipliers usefully busy {}\n",
+            estimate.arch,
+            number::seconds(t.latency_s),
+            number::si(t.energy_j, "J"),
+            number::si(t.chip_energy_j, "J"),
+            number::plain(t.inferences_per_s),
+            number::plain(t.inferences_per_j),
+            number::si(t.dram_bytes, "B"),
+            number::percent(t.utilisation),
+        );
+    }
+    text += &host_text(&estimate.host);
+    for source in &estimate.sources {
+        text += &format!("source: {source}\n");
+    }
+    text
+}
+
+/// What is left to the host: each node that multiplies or that nobody knows, the others counted.
+fn host_text(host: &[HostWork]) -> String {
+    let (apart, rest): (Vec<&HostWork>, Vec<&HostWork>) =
+        host.iter().partition(|h| h.macs > 0 || h.reason.starts_with("custom"));
+    let mut text = String::new();
     for h in &apart {
         text += &format!(
             "left to the host: {} ({}), {} MACs: {}\n",
@@ -188,12 +275,14 @@ fn text(estimate: &Estimate) -> String {
             h.reason
         );
     }
-    let rest = estimate.host.len() - apart.len();
-    if rest > 0 {
-        text += &format!("left to the host: {rest} nodes without multiply-accumulates\n");
+    if !rest.is_empty() {
+        let mut ops: BTreeMap<&str, usize> = BTreeMap::new();
+        rest.iter().for_each(|h| *ops.entry(&h.op).or_default() += 1);
+        let list: Vec<String> = ops.iter().map(|(op, n)| format!("{n} {op}")).collect();
+        text += &format!("left to the host, without multiply-accumulates: {}\n", list.join(", "));
     }
-    for source in &estimate.sources {
-        text += &format!("source: {source}\n");
+    if !host.is_empty() {
+        text += "time and energy of the host are in no figure here\n";
     }
     text
 }

@@ -1,12 +1,16 @@
-//! `wattle accel explain`: Eyexam's seven bounds, layer by layer and summed, and the layers that lose most.
+//! `wattle accel explain`: Eyexam's seven bounds, layer by layer and summed, the layers that lose most, and what
+//! would help them.
 
 use serde::Serialize;
-use wattle_accel::{STEPS, eyexam};
+use wattle_accel::{Effort, LayerEstimate, Remedy, STEPS, eyexam, network_bounds, remedies};
 use wattle_report::{Align, Table, number};
 
 use super::request::{self, ModelArgs};
 use crate::context::Context;
 use crate::failure::Failure;
+
+/// Width of the longest bar of the waterfall, in characters.
+const BAR: usize = 40;
 
 /// Arguments of `wattle accel explain`.
 #[derive(clap::Args, Debug)]
@@ -14,19 +18,27 @@ use crate::failure::Failure;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
-    /// A shipped architecture (see `wattle accel archs`) or a .toml file.
+    /// A shipped architecture (see `wattle accel archs`) or a .toml or .yaml file.
     #[arg(long, default_value = "eyeriss-v2")]
     arch: String,
     /// How many layers to show, those that lose most cycles first.
     #[arg(long, default_value_t = 8)]
     worst: usize,
+    /// For how many of them to try what would help: each is mapped again after every change.
+    #[arg(long, default_value_t = 3)]
+    remedies: usize,
 }
 
 #[derive(Serialize)]
 struct Document {
+    schema: u32,
     arch: String,
+    /// Always `modelled`.
+    kind: &'static str,
     multipliers: usize,
     steps: [&'static str; 7],
+    /// The whole network, in multiplications a cycle after each step.
+    bounds: [f64; 7],
     layers: Vec<Layer>,
     sources: Vec<String>,
 }
@@ -39,60 +51,151 @@ struct Layer {
     cycles: f64,
     /// Cycles beyond those that fully busy multipliers would take.
     lost_cycles: f64,
-    /// The step after the number of PEs at which most is lost.
+    /// The step after the size of the layer at which most is lost.
     held_back_by: &'static str,
     advice: &'static str,
+    /// What was tried, where it was: those that help, best first.
+    would_help: Option<Vec<Help>>,
+}
+
+/// The layer mapped again after one change.
+#[derive(Serialize)]
+struct Help {
+    change: &'static str,
+    speed_up: f64,
+    energy_gain: f64,
 }
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let arch = request::architecture(&args.arch)?;
-    let (workload, densities) = args.model.workload()?;
-    let estimate = request::estimated(&arch, &workload, args.model.objective(), context)?;
-    let mut layers = vec![];
+    let (workload, densities) = args.model.workload(context)?;
+    let objective = args.model.objective();
+    let estimate = request::estimated(&arch, &workload, objective, context)?;
+    let mut examined: Vec<(&LayerEstimate, [f64; 7])> = vec![];
     for found in &estimate.layers {
         let Some(layer) = workload.layers.iter().find(|l| l.name == found.name) else { continue };
-        let bounds = eyexam(&arch, layer, found, None)?;
-        let cycles = found.mapped.cost.cycles.total();
-        let step = (1..7).max_by(|&a, &b| {
-            let loss = |s: usize| bounds[s - 1].min(arch.multipliers() as f64) / bounds[s];
-            loss(a).total_cmp(&loss(b))
-        });
-        let step = step.unwrap_or(6);
+        examined.push((found, eyexam(&arch, layer, found, None)?));
+    }
+    let bounds = network_bounds(&examined);
+    let peak = arch.multipliers() as f64;
+    let lost = |(found, bounds): &(&LayerEstimate, [f64; 7])| {
+        found.mapped.cost.cycles.total() * (1.0 - bounds[6] / peak)
+    };
+    examined.sort_by(|a, b| lost(b).total_cmp(&lost(a)));
+    let tried = args.remedies.min(args.worst).min(examined.len());
+    let bar = context.progress("trying what would help", tried as u64);
+    let mut layers = vec![];
+    for (index, (found, bounds)) in examined.iter().enumerate() {
+        let step = held_back(bounds, peak);
+        let layer = workload.layers.iter().find(|l| l.name == found.name);
+        let would_help = match layer.filter(|_| index < tried) {
+            Some(layer) => {
+                let list = remedies(&arch, layer, found, objective, Effort::default())?;
+                bar.inc(1);
+                Some(list.into_iter().map(help).collect())
+            }
+            None => None,
+        };
         layers.push(Layer {
             name: found.name.clone(),
-            bounds,
-            cycles,
-            lost_cycles: cycles * (1.0 - bounds[6] / arch.multipliers() as f64),
+            bounds: *bounds,
+            cycles: found.mapped.cost.cycles.total(),
+            lost_cycles: lost(&(found, *bounds)),
             held_back_by: STEPS[step],
             advice: advice(step),
+            would_help,
         });
     }
-    layers.sort_by(|a, b| b.lost_cycles.total_cmp(&a.lost_cycles));
+    bar.finish_and_clear();
+    let all: f64 = layers.iter().map(|l| l.lost_cycles).sum();
+    let mut text = String::new();
+    if layers.is_empty() {
+        text += "nothing to explain: no convolution or matrix product in the model\n";
+    } else {
+        text += &waterfall(&bounds, &arch.name, peak);
+        text += &format!("\n{}\n", worst(&layers[..args.worst.min(layers.len())], all));
+        text += "multiplications a cycle after each step; lost: cycles beyond those of fully busy multipliers, and \
+                 their share\n";
+        for layer in layers.iter().take(tried) {
+            text += &helped(layer);
+        }
+    }
+    let mut sources = estimate.sources.clone();
+    sources.push(densities);
+    sources.iter().for_each(|source| text += &format!("source: {source}\n"));
+    let document = Document {
+        schema: 1,
+        multipliers: arch.multipliers(),
+        arch: arch.name,
+        kind: "modelled",
+        steps: STEPS,
+        bounds,
+        layers,
+        sources,
+    };
+    context.print(&document, &text)
+}
+
+fn help(remedy: Remedy) -> Help {
+    Help { change: remedy.change, speed_up: remedy.speed_up, energy_gain: remedy.energy_gain }
+}
+
+/// The step at which the largest share of what the array could do is lost.
+fn held_back(bounds: &[f64; 7], peak: f64) -> usize {
+    let loss = |step: usize| bounds[step - 1].min(peak) / bounds[step].max(f64::MIN_POSITIVE);
+    (1..7).max_by(|&a, &b| loss(a).total_cmp(&loss(b))).unwrap_or(6)
+}
+
+/// The network's bounds as bars; the first two steps know no array and have none.
+fn waterfall(bounds: &[f64; 7], arch: &str, peak: f64) -> String {
+    let mut text = format!("the whole network on {arch}, multiplications a cycle of {peak}, modelled\n\n");
+    for (step, (&bound, name)) in bounds.iter().zip(STEPS).enumerate() {
+        let length = (bound / peak * BAR as f64).round() as usize;
+        let bar = if length > BAR { format!("{}>", "█".repeat(BAR)) } else { "█".repeat(length) };
+        let share = if bound > peak { String::new() } else { number::percent(bound / peak) };
+        text += format!("{} {name:<26} {:>8}  {share:>7}  {bar}", step + 1, number::count(bound.round()))
+            .trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+fn worst(layers: &[Layer], all: f64) -> Table {
     let mut table = Table::new(
         [("layer", Align::Left)]
             .into_iter()
             .chain(["shape", "flow", "PEs", "array", "store", "bandw.", "model"].map(|s| (s, Align::Right)))
-            .chain([("lost", Align::Right), ("held back by", Align::Left)]),
+            .chain([("lost", Align::Right), ("", Align::Right), ("held back by", Align::Left)]),
     );
-    for layer in layers.iter().take(args.worst) {
-        let bounds = layer.bounds.map(number::count);
-        let tail = [number::count(layer.lost_cycles), layer.held_back_by.to_string()];
+    for layer in layers {
+        let bounds = layer.bounds.map(|b| if b < 9999.5 { number::plain(b) } else { number::count(b) });
+        let tail = [
+            number::count(layer.lost_cycles.round()),
+            number::percent(if all > 0.0 { layer.lost_cycles / all } else { 0.0 }),
+            layer.held_back_by.to_string(),
+        ];
         table.row([layer.name.clone()].into_iter().chain(bounds).chain(tail));
     }
-    let mut text = format!(
-        "{table}\nmultiplications a cycle after each of Eyexam's steps, of {} at most on {}; modelled\n",
-        arch.multipliers(),
-        arch.name
-    );
-    if let Some(worst) = layers.first() {
-        text += &format!("{} loses most, to {}: {}\n", worst.name, worst.held_back_by, worst.advice);
+    table
+}
+
+/// What would help a layer, as tried.
+fn helped(layer: &Layer) -> String {
+    let mut text = format!("{}, held back by {}: {}\n", layer.name, layer.held_back_by, layer.advice);
+    let Some(list) = &layer.would_help else { return text };
+    if list.is_empty() {
+        text += "  nothing of what was tried helps\n";
     }
-    let mut sources = estimate.sources;
-    sources.push(densities);
-    let document =
-        Document { multipliers: arch.multipliers(), arch: arch.name, steps: STEPS, layers, sources };
-    context.print(&document, &text)
+    for help in list {
+        text += &format!(
+            "  {}: {}x the speed, {}x the inferences/J\n",
+            help.change,
+            number::plain(help.speed_up),
+            number::plain(help.energy_gain)
+        );
+    }
+    text
 }
 
 /// What would lift a bound.

@@ -18,6 +18,8 @@ pub struct Args {
     file: PathBuf,
 }
 
+const WANTED: &str = "expected {\"layer\": {\"C\": 2, \"M\": 3, \"E\": 1, \"F\": 4, \"nnz_iact\": [4, 3], \"nnz_weight\": [1, 3]}}";
+
 /// A layer of the file; the counts alone decide, the shape bounds them.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +38,7 @@ struct Counts {
 
 #[derive(Serialize)]
 struct Document {
+    schema: u32,
     layers: Vec<Cycles>,
     source: &'static str,
 }
@@ -50,7 +53,8 @@ struct Cycles {
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let place = args.file.display().to_string();
     let text = std::fs::read_to_string(&args.file).map_err(|e| Failure::at(&place, e))?;
-    let file: BTreeMap<String, Counts> = serde_json::from_str(&text).map_err(|e| Failure::at(&place, e))?;
+    let file: BTreeMap<String, Counts> =
+        serde_json::from_str(&text).map_err(|e| Failure::at(&place, format!("{e}; {WANTED}")))?;
     let mut layers = vec![];
     for (name, layer) in file {
         check(&name, &layer).map_err(|f| f.context(&place))?;
@@ -64,7 +68,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     }
     let source = "counted: sum over channels of nnz_iact x nnz_weight, one lane, no stalls";
     let text = format!("{table}\n{source}\n");
-    context.print(&Document { layers, source }, &text)
+    context.print(&Document { schema: 1, layers, source }, &text)
 }
 
 /// Counts may not exceed what the shape has room for.

@@ -26,11 +26,16 @@ pub struct Args {
 
 #[derive(Serialize)]
 struct Document {
+    schema: u32,
     arch: String,
     layers: Vec<Layer>,
     left_out: Vec<String>,
+    /// All layers that were simulated, by the simulator and by the model.
+    total_cycles: f64,
+    total_model_cycles: f64,
     seconds: f64,
     values: &'static str,
+    sources: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -47,7 +52,7 @@ struct Layer {
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let arch = request::architecture(&args.arch)?;
     let table = arch.table()?;
-    let (workload, _) = args.model.workload()?;
+    let (workload, densities) = args.model.workload(context)?;
     let estimate = request::estimated(&arch, &workload, args.model.objective(), context)?;
     let (mut layers, mut left_out, mut seconds) = (vec![], vec![], 0.0);
     let bar = context.progress("simulating", estimate.layers.len() as u64);
@@ -85,18 +90,45 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     for l in &layers {
         rows.row([
             l.name.clone(),
-            number::count(l.cycles),
-            number::count(l.model_cycles),
+            number::count(l.cycles.round()),
+            number::count(l.model_cycles.round()),
             format!("{:.2}", l.model_cycles / l.cycles.max(1.0)),
             format!("{} to {}", number::percent(l.busy[0]), number::percent(l.busy[1])),
         ]);
     }
     let values = "zeros of weights as in the model, all else drawn to the densities";
-    let mut text =
-        format!("{rows}\ncycles on {}; {values}; simulated in {}\n", arch.name, number::seconds(seconds));
+    let [total_cycles, total_model_cycles] =
+        [|l: &Layer| l.cycles, |l: &Layer| l.model_cycles].map(|of| layers.iter().map(of).sum::<f64>());
+    let mut text = String::new();
+    if layers.is_empty() {
+        text += "nothing was simulated\n";
+    } else {
+        text += &format!(
+            "{rows}\n{} cycles simulated on {}, {} modelled ({:.2}); {values}; took {}\n",
+            number::count(total_cycles.round()),
+            arch.name,
+            number::count(total_model_cycles.round()),
+            total_model_cycles / total_cycles.max(1.0),
+            number::seconds(seconds)
+        );
+    }
     if !left_out.is_empty() {
         text +=
             &format!("left out, more than {} MACs: {}\n", number::count(args.max_macs), left_out.join(", "));
     }
-    context.print(&Document { arch: arch.name, layers, left_out, seconds, values }, &text)
+    let mut sources = estimate.sources;
+    sources.push(densities);
+    sources.iter().for_each(|source| text += &format!("source: {source}\n"));
+    let document = Document {
+        schema: 1,
+        arch: arch.name,
+        layers,
+        left_out,
+        total_cycles,
+        total_model_cycles,
+        seconds,
+        values,
+        sources,
+    };
+    context.print(&document, &text)
 }

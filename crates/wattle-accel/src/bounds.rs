@@ -1,0 +1,122 @@
+//! Lower bounds that cost less than the bound of a branch, so that most branches need no more.
+//!
+//! A bound is a cost under traffic and PE work that no mapping goes below. Costs do not fall when either rises, with
+//! one exception: a sum that comes over the network need not be read from its pad. Where that pays, the bound takes
+//! as many of them as there can be.
+
+use crate::cost::{ArrayFacts, Context, Traffic};
+use crate::layer::{Dim, Layer, Operand};
+use crate::skipping::PeWork;
+
+/// Approximate normal distributions put the slowest of some PEs below the mean of all by less than this.
+const SLACK: f64 = 1.0 - 1e-6;
+
+/// What is known of a layer and a format before any array is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Floor {
+    /// Products done, as a share of all, by which energy counts.
+    products: f64,
+    /// The same over the channels of one group, by which the work of PEs counts.
+    slots: f64,
+    skips: bool,
+}
+
+impl Floor {
+    pub fn of(context: &Context<'_>) -> Floor {
+        let layer = context.layer;
+        if !context.skips() {
+            return Floor { products: 1.0, slots: 1.0, skips: false };
+        }
+        let format = context.format;
+        let channels = layer.bound(Dim::C);
+        let share = |c: usize| {
+            let iact = if format.iact { layer.iact.of_channel(c) } else { 1.0 };
+            iact * if format.weight { layer.weight.of_channel(c) } else { 1.0 }
+        };
+        let (iact, weight) = context.densities();
+        let both = format.iact && format.weight;
+        let products = if both { layer.effective_macs() / layer.macs() } else { iact * weight };
+        Floor { products, slots: (0..channels).map(share).sum::<f64>() / channels as f64, skips: true }
+    }
+
+    /// Work of a PE tile that [`PeWork::of`] never goes below for an array that spreads loops this wide: no idle lane,
+    /// no waiting for PEs with more to do, and weights that take no room. The last of several tiles may be smaller, so
+    /// the channels of a layer are shared evenly by all tiles of all PEs.
+    pub fn work(&self, context: &Context<'_>, pe: &[usize; 8], spread: &[usize; 8]) -> PeWork {
+        let [n, g, m, c, p, q, r, s] = *pe;
+        let windows = (n * g * p * q * r * s) as f64;
+        let lanes = context.arch.pe.lanes;
+        let synchronised = if self.skips {
+            let (channels, wide) = (context.layer.bound(Dim::C), spread[Dim::C as usize]);
+            let held = channels as f64 / (channels.div_ceil(wide * c) * wide) as f64;
+            windows * held * m as f64 / lanes as f64 * self.slots * SLACK
+        } else {
+            windows * (c * m.div_ceil(lanes)) as f64
+        };
+        PeWork {
+            synchronised,
+            products_share: self.products,
+            slots_share: self.slots.min(1.0),
+            filters: m as f64,
+            ..PeWork::default()
+        }
+    }
+}
+
+impl Context<'_> {
+    /// Energy, pJ, that no mapping with this PE tile goes below, on any array: weights and outputs move once.
+    pub fn energy_floor(&self, floor: &Floor, pe: &[usize; 8]) -> f64 {
+        let whole = self.layer.bounds.map(|n| n as f64);
+        let [iacts, weights, psums] = Operand::ALL.map(|o| self.footprint(o, &whole));
+        let traffic = Traffic {
+            tiles: 1.0,
+            weight_fills: 1.0,
+            weights_per_pe: weights,
+            iacts_per_pe: 0.0,
+            psums_per_pe: psums,
+            glb_iacts: iacts,
+            glb_weights: weights,
+            glb_psums: psums,
+        };
+        let work = PeWork { synchronised: 0.0, ..floor.work(self, pe, &[1; 8]) };
+        let cost = self.cost(&ArrayFacts::single(), pe, &work, &traffic, &[1; 8]);
+        let saved = self.chip_factor() * self.saved_per_sum().max(0.0) * (self.layer.macs() - psums).max(0.0);
+        (cost.energy.total() - saved).max(0.0)
+    }
+
+    /// Energy, pJ, that the costs of [`Context::relaxed`] may lie above a mapping's, because they let as few sums
+    /// come over the network as possible.
+    pub fn relaxed_slack(&self, array: &ArrayFacts, pe: &[usize; 8]) -> f64 {
+        let spread = &array.spread;
+        let trips: [f64; 8] =
+            std::array::from_fn(|i| self.layer.bounds[i].div_ceil(spread[i] * pe[i]) as f64);
+        // A sum that comes and goes once more is read and written once more.
+        let bits = self.arch.bits.psum;
+        let place = if self.arch.glb.keeps(Operand::Psum) { &self.table.glb } else { &self.table.dram };
+        let costs =
+            array.relevant[2] * (place.reading(bits) + place.writing(bits)) / self.chip_factor().max(1.0);
+        let gain = array.instances * self.saved_per_sum() - costs;
+        if gain <= 0.0 {
+            return 0.0;
+        }
+        let all: f64 = trips.iter().product();
+        let tile: [f64; 8] =
+            std::array::from_fn(|i| self.layer.bounds[i] as f64 / (trips[i] * spread[i] as f64));
+        self.chip_factor() * gain * self.footprint(Operand::Psum, &tile) * all
+    }
+
+    /// pJ that a sum's pad saves more than its delivery costs, before the calibration.
+    fn saved_per_sum(&self) -> f64 {
+        let bits = self.arch.bits.psum;
+        self.table.psum_spad.reading(bits) - self.table.array.reading(bits)
+    }
+
+    fn chip_factor(&self) -> f64 {
+        self.arch.calibration.as_ref().map_or(1.0, |c| c.chip)
+    }
+}
+
+/// PE tiles one after the other, for the tiles of an array.
+pub(crate) fn tiles(layer: &Layer, spread: &[usize; 8], pe: &[usize; 8]) -> f64 {
+    (0..8).map(|i| layer.bounds[i].div_ceil(spread[i] * pe[i]) as f64).product()
+}

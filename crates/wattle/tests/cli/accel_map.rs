@@ -1,0 +1,122 @@
+//! `wattle accel map` and `archs`: mappings that go out and come back, constraints, foreign architectures and tables.
+
+use std::path::Path;
+
+use crate::golden;
+use crate::sandbox::{Sandbox, stderr};
+
+/// A file of the folder `examples/accel`.
+fn example(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/accel").join(name);
+    path.to_str().expect("the repository's path is UTF-8").to_string()
+}
+
+fn sandbox() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.classifier("m.onnx", 10);
+    sandbox
+}
+
+#[test]
+fn mapping_commands_print_what_they_did() {
+    let sandbox = sandbox();
+    golden::check(&sandbox, "accel-map", "accel map m.onnx");
+    golden::check(&sandbox, "accel-map-front", "accel map m.onnx --front --arch eyeriss-v1");
+    golden::check(&sandbox, "accel-archs", "accel archs");
+}
+
+#[test]
+fn mappings_go_out_and_come_back_and_cost_the_same() {
+    let sandbox = sandbox();
+    let found = sandbox.json("accel map m.onnx --out best.json");
+    let given = sandbox.json("accel map m.onnx --mapping best.json --out again.json");
+    assert_eq!(sandbox.read("best.json"), sandbox.read("again.json"));
+    let layers = |d: &serde_json::Value| d["layers"].as_array().expect("a list").clone();
+    for (found, given) in layers(&found).iter().zip(&layers(&given)) {
+        for field in ["name", "value", "energy_pj", "cycles", "mapping"] {
+            assert_eq!(found[field], given[field]);
+        }
+        assert!(found["proven"] == true && given["proven"] == false && given["lower_bound"].is_null());
+    }
+    let estimate = |flags: &str| sandbox.json(&format!("accel estimate m.onnx {flags}"))["totals"].clone();
+    assert_eq!(estimate("--mapping best.json"), estimate(""));
+}
+
+#[test]
+fn a_front_runs_from_the_least_energy_to_the_fewest_cycles() {
+    let sandbox = sandbox();
+    let document = sandbox.json("accel map m.onnx --front --arch eyeriss-v1");
+    let least = |objective: &str, field: &str| {
+        let layers = sandbox.json(&format!("accel map m.onnx --arch eyeriss-v1 --objective {objective}"));
+        layers["layers"].as_array().expect("a list").iter().map(|l| l[field].as_f64()).collect::<Vec<_>>()
+    };
+    let (energies, delays) = (least("energy", "energy_pj"), least("delay", "cycles"));
+    for (at, layer) in document["layers"].as_array().expect("a list").iter().enumerate() {
+        assert_eq!(layer["proven"], true);
+        let points = layer["points"].as_array().expect("a list");
+        let (first, last) = (&points[0], &points[points.len() - 1]);
+        let near = |a: &serde_json::Value, b: Option<f64>| {
+            a.as_f64().zip(b).is_some_and(|(a, b)| (a / b - 1.0).abs() < 1e-9)
+        };
+        assert!(near(&first["energy_pj"], energies[at]) && near(&last["cycles"], delays[at]), "{layer}");
+    }
+}
+
+#[test]
+fn a_search_without_time_says_its_gap() {
+    let sandbox = sandbox();
+    let document = sandbox.json("accel map m.onnx --seconds 0");
+    for layer in document["layers"].as_array().expect("a list") {
+        let bound = layer["lower_bound"].as_f64().expect("a number");
+        assert!(bound > 0.0 && bound <= layer["value"].as_f64().expect("a number"));
+    }
+}
+
+#[test]
+fn architectures_tables_and_constraints_come_from_files() {
+    let sandbox = sandbox();
+    for flags in [
+        format!("--arch {}", example("small.yaml")),
+        format!("--arch {}", example("tpu-like.toml")),
+        format!("--arch eyeriss-like-45nm --energy {}", example("ert-binding.toml")),
+    ] {
+        let document = sandbox.json(&format!("accel map m.onnx {flags}"));
+        assert!(
+            document["layers"].as_array().expect("a list").iter().all(|l| l["proven"] == true),
+            "{flags}"
+        );
+    }
+    let text = sandbox.text("accel archs eyeriss-v2");
+    sandbox.write("mine.toml", text.replace("name = \"eyeriss-v2\"", "name = \"mine\""));
+    assert_eq!(sandbox.json("accel map m.onnx --arch mine.toml")["arch"], "mine");
+    sandbox.write("c.toml", "[[constraint]]\nlayers = [\"fc*\"]\npe = { factors = { C = 4 } }\n");
+    let document = sandbox.json("accel map m.onnx --constraints c.toml");
+    for layer in document["layers"].as_array().expect("a list") {
+        assert_eq!(layer["loops"]["pe"]["C"], 4);
+    }
+}
+
+#[test]
+fn what_cannot_be_mapped_says_what_is_missing() {
+    let sandbox = sandbox();
+    sandbox.text("accel map m.onnx --out best.json");
+    let best = String::from_utf8(sandbox.read("best.json")).expect("JSON is text");
+    sandbox.write("wide.json", best.replacen("\"pe\": {", "\"pe\": { \"R\": 99,", 1));
+    sandbox.write("other.json", best.replace("eyeriss-v2", "eyeriss-v1"));
+    sandbox.write("c.toml", "[[constraint]]\npe = { factors = { C = 24 } }\n");
+    sandbox.write("d.toml", "[[constraint]]\nlayers = [\"conv9\"]\n");
+    sandbox.write("ERT.yaml", "ERT:\n  version: '0.4'\n  tables: []\n");
+    for (flags, words) in [
+        ("--constraints c.toml".to_string(), ["24 words", "available 16 words"]),
+        ("--constraints d.toml".to_string(), ["`conv9`", "the layers are: fc1"]),
+        ("--mapping wide.json".to_string(), ["iact pad of a PE", "available 16 words"]),
+        ("--mapping other.json".to_string(), ["`eyeriss-v1`", "`eyeriss-v2`"]),
+        ("--energy ERT.yaml".to_string(), ["binding", "technology"]),
+        (format!("--energy {}", example("ert-binding.toml")), ["65 nm", "45 nm"]),
+        ("--seconds -1".to_string(), ["seconds", "-1"]),
+    ] {
+        let output = sandbox.run(&format!("accel map m.onnx {flags}"));
+        assert_eq!(output.status.code(), Some(2), "{flags}");
+        assert!(words.iter().all(|w| stderr(&output).contains(w)), "{flags}: {}", stderr(&output));
+    }
+}
