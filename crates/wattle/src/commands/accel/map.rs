@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use wattle_accel::{
-    AccelError, Architecture, Constraints, Effort, Front, LayerMapping, Mapped, MappingFile, Objective,
-    SPACE, Search, Syntax, Workload, each_distinct, front, map_within,
+    AccelError, Architecture, Constraints, Effort, Front, LayerMapping, MappingFile, Objective, SPACE,
+    Search, Syntax, Workload, each_distinct, front, map_within,
 };
 use wattle_report::{Align, Table, number};
 
