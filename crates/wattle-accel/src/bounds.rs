@@ -1,8 +1,10 @@
 //! Lower bounds that cost less than the bound of a branch, so that most branches need no more.
 //!
 //! A bound is a cost under traffic and PE work that no mapping goes below. Costs do not fall when either rises, with
-//! one exception: a sum that comes over the network need not be read from its pad. Where that pays, the bound takes
-//! as many of them as there can be.
+//! two exceptions: a sum that comes over the network need not be read from its pad, and one that comes from external
+//! memory need not be read from the buffer. Where the first pays, the bound takes as many of them as there can be;
+//! the second costs more energy than it saves ([`EnergyTable`](crate::EnergyTable) sees to that), and ports of the
+//! buffer are not charged for it.
 
 use crate::cost::{ArrayFacts, Context, Traffic};
 use crate::layer::{Dim, Layer, Operand};
@@ -77,6 +79,7 @@ impl Context<'_> {
             glb_iacts: iacts,
             glb_weights: weights,
             glb_psums: psums,
+            not_reread: f64::INFINITY,
         };
         let work = PeWork { synchronised: 0.0, ..floor.work(self, pe, &[1; 8]) };
         let cost = self.cost(&ArrayFacts::single(), pe, &work, &traffic, &[1; 8]);

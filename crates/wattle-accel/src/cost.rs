@@ -192,6 +192,9 @@ pub(crate) struct Traffic {
     pub glb_iacts: f64,
     pub glb_weights: f64,
     pub glb_psums: f64,
+    /// Sums that do not come back from the buffer because they come from external memory: for a mapping those
+    /// above, for a bound all there may be.
+    pub not_reread: f64,
 }
 
 /// Footprint of a window: elements that `p` positions with `r` taps touch.
@@ -368,6 +371,7 @@ impl<'a> Context<'a> {
         let (iact_fills, inner) = fills(Operand::Iact);
         let glb_fills = |operand| self.fills(operand, mapping, false);
         let (glb_iact_fills, glb_inner) = glb_fills(Operand::Iact);
+        let glb_psums = self.footprint(Operand::Psum, &glb_tile) * glb_fills(Operand::Psum).0;
         let traffic = Traffic {
             tiles: (0..8).map(|i| (mapping.glb[i] * mapping.dram[i]) as f64).product(),
             weight_fills: fills(Operand::Weight).0,
@@ -376,7 +380,8 @@ impl<'a> Context<'a> {
             psums_per_pe: self.footprint(Operand::Psum, &pe_tile) * fills(Operand::Psum).0,
             glb_iacts: self.fetched(&glb_tile, glb_inner) * glb_iact_fills,
             glb_weights: self.footprint(Operand::Weight, &glb_tile) * glb_fills(Operand::Weight).0,
-            glb_psums: self.footprint(Operand::Psum, &glb_tile) * glb_fills(Operand::Psum).0,
+            glb_psums,
+            not_reread: glb_psums,
         };
         let held: [usize; 8] = std::array::from_fn(|i| {
             (mapping.glb[i] * array.spread[i] * mapping.pe[i]).min(self.layer.bounds[i])
@@ -419,6 +424,7 @@ impl<'a> Context<'a> {
                 glb_iacts: self.footprint(Operand::Iact, &whole),
                 glb_weights: self.footprint(Operand::Weight, &whole),
                 glb_psums: self.footprint(Operand::Psum, &whole),
+                not_reread: f64::INFINITY,
             };
             Some(self.cost(array, pe, work, &traffic, &held))
         })
@@ -490,7 +496,11 @@ impl<'a> Context<'a> {
         cycles.start += exposed * iact_bits / arch.fill_bits().min(limit);
         cycles.dram = dram_bits / limit;
         let bits = [iact_bits, weight_bits, arch.bits.psum];
-        let moved = |of: fn(&Accesses) -> f64| (0..3).map(|i| of(&counts.glb[i]) * bits[i]).sum::<f64>();
+        let mut through_ports = counts.glb;
+        if kept {
+            through_ports[2].reads = (distinct[2] - traffic.not_reread).max(0.0);
+        }
+        let moved = |of: fn(&Accesses) -> f64| (0..3).map(|i| of(&through_ports[i]) * bits[i]).sum::<f64>();
         let through = |bits: f64, width: Option<f64>| width.map_or(0.0, |width| bits / width);
         let reading = through(moved(|a| a.reads), arch.glb.read_bits_per_cycle);
         cycles.buffer = reading.max(through(moved(|a| a.writes), arch.glb.write_bits_per_cycle));

@@ -138,6 +138,13 @@ impl EnergyTable {
                 return Err(AccelError::invalid(place(name), reason));
             }
         }
+        // The mapper's bounds rest on it.
+        let (dram, glb) = (self.dram.reading(1.0) + self.dram.writing(1.0), self.glb.reading(1.0));
+        if dram < glb {
+            let reason =
+                format!("found {dram} pJ to write and read a bit, expected no less than the buffer's {glb}");
+            return Err(AccelError::invalid(place("dram"), reason));
+        }
         Ok(())
     }
 

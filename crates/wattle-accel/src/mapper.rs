@@ -772,6 +772,47 @@ mod tests {
         assert!(solved > 400, "{solved} solved, {infeasible} infeasible");
     }
 
+    /// Stronger than the least values being equal: each bound on the way to a branch holds for each of its mappings.
+    #[test]
+    fn every_mapping_lies_above_all_bounds_of_its_branch() {
+        let (mut draw, free) = (draws(3), Limits::default());
+        for case in 0..60 {
+            let (arch, layer) = (small_arch(&mut draw), small_layer(&mut draw));
+            let table = arch.table().unwrap();
+            let compressed = arch.pe.kind == PeKind::Sparse && draw(2) == 0;
+            let format = Format { iact: compressed, weight: compressed };
+            let context = Context { arch: &arch, layer: &layer, table: &table, format };
+            let floor = Floor::of(&context);
+            let mut works = Works::default();
+            for spatial in space::arrays(&arch, &layer, &free) {
+                let facts = context.array(&spatial);
+                for pe in space::pe_tiles(&arch, &layer, &facts.spread, &free) {
+                    let work = works.of(&context, &pe, &facts.spread);
+                    let least = floor.work(&context, &pe, &facts.spread);
+                    let energy = context.energy_floor(&floor, &pe);
+                    let delay = bounds::tiles(&layer, &facts.spread, &pe) * least.synchronised;
+                    let slack = context.relaxed_slack(&facts, &pe);
+                    let steps = [&least, &work].map(|w| context.relaxed(&facts, &pe, w));
+                    let trips = std::array::from_fn(|i| layer.bounds[i].div_ceil(facts.spread[i] * pe[i]));
+                    for (glb, dram) in buffer_tiles(&trips, &free) {
+                        let (dram_order, glb_order) = (ORDERS[draw(6)], ORDERS[draw(6)]);
+                        let spatial = spatial.clone();
+                        let mapping = Mapping { spatial, pe, glb, glb_order, dram, dram_order };
+                        let cost = context.evaluate(&mapping, &facts, &work);
+                        let near = 1.0 + 1e-9;
+                        let (e, c) = (near * cost.energy.total(), near * cost.cycles.total());
+                        assert!(e >= energy && c >= delay, "case {case}: {mapping} {arch:?} {layer:?}");
+                        for corners in &steps {
+                            let above = |k: &Cost| e >= k.energy.total() - slack && c >= k.cycles.total();
+                            let any = corners.iter().flatten().any(above);
+                            assert!(any, "case {case}: {mapping} {cost:?} {corners:?} {arch:?} {layer:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_front_is_that_of_all_mappings_on_100_random_problems() {
         let mut draw = draws(11);

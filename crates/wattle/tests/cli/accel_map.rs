@@ -113,7 +113,7 @@ fn what_cannot_be_mapped_says_what_is_missing() {
         ("--mapping other.json".to_string(), ["`eyeriss-v1`", "`eyeriss-v2`"]),
         ("--energy ERT.yaml".to_string(), ["binding", "technology"]),
         (format!("--energy {}", example("ert-binding.toml")), ["65 nm", "45 nm"]),
-        ("--seconds -1".to_string(), ["seconds", "-1"]),
+        ("--seconds=-1".to_string(), ["seconds", "-1"]),
     ] {
         let output = sandbox.run(&format!("accel map m.onnx {flags}"));
         assert_eq!(output.status.code(), Some(2), "{flags}");
