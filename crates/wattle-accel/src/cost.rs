@@ -534,14 +534,18 @@ impl<'a> Context<'a> {
         // Over many positions the luck of single windows evens out, that of filters does not.
         let positions = traffic.tiles / traffic.weight_fills;
         let luck = work.deviation * expected_largest(array.relevant[2]) / positions.sqrt();
-        let working = traffic.tiles * (work.synchronised + work.barrier.hypot(luck));
+        let tight = self.window_is_tight(pe, traffic);
+        // Chains that wait for each other's windows meet the slowest at each of them, not once a set of weights.
+        let barrier = if tight { work.barrier / self.densities().0.sqrt() } else { work.barrier };
+        let working = traffic.tiles * (work.synchronised + barrier.hypot(luck));
         // Sums that have one copy leave when the last stages of the pipeline are empty, chains of one port in turn.
         // Meanwhile the next window comes in, if it could not before.
         let sums: f64 = [0, 1, 2, 4, 5].iter().map(|&i| pe[i] as f64).product();
         let visits = traffic.psums_per_pe / sums;
-        let own = traffic.psums_per_pe * arch.bits.psum / arch.ports.psum_bits;
+        // A port moves whole words: a lone sum takes a cycle.
+        let own = visits * (sums * arch.bits.psum / arch.ports.psum_bits).ceil();
         let leaving = if arch.pe.serial_psums { own + arch.pe.update as f64 * visits } else { 0.0 };
-        let entering = if self.window_is_tight(pe, traffic) { iact } else { 0.0 };
+        let entering = if tight { iact } else { 0.0 };
         let compute = working + leaving.max(entering);
         let stored = work.weight_words;
         let twice = 2.0 * stored <= arch.pe.weight_words as f64;

@@ -71,8 +71,11 @@ fn triples(n: usize) -> Vec<[usize; 3]> {
     of(n).flat_map(|a| of(n / a).map(move |b| [n / a / b, b, a])).collect()
 }
 
+/// Loops over each axis of the array.
+type Spread = Vec<Vec<(Dim, usize)>>;
+
 /// Spreads of the array, and strips of output rows that it works through one after the other.
-fn arrays(layer: &Layer) -> Vec<(Vec<Vec<(Dim, usize)>>, usize)> {
+fn arrays(layer: &Layer) -> Vec<(Spread, usize)> {
     let (taps, rows) = (layer.bound(Dim::R), layer.bound(Dim::P));
     let folds = rows.div_ceil(SIDE);
     let (down, across) = (SIDE / taps, (SIDE / rows).max(1));

@@ -11,7 +11,7 @@ fn mesh(side: usize) -> Architecture {
     let mut arch = named("eyeriss-v1.5");
     let grown = (16 * side * side) as f64 / arch.pes() as f64;
     // Fewer loops an axis than the chip allows: the search over them all is too long for a test.
-    for (axis, (size, dims)) in arch.axes.iter_mut().zip([(side, "CMP"), (side, "MP"), (4, "RC"), (4, "MP")])
+    for (axis, (size, dims)) in arch.axes.iter_mut().zip([(side, "CMP"), (side, "MQ"), (4, "RC"), (4, "MQ")])
     {
         (axis.size, axis.dims) = (size, dims.to_string());
     }
