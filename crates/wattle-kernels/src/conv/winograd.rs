@@ -21,6 +21,8 @@ const INPUT: usize = 448 * 1024;
 const PRODUCTS: usize = 256 * 1024;
 /// Tiles of a block: fewer waste registers of the product, more leave the first-level cache.
 const TILES: [usize; 2] = [24, 96];
+/// Tiles that weights are read for, at least.
+const FEWEST: usize = 32;
 /// Positions lie this much further apart than they need, or their lines would compete for one set of the cache.
 const APART: usize = 16;
 /// Elements that one task handles where they are independent.
@@ -103,12 +105,13 @@ impl Winograd {
         plan.pays().then_some(plan)
     }
 
-    /// With few channels the transforms cost more than the products save.
+    /// With few channels the transforms cost more than the products save; with few tiles, the larger weights that come
+    /// from beyond the caches.
     fn pays(&self) -> bool {
         self.channels.min(self.filters) >= 16
             && self.channels.max(self.filters) >= 32
             && self.channels <= MAX_K
-            && self.out_height * self.out_width >= 16
+            && self.tiles() >= FEWEST
     }
 
     fn tile_rows(&self) -> usize {
