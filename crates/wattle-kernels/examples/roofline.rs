@@ -137,16 +137,17 @@ impl Table {
             return;
         }
         let mut packed = vec![0.0; plan.forward_weights_len(cpu.isa)];
-        let mut scratch = vec![0.0; plan.forward_scratch_len()];
+        let mut scratch = vec![0.0; plan.forward_scratch_len(cpu)];
         let time = seconds(|| {
             plan.pack_forward(cpu, &w, &mut packed);
             conv::forward(cpu, &plan, &x, &packed, e, &mut y, &mut scratch)
         });
         self.row(&format!("{name} forward"), shape.macs(), time);
         let mut packed = vec![0.0; plan.input_gradient_weights_len(cpu.isa)];
+        let mut scratch = vec![0.0; plan.input_gradient_scratch_len(cpu)];
         let time = seconds(|| {
             plan.pack_input_gradient(cpu, &w, &mut packed);
-            conv::input_gradient(cpu, &plan, &dy, &packed, e, &mut dx)
+            conv::input_gradient(cpu, &plan, &dy, &packed, e, &mut dx, &mut scratch)
         });
         self.row(&format!("{name} input gradient"), shape.macs(), time);
         let mut scratch = vec![0.0; conv::weight_gradient_scratch_len(&plan)];
@@ -196,6 +197,13 @@ fn main() {
         table.gemm(m, n, k, false, true);
         table.gemm_packed(m, n, k);
     }
+    for (m, n, k) in [(2048, 256, 256), (2048, 1024, 256), (2048, 256, 1024)] {
+        table.gemm(m, n, k, false, false);
+        table.gemm(m, n, k, false, true);
+        table.gemm(k, n, m, true, false);
+    }
+    table.gemm_packed(49, 1024, 1024);
+    table.gemm_packed(128, 512, 512);
     table.gemm(784, 300, 60, true, false);
     table.gemm(300, 784, 60, true, false);
     table.gemm(300, 100, 60, true, false);
@@ -211,6 +219,16 @@ fn main() {
     table.conv("conv 1x1 64->64 40x40", square(1, 40, 64, 64, 1, 1));
     table.conv("conv 1x1 128->256 20x20", square(1, 20, 128, 256, 1, 1));
     table.conv("conv 1x1 512->512 20x20", square(1, 20, 512, 512, 1, 1));
+    table.conv("stem 3->32 224x224 s2", square(1, 224, 3, 32, 3, 2));
+    table.conv("stem 7x7 3->64 224x224 s2", square(1, 224, 3, 64, 7, 2));
+    table.conv("conv 64->64 56x56", square(1, 56, 64, 64, 3, 1));
+    table.conv("conv 128->128 28x28", square(1, 28, 128, 128, 3, 1));
+    table.conv("conv 256->256 14x14", square(1, 14, 256, 256, 3, 1));
+    table.conv("conv 512->512 7x7", square(1, 7, 512, 512, 3, 1));
+    table.conv("depthwise 3x3 32 112x112", ConvShape { groups: 32, ..square(1, 112, 32, 32, 3, 1) });
+    table.conv("depthwise 3x3 64 112x112 s2", ConvShape { groups: 64, ..square(1, 112, 64, 64, 3, 2) });
+    table.conv("depthwise 3x3 128 56x56", ConvShape { groups: 128, ..square(1, 56, 128, 128, 3, 1) });
+    table.conv("depthwise 3x3 512 14x14", ConvShape { groups: 512, ..square(1, 14, 512, 512, 3, 1) });
     table.conv("depthwise 3x3 64 80x80", ConvShape { groups: 64, ..square(1, 80, 64, 64, 3, 1) });
     table.conv("depthwise 5x5 256 20x20", ConvShape { groups: 256, ..square(1, 20, 256, 256, 5, 1) });
     table.batch_norm(128 * 1024, 16);

@@ -56,13 +56,18 @@ impl Gemm {
         self.transpose_a && !self.transpose_b && (self.m < PACK_ROWS || self.k * self.n <= OUTER_ELEMENTS)
     }
 
+    /// Elements from a row of a transposed copy of A to the next: never so many that rows fall on the same cache sets.
+    fn copied_row(&self) -> usize {
+        self.k.next_multiple_of(16) + 16
+    }
+
     /// Scratch elements that [`gemm`] needs.
     pub fn scratch_len(&self, cpu: &Cpu) -> usize {
         if self.is_outer() {
             return 0;
         }
         let packed = if self.packs() { self.packed_shape(cpu).len() } else { 0 };
-        packed + if self.transpose_a { self.m * self.k } else { 0 }
+        packed + if self.transpose_a { self.m * self.copied_row() } else { 0 }
     }
 }
 
@@ -74,17 +79,19 @@ pub fn gemm(cpu: &Cpu, shape: &Gemm, a: &[f32], b: &[f32], e: Epilogue, c: &mut 
     if shape.is_outer() {
         return sum_of_outer_products(cpu, m, n, k, a, b, e, c);
     }
-    let (a, scratch) = if shape.transpose_a {
-        let (copy, rest) = scratch.split_at_mut(m * k);
-        transpose(cpu, k, m, a, copy);
-        (&*copy, rest)
+    let (a, a_row, scratch) = if shape.transpose_a {
+        let row = shape.copied_row();
+        let (copy, rest) = scratch.split_at_mut(m * row);
+        transpose(cpu, k, m, row, a, copy);
+        (&*copy, row, rest)
     } else {
-        (a, scratch)
+        (a, k, scratch)
     };
+    let a = Rows { data: a, step: a_row };
     if shape.packs() {
         let packed = shape.packed_shape(cpu);
         pack::pack(cpu.isa, &cpu.threads, &packed, &Source::matrix(k, n, shape.transpose_b, b), scratch);
-        return gemm_packed(cpu, m, a, Packed::new(packed, scratch), e, c);
+        return product(cpu, m, n, k, a, scratch, packed.layout(), e, c);
     }
     let width = panel_vectors(cpu.isa, n).min(2) * cpu.isa.lanes();
     let b_layout = LayoutOfB { width, panel: width, tap: 0, row: n, tail_row: n, tail_tap: 0, padded: false };
@@ -100,7 +107,7 @@ pub fn gemm_packed(cpu: &Cpu, m: usize, a: &[f32], weights: Packed, e: Epilogue,
         PackedShape::new(cpu.isa, 1, k, n),
         "weights packed for another instruction set"
     );
-    product(cpu, m, n, k, a, weights.data, weights.shape.layout(), e, c);
+    product(cpu, m, n, k, Rows { data: a, step: k }, weights.data, weights.shape.layout(), e, c);
 }
 
 /// Matrices at a constant distance from each other.
@@ -155,19 +162,25 @@ pub fn gemm_batched(
     });
 }
 
+/// Rows of A, `step` elements apart.
+struct Rows<'a> {
+    data: &'a [f32],
+    step: usize,
+}
+
 #[allow(clippy::too_many_arguments)]
 fn product(
     cpu: &Cpu,
     m: usize,
     n: usize,
     k: usize,
-    a: &[f32],
+    a: Rows,
     b: &[f32],
     b_layout: LayoutOfB,
     e: Epilogue,
     c: &mut [f32],
 ) {
-    assert_eq!(a.len(), m * k, "A of a product {m} x {n} x {k}");
+    assert_eq!(a.data.len(), m * a.step, "A of a product {m} x {n} x {k}");
     assert_eq!(c.len(), m * n, "C of a product {m} x {n} x {k}");
     e.check(m, n);
     let op = Igemm {
@@ -175,8 +188,8 @@ fn product(
         n,
         k,
         taps: 1,
-        a: a.as_ptr(),
-        a_rows: RowsOfA::Affine { stride: k },
+        a: a.data.as_ptr(),
+        a_rows: RowsOfA::Affine { stride: a.step },
         b: b.as_ptr(),
         b_layout,
         c: c.as_mut_ptr(),
@@ -264,12 +277,13 @@ fn finish(cpu: &Cpu, first: usize, n: usize, e: Epilogue, c: &mut [f32]) {
     }
 }
 
-/// `to[j, i] = from[i, j]` for `from` of shape `[rows, columns]`.
-fn transpose(cpu: &Cpu, rows: usize, columns: usize, from: &[f32], to: &mut [f32]) {
-    cpu.threads.for_each_piece(to, rows.max(1) * TRANSPOSE_ROWS, |block, to| {
+/// `to[j, i] = from[i, j]` for `from` of shape `[rows, columns]`; rows of the result are `row` elements apart, the rest
+/// of each zeros.
+fn transpose(cpu: &Cpu, rows: usize, columns: usize, row: usize, from: &[f32], to: &mut [f32]) {
+    cpu.threads.for_each_piece(to, row * TRANSPOSE_ROWS, |block, to| {
         if rows > 0 {
             let from = &from[block * TRANSPOSE_ROWS..];
-            cpu.isa.run(pack::Transpose { from, from_step: columns, columns: rows, row: rows, out: to });
+            cpu.isa.run(pack::Transpose { from, from_step: columns, columns: rows, row, out: to });
         }
     });
 }

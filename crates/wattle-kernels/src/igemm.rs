@@ -7,6 +7,8 @@
 use crate::activation::Activation;
 use crate::simd::{Isa, Kernel, Simd, prefetch, unrolled};
 use crate::threads::Threads;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 
 /// The longest run of k in one pass; also the length of the row of zeros that padding reads.
 pub(crate) const MAX_K: usize = 2048;
@@ -16,6 +18,14 @@ const BLOCK: usize = 256 * 1024;
 /// The run of k in one pass where not all of A fits a block: long enough that keeping sums in C costs little.
 const PASS: usize = 512;
 pub(crate) static ZEROS: [f32; MAX_K] = [0.0; MAX_K];
+
+/// Rows of A this many elements apart, or a multiple, fall on the same sets of a first-level cache, which has fewer ways
+/// than a tile has rows: blocks of A are copied.
+const CONFLICT: usize = 1024;
+/// Panels of B from which copying a block of A is cheap.
+const COPY_PANELS: usize = 4;
+/// Rows of a copied block of A at most, of at most [`PASS`] elements each and a cache line to keep them apart.
+const COPY_ROWS: usize = 128;
 
 /// Elements of a cache line.
 const CACHE_LINE: usize = 16;
@@ -94,9 +104,18 @@ impl Igemm<'_> {
         if follow && panel + 1 < end { self.taps * k * self.b_layout.width } else { 0 }
     }
 
+    /// Whether rows of A in a block evict each other and are worth copying.
+    fn conflicts(&self, rows: &Range<usize>, panels: usize, k: usize) -> bool {
+        matches!(self.a_rows, RowsOfA::Affine { stride } if stride > 0 && stride.is_multiple_of(CONFLICT))
+            && panels >= COPY_PANELS
+            && (8..=COPY_ROWS).contains(&rows.len())
+            && k <= PASS
+    }
+
     /// The run of k in one pass, whatever the threads, so that sums are the same bits.
     fn pass(&self) -> usize {
-        let longest = if self.taps > 1 || 4 * self.m * self.k <= BLOCK { MAX_K } else { PASS };
+        let conflict = matches!(self.a_rows, RowsOfA::Affine { stride } if stride.is_multiple_of(CONFLICT));
+        let longest = if self.taps > 1 || (4 * self.m * self.k <= BLOCK && !conflict) { MAX_K } else { PASS };
         self.k.div_ceil(self.k.div_ceil(longest).max(1)).max(1)
     }
 }
@@ -175,7 +194,7 @@ pub(crate) unsafe fn run(isa: Isa, threads: &Threads, op: &Igemm) {
 ///
 /// # Safety
 /// As [`run`], for these rows.
-pub(crate) unsafe fn run_rows(isa: Isa, op: &Igemm, rows: std::ops::Range<usize>) {
+pub(crate) unsafe fn run_rows(isa: Isa, op: &Igemm, rows: Range<usize>) {
     if !rows.is_empty() && op.n > 0 {
         // SAFETY: the caller's promise.
         unsafe { run_block(isa, op, rows, 0..op.n.div_ceil(op.b_layout.width)) };
@@ -184,16 +203,18 @@ pub(crate) unsafe fn run_rows(isa: Isa, op: &Igemm, rows: std::ops::Range<usize>
 
 /// # Safety
 /// As [`run`].
-unsafe fn run_block(isa: Isa, op: &Igemm, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>) {
+unsafe fn run_block(isa: Isa, op: &Igemm, rows: Range<usize>, panels: Range<usize>) {
     let width = op.b_layout.width;
     let columns = panels.start * width..op.n.min(panels.end * width);
     let pass = op.pass();
     let mut k0 = 0;
     loop {
         let k = (op.k - k0).min(pass);
-        for panel in panels.clone() {
-            let ahead = op.ahead(panel, panels.end, k);
-            PanelTask { op, rows: rows.clone(), panel, k0, k, ahead }.run(isa);
+        if op.conflicts(&rows, panels.len(), k) {
+            // SAFETY: as for this function.
+            unsafe { run_copied(isa, op, rows.clone(), panels.clone(), k0, k) };
+        } else {
+            run_pass(isa, op, rows.clone(), panels.clone(), k0, k);
         }
         k0 += k;
         if k0 >= op.k {
@@ -216,6 +237,32 @@ unsafe fn run_block(isa: Isa, op: &Igemm, rows: std::ops::Range<usize>, panels: 
             op.activation.apply(isa, row);
         }
     }
+}
+
+/// All panels over `k` of the k range from `k0`.
+fn run_pass(isa: Isa, op: &Igemm, rows: Range<usize>, panels: Range<usize>, k0: usize, k: usize) {
+    for panel in panels.clone() {
+        let ahead = op.ahead(panel, panels.end, k);
+        PanelTask { op, rows: rows.clone(), panel, k0, k, ahead }.run(isa);
+    }
+}
+
+/// As [`run_pass`], with the rows of A, which are `stride` elements apart, copied to where they do not compete.
+///
+/// # Safety
+/// As [`run`], for a block that [`Igemm::conflicts`].
+#[inline(never)]
+unsafe fn run_copied(isa: Isa, op: &Igemm, rows: Range<usize>, panels: Range<usize>, k0: usize, k: usize) {
+    let RowsOfA::Affine { stride } = op.a_rows else { unreachable!("only affine rows conflict") };
+    let mut copy = [const { MaybeUninit::<f32>::uninit() }; COPY_ROWS * (PASS + CACHE_LINE)];
+    let apart = k + CACHE_LINE;
+    for (row, to) in rows.clone().zip(copy.chunks_exact_mut(apart)) {
+        // SAFETY: row `row` of A has op.k elements, k0 + k <= op.k, and the copy's row has room for k.
+        unsafe { op.a.add(row * stride + k0).copy_to_nonoverlapping(to.as_mut_ptr().cast(), k) };
+    }
+    let a = copy.as_ptr().cast::<f32>().wrapping_sub(rows.start * apart + k0);
+    let op = Igemm { a, a_rows: RowsOfA::Affine { stride: apart }, ..*op };
+    run_pass(isa, &op, rows, panels, k0, k);
 }
 
 impl<'a> RowsOfC<'a> {
@@ -271,7 +318,7 @@ impl Places<'_> {
 /// All row tiles of one panel, over `k` of the k range from `k0`.
 struct PanelTask<'a> {
     op: &'a Igemm<'a>,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     panel: usize,
     k0: usize,
     k: usize,

@@ -97,6 +97,12 @@ impl<'a, T> Shared<'a, T> {
         Shared { start: data.as_mut_ptr(), len: data.len(), lifetime: std::marker::PhantomData }
     }
 
+    /// A pointer to element `start`, of which `len` elements from there are in the slice.
+    pub(crate) fn pointer(&self, start: usize, len: usize) -> *mut T {
+        assert!(start <= self.len && len <= self.len - start, "part {start}+{len} of {} elements", self.len);
+        self.start.wrapping_add(start)
+    }
+
     /// # Safety
     /// No two live slices may overlap.
     #[inline(always)]

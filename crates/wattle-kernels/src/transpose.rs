@@ -1,6 +1,7 @@
 //! Permutation of axes, for any element type, and copies between strided layouts.
 
 use crate::Cpu;
+use crate::simd::{Kernel, Simd};
 use crate::threads::Shared;
 
 /// Most axes of a permutation, after neighbours that stay neighbours are merged.
@@ -111,6 +112,20 @@ pub fn permute<T: Copy + Send + Sync>(cpu: &Cpu, permutation: &Permutation, from
             let rows = strip * BLOCK..size[near].min((strip + 1) * BLOCK);
             for columns in (0..inner).step_by(BLOCK) {
                 let columns = columns..inner.min(columns + BLOCK);
+                if size_of::<T>() == size_of::<f32>() && rows.len() == BLOCK && columns.len() == BLOCK {
+                    let start = from_start + rows.start + columns.start * step[last];
+                    let from = &from[start..start + (BLOCK - 1) * step[last] + BLOCK];
+                    let to = to_start + rows.start * to_step + columns.start;
+                    let to = shared.pointer(to, (BLOCK - 1) * to_step + BLOCK);
+                    // Elements of this size move as vectors do, bit for bit.
+                    cpu.isa.run(Square {
+                        from: from.as_ptr().cast(),
+                        from_step: step[last],
+                        to: to.cast(),
+                        to_step,
+                    });
+                    continue;
+                }
                 for row in rows.clone() {
                     // SAFETY: (other, row, columns) names these elements of the result alone.
                     let to = unsafe { shared.slice(to_start + row * to_step + columns.start, columns.len()) };
@@ -121,6 +136,32 @@ pub fn permute<T: Copy + Send + Sync>(cpu: &Cpu, permutation: &Permutation, from
             }
         }
     });
+}
+
+/// Transposes [`BLOCK`] x [`BLOCK`] elements.
+struct Square {
+    from: *const f32,
+    from_step: usize,
+    to: *mut f32,
+    to_step: usize,
+}
+
+impl Kernel for Square {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        const { assert!(BLOCK.is_multiple_of(S::LANES)) };
+        for k in (0..BLOCK).step_by(S::LANES) {
+            for n in (0..BLOCK).step_by(S::LANES) {
+                // SAFETY: whoever made this had BLOCK rows and columns on both sides.
+                unsafe {
+                    let from = self.from.add(n * self.from_step + k);
+                    s.transpose(from, self.from_step, self.to.add(k * self.to_step + n), self.to_step);
+                }
+            }
+        }
+    }
 }
 
 /// The offset of the element with a given number in row-major order.

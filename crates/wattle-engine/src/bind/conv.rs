@@ -66,7 +66,7 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Opti
         pack(&plan, depthwise, site.cpu, w, &mut packed);
         packed
     });
-    let scratch = if depthwise { 0 } else { plan.forward_scratch_len() };
+    let scratch = if depthwise { 0 } else { plan.forward_scratch_len(site.cpu) };
     let packing = if packed.is_some() { 0 } else { packed_len(&plan, depthwise, site).next_multiple_of(16) };
     let taken = packed.is_some();
     let kernel = Conv { plan, depthwise, packed, epilogue, isa: site.cpu.isa.name() };
@@ -117,7 +117,7 @@ impl Kernel for Conv {
         if self.depthwise {
             conv::depthwise_forward(io.cpu, &self.plan, io.input(0)?, weights, epilogue, io.output(0)?);
         } else {
-            let len = self.plan.forward_scratch_len();
+            let len = self.plan.forward_scratch_len(io.cpu);
             let scratch = &mut scratch[..len];
             conv::forward(io.cpu, &self.plan, io.input(0)?, weights, epilogue, io.output(0)?, scratch);
         }
@@ -142,6 +142,7 @@ pub(super) fn transposed(site: &Site<'_>, op: &ops::ConvTranspose, epilogue: &Ep
     let plan = ConvPlan::new(shape(&op.conv(), site.output(0), &site.input(1).extents)?);
     let depthwise = plan.shape().is_depthwise();
     let len = transposed_len(&plan, depthwise, site.cpu.isa);
+    let scratch = if depthwise { 0 } else { plan.input_gradient_scratch_len(site.cpu) };
     let packed = site.input(1).constant.and_then(|w| w.as_f32()).map(|w| {
         let mut packed = vec![0.0; len];
         pack_transposed(&plan, depthwise, site.cpu, w, &mut packed);
@@ -151,7 +152,8 @@ pub(super) fn transposed(site: &Site<'_>, op: &ops::ConvTranspose, epilogue: &Ep
     let epilogue = Epilogue { bias: present(epilogue.bias), residual: epilogue.residual, ..*epilogue };
     let taken = packed.is_some();
     let kernel = Transposed { plan, depthwise, packed, epilogue, isa: site.cpu.isa.name() };
-    let mut bound = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(if taken { 0 } else { len });
+    let packing = if taken { 0 } else { len.next_multiple_of(16) };
+    let mut bound = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(packing + scratch);
     bound.input_layouts[1] = Layout::RowMajor;
     Some(if taken { bound.takes(1) } else { bound })
 }
@@ -174,11 +176,14 @@ impl Kernel for Transposed {
     }
 
     fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+        let mut scratch = io.scratch()?;
         let weights: &[f32] = match &self.packed {
             Some(packed) => packed,
             None => {
-                let packed = &mut io.scratch()?[..transposed_len(&self.plan, self.depthwise, io.cpu.isa)];
-                pack_transposed(&self.plan, self.depthwise, io.cpu, io.input(1)?, packed);
+                let len = transposed_len(&self.plan, self.depthwise, io.cpu.isa);
+                let (packed, rest) = scratch.split_at_mut(len.next_multiple_of(16));
+                pack_transposed(&self.plan, self.depthwise, io.cpu, io.input(1)?, &mut packed[..len]);
+                scratch = rest;
                 packed
             }
         };
@@ -190,7 +195,7 @@ impl Kernel for Transposed {
         if self.depthwise {
             conv::depthwise_input_gradient(io.cpu, &self.plan, x, weights, epilogue, y);
         } else {
-            conv::input_gradient(io.cpu, &self.plan, x, weights, epilogue, y);
+            conv::input_gradient(io.cpu, &self.plan, x, weights, epilogue, y, scratch);
         }
         Ok(())
     }

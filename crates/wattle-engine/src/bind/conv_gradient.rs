@@ -24,7 +24,8 @@ pub(super) fn by_input(site: &Site<'_>, op: &ops::ConvInputGradient) -> Option<B
         return Some(bound);
     }
     let depthwise = plan.shape().is_depthwise();
-    let scratch = packed_len(&plan, depthwise, site.cpu.isa);
+    let packing = packed_len(&plan, depthwise, site.cpu.isa).next_multiple_of(16);
+    let scratch = packing + if depthwise { 0 } else { plan.input_gradient_scratch_len(site.cpu) };
     let kernel = ByInput { plan, depthwise, isa: site.cpu.isa.name() };
     let mut bound = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(scratch);
     bound.input_layouts[1] = Layout::RowMajor;
@@ -44,14 +45,15 @@ impl Kernel for ByInput {
     fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
         let (dy, w, dx) = (io.input(0)?, io.input(1)?, io.output(0)?);
         let len = packed_len(&self.plan, self.depthwise, io.cpu.isa);
-        let packed = &mut io.scratch()?[..len];
+        let (packed, scratch) = io.scratch()?.split_at_mut(len.next_multiple_of(16));
+        let packed = &mut packed[..len];
         let none = gemm::Epilogue::default();
         if self.depthwise {
             conv::pack_depthwise(self.plan.shape(), w, packed);
             conv::depthwise_input_gradient(io.cpu, &self.plan, dy, packed, none, dx);
         } else {
             self.plan.pack_input_gradient(io.cpu, w, packed);
-            conv::input_gradient(io.cpu, &self.plan, dy, packed, none, dx);
+            conv::input_gradient(io.cpu, &self.plan, dy, packed, none, dx, scratch);
         }
         Ok(())
     }

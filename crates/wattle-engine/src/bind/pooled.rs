@@ -26,7 +26,7 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, pool: &ops::Pool, epilogue: 
     let shape = super::conv::shape(op, &site.input(0).extents, &site.input(1).extents)?;
     let [height, width] = shape.output();
     let pool = super::pool::shape(pool, &[shape.batch, shape.filters, height, width], site.output(0))?;
-    let plan = ConvPlan::new(shape);
+    let plan = ConvPlan::direct(shape);
     let len = plan.forward_weights_len(site.cpu.isa);
     let packed = site.input(1).constant.and_then(|w| w.as_f32()).map(|w| {
         let mut packed = vec![0.0; len];

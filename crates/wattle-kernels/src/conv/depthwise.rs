@@ -1,6 +1,6 @@
 //! Depthwise convolution, NHWC: vectors run over channels, each channel with a kernel of its own.
 
-use super::{ConvPlan, ConvShape};
+use super::{ConvPlan, ConvShape, depthwise_3x3};
 use crate::Cpu;
 use crate::gemm::Epilogue;
 use crate::igemm::{MAX_K, OUTSIDE, RowsOfC, ZEROS};
@@ -34,6 +34,9 @@ pub fn depthwise_forward(cpu: &Cpu, plan: &ConvPlan, x: &[f32], weights: &[f32],
     let [out_height, out_width] = shape.output();
     let pixels = out_height * out_width;
     e.check(shape.batch * pixels, shape.channels);
+    if depthwise_3x3::applies(shape) {
+        return depthwise_3x3::forward(cpu, shape, x, weights, e, y);
+    }
     let op = Depthwise {
         channels: shape.channels,
         pixels,
@@ -266,7 +269,7 @@ impl<const PIXELS: usize, const NV: usize, const PARTIAL: bool> Kernel
 /// # Safety
 /// `p` must be readable for a vector, or `lanes` elements if partial.
 #[inline(always)]
-unsafe fn load<S: Simd, const PARTIAL: bool>(s: S, p: *const f32, lanes: usize) -> S::F {
+pub(super) unsafe fn load<S: Simd, const PARTIAL: bool>(s: S, p: *const f32, lanes: usize) -> S::F {
     // SAFETY: the caller's promise.
     unsafe { if PARTIAL { s.load_partial(p, lanes) } else { s.load(p) } }
 }

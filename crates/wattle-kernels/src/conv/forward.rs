@@ -1,4 +1,4 @@
-//! Convolution forward: one indirect product per group.
+//! Convolution forward: one indirect product per group, or transformed tiles.
 
 use super::ConvPlan;
 use crate::Cpu;
@@ -25,6 +25,9 @@ pub fn forward(
     e.check(shape.batch * pixels, shape.filters);
     if y.is_empty() {
         return;
+    }
+    if let Some(winograd) = &plan.winograd {
+        return winograd.run(cpu, x, weights, e, y, scratch);
     }
     let packed = plan.forward_packed_shape(cpu.isa);
     let (x, image_stride) = match &plan.padded {

@@ -73,8 +73,16 @@ pub(super) fn phases(shape: &ConvShape) -> Vec<Phase> {
 
 /// `dx = activation([dx +] gradient + bias + residual)`, where the gradient of the input is that of [`super::forward`]
 /// given `dy`; `weights` from [`ConvPlan::pack_input_gradient`]. The epilogue serves transposed convolution (bias) and
-/// gradients that meet (residual or accumulate).
-pub fn input_gradient(cpu: &Cpu, plan: &ConvPlan, dy: &[f32], weights: &[f32], e: Epilogue, dx: &mut [f32]) {
+/// gradients that meet (residual or accumulate). `scratch` has [`ConvPlan::input_gradient_scratch_len`] elements.
+pub fn input_gradient(
+    cpu: &Cpu,
+    plan: &ConvPlan,
+    dy: &[f32],
+    weights: &[f32],
+    e: Epilogue,
+    dx: &mut [f32],
+    scratch: &mut [f32],
+) {
     let shape = &plan.shape;
     assert_eq!(dx.len(), shape.input_len(), "input gradient of {shape:?}");
     assert_eq!(dy.len(), shape.output_len(), "output gradient of {shape:?}");
@@ -82,6 +90,9 @@ pub fn input_gradient(cpu: &Cpu, plan: &ConvPlan, dy: &[f32], weights: &[f32], e
     e.check(shape.batch * shape.height * shape.width, shape.channels);
     if dx.is_empty() {
         return;
+    }
+    if let Some(winograd) = &plan.winograd_gradient {
+        return winograd.run(cpu, dy, weights, e, dx, scratch);
     }
     let [out_height, out_width] = shape.output();
     let image_stride = shape.height * shape.width * shape.channels;

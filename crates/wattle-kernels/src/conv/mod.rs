@@ -6,11 +6,13 @@
 //! it transposes.
 
 mod depthwise;
+mod depthwise_3x3;
 mod forward;
 mod input_gradient;
 mod offsets;
 mod pooled;
 mod weight_gradient;
+mod winograd;
 
 pub use depthwise::{
     depthwise_forward, depthwise_input_gradient, depthwise_weight_gradient,
@@ -26,6 +28,7 @@ use crate::pack::{self, PackedShape, Source, Taps};
 use crate::{Cpu, Isa};
 use input_gradient::Phase;
 use std::sync::OnceLock;
+use winograd::Winograd;
 
 /// The shape of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,11 +128,25 @@ pub struct ConvPlan {
     offsets: Vec<i32>,
     /// Made when the input's gradient is first prepared: inference never needs it.
     phases: OnceLock<Vec<Phase>>,
+    /// Forward by transformed tiles, where that is faster.
+    winograd: Option<Winograd>,
+    /// The input's gradient likewise.
+    winograd_gradient: Option<Winograd>,
 }
 
 impl ConvPlan {
     /// Plans a convolution; its tables take about 8 bytes a tap and pixel of one image.
     pub fn new(shape: ConvShape) -> Self {
+        let plan = Self::direct(shape);
+        ConvPlan {
+            winograd: Winograd::forward(&shape),
+            winograd_gradient: Winograd::input_gradient(&shape),
+            ..plan
+        }
+    }
+
+    /// The same by direct sums alone, as [`max_pooled`] needs.
+    pub fn direct(shape: ConvShape) -> Self {
         shape.check();
         let padded = offsets::Padded::new(&shape);
         let offsets = match &padded {
@@ -137,7 +154,7 @@ impl ConvPlan {
             None if shape.is_plain() => Vec::new(),
             None => offsets::forward(&shape),
         };
-        ConvPlan { shape, padded, offsets, phases: OnceLock::new() }
+        ConvPlan { shape, padded, offsets, phases: OnceLock::new(), winograd: None, winograd_gradient: None }
     }
 
     fn phases(&self) -> &[Phase] {
@@ -149,9 +166,22 @@ impl ConvPlan {
         &self.shape
     }
 
-    /// Scratch elements that [`forward`] needs: the padded copy of an input with few channels, else none.
-    pub fn forward_scratch_len(&self) -> usize {
-        self.padded.as_ref().map_or(0, |p| p.len(&self.shape))
+    /// Scratch elements that [`forward`] needs: the padded copy of an input with few channels, or transformed tiles.
+    pub fn forward_scratch_len(&self, cpu: &Cpu) -> usize {
+        match &self.winograd {
+            Some(winograd) => winograd.scratch_len(cpu),
+            None => self.padded_len(),
+        }
+    }
+
+    /// Elements of the padded copy of the input, if one is made.
+    fn padded_len(&self) -> usize {
+        self.padded.as_ref().map_or(0, |padded| padded.len(&self.shape))
+    }
+
+    /// Scratch elements that [`input_gradient`] needs.
+    pub fn input_gradient_scratch_len(&self, cpu: &Cpu) -> usize {
+        self.winograd_gradient.as_ref().map_or(0, |winograd| winograd.scratch_len(cpu))
     }
 
     fn forward_packed_shape(&self, isa: Isa) -> PackedShape {
@@ -164,6 +194,9 @@ impl ConvPlan {
 
     /// Elements of weights packed for [`forward`].
     pub fn forward_weights_len(&self, isa: Isa) -> usize {
+        if let Some(winograd) = &self.winograd {
+            return winograd.weights_len(isa);
+        }
         self.shape.groups * self.forward_packed_shape(isa).len()
     }
 
@@ -171,6 +204,9 @@ impl ConvPlan {
     pub fn pack_forward(&self, cpu: &Cpu, weights: &[f32], out: &mut [f32]) {
         let shape = &self.shape;
         assert_eq!(weights.len(), shape.weights_len(), "weights of {shape:?}");
+        if let Some(winograd) = &self.winograd {
+            return winograd.pack(cpu, weights, out);
+        }
         let packed = self.forward_packed_shape(cpu.isa);
         let (taps, channels) = (shape.taps(), shape.group_channels());
         if self.padded.is_some() {
@@ -207,6 +243,9 @@ impl ConvPlan {
 
     /// Elements of weights packed for [`input_gradient`].
     pub fn input_gradient_weights_len(&self, isa: Isa) -> usize {
+        if let Some(winograd) = &self.winograd_gradient {
+            return winograd.weights_len(isa);
+        }
         let group: usize = self.phases().iter().map(|p| p.packed_shape(&self.shape, isa).len()).sum();
         self.shape.groups * group
     }
@@ -215,6 +254,9 @@ impl ConvPlan {
     pub fn pack_input_gradient(&self, cpu: &Cpu, weights: &[f32], out: &mut [f32]) {
         let shape = &self.shape;
         assert_eq!(weights.len(), shape.weights_len(), "weights of {shape:?}");
+        if let Some(winograd) = &self.winograd_gradient {
+            return winograd.pack(cpu, weights, out);
+        }
         let (taps, channels) = (shape.taps(), shape.group_channels());
         let mut at = 0;
         for group in 0..shape.groups {

@@ -6,9 +6,10 @@ use crate::igemm::{self, Igemm, RowsOfA, RowsOfC};
 use crate::pool::PoolShape;
 use crate::threads::Shared;
 use crate::{Cpu, Threads};
+use std::ops::Range;
 
 /// Bytes of a strip of the convolution's result: half of a small L2 cache.
-const STRIP: usize = 128 * 1024;
+const STRIP: usize = 256 * 1024;
 
 /// Rows of the pooled result that are made at a time.
 fn strip_rows(plan: &ConvPlan, pool: &PoolShape) -> usize {
@@ -27,7 +28,7 @@ fn strip_len(plan: &ConvPlan, pool: &PoolShape) -> usize {
 
 /// Scratch elements that [`max_pooled`] needs: one strip a thread, besides those of [`super::forward`].
 pub fn max_pooled_scratch_len(plan: &ConvPlan, pool: &PoolShape, threads: &Threads) -> usize {
-    plan.forward_scratch_len().next_multiple_of(16) + threads.count() * strip_len(plan, pool)
+    plan.padded_len().next_multiple_of(16) + threads.count() * strip_len(plan, pool)
 }
 
 /// `y = max_pool(activation(conv(x) + bias))`, all NHWC, for a convolution of one group: as [`super::forward`]
@@ -44,7 +45,10 @@ pub fn max_pooled(
     scratch: &mut [f32],
 ) {
     let shape = &plan.shape;
-    assert_eq!(shape.groups, 1, "{shape:?}");
+    assert!(
+        shape.groups == 1 && plan.winograd.is_none(),
+        "pooling wants a direct plan of one group: {shape:?}"
+    );
     assert_eq!(x.len(), shape.input_len(), "input of {shape:?}");
     assert_eq!(
         (pool.batch, pool.input, pool.channels),
@@ -61,7 +65,7 @@ pub fn max_pooled(
         return;
     }
     let packed = plan.forward_packed_shape(cpu.isa);
-    let (copy, strips) = scratch.split_at_mut(plan.forward_scratch_len().next_multiple_of(16));
+    let (copy, strips) = scratch.split_at_mut(plan.padded_len().next_multiple_of(16));
     let (x, image_stride) = match &plan.padded {
         Some(padded) => {
             padded.copy(cpu, shape, x, copy);
@@ -75,39 +79,52 @@ pub fn max_pooled(
         RowsOfA::Table { offsets: &plan.offsets, pixels, image_stride }
     };
     let (height, strip_len) = (strip_rows(plan, pool), strip_len(plan, pool));
-    let per_image = pool.output[0].div_ceil(height);
-    let out_row = pool.output[1] * pool.channels;
+    let parts = match cpu.threads.count() {
+        1 => 1,
+        threads => (4 * threads).div_ceil(shape.batch).min(pool.output[0]),
+    };
+    let part_rows = pool.output[0].div_ceil(parts);
+    let (row, out_row) = (pool.input[1] * shape.filters, pool.output[1] * pool.channels);
     let (strips, y) = (Shared::new(strips), Shared::new(y));
-    cpu.threads.for_each_slot(shape.batch * per_image, |slot, task| {
-        let (image, from) = (task / per_image, task % per_image * height);
-        let to = (from + height).min(pool.output[0]);
-        let rows = pool.rows_read(from, to);
-        let first = image * pixels + rows.start * pool.input[1];
-        let count = rows.len() * pool.input[1];
-        // SAFETY: tasks that run at the same time have different slots; strips hold a slot's longest task.
-        let strip = unsafe { strips.slice(slot * strip_len, count * shape.filters) };
-        let op = Igemm {
-            m: shape.batch * pixels,
-            n: shape.filters,
-            k: packed.k,
-            taps: packed.taps,
-            a: x.as_ptr(),
-            a_rows,
-            b: weights.as_ptr(),
-            b_layout: packed.layout(),
-            c: strip.as_mut_ptr(),
-            c_rows: RowsOfC::Part { first, stride: shape.filters },
-            bias: e.bias,
-            residual: std::ptr::null(),
-            accumulate: false,
-            activation: e.activation,
-        };
-        // SAFETY: lengths are asserted above; the table was built for this shape; the strip holds these rows alone and
-        // is this task's.
-        unsafe { igemm::run_rows(cpu.isa, &op, first..first + count) };
-        // SAFETY: each task has its own rows of the result.
-        let y = unsafe { y.slice((image * pool.output[0] + from) * out_row, (to - from) * out_row) };
-        pool.max_of_rows(cpu.isa, from, to, strip, y);
+    cpu.threads.for_each_slot(shape.batch * parts, |slot, task| {
+        // SAFETY: tasks that run at the same time have different slots.
+        let strip = unsafe { strips.slice(slot * strip_len, strip_len) };
+        let (image, mut from) = (task / parts, task % parts * part_rows);
+        let end = pool.output[0].min(from + part_rows);
+        let mut held: Range<usize> = 0..0;
+        while from < end {
+            let to = (from + height).min(end);
+            let rows = pool.rows_read(from, to);
+            // Windows that overlap those of the strip before find its last rows again.
+            let known = held.end.saturating_sub(rows.start).min(rows.len());
+            strip.copy_within((held.len() - known) * row..held.len() * row, 0);
+            let first = image * pixels + rows.start * pool.input[1];
+            let op = Igemm {
+                m: shape.batch * pixels,
+                n: shape.filters,
+                k: packed.k,
+                taps: packed.taps,
+                a: x.as_ptr(),
+                a_rows,
+                b: weights.as_ptr(),
+                b_layout: packed.layout(),
+                c: strip.as_mut_ptr(),
+                c_rows: RowsOfC::Part { first, stride: shape.filters },
+                bias: e.bias,
+                residual: std::ptr::null(),
+                accumulate: false,
+                activation: e.activation,
+            };
+            let fresh = first + known * pool.input[1]..first + rows.len() * pool.input[1];
+            // SAFETY: lengths are asserted above; the table was built for this shape; a strip has room for the rows that
+            // so many rows of the result read, and is this task's.
+            unsafe { igemm::run_rows(cpu.isa, &op, fresh) };
+            // SAFETY: each task has its own rows of the result.
+            let y = unsafe { y.slice((image * pool.output[0] + from) * out_row, (to - from) * out_row) };
+            pool.max_of_rows(cpu.isa, from, to, &strip[..rows.len() * row], y);
+            held = rows;
+            from = to;
+        }
     });
 }
 
@@ -137,13 +154,13 @@ mod tests {
         let numbers = &mut Numbers::new(3);
         let (x, w) = (numbers.take(shape.input_len()), numbers.take(shape.weights_len()));
         let bias = numbers.take(shape.filters);
-        let plan = ConvPlan::new(shape);
+        let plan = ConvPlan::direct(shape);
         for cpu in cpus().iter().flatten() {
             let e = || Epilogue { bias: Some(&bias), activation, ..Default::default() };
             let mut packed = vec![0.0; plan.forward_weights_len(cpu.isa)];
             plan.pack_forward(cpu, &w, &mut packed);
             let mut full = vec![0.0; shape.output_len()];
-            forward(cpu, &plan, &x, &packed, e(), &mut full, &mut vec![0.0; plan.forward_scratch_len()]);
+            forward(cpu, &plan, &x, &packed, e(), &mut full, &mut vec![0.0; plan.forward_scratch_len(cpu)]);
             let mut want = vec![0.0; pool.output_len()];
             max_pool(cpu, &pool, &full, &mut want, None);
             let mut got = vec![f32::NAN; pool.output_len()];

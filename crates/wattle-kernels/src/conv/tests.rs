@@ -100,11 +100,12 @@ fn run(
     }
     let mut packed = vec![f32::NAN; plan.forward_weights_len(cpu.isa)];
     plan.pack_forward(cpu, w, &mut packed);
-    let mut scratch = vec![f32::NAN; plan.forward_scratch_len()];
+    let mut scratch = vec![f32::NAN; plan.forward_scratch_len(cpu)];
     forward(cpu, plan, x, &packed, e, &mut y, &mut scratch);
     let mut packed = vec![f32::NAN; plan.input_gradient_weights_len(cpu.isa)];
     plan.pack_input_gradient(cpu, w, &mut packed);
-    input_gradient(cpu, plan, dy, &packed, Epilogue::default(), &mut dx);
+    let mut scratch = vec![f32::NAN; plan.input_gradient_scratch_len(cpu)];
+    input_gradient(cpu, plan, dy, &packed, Epilogue::default(), &mut dx, &mut scratch);
     let mut scratch = vec![f32::NAN; weight_gradient_scratch_len(plan)];
     weight_gradient(cpu, plan, x, dy, false, &mut dw, &mut scratch);
     (y, dx, dw)

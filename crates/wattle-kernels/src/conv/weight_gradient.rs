@@ -48,7 +48,7 @@ impl Split {
 /// Scratch elements that [`weight_gradient`] needs.
 pub fn weight_gradient_scratch_len(plan: &ConvPlan) -> usize {
     let split = Split::new(plan);
-    plan.forward_scratch_len() + split.chunks * split.partial_len(&plan.shape)
+    plan.padded_len() + split.chunks * split.partial_len(&plan.shape)
 }
 
 /// `dw = [dw +] gradient` of the weights `[filters, channels / groups, kernel height, kernel width]`, given the
@@ -74,7 +74,7 @@ pub fn weight_gradient(
         return;
     }
     let split = Split::new(plan);
-    let (padded, partials) = scratch.split_at_mut(plan.forward_scratch_len());
+    let (padded, partials) = scratch.split_at_mut(plan.padded_len());
     let partials = &mut partials[..split.chunks * split.partial_len(shape)];
     let x = match &plan.padded {
         Some(p) => {

@@ -6,10 +6,14 @@
 //! closure), otherwise it is compiled without the features.
 
 /// Runs a block for each index below a constant bound (at most 24), unrolled by the macro itself: the compiler gives up
-/// unrolling long loops, and then keeps the accumulators in memory.
+/// unrolling long loops, and then keeps the accumulators in memory. Nested in each other, they state the numbers that
+/// may come: `i < bound, of 0 1 2`.
 macro_rules! unrolled {
     ($i:ident < $bound:expr => $body:block) => {
         $crate::simd::unrolled!(@ $i, $bound, $body, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23)
+    };
+    ($i:ident < $bound:expr, of $($n:literal)* => $body:block) => {
+        $crate::simd::unrolled!(@ $i, $bound, $body, $($n)*)
     };
     (@ $i:ident, $bound:expr, $body:block, $($n:literal)*) => {
         $(if const { $n < $bound } {
