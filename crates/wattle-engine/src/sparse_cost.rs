@@ -123,7 +123,9 @@ impl Layer {
             Form::Blocked => {
                 packing + self.blocks as f64 * (strips + 2.2 * vectors) + visits * (strips + 2.0 * vectors)
             }
-            Form::Vector => positions * (0.75 * kept + 18.0 * rows),
+            // Gathers, or with AVX-512 lookups in registers.
+            Form::Vector if lanes < 16 => positions * (0.75 * kept + 18.0 * rows),
+            Form::Vector => positions * (0.4 * kept + 3.0 * rows),
         }
     }
 

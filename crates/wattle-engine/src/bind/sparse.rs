@@ -3,7 +3,9 @@
 use wattle_graph::DType;
 use wattle_kernels::conv::ConvPlan;
 use wattle_kernels::gemm::{self, Gemm};
-use wattle_kernels::sparse::{self, Activations, Cut, Product, SparseConv, SparseRows, SparseWeights};
+use wattle_kernels::sparse::{
+    self, Activations, Cut, Product, SparseConv, SparseLookup, SparseRows, SparseWeights,
+};
 
 use super::Epilogue;
 use crate::error::EngineError;
@@ -51,6 +53,14 @@ struct MatMul {
 enum Stored {
     Panels(SparseWeights),
     Rows(SparseRows),
+    Lookup(SparseLookup),
+}
+
+/// Weights for single vectors. Only AVX-512 looks up in registers; elsewhere a lookup would be a gather.
+fn vector_form(site: &Site<'_>, n: usize, k: usize, transposed: bool, weights: &[f32]) -> Option<Stored> {
+    let lookup = site.cpu.isa.lanes() == 16;
+    let lookup = lookup.then(|| SparseLookup::new(n, k, transposed, weights)).flatten();
+    lookup.map(Stored::Lookup).or_else(|| SparseRows::new(n, k, transposed, weights).map(Stored::Rows))
 }
 
 /// A product of activations `[m, k]` and constant weights `[k, n]`, or `[n, k]` if `transpose_b`.
@@ -65,9 +75,9 @@ pub(super) fn matmul(site: &Site<'_>, gemm: &Gemm, weights: &[f32], epilogue: &E
     let (form, choice) = form(site, &layer)?;
     let threads = site.cpu.threads.count();
     let shape = Product { images: 1, positions: m, x: Activations::Rows, y: Activations::Rows };
-    let rows = (form == Form::Vector).then(|| SparseRows::new(n, k, !transpose_b, weights)).flatten();
-    let (weights, scratch) = match rows {
-        Some(rows) => (Stored::Rows(rows), 0),
+    let vector = (form == Form::Vector).then(|| vector_form(site, n, k, !transpose_b, weights)).flatten();
+    let (weights, scratch) = match vector {
+        Some(vector) => (vector, 0),
         None => {
             let weights = SparseWeights::new(n, k, !transpose_b, weights, cut(form, threads));
             let scratch = sparse::product_scratch_len(site.cpu, &weights, &shape);
@@ -99,6 +109,7 @@ impl Kernel for MatMul {
         let (x, y, e) = (io.input(0)?, io.output(0)?, addends(&self.epilogue, io)?);
         match &self.weights {
             Stored::Rows(rows) => rows.product(io.cpu, x, e, y),
+            Stored::Lookup(lookup) => lookup.product(io.cpu, x, e, y),
             Stored::Panels(weights) => sparse::product(io.cpu, weights, &self.shape, x, e, y, io.scratch()?),
         }
         Ok(())

@@ -81,6 +81,13 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
+    unsafe fn lookup(self, table: *const f32, indices: *const u8) -> Self::F {
+        proven!({
+            let i = _mm256_cvtepu8_epi32(_mm_loadl_epi64(indices.cast()));
+            _mm256_i32gather_ps::<4>(table, i)
+        })
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         proven!(_mm256_add_ps(a, b))
     }

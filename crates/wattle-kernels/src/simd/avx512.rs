@@ -83,6 +83,13 @@ impl Simd for Avx512 {
         })
     }
     #[inline(always)]
+    unsafe fn lookup(self, table: *const f32, indices: *const u8) -> Self::F {
+        proven!({
+            let i = _mm512_cvtepu8_epi32(_mm_loadu_si128(indices.cast()));
+            _mm512_permutex2var_ps(_mm512_loadu_ps(table), i, _mm512_loadu_ps(table.add(16)))
+        })
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         proven!(_mm512_add_ps(a, b))
     }

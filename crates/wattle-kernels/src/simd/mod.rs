@@ -156,6 +156,9 @@ pub(crate) fn prefetch(p: *const f32) {
     let _ = p;
 }
 
+/// Elements that `Simd::lookup` chooses from: what two of the widest vectors hold.
+pub(crate) const WINDOW: usize = 32;
+
 /// A computation that can be compiled for any [`Simd`] instruction set.
 pub(crate) trait Kernel {
     type Output;
@@ -198,6 +201,12 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `indices` must be readable for `LANES` numbers, and `base` at each of them.
     unsafe fn gather(self, base: *const f32, indices: *const u16) -> Self::F;
+
+    /// `table[i]` for each of the indices, which are below [`WINDOW`].
+    ///
+    /// # Safety
+    /// `indices` must be readable for `LANES` numbers, each below [`WINDOW`], and `table` for [`WINDOW`] elements.
+    unsafe fn lookup(self, table: *const f32, indices: *const u8) -> Self::F;
 
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;

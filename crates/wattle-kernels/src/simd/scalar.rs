@@ -91,6 +91,15 @@ impl Simd for Scalar {
         out
     }
     #[inline(always)]
+    unsafe fn lookup(self, table: *const f32, indices: *const u8) -> Self::F {
+        let mut out = [0.0; L];
+        for (i, o) in out.iter_mut().enumerate() {
+            // SAFETY: the caller promises the indices and the table.
+            *o = unsafe { *table.add(*indices.add(i) as usize) };
+        }
+        out
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         zip(a, b, |x, y| x + y)
     }

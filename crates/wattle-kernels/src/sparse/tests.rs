@@ -125,6 +125,8 @@ fn a_transposed_matrix_is_read_as_such() {
     let cut = Cut::unstructured(2);
     assert_eq!(SparseWeights::new(20, 30, false, &w, cut), SparseWeights::new(20, 30, true, &turned, cut));
     assert_eq!(SparseRows::new(20, 30, false, &w), SparseRows::new(20, 30, true, &turned));
+    let (w, turned) = (&w[..15 * 40], (0..600).map(|i| w[i % 15 * 40 + i / 15]).collect::<Vec<f32>>());
+    assert_eq!(SparseLookup::new(15, 40, false, w), SparseLookup::new(15, 40, true, &turned));
 }
 
 #[test]
@@ -265,6 +267,8 @@ fn vectors_match_the_oracle() {
         [(1, 1, 1, 1.0), (10, 300, 1, 0.1), (33, 100, 3, 0.05), (70, 40, 2, 0.0), (300, 784, 1, 1.0)]
     {
         let w = matrix(numbers, rows, columns, density, 1, density < 0.1);
+        // A function that saturates would measure the rounding of long sums against their small differences.
+        let activation = if columns > 300 { Activation::Relu } else { Activation::Unary(Unary::Tanh) };
         let (x, bias) = (numbers.take(batch * columns), numbers.take(rows));
         let residual = numbers.take(batch * rows);
         let want: Vec<f64> = (0..batch * rows)
@@ -272,18 +276,23 @@ fn vectors_match_the_oracle() {
                 let (b, r) = (i / rows, i % rows);
                 let sum: f64 =
                     (0..columns).map(|c| w[r * columns + c] as f64 * x[b * columns + c] as f64).sum();
-                (sum + bias[r] as f64 + residual[i] as f64).tanh()
+                activated(sum + bias[r] as f64 + residual[i] as f64, activation)
             })
             .collect();
+        let e = Epilogue { bias: Some(&bias), residual: Some(&residual), activation, ..Default::default() };
         let sparse = SparseRows::new(rows, columns, false, &w).expect("few columns");
         agree(&want, &format!("{rows}x{columns} batch {batch}"), |cpu| {
             let mut y = vec![f32::NAN; want.len()];
-            let e = Epilogue {
-                bias: Some(&bias),
-                residual: Some(&residual),
-                activation: Activation::Unary(Unary::Tanh),
-                ..Default::default()
-            };
+            sparse.product(cpu, &x, e, &mut y);
+            y
+        });
+        let Some(sparse) = SparseLookup::new(rows, columns, false, &w) else {
+            assert!(columns < 32);
+            continue;
+        };
+        assert_eq!(sparse.kept(), w.iter().filter(|&&w| w != 0.0).count());
+        agree(&want, &format!("{rows}x{columns} batch {batch} by lookups"), |cpu| {
+            let mut y = vec![f32::NAN; want.len()];
             sparse.product(cpu, &x, e, &mut y);
             y
         });
