@@ -8,6 +8,7 @@
 mod conv;
 mod conv_gradient;
 mod micro;
+mod n_of_m;
 mod panel;
 mod product;
 mod sampled;
@@ -19,6 +20,7 @@ mod weights;
 
 pub use conv::SparseConv;
 pub use conv_gradient::SparseConvInputGradient;
+pub use n_of_m::NOfM;
 pub use panel::STRIP;
 pub use product::{Activations, Product, product, product_scratch_len};
 pub use sampled::{sampled_product, sampled_product_scratch_len};
