@@ -23,12 +23,12 @@ impl Operator for QLinearAdd {
     fn infer(&self, inputs: Operands<'_>) -> Result<Vec<TensorType>, OpError> {
         for (index, name) in [(0, "a"), (3, "b")] {
             let dtype = inputs.expect_dtype(index, name, BYTES)?;
-            inputs.expect_dtype(index + 1, "scale", &[DType::F32])?;
+            inputs.expect_float(index + 1, "scale")?;
             inputs.expect_dtype(index + 2, "zero point", &[dtype])?;
             expect_one(inputs, index + 1, "scale")?;
             expect_one(inputs, index + 2, "zero point")?;
         }
-        inputs.expect_dtype(6, "scale of y", &[DType::F32])?;
+        inputs.expect_float(6, "scale of y")?;
         expect_one(inputs, 6, "scale of y")?;
         expect_one(inputs, 7, "zero point of y")?;
         let dtype = inputs.expect_dtype(7, "zero point of y", BYTES)?;
