@@ -197,7 +197,7 @@ fn framed(site: &Site<'_>, tensor: &Tensor, shape: &ConvShape, frames: Frames, z
         .collect();
     let k = taps * wide;
     let packed = dense(site, byte(tensor.dtype())?, [k, filters], &weights, zeros, |k_at, f| f * k + k_at);
-    packed.is_direct().then(|| Sums::Frames(frames, packed))
+    packed.is_direct().then_some(Sums::Frames(frames, packed))
 }
 
 fn depthwise(site: &Site<'_>, shape: ConvShape, weights: Vec<i16>, quantized: bool) -> Sums {

@@ -58,7 +58,7 @@ struct MatMul {
 }
 
 enum Stored {
-    Panels(SparseWeights),
+    Panels(Box<SparseWeights>),
     Rows(SparseRows),
 }
 
@@ -84,7 +84,7 @@ pub(super) fn matmul(site: &Site<'_>, gemm: &Gemm, weights: &[f32], epilogue: &E
             let cut = cut(form, threads, [n, k], keep);
             let weights = SparseWeights::new(n, k, !transpose_b, weights, cut);
             let scratch = sparse::product_scratch_len(site.cpu, &weights, &shape);
-            (Stored::Panels(weights), scratch, cut.pattern)
+            (Stored::Panels(Box::new(weights)), scratch, cut.pattern)
         }
     };
     let name = format!("gemm-sparse-{}-f32-{}", kind(form, pattern), site.cpu.isa.name());
