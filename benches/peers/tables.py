@@ -3,6 +3,7 @@
     python tables.py sparse FOLDER --deepsparse PYTHON   # sparse networks: onnxruntime, PyTorch and DeepSparse
     python tables.py dense FOLDER --det DET.onnx         # dense inference: onnxruntime and PyTorch
     python tables.py train FOLDER                        # training steps: PyTorch
+    python tables.py int8 FOLDER --masks dense uniform   # what quantize.py wrote: onnxruntime
 
 FOLDER is what networks.py wrote. Run it with the Python that has torch, onnx and onnxruntime. Each comparison is one
 process of wattle that takes turns with one process of the peer; a row is the median of both and of the ratio over the
@@ -80,7 +81,7 @@ def rows(arguments, files, peers, floors):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=["sparse", "dense", "train"])
+    parser.add_argument("table", choices=["sparse", "dense", "train", "int8"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--wattle", default="target/release/wattle")
     parser.add_argument("--python", default=sys.executable, help="has torch, onnx and onnxruntime")
@@ -116,6 +117,17 @@ def main():
         if arguments.det:
             files.append(("PP-OCR det 640x640", "det", 1, arguments.det, ["--input", "x=1x3x640x640"]))
         peers = [("onnxruntime", arguments.python), ("torch", arguments.python)]
+        floors = lambda network, batch: (1.0, None)
+    elif arguments.table == "int8":
+        for network in arguments.only or ["lenet", "mobilenet-v1", "mobilenet-v2", "resnet18", "encoder"]:
+            for masks in arguments.masks:
+                for form in ["qdq", "qop", "dynamic"]:
+                    for batch in arguments.batches:
+                        path = arguments.folder / f"{network}-{masks}-{form}-b{batch}.onnx"
+                        if path.exists():
+                            # A few steps of 1/255: where rounding falls differently, later layers carry it on.
+                            files.append((f"{network} {masks} {form}", network, batch, path, ["--tolerance", "0.1"]))
+        peers = [("onnxruntime", arguments.python)]
         floors = lambda network, batch: (1.0, None)
     else:
         for network in arguments.only or TRAINED:

@@ -8,6 +8,8 @@ use std::fmt;
 
 use wattle_kernels::conv::ConvShape;
 
+use crate::plan::Sparse;
+
 /// A sparse form is taken if its estimate is below this share of the dense estimate.
 const MARGIN: f64 = 0.9;
 /// Share of the arithmetic peak that dense products reach.
@@ -16,6 +18,15 @@ const DENSE_SHARE: f64 = 0.75;
 const STREAM: f64 = 16.0;
 /// Positions of a strip and columns of a block, as the kernels cut them.
 const STRIP: usize = 64;
+
+/// Products of bytes: with more non-zeros than this share, sparse kernels are not considered.
+const BYTES_WORTH_COUNTING: f64 = 0.5;
+/// Multiply-adds a cycle of the dense kernel.
+const DENSE_BYTES: f64 = 45.0;
+/// Cycles of four non-zeros with a strip, of an output of a strip, and of a byte that is turned.
+const FOUR: f64 = 8.5;
+const BYTE_OUTPUT: f64 = 25.0;
+const TURNED_BYTE: f64 = 0.25;
 
 /// How a layer may be computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +164,59 @@ impl Layer {
             .expect("two forms at least");
         let taken = if sparse < MARGIN * dense { form } else { Form::Dense };
         Choice { form: taken, density: self.density(), gain: dense / sparse.max(1.0) }
+    }
+}
+
+/// What the estimate needs of a product of bytes: m rows by a matrix `[k, n]`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ByteLayer {
+    m: usize,
+    k: usize,
+    n: usize,
+    kept: usize,
+    /// Fours of non-zeros, each of one output.
+    fours: usize,
+}
+
+impl ByteLayer {
+    /// Counts what is not zero.
+    pub fn count(m: usize, k: usize, n: usize, kept: impl Fn(usize, usize) -> bool) -> ByteLayer {
+        let mut of_column = vec![0usize; n];
+        for row in 0..k {
+            of_column.iter_mut().enumerate().for_each(|(j, count)| *count += usize::from(kept(row, j)));
+        }
+        let fours = of_column.iter().map(|count| count.div_ceil(4)).sum();
+        ByteLayer { m, k, n, kept: of_column.iter().sum(), fours }
+    }
+
+    /// Whether the sparse kernel is taken, and why, where weights are sparse enough to say.
+    pub fn choose(&self, sparse: Sparse, threads: usize) -> (bool, Option<String>) {
+        let [m, k, n, fours] = [self.m, self.k, self.n, self.fours].map(|x| x as f64);
+        let percent = 100.0 * self.kept as f64 / (k * n).max(1.0);
+        match sparse {
+            Sparse::Never if percent < 100.0 * BYTES_WORTH_COUNTING => {
+                return (false, Some("sparse kernels are switched off".into()));
+            }
+            Sparse::Never => return (false, None),
+            Sparse::Always => return (true, None),
+            Sparse::Auto if percent >= 100.0 * BYTES_WORTH_COUNTING => return (false, None),
+            Sparse::Auto => {}
+        }
+        let strips = self.m.div_ceil(STRIP) as f64;
+        // Threads take whole strips, or make a panel each.
+        let panels = strips.max(threads as f64);
+        let dense = (m * k * n / DENSE_BYTES).max(k * n / STREAM);
+        let found = strips * (fours * FOUR + n * BYTE_OUTPUT)
+            + (panels * k + strips * n) * STRIP as f64 * TURNED_BYTE;
+        let gain = dense / found.max(1.0);
+        if found < MARGIN * dense {
+            (true, Some(format!("{percent:.1} % non-zero: modelled {gain:.1}x faster than dense")))
+        } else {
+            (
+                false,
+                Some(format!("{percent:.1} % non-zero: the sparse kernel is modelled at {gain:.2}x dense")),
+            )
+        }
     }
 }
 

@@ -115,6 +115,36 @@ pub fn max_pool(cpu: &Cpu, shape: &PoolShape, x: &[f32], y: &mut [f32], indices:
     });
 }
 
+/// The maximum of each window of bytes, i8 if `signed`; a window in padding alone gives the smallest number.
+pub fn max_pool_bytes(cpu: &Cpu, shape: &PoolShape, x: &[u8], signed: bool, y: &mut [u8]) {
+    shape.check(x.len(), y.len());
+    let (row, image_len) =
+        (shape.output[1] * shape.channels, shape.input[0] * shape.input[1] * shape.channels);
+    if row == 0 || shape.output[0] == 0 {
+        return;
+    }
+    let flip = if signed { 0x80 } else { 0 };
+    cpu.threads.for_each_piece(y, row, |i, y| {
+        let x = &x[i / shape.output[0] * image_len..][..image_len];
+        for (ox, y) in y.chunks_exact_mut(shape.channels).enumerate() {
+            // As unsigned bytes, whose smallest is 0.
+            y.fill(0);
+            shape.window(i % shape.output[0], ox, |pixel| {
+                larger_bytes(cpu.isa, &x[pixel * shape.channels..][..shape.channels], flip, y);
+            });
+            y.iter_mut().for_each(|y| *y ^= flip);
+        }
+    });
+}
+
+vectorised! {
+    fn larger_bytes<'a>(s; x: &'a [u8], flip: u8, y: &'a mut [u8]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = (*y).max(x ^ flip);
+        }
+    }
+}
+
 /// Channels whose maxima stay in registers while the window runs.
 const BLOCK: usize = 32;
 
@@ -298,6 +328,26 @@ mod tests {
             PoolShape { output: [4, 4], ..base },
             PoolShape::global(3, [4, 5], 17),
         ]
+    }
+
+    #[test]
+    fn maxima_of_bytes_are_those_of_their_numbers() {
+        let numbers = &mut Numbers::new(7);
+        for shape in shapes() {
+            for signed in [false, true] {
+                let x: Vec<u8> = (0..shape.input_len()).map(|_| numbers.next() as u8).collect();
+                let floats: Vec<f32> = x.iter().map(|x| crate::quantize::value(*x, signed) as f32).collect();
+                let (mut want, mut y) = (vec![0.0; shape.output_len()], vec![3; shape.output_len()]);
+                for cpu in cpus().iter().flatten() {
+                    max_pool(cpu, &shape, &floats, &mut want, None);
+                    max_pool_bytes(cpu, &shape, &x, signed, &mut y);
+                    for (y, want) in y.iter().zip(&want) {
+                        let least = if signed { -128.0 } else { 0.0 };
+                        assert_eq!(crate::quantize::value(*y, signed) as f32, want.max(least));
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub fn value(byte: u8, signed: bool) -> i32 {
     if signed { i32::from(byte as i8) } else { i32::from(byte) }
 }
 
+/// Zero points that are taken: those of bytes, with room.
+const ZEROS: std::ops::Range<i32> = -1024..1024;
+
 fn bounds(signed: bool) -> (i32, i32) {
     if signed { (-128, 127) } else { (0, 255) }
 }
@@ -74,7 +77,7 @@ vectorised! {
     }
 }
 
-/// The byte of a whole level between two bounds; 0 for NaN, as a cast gives it.
+/// The byte of a whole level between two bounds, which are a byte's less `zero`; 0 for NaN, as a cast gives it.
 #[inline(always)]
 fn saturated(level: f32, low: f32, high: f32, zero: i32) -> u8 {
     let inside = if level < low {
@@ -84,9 +87,11 @@ fn saturated(level: f32, low: f32, high: f32, zero: i32) -> u8 {
     } else {
         level
     };
-    // The bounds, and so every level that is a number, fit an i32.
-    let whole = if inside.is_nan() { 0 } else { inside as i32 + zero };
-    whole as u8
+    let number = if inside.is_nan() { -zero as f32 } else { inside };
+    // A cast that saturates would be made number by number.
+    // SAFETY: not NaN, and the bounds are far inside those of an i32, as zero points are checked.
+    let whole = unsafe { number.to_int_unchecked::<i32>() };
+    whole.wrapping_add(zero) as u8
 }
 
 /// `y = (x - zero) scale` of x `[outer, axis, inner]`.
@@ -109,6 +114,57 @@ pub fn dequantize(cpu: &Cpu, [outer, axis, inner]: [usize; 3], grid: Grid, x: &[
             dequantize_run(cpu.isa, x, grid.scales[at], grid.zero(at), grid.signed, y);
         }
     });
+}
+
+/// Bytes, and what they stand for: `(byte - zero) scale`.
+#[derive(Clone, Copy)]
+pub struct Term<'a> {
+    /// The bytes.
+    pub data: &'a [u8],
+    /// Units of a step.
+    pub scale: f32,
+    /// The number that stands for 0.
+    pub zero: i32,
+    /// Bytes are i8.
+    pub signed: bool,
+}
+
+/// `y = saturate(round((a + b) / scale) + zero)`; b is as long as a, or is repeated along it. `to` has the scale, the zero
+/// point and the type of y.
+pub fn add(cpu: &Cpu, a: Term<'_>, b: Term<'_>, to: (f32, i32, bool), y: &mut [u8]) {
+    assert_eq!(a.data.len(), y.len(), "the first operand and the result");
+    assert!(b.data.is_empty() == y.is_empty(), "the second operand");
+    assert!([a.zero, b.zero, to.1].iter().all(|zero| ZEROS.contains(zero)), "zero points of bytes");
+    if y.is_empty() {
+        return;
+    }
+    let len = b.data.len();
+    assert!(y.len().is_multiple_of(len), "{} elements in rows of {len}", y.len());
+    let repeated = len < y.len();
+    let piece = if repeated { (PIECE / len).max(1) * len } else { PIECE };
+    cpu.threads.for_each_piece(y, piece, |i, y| {
+        let first = i * piece;
+        let width = if repeated { len } else { y.len() };
+        for (row, y) in y.chunks_exact_mut(width).enumerate() {
+            let at = if repeated { 0 } else { first };
+            let a = Term { data: &a.data[first + row * width..][..width], ..a };
+            add_run(cpu.isa, a, Term { data: &b.data[at..][..width], ..b }, to, y);
+        }
+    });
+}
+
+vectorised! {
+    fn add_run<'a>(s; a: Term<'a>, b: Term<'a>, to: (f32, i32, bool), y: &'a mut [u8]) {
+        let (scale, zero, signed) = to;
+        let (least, most) = bounds(signed);
+        let (low, high) = ((least - zero) as f32, (most - zero) as f32);
+        let ((a_flip, a_less), (b_flip, b_less)) = (unbias(a.signed, a.zero), unbias(b.signed, b.zero));
+        for ((y, p), q) in y.iter_mut().zip(a.data).zip(b.data) {
+            let p = (i32::from(p ^ a_flip) - a_less) as f32 * a.scale;
+            let q = (i32::from(q ^ b_flip) - b_less) as f32 * b.scale;
+            *y = saturated(((p + q) / scale).round_ties_even(), low, high, zero);
+        }
+    }
 }
 
 /// Smallest and largest element of x and 0; NaN is left out.
@@ -179,6 +235,7 @@ pub fn requantize(
 ) {
     assert!(sums.len() == y.len() && [1, columns].contains(&factors.len()), "{columns} columns");
     assert!(bias.is_none_or(|b| b.len() == columns), "{columns} columns");
+    assert!(ZEROS.contains(&zero), "a zero point of bytes");
     if y.is_empty() {
         return;
     }
@@ -296,6 +353,30 @@ mod tests {
                     let want = level.clamp(f64::from(low), f64::from(high)) as i32;
                     assert_eq!(value(y[i], signed), want, "element {i}, {x}");
                     assert_eq!(back[i], (value(y[i], signed) - zero) as f32 * scales[at]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sums_of_bytes_are_those_of_their_numbers() {
+        let numbers = &mut Numbers::new(8);
+        for (len, repeated) in [(0, 0), (1, 1), (77, 77), (40_000, 40_000), (33 * 700, 33)] {
+            let a: Vec<u8> = (0..len).map(|_| numbers.next() as u8).collect();
+            let b: Vec<u8> = (0..repeated).map(|_| numbers.next() as u8).collect();
+            for signed in [false, true] {
+                let p = Term { data: &a, scale: 0.02, zero: 13, signed };
+                let q = Term { data: &b, scale: 0.013, zero: -5, signed: !signed };
+                let number = |t: &Term, x: u8| (value(x, t.signed) - t.zero) as f32 * t.scale;
+                let (low, high) = bounds(signed);
+                let want: Vec<u8> = (0..len)
+                    .map(|i| (number(&p, a[i]) + number(&q, b[i % repeated])) / 0.027)
+                    .map(|level| (level.round_ties_even() as i32 + 3).clamp(low, high) as u8)
+                    .collect();
+                for cpu in cpus().iter().flatten() {
+                    let mut y = vec![1; len];
+                    add(cpu, p, q, (0.027, 3, signed), &mut y);
+                    assert_eq!(y, want);
                 }
             }
         }

@@ -65,8 +65,30 @@ struct Pool {
 pub(super) fn pool(site: &Site<'_>, op: &ops::Pool) -> Option<Bound> {
     let shape = shape(op, &site.input(0).extents, site.output(0))?;
     let kernel = Pool { shape, kind: kind(op)? };
-    let fits = site.all(DType::F32) && site.outputs.len() == 1;
-    fits.then(|| Bound::uniform(site, Layout::ChannelsLast, kernel))
+    if site.outputs.len() != 1 {
+        return None;
+    }
+    if let (Some(signed), Kind::Max) = (super::quantize::byte(site.input(0).dtype), kernel.kind) {
+        return Some(Bound::uniform(site, Layout::ChannelsLast, BytePool { shape, signed }));
+    }
+    site.all(DType::F32).then(|| Bound::uniform(site, Layout::ChannelsLast, kernel))
+}
+
+/// The largest of bytes.
+struct BytePool {
+    shape: PoolShape,
+    signed: bool,
+}
+
+impl Kernel for BytePool {
+    fn name(&self) -> String {
+        "max_pool-nhwc-8bit".into()
+    }
+
+    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+        pool::max_pool_bytes(io.cpu, &self.shape, io.input(0)?, self.signed, io.output(0)?);
+        Ok(())
+    }
 }
 
 pub(super) fn global_pool(site: &Site<'_>, op: &ops::GlobalPool) -> Option<Bound> {

@@ -1,7 +1,7 @@
 //! QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear of 8-bit integers.
 
 use wattle_graph::{DType, ops};
-use wattle_kernels::quantize::{self, Grid};
+use wattle_kernels::quantize::{self, Grid, Term, value};
 
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Site};
@@ -69,6 +69,53 @@ impl Kernel for Linear {
             Way::To => quantize::quantize(io.cpu, self.sizes, grid, io.input(0)?, io.output(0)?),
             Way::From => quantize::dequantize(io.cpu, self.sizes, grid, io.input(0)?, io.output(0)?),
         }
+        Ok(())
+    }
+}
+
+/// The sum of two tensors of bytes.
+struct Add {
+    /// Whether a, b and y are i8.
+    signed: [bool; 3],
+    /// Whether the second operand is as long as the first; the other way round, operands change places.
+    swapped: bool,
+}
+
+pub(super) fn add(site: &Site<'_>) -> Option<Bound> {
+    let (a, b, y) = (site.input(0), site.input(3), site.output(0));
+    let scales = [1, 4, 6].iter().all(|&i| site.input(i).dtype == DType::F32);
+    let single = [1, 2, 4, 5, 6, 7].iter().all(|&i| site.input(i).len() == 1);
+    let signed = [byte(a.dtype)?, byte(b.dtype)?, byte(site.outputs[0].1)?];
+    let swapped = a.extents != y;
+    let (long, short) = if swapped { (b, a) } else { (a, b) };
+    // What is repeated are whole rows of the other operand.
+    let same = short.extents == y;
+    let fits = long.extents == y && (same || y.ends_with(&short.extents));
+    let layout = if same { a.layout } else { Layout::RowMajor };
+    let mut bound = Bound::uniform(site, layout, Add { signed, swapped });
+    for (i, layout) in bound.input_layouts.iter_mut().enumerate() {
+        if i != 0 && i != 3 {
+            *layout = Layout::RowMajor;
+        }
+    }
+    (scales && single && fits).then_some(bound)
+}
+
+impl Kernel for Add {
+    fn name(&self) -> String {
+        "add-8bit".into()
+    }
+
+    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+        let term = |first: usize, signed: bool| -> Result<Term<'_>, EngineError> {
+            let (scale, zero) = (io.input::<f32>(first + 1)?[0], io.input::<u8>(first + 2)?[0]);
+            Ok(Term { data: io.input(first)?, scale, zero: value(zero, signed), signed })
+        };
+        let [a_signed, b_signed, y_signed] = self.signed;
+        let (a, b) = (term(0, a_signed)?, term(3, b_signed)?);
+        let (a, b) = if self.swapped { (b, a) } else { (a, b) };
+        let to = (io.input::<f32>(6)?[0], value(io.input::<u8>(7)?[0], y_signed), y_signed);
+        quantize::add(io.cpu, a, b, to, io.output(0)?);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use wattle_graph::DType;
 use wattle_kernels::conv::ConvPlan;
 use wattle_kernels::gemm::{self, Gemm};
 use wattle_kernels::sparse::{
-    self, Activations, Cut, Product, SparseConv, SparseLookup, SparseRows, SparseWeights,
+    self, Activations, Cut, NOfM, Product, SparseConv, SparseLookup, SparseRows, SparseWeights,
 };
 
 use super::Epilogue;
@@ -31,15 +31,24 @@ fn form(site: &Site<'_>, layer: &Layer) -> Result<(Form, Choice), Option<String>
     }
 }
 
-fn cut(form: Form, threads: usize) -> Cut {
-    if form == Form::Blocked { Cut::blocked(threads) } else { Cut::unstructured(threads) }
+/// How weights `[rows, columns]` are cut; by a pattern of theirs, if they have one, instead of single elements.
+fn cut(form: Form, threads: usize, [rows, columns]: [usize; 2], keep: impl Fn(usize, usize) -> bool) -> Cut {
+    match form {
+        Form::Blocked => Cut::blocked(threads),
+        Form::Vector => Cut::unstructured(threads),
+        Form::Unstructured | Form::Dense => match NOfM::of(rows, columns, keep) {
+            Some(pattern) => Cut::n_of_m(pattern, threads),
+            None => Cut::unstructured(threads),
+        },
+    }
 }
 
-fn kind(form: Form) -> &'static str {
-    match form {
-        Form::Blocked => "4x1",
-        Form::Vector => "vector",
-        Form::Unstructured | Form::Dense => "csr",
+fn kind(form: Form, pattern: Option<NOfM>) -> String {
+    match (form, pattern) {
+        (Form::Blocked, _) => "4x1".into(),
+        (Form::Vector, _) => "vector".into(),
+        (_, Some(pattern)) => pattern.to_string(),
+        _ => "csr".into(),
     }
 }
 
@@ -51,7 +60,7 @@ struct MatMul {
 }
 
 enum Stored {
-    Panels(SparseWeights),
+    Panels(Box<SparseWeights>),
     Rows(SparseRows),
     Lookup(SparseLookup),
 }
@@ -76,15 +85,19 @@ pub(super) fn matmul(site: &Site<'_>, gemm: &Gemm, weights: &[f32], epilogue: &E
     let threads = site.cpu.threads.count();
     let shape = Product { images: 1, positions: m, x: Activations::Rows, y: Activations::Rows };
     let vector = (form == Form::Vector).then(|| vector_form(site, n, k, !transpose_b, weights)).flatten();
-    let (weights, scratch) = match vector {
-        Some(vector) => (vector, 0),
+    let (weights, scratch, pattern) = match vector {
+        Some(vector) => (vector, 0, None),
         None => {
-            let weights = SparseWeights::new(n, k, !transpose_b, weights, cut(form, threads));
+            let keep = |row: usize, column: usize| {
+                weights[if transpose_b { row * k + column } else { column * n + row }] != 0.0
+            };
+            let cut = cut(form, threads, [n, k], keep);
+            let weights = SparseWeights::new(n, k, !transpose_b, weights, cut);
             let scratch = sparse::product_scratch_len(site.cpu, &weights, &shape);
-            (Stored::Panels(weights), scratch)
+            (Stored::Panels(Box::new(weights)), scratch, cut.pattern)
         }
     };
-    let name = format!("gemm-sparse-{}-f32-{}", kind(form), site.cpu.isa.name());
+    let name = format!("gemm-sparse-{}-f32-{}", kind(form, pattern), site.cpu.isa.name());
     let epilogue = Epilogue { ..*epilogue };
     let kernel = MatMul { weights, shape, epilogue, name };
     Ok(Bound::row_major(site, kernel)
@@ -131,10 +144,13 @@ pub(super) fn conv(site: &Site<'_>, plan: &ConvPlan, weights: &[f32], epilogue: 
     let layer = Layer::of_conv_shape(&shape);
     let layer = layer.count(weights, false);
     let (form, choice) = form(site, &layer)?;
-    let cut = cut(form, site.cpu.threads.count());
+    // With more taps than one, a column of the weights is a tap of a channel: patterns go along channels.
+    let (columns, single) = (weights.len() / shape.filters, shape.kernel == [1, 1]);
+    let keep = |row: usize, column: usize| !single || weights[row * columns + column] != 0.0;
+    let cut = cut(form, site.cpu.threads.count(), [shape.filters, columns], keep);
     let conv = SparseConv::new(shape, weights, cut).ok_or(None::<String>)?;
     let scratch = conv.scratch_len(site.cpu);
-    let name = format!("conv-sparse-{}-nhwc-f32-{}", kind(form), site.cpu.isa.name());
+    let name = format!("conv-sparse-{}-nhwc-f32-{}", kind(form, cut.pattern), site.cpu.isa.name());
     let kernel = Conv { conv, epilogue: Epilogue { ..*epilogue }, name };
     let bound = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(scratch).takes(1);
     Ok(bound.because(choice.to_string()).density(layer.density()))

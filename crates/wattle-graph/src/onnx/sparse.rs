@@ -561,7 +561,10 @@ mod tests {
         let bytes = encode_model_as(&model, SparseFormat::Compact).unwrap();
         assert!(bytes.len() as f64 <= 2.02 * alive + 1500.0, "{} for {alive}", bytes.len());
         let dense = read(&encode_model_as(&model, SparseFormat::Dense).unwrap()).unwrap();
-        assert!(read(&bytes).unwrap() == dense);
+        let found = read(&bytes).unwrap();
+        assert!(found == dense);
+        // Read and written again they are still bytes.
+        assert_eq!(encode_model_as(&found, SparseFormat::Compact).unwrap().len(), bytes.len());
     }
 
     /// A file with one compact weight `w0` of 40 x 50, changed.

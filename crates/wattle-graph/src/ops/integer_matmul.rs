@@ -12,8 +12,9 @@ use crate::tensor::DType;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MatMulInteger;
 
-/// `QLinearMatMul(a, a scale, a zero, b, b scale, b zero, y scale, y zero)`: MatMul on 8-bit operands, its i32
-/// sums scaled by `a scale * b scale / y scale` and rounded to the type of `y zero`.
+/// `QLinearMatMul(a, a scale, a zero, b, b scale, b zero, y scale, y zero, bias?)`: MatMul on 8-bit operands, its i32
+/// sums, to which an i32 bias for each column is added, scaled by `a scale * b scale / y scale` and rounded to the type
+/// of `y zero`. ONNX has no bias here; onnxruntime's QGemm has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QLinearMatMul;
 
@@ -144,12 +145,24 @@ impl Operator for QLinearMatMul {
 
     fn infer(&self, inputs: Operands<'_>) -> Result<Vec<TensorType>, OpError> {
         let dtype = expect_quantized(inputs, 3, "b")?;
+        if inputs.optional(8).is_some() {
+            inputs.expect_dtype(8, "bias", &[DType::I32])?;
+            inputs.expect_rank(8, "bias", 1)?;
+        }
         Ok(vec![TensorType::new(dtype, result(inputs.ty(0, "a")?, inputs.ty(3, "b")?)?)])
     }
 
     fn evaluate(&self, inputs: Tensors<'_>) -> Result<Vec<Tensor>, OpError> {
         let zeros = [Some(inputs.get(2)?), Some(inputs.get(5)?)];
-        let (shape, sums) = sums(inputs.get(0)?, inputs.get(3)?, zeros)?;
+        let (shape, mut sums) = sums(inputs.get(0)?, inputs.get(3)?, zeros)?;
+        if let Some(bias) = inputs.optional(8) {
+            let columns = shape.last().copied().unwrap_or(0);
+            if bias.len() != columns {
+                return Err(OpError::mismatch("bias", bias.len(), format!("one per column, {columns}")));
+            }
+            let bias = bias.to_i64();
+            sums.iter_mut().enumerate().for_each(|(i, s)| *s = s.wrapping_add(bias[i % columns] as i32));
+        }
         let [a_scale, b_scale, y_scale] = [inputs.get(1)?, inputs.get(4)?, inputs.get(6)?];
         let (a_at, b_at) = (spread(a_scale, true, &shape)?, spread(b_scale, false, &shape)?);
         let [a_scale, b_scale, y_scale] = [a_scale, b_scale, y_scale].map(Tensor::to_f64);
@@ -170,16 +183,57 @@ impl Operator for QLinearMatMul {
         Work { element_ops: shapes.output_len(0).saturating_mul(3), ..work(shapes, 3) }
     }
 
+    fn export(&self, node: &mut ExportNode<'_>) -> Result<(), OpError> {
+        if node.input(8).is_empty() {
+            node.same(self.name(), vec![]);
+            return Ok(());
+        }
+        // Scales of b belong to its columns, as in `laid_out`; those of the bias are products of both scales.
+        let scales = node.emit("Mul", &[node.input(1), node.input(4)], vec![]);
+        let real = |node: &mut ExportNode<'_>, x: String, scale: String, zero: String, axis: i64| {
+            node.emit("DequantizeLinear", &[x, scale, zero], vec![("axis", Attribute::Int(axis))])
+        };
+        let axis = node.input_type(3).shape.rank().map_or(1, |rank| rank as i64 - 1);
+        let a = real(node, node.input(0), node.input(1), node.input(2), 1);
+        let b = real(node, node.input(3), node.input(4), node.input(5), axis);
+        let bias = real(node, node.input(8), scales, String::new(), 0);
+        let product = node.emit("MatMul", &[a, b], vec![]);
+        let sum = node.emit("Add", &[product, bias], vec![]);
+        node.emit_final("QuantizeLinear", &[sum, node.input(6), node.input(7)], vec![]);
+        Ok(())
+    }
+
     fn agreement(&self) -> Agreement {
         Agreement::Exact
     }
 }
 
 impl Described for QLinearMatMul {
-    const ONNX: &'static [&'static str] = &["QLinearMatMul"];
+    const ONNX: &'static [&'static str] = &["QLinearMatMul", "com.microsoft:QGemm"];
 
     fn import(node: &mut ForeignNode<'_>) -> Result<Vec<ValueId>, ImportError> {
-        node.finish(QLinearMatMul)
+        if node.op_type() == "QLinearMatMul" {
+            return node.finish(QLinearMatMul);
+        }
+        // `(a, scale, zero, b, scale, zero, bias?, y scale?, y zero?)`.
+        if node.float("alpha", 1.0)? != 1.0 {
+            return Err(node.refuse("alpha is not 1"));
+        }
+        if node.optional_input(7).is_none() || node.optional_input(8).is_none() {
+            return Err(node.refuse("without a scale and a zero point of the result it is not supported"));
+        }
+        let turn = |node: &mut ForeignNode<'_>, index: usize, flag: &str| {
+            let x = node.input(index)?;
+            match node.int(flag, 0)? {
+                0 => Ok(x),
+                _ => node.apply(Transpose { permutation: vec![1, 0] }, &[x]),
+            }
+        };
+        let (a, b) = (turn(node, 0, "transA")?, turn(node, 3, "transB")?);
+        let given = |i| node.optional_input(i);
+        let operands = [Some(a), given(1), given(2), Some(b), given(4), given(5), given(7), given(8), given(6)];
+        let count = if given(6).is_some() { 9 } else { 8 };
+        node.apply_all(QLinearMatMul, &operands[..count])
     }
 
     fn examples() -> Vec<Example> {
@@ -197,10 +251,13 @@ impl Described for QLinearMatMul {
             ];
             Example::new(QLinearMatMul, inputs).macs(a.iter().product::<usize>() as u64 * 4)
         };
+        let mut biased = of(&[2, 3], vec![0.1], vec![0.1, 0.2, 0.3, 0.4]);
+        biased.inputs.push(Some(Tensor::from_i64(DType::I32, [4], vec![100, -2000, 3, 40])));
         vec![
             of(&[2, 3], vec![0.1], vec![0.2]),
             of(&[2, 3], vec![0.1, 0.2], vec![0.1, 0.2, 0.3, 0.4]),
             of(&[2, 2, 3], vec![0.1], vec![0.1, 0.2, 0.3, 0.4]),
+            biased,
         ]
     }
 }

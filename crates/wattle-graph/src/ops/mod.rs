@@ -127,6 +127,7 @@ operators! {
     one_hot: OneHot;
     pad: Pad;
     pool: Pool, PoolGradient;
+    qlinear_add: QLinearAdd;
     quantize: DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear;
     range: Range;
     recurrent: Recurrent;

@@ -95,14 +95,25 @@ fn fold_within(rebuild: &mut Rebuild<'_>, node: &Node, budget: usize) -> Result<
     if let Op::If(branches) = &node.op {
         return decide(rebuild, node, branches, &operands, budget);
     }
-    let Some((results, _)) = folded(&rebuild.to, &node.op, &operands, &node.name, budget)? else {
-        return Ok(Outcome::NoEffect);
-    };
+    let results = folded(&rebuild.to, &node.op, &operands, &node.name, budget)?;
+    Ok(put(rebuild, node, results))
+}
+
+/// Evaluates a DequantizeLinear of a constant, which [`folded`] leaves alone.
+pub(super) fn fold_quantized(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, GraphError> {
+    let operands = rebuild.operands(node);
+    let results = evaluated(&rebuild.to, &node.op, &operands, &node.name, FOLD_BUDGET)?;
+    Ok(put(rebuild, node, results))
+}
+
+/// Lets results, if they are known, take the place of a node.
+fn put(rebuild: &mut Rebuild<'_>, node: &Node, results: Option<(Vec<Tensor>, usize)>) -> Outcome {
+    let Some((results, _)) = results else { return Outcome::NoEffect };
     for (&old, tensor) in node.outputs.iter().zip(results) {
         let new = rebuild.to.constant(tensor);
         rebuild.take_name(old, new);
     }
-    Ok(Outcome::Applied)
+    Outcome::Applied
 }
 
 /// Puts the branch that a constant condition takes in the place of an `If`.
@@ -158,7 +169,7 @@ fn inline(
 
 /// The results of an operator on these operands, where they are known already: all operands are constant, or
 /// only their shapes matter and are known. Nothing is computed that costs more than `budget` elements read,
-/// written and worked on; what it cost is returned too.
+/// written and worked on; what it cost is returned too. Tensors stored quantised stay so: they are smaller.
 pub(crate) fn folded(
     graph: &Graph,
     op: &Op,
@@ -180,6 +191,7 @@ pub(crate) fn folded(
             let count = shape(graph).and_then(|s| element_count(&s.extents()?));
             Ok(count.map(|n| (vec![Tensor::i64([], vec![n as i64])], 1)))
         }
+        Op::DequantizeLinear(_) => Ok(None),
         _ => evaluated(graph, op, operands, node, budget),
     }
 }

@@ -10,6 +10,7 @@ mod freeze;
 mod fuse;
 mod fuse_norm;
 mod layer_norm;
+mod quantized;
 mod rebatch;
 mod recognise;
 
@@ -29,6 +30,7 @@ pub use freeze::freeze;
 pub use fuse::FUSE;
 pub use fuse_norm::FUSE_BATCH_NORM;
 pub use layer_norm::RECOGNISE_LAYER_NORM;
+pub use quantized::{FOLD_QUANTIZED, FUSE_QUANTIZED};
 pub use rebatch::rebatch;
 pub use recognise::RECOGNISE;
 
@@ -55,7 +57,11 @@ pub struct Pass {
 /// The passes that prepare a frozen graph for inference, in order; dead code is removed after each.
 /// Affine folding runs before and after the norms: it may join a convolution to its norm, or what follows the norm.
 /// Attention is recognised before anything moves its factor.
+/// Quantised weights become floats only where no operator on bytes has taken them in.
 pub const INFERENCE_PASSES: &[Pass] = &[
+    FOLD_CONSTANTS,
+    FUSE_QUANTIZED,
+    FOLD_QUANTIZED,
     FOLD_CONSTANTS,
     RECOGNISE_ATTENTION,
     RECOGNISE_LAYER_NORM,

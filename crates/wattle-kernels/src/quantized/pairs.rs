@@ -62,6 +62,16 @@ impl PairedWeights {
         PairedWeights { k, n, data }
     }
 
+    /// As [`super::QuantizedWeights::refill`].
+    pub fn refill(&mut self, weights: Bytes<'_>) {
+        let (n, pairs) = (self.n, self.k.div_ceil(2));
+        for (i, byte) in weights.data.iter().enumerate() {
+            let (row, column) = (i / n, i % n);
+            let place = (column / PANEL * pairs + row / 2) * PANEL * 2 + column % PANEL * 2 + row % 2;
+            self.data[place] = (value(*byte, weights.signed) - weights.zero) as i16;
+        }
+    }
+
     /// `c[m, n] = (a - zero) (b - zero of b)` for A `[m, k]`.
     pub fn product(&self, cpu: &Cpu, m: usize, a: Bytes<'_>, c: &mut [i32], scratch: &mut [i16]) {
         let PairedWeights { k, n, ref data } = *self;

@@ -42,6 +42,8 @@ pub(super) struct Packed {
     data: Vec<i8>,
     /// Sum of each column, whole panels.
     sums: Vec<i32>,
+    /// Zero point of the packed bytes.
+    zero: i32,
 }
 
 /// Bytes that a product needs beside its operands: A with its signs turned or its rows made whole fours, and a row of
@@ -64,7 +66,57 @@ impl Packed {
                 data[place] = value;
             }
         }
-        Packed { _proof: proof, k, n, data, sums }
+        Packed { _proof: proof, k, n, data, sums, zero: 0 }
+    }
+
+    /// As [`super::QuantizedWeights::refill`].
+    pub fn refill(&mut self, b: Bytes<'_>) {
+        // Unsigned bytes around 128 are signed bytes around 0.
+        let (flip, zero) = if b.signed { (0, b.zero) } else { (0x80, b.zero - 128) };
+        self.zero = zero;
+        self.sums.fill(0);
+        // SAFETY: a `Packed` proves the instructions.
+        unsafe { self.interleave(b.data, flip) };
+    }
+
+    /// Packs rows of n bytes, sixteen columns of four rows at a time.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    fn interleave(&mut self, data: &[u8], flip: u8) {
+        const HALF: usize = PANEL / 2;
+        let (n, groups) = (self.n, self.k.div_ceil(4));
+        let (flip, ones) = (_mm_set1_epi8(flip as i8), _mm512_set1_epi8(1));
+        for (group, rows) in data.chunks(4 * n.max(1)).enumerate() {
+            for column in (0..n).step_by(HALF) {
+                let mask = ((1u32 << HALF.min(n - column)) - 1) as __mmask16;
+                // Rows that fill up the last four are zero.
+                let mut from = [_mm_setzero_si128(); 4];
+                for (x, row) in from.iter_mut().zip(rows.chunks_exact(n)) {
+                    // SAFETY: the mask keeps the load to the row.
+                    let bytes = unsafe { _mm_maskz_loadu_epi8(mask, row.as_ptr().add(column).cast()) };
+                    *x = _mm_xor_si128(bytes, flip);
+                }
+                let [a, b, c, d] = from;
+                let (low, high) = (_mm_unpacklo_epi8(a, b), _mm_unpackhi_epi8(a, b));
+                let (other_low, other_high) = (_mm_unpacklo_epi8(c, d), _mm_unpackhi_epi8(c, d));
+                let fours = [
+                    _mm_unpacklo_epi16(low, other_low),
+                    _mm_unpackhi_epi16(low, other_low),
+                    _mm_unpacklo_epi16(high, other_high),
+                    _mm_unpackhi_epi16(high, other_high),
+                ];
+                let place = ((column / PANEL * groups + group) * PANEL + column % PANEL) * 4;
+                let (to, sums) = (&mut self.data[place..][..4 * HALF], &mut self.sums[column..][..HALF]);
+                // SAFETY: both slices are a vector long, and panels have whole vectors.
+                unsafe {
+                    for (i, four) in fours.iter().enumerate() {
+                        _mm_storeu_si128(to.as_mut_ptr().add(16 * i).cast(), *four);
+                    }
+                    let sum = _mm512_loadu_si512(sums.as_ptr().cast());
+                    let sum = _mm512_dpbusd_epi32(sum, ones, _mm512_loadu_si512(to.as_ptr().cast()));
+                    _mm512_storeu_si512(sums.as_mut_ptr().cast(), sum);
+                }
+            }
+        }
     }
 
     /// The product; `scratch` has [`scratch_len`] bytes.
@@ -114,6 +166,11 @@ impl Packed {
                 To::Bytes { y: Shared::new(y), bias, factors, zero, low: low - zero, high: high - zero }
             }
         };
+        // `sum (a - za) (b - zb)` is `sum (a - za) b` less zb times the sum of the row of A.
+        assert!(
+            self.zero == 0 || matches!(rows, Rows::Following),
+            "rows of a computed product follow each other"
+        );
         let job = Job { packed: self, m, zero, data, width, rows, outside, to };
         let (panels, blocks) = (n.div_ceil(PANEL), m.div_ceil(ROWS * TILES));
         let strips = match cpu.threads.count() {
@@ -174,6 +231,13 @@ impl Job<'_> {
         }
     }
 
+    /// Sum of a row of A less its zero points; what fills it up to whole fours is 0.
+    #[inline]
+    fn row_sum(&self, m: usize) -> i32 {
+        let sum: u32 = self.data[m * self.width..][..self.width].iter().map(|x| u32::from(*x)).sum();
+        sum as i32 - self.zero * self.packed.k as i32
+    }
+
     /// Where row m starts for a tap, with as many bytes as the tap has.
     fn row(&self, m: usize, tap: usize) -> *const u8 {
         match self.rows {
@@ -222,57 +286,79 @@ impl Job<'_> {
             sums[i] = acc[i];
         });
         let sums = std::hint::black_box(&sums);
-        for (i, sums) in sums.iter().enumerate().take(self.m - m) {
-            for (v, &sum) in sums.iter().enumerate() {
-                let column = panel * PANEL + v * LANES;
-                if column < packed.n {
-                    // SAFETY: row and column are inside; the rest is the caller's promise.
-                    unsafe { self.finish(m + i, column, sum) };
-                }
+        for v in 0..2 {
+            let column = panel * PANEL + v * LANES;
+            if column < packed.n {
+                // SAFETY: these columns are inside; the rest is the caller's promise.
+                unsafe { self.finish(m, column, sums, v) };
             }
         }
     }
 
-    /// Brings 16 sums of a row to the target.
+    /// Brings vector v of the sums of some rows to the target, as far as there are rows.
     ///
     /// # Safety
     /// As for [`Job::tile`]; the column is less than n and begins a vector.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    unsafe fn finish(&self, row: usize, column: usize, sum: __m512i) {
-        let n = self.packed.n;
-        let lanes = LANES.min(n - column);
+    unsafe fn finish(&self, m: usize, column: usize, sums: &[[__m512i; 2]], v: usize) {
+        let packed = self.packed;
+        let lanes = LANES.min(packed.n - column);
         let mask = ((1u32 << lanes) - 1) as __mmask16;
-        let at = row * n + column;
         // SAFETY: column sums are whole panels; masks keep loads and stores to the `lanes` columns that there are.
         unsafe {
-            let columns = _mm512_loadu_si512(self.packed.sums.as_ptr().add(column).cast());
-            let mut sum = _mm512_sub_epi32(sum, _mm512_mullo_epi32(columns, _mm512_set1_epi32(self.zero)));
+            let columns = _mm512_loadu_si512(packed.sums.as_ptr().add(column).cast());
+            let mut shift = _mm512_sub_epi32(
+                _mm512_setzero_si512(),
+                _mm512_mullo_epi32(columns, _mm512_set1_epi32(self.zero)),
+            );
             match &self.to {
                 To::Sums(c) => {
-                    let c = c.slice(at, lanes);
-                    _mm512_mask_storeu_epi32(c.as_mut_ptr(), mask, sum);
+                    for (i, sums) in sums.iter().enumerate().take(self.m - m) {
+                        let c = c.slice((m + i) * packed.n + column, lanes);
+                        _mm512_mask_storeu_epi32(c.as_mut_ptr(), mask, self.shifted(m + i, sums[v], shift));
+                    }
                 }
                 To::Bytes { y, bias, factors, zero, low, high } => {
                     if let Some(bias) = bias {
-                        let bias = _mm512_maskz_loadu_epi32(mask, bias.as_ptr().add(column));
-                        sum = _mm512_add_epi32(sum, bias);
+                        shift = _mm512_add_epi32(
+                            shift,
+                            _mm512_maskz_loadu_epi32(mask, bias.as_ptr().add(column)),
+                        );
                     }
                     let factor = match factors {
                         [factor] => _mm512_set1_ps(*factor),
                         factors => _mm512_maskz_loadu_ps(mask, factors.as_ptr().add(column)),
                     };
-                    // Clamped while still a float: the conversion would turn what is too large into a negative number.
-                    let level = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), factor);
-                    let level =
-                        _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(level);
-                    let level = _mm512_max_ps(level, _mm512_set1_ps(*low as f32));
-                    let level = _mm512_min_ps(level, _mm512_set1_ps(*high as f32));
-                    let whole = _mm512_add_epi32(_mm512_cvtps_epi32(level), _mm512_set1_epi32(*zero));
-                    let y = y.slice(at, lanes);
-                    _mm_mask_storeu_epi8(y.as_mut_ptr().cast(), mask, _mm512_cvtepi32_epi8(whole));
+                    let (low, high) = (_mm512_set1_ps(*low as f32), _mm512_set1_ps(*high as f32));
+                    for (i, sums) in sums.iter().enumerate().take(self.m - m) {
+                        let sum = self.shifted(m + i, sums[v], shift);
+                        let level = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), factor);
+                        // Clamped while still a float: the conversion, which rounds halves to even, would turn what is
+                        // too large into a negative number.
+                        let level = _mm512_min_ps(_mm512_max_ps(level, low), high);
+                        let whole = _mm512_add_epi32(_mm512_cvtps_epi32(level), _mm512_set1_epi32(*zero));
+                        let (y, bytes) =
+                            (y.slice((m + i) * packed.n + column, lanes), _mm512_cvtepi32_epi8(whole));
+                        if lanes == LANES {
+                            _mm_storeu_si128(y.as_mut_ptr().cast(), bytes);
+                        } else {
+                            _mm_mask_storeu_epi8(y.as_mut_ptr().cast(), mask, bytes);
+                        }
+                    }
                 }
             }
+        }
+    }
+
+    /// Sums of a row, shifted by what belongs to their columns, and by what belongs to the row where B has a zero point.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+    fn shifted(&self, row: usize, sum: __m512i, shift: __m512i) -> __m512i {
+        let sum = _mm512_add_epi32(sum, shift);
+        match self.packed.zero {
+            0 => sum,
+            zero => _mm512_sub_epi32(sum, _mm512_set1_epi32(zero * self.row_sum(row))),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The inner loops: the rows of one tile times a panel of activations, results held in registers.
 
+use super::panel::{STRIP, Source};
 use super::weights::{FIRST, Group, LAST};
-use crate::simd::{Kernel, Simd, unrolled};
+use crate::simd::{Kernel, Simd, prefetch, unrolled};
 
 /// One tile's rows, and where activations are read and results are kept. Elements of activations that a result needs
 /// are `lane` and up of each panel row.
@@ -10,7 +11,7 @@ pub(super) struct TileRun<'a> {
     pub height: usize,
     pub groups: &'a [Group],
     pub rows: &'a [u32],
-    pub indices: &'a [u16],
+    pub columns: Columns<'a>,
     pub values: &'a [f32],
     /// `[column of the block][stride]`.
     pub panel: *const f32,
@@ -27,6 +28,97 @@ pub(super) struct TileRun<'a> {
     pub clamp: (f32, f32),
     /// Vectors across the panel.
     pub vectors: usize,
+    /// Memory that the next strip reads or writes, asked for row by row while this one is computed.
+    pub ahead: Ahead,
+}
+
+/// The columns of the block that the elements stand in.
+#[derive(Clone, Copy)]
+pub(super) enum Columns<'a> {
+    Listed(&'a [u16]),
+    /// Places within groups, and the powers of two of which a group has elements and columns.
+    Grouped(&'a [u8], [u32; 2]),
+}
+
+/// Where the columns of a row's elements are read from.
+trait Places: Copy {
+    /// The column of element `i` of the row.
+    ///
+    /// # Safety
+    /// The list must have the element.
+    unsafe fn column(self, i: usize) -> usize;
+    /// Past so many elements, which make whole groups.
+    ///
+    /// # Safety
+    /// The list must have them.
+    unsafe fn after(self, elements: usize) -> Self;
+}
+
+#[derive(Clone, Copy)]
+struct Listed(*const u16);
+
+impl Places for Listed {
+    #[inline(always)]
+    unsafe fn column(self, i: usize) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { *self.0.add(i) as usize }
+    }
+
+    #[inline(always)]
+    unsafe fn after(self, elements: usize) -> Self {
+        // SAFETY: the caller's promise.
+        Listed(unsafe { self.0.add(elements) })
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Grouped(*const u8, [u32; 2]);
+
+impl Places for Grouped {
+    #[inline(always)]
+    unsafe fn column(self, i: usize) -> usize {
+        // SAFETY: the caller's promise.
+        (i >> self.1[0] << self.1[1]) + unsafe { *self.0.add(i) as usize }
+    }
+
+    #[inline(always)]
+    unsafe fn after(self, elements: usize) -> Self {
+        // SAFETY: the caller's promise.
+        Grouped(unsafe { self.0.add(elements) }, self.1)
+    }
+}
+
+/// Rows of memory to ask the caches for.
+#[derive(Clone, Copy)]
+pub(super) struct Ahead {
+    pub start: *const f32,
+    pub step: usize,
+    pub rows: usize,
+}
+
+impl Ahead {
+    pub const NOTHING: Ahead = Ahead { start: std::ptr::null(), step: 0, rows: 0 };
+
+    /// The strip after the one from `first`, of an operand whose positions exceed the second-level cache.
+    pub fn of(source: Source<'_>, first: usize, positions: usize, rows: usize) -> Ahead {
+        match source {
+            Source::Columns { x, step }
+                if first + 2 * STRIP <= positions && 4 * rows * positions > 1 << 19 =>
+            {
+                Ahead { start: x[first + STRIP..].as_ptr(), step, rows }
+            }
+            _ => Ahead::NOTHING,
+        }
+    }
+
+    /// Asks for a strip of a row, if it is one of them.
+    #[inline(always)]
+    pub fn ask(&self, row: usize) {
+        if row < self.rows {
+            let next = self.start.wrapping_add(row * self.step);
+            unrolled!(line < 4 => { prefetch(next.wrapping_add(16 * line)); });
+        }
+    }
 }
 
 /// # Safety
@@ -41,65 +133,73 @@ impl Kernel for TileRun<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut tile = self;
-        let mut left = self.vectors;
-        // The number of accumulators must be known to the compiler: a wide panel is cut into strips.
-        while left > 0 {
-            let now = if self.height == 1 { single(s, &tile, left) } else { banded(s, &tile, left) };
-            left -= now;
-            tile.panel = tile.panel.wrapping_add(now * S::LANES);
-            tile.y = tile.y.wrapping_add(now * S::LANES);
-            tile.residual = if tile.residual.is_null() {
-                tile.residual
-            } else {
-                tile.residual.wrapping_add(now * S::LANES)
-            };
+        match self.columns {
+            Columns::Listed(list) => across(s, self, Listed(list.as_ptr())),
+            Columns::Grouped(list, shifts) => across(s, self, Grouped(list.as_ptr(), shifts)),
         }
+    }
+}
+
+/// A panel from left to right.
+#[inline(always)]
+fn across<S: Simd, P: Places>(s: S, tile: TileRun, places: P) {
+    let (mut tile, mut left) = (tile, tile.vectors);
+    // The number of accumulators must be known to the compiler: a wide panel is cut into strips.
+    while left > 0 {
+        let now =
+            if tile.height == 1 { single(s, &tile, places, left) } else { banded(s, &tile, places, left) };
+        left -= now;
+        tile.panel = tile.panel.wrapping_add(now * S::LANES);
+        tile.y = tile.y.wrapping_add(now * S::LANES);
+        tile.residual =
+            if tile.residual.is_null() { tile.residual } else { tile.residual.wrapping_add(now * S::LANES) };
+        // What comes next has been asked for.
+        tile.ahead.rows = 0;
     }
 }
 
 /// As many vectors of the strip as there are accumulators for; returns how many.
 #[inline(always)]
-fn single<S: Simd>(s: S, t: &TileRun, left: usize) -> usize {
+fn single<S: Simd, P: Places>(s: S, t: &TileRun, p: P, left: usize) -> usize {
     if S::REGISTERS >= 32 {
         match left {
-            8.. => strip::<S, 1, 8>(s, t),
-            4.. => strip::<S, 1, 4>(s, t),
-            3 => strip::<S, 1, 3>(s, t),
-            2 => strip::<S, 1, 2>(s, t),
-            _ => strip::<S, 1, 1>(s, t),
+            8.. => strip::<S, P, 1, 8>(s, t, p),
+            4.. => strip::<S, P, 1, 4>(s, t, p),
+            3 => strip::<S, P, 1, 3>(s, t, p),
+            2 => strip::<S, P, 1, 2>(s, t, p),
+            _ => strip::<S, P, 1, 1>(s, t, p),
         }
     } else {
         match left {
-            8.. => strip::<S, 1, 8>(s, t),
-            4.. => strip::<S, 1, 4>(s, t),
-            2.. => strip::<S, 1, 2>(s, t),
-            _ => strip::<S, 1, 1>(s, t),
+            8.. => strip::<S, P, 1, 8>(s, t, p),
+            4.. => strip::<S, P, 1, 4>(s, t, p),
+            2.. => strip::<S, P, 1, 2>(s, t, p),
+            _ => strip::<S, P, 1, 1>(s, t, p),
         }
     }
 }
 
 #[inline(always)]
-fn banded<S: Simd>(s: S, t: &TileRun, left: usize) -> usize {
+fn banded<S: Simd, P: Places>(s: S, t: &TileRun, p: P, left: usize) -> usize {
     if S::REGISTERS >= 32 {
         match left {
-            4.. => strip::<S, 4, 4>(s, t),
-            3 => strip::<S, 4, 3>(s, t),
-            2 => strip::<S, 4, 2>(s, t),
-            _ => strip::<S, 4, 1>(s, t),
+            4.. => strip::<S, P, 4, 4>(s, t, p),
+            3 => strip::<S, P, 4, 3>(s, t, p),
+            2 => strip::<S, P, 4, 2>(s, t, p),
+            _ => strip::<S, P, 4, 1>(s, t, p),
         }
     } else {
         match left {
-            2.. => strip::<S, 4, 2>(s, t),
-            _ => strip::<S, 4, 1>(s, t),
+            2.. => strip::<S, P, 4, 2>(s, t, p),
+            _ => strip::<S, P, 4, 1>(s, t, p),
         }
     }
 }
 
 /// R rows at a time, V vectors of each.
 #[inline(always)]
-fn strip<S: Simd, const R: usize, const V: usize>(s: S, t: &TileRun) -> usize {
-    let (mut rows, mut indices, mut values) = (t.rows.as_ptr(), t.indices.as_ptr(), t.values.as_ptr());
+fn strip<S: Simd, P: Places, const R: usize, const V: usize>(s: S, t: &TileRun, mut places: P) -> usize {
+    let (mut rows, mut values) = (t.rows.as_ptr(), t.values.as_ptr());
     let (low, high) = (s.splat(t.clamp.0), s.splat(t.clamp.1));
     for group in t.groups {
         let (first, last) = (group.stage & FIRST != 0, group.stage & LAST != 0);
@@ -109,6 +209,7 @@ fn strip<S: Simd, const R: usize, const V: usize>(s: S, t: &TileRun) -> usize {
             unsafe {
                 let row = *rows as usize * R;
                 rows = rows.add(1);
+                unrolled!(r < R => { t.ahead.ask(row + r); });
                 let y = t.y.add(row * t.y_stride);
                 let mut acc = [[s.zero(); V]; R];
                 if first {
@@ -123,7 +224,7 @@ fn strip<S: Simd, const R: usize, const V: usize>(s: S, t: &TileRun) -> usize {
                     });
                 }
                 for i in 0..group.elements as usize {
-                    let x = t.panel.add(*indices.add(i) as usize * t.panel_stride);
+                    let x = t.panel.add(places.column(i) * t.panel_stride);
                     if R == 1 {
                         let w = s.splat(*values.add(i));
                         unrolled!(v < V => { acc[0][v] = s.fma(s.load(x.add(v * S::LANES)), w, acc[0][v]); });
@@ -136,7 +237,7 @@ fn strip<S: Simd, const R: usize, const V: usize>(s: S, t: &TileRun) -> usize {
                         });
                     }
                 }
-                indices = indices.add(group.elements as usize);
+                places = places.after(group.elements as usize);
                 values = values.add(group.elements as usize * R);
                 if last {
                     if !t.residual.is_null() {

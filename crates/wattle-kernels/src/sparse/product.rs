@@ -1,6 +1,6 @@
 //! Sparse weights times dense activations.
 
-use super::micro::{self, TileRun};
+use super::micro::{self, Ahead, Columns, TileRun};
 use super::panel::{Pack, STRIP, Source, Unpack};
 use super::weights::SparseWeights;
 use crate::gemm::Epilogue;
@@ -311,6 +311,21 @@ impl Job<'_> {
             && self.weights.rows == self.weights.padded_rows()
     }
 
+    /// What the next strip of the image will read, asked for in the first block, and write, asked for in the last: where
+    /// activations lie feature-first and exceed the second-level cache, each row of a strip is elsewhere in memory, which
+    /// no prefetcher guesses.
+    fn ahead(&self, strip: &Strip, block: usize, in_place: bool, out: *const f32) -> Ahead {
+        let w = self.weights;
+        if block == 0 {
+            return Ahead::of((self.source)(strip.image), strip.first, self.positions, w.columns);
+        }
+        let more = strip.first + 2 * STRIP <= self.positions && 4 * w.rows * self.positions > 1 << 19;
+        if !in_place || block + 1 < w.blocks() || !more {
+            return Ahead::NOTHING;
+        }
+        Ahead { start: out.wrapping_add(STRIP), step: self.positions, rows: w.rows }
+    }
+
     /// # Safety
     /// The tile's rows of the strip's results, in y or in `results`, must be this call's alone.
     #[allow(clippy::too_many_arguments)]
@@ -343,7 +358,10 @@ impl Job<'_> {
             height: w.height,
             groups: &w.groups[tile.groups.clone()],
             rows: &w.row_list[tile.row..],
-            indices: &w.indices[tile.element..],
+            columns: match w.pattern {
+                None => Columns::Listed(&w.indices[tile.element..]),
+                Some(pattern) => Columns::Grouped(&w.offsets[tile.element..], pattern.shifts()),
+            },
             values: &w.values[tile.element * w.height..],
             panel,
             panel_stride: strip.stride,
@@ -354,6 +372,7 @@ impl Job<'_> {
             residual_stride: self.positions,
             clamp,
             vectors: strip.stride / cpu.isa.lanes(),
+            ahead: self.ahead(strip, block, in_place, out),
         };
         // SAFETY: a panel has `stride` elements, whole vectors, for each column of the block, and so have the results
         // for each row; y has them where tiles write in place, since the strip then has whole vectors.

@@ -1,11 +1,13 @@
 //! The sampled product: `dW = dY X^T` at the kept elements only, the gradient of sparse weights.
 //!
-//! The gradient of the results is packed once. Then each block of columns is a task (or each part of one, where blocks
-//! are few): it packs its own columns strip by strip, and every kept element adds its dot product over the strip.
+//! One thread works strip by strip. Several pack the gradient of the results once; then each block of columns is a task
+//! (or each part of one, where blocks are few): it packs its own columns strip by strip, and every kept element adds its
+//! dot product over the strip.
 
+use super::micro::Ahead;
 use super::panel::{Pack, STRIP, Source};
 use super::product::{Activations, LINE, Product, aligned};
-use super::weights::{Group, SparseWeights};
+use super::weights::{Group, SparseWeights, Tile};
 use crate::Cpu;
 use crate::simd::{Kernel, Simd};
 use crate::threads::Shared;
@@ -71,9 +73,43 @@ impl Job<'_> {
         let weights = self.weights;
         let strips = self.images * self.positions.div_ceil(STRIP);
         assert_eq!(dw.len(), weights.values.len(), "one gradient for each stored value");
+        assert!(weights.pattern.is_none(), "N:M weights have no sampled product");
         assert!(scratch.len() >= scratch_len(cpu, weights, strips), "scratch of a sampled product");
         let dy_len = weights.padded_rows() * STRIP;
         if weights.indices.is_empty() || dy_len == 0 {
+            return;
+        }
+        let height = weights.height;
+        let sample = |columns: &[u32], tile: &Tile, x: &[f32], dy: &[f32], ahead: Ahead, dw: &mut [f32]| {
+            cpu.isa.run(Sample {
+                height,
+                groups: &weights.groups[tile.groups.clone()],
+                rows: &weights.row_list[tile.row..],
+                indices: &weights.indices[tile.element..],
+                x: &x[..columns.len() * STRIP],
+                dy,
+                ahead,
+                dw,
+            });
+        };
+        if cpu.threads.count() == 1 {
+            // Each strip is packed where the caches still have it when it is read.
+            let (dy, panel) = aligned(scratch).split_at_mut(dy_len);
+            if !accumulate {
+                dw.fill(0.0);
+            }
+            dy[weights.rows * STRIP..].fill(0.0);
+            for strip in 0..strips {
+                self.pack(cpu, self.dy, &weights.row_numbers, strip, dy);
+                for (block, tiles) in weights.tiles.chunks(weights.parts).enumerate() {
+                    let columns = weights.block_columns(block);
+                    self.pack(cpu, self.x, columns, strip, panel);
+                    let ahead = self.ahead(strip, block);
+                    for tile in tiles {
+                        sample(columns, tile, panel, dy, ahead, &mut dw[tile.element * height..]);
+                    }
+                }
+            }
             return;
         }
         let (dy_panels, panels) = aligned(scratch).split_at_mut(strips * dy_len);
@@ -92,7 +128,6 @@ impl Job<'_> {
             let tiles = block * weights.parts + first_part..block * weights.parts + first_part + parts;
             let elements = weights.tiles[tiles.start].element
                 ..weights.tiles.get(tiles.end).map_or(weights.indices.len(), |t| t.element);
-            let height = weights.height;
             // SAFETY: tiles follow each other in the lists of elements; this task alone has these.
             let dw = unsafe { dw.slice(elements.start * height, elements.len() * height) };
             // SAFETY: a slot's panel belongs to the thread that runs it.
@@ -105,18 +140,22 @@ impl Job<'_> {
                 self.pack(cpu, self.x, columns, strip, panel);
                 for tile in &weights.tiles[tiles.clone()] {
                     let skipped = (tile.element - elements.start) * height;
-                    cpu.isa.run(Sample {
-                        height,
-                        groups: &weights.groups[tile.groups.clone()],
-                        rows: &weights.row_list[tile.row..],
-                        indices: &weights.indices[tile.element..elements.end],
-                        x: &panel[..columns.len() * STRIP],
-                        dy: &dy_panels[strip * dy_len..][..dy_len],
-                        dw: &mut dw[skipped..],
-                    });
+                    let dy = &dy_panels[strip * dy_len..][..dy_len];
+                    sample(columns, tile, panel, dy, Ahead::NOTHING, &mut dw[skipped..]);
                 }
             }
         });
+    }
+
+    /// What the next strip will read: gradients are asked for in the first block, activations in the last.
+    fn ahead(&self, strip: usize, block: usize) -> Ahead {
+        let (w, per_image) = (self.weights, self.positions.div_ceil(STRIP));
+        let (image, first) = (strip / per_image, strip % per_image * STRIP);
+        match block {
+            0 => Ahead::of((self.dy)(image), first, self.positions, w.rows),
+            last if last + 1 == w.blocks() => Ahead::of((self.x)(image), first, self.positions, w.columns),
+            _ => Ahead::NOTHING,
+        }
     }
 
     /// Packs one strip of the listed features, filled up with zeros.
@@ -143,6 +182,7 @@ struct Sample<'a> {
     indices: &'a [u16],
     x: &'a [f32],
     dy: &'a [f32],
+    ahead: Ahead,
     dw: &'a mut [f32],
 }
 
@@ -155,6 +195,7 @@ impl Kernel for Sample<'_> {
         for group in self.groups {
             let elements = group.elements as usize;
             for _ in 0..group.rows {
+                self.ahead.ask(self.rows[row] as usize * self.height);
                 let indices = &self.indices[element..element + elements];
                 let height = if elements > 0 { self.height } else { 0 };
                 for r in 0..height {

@@ -106,7 +106,7 @@ fn products_match_the_oracle_in_every_arrangement() {
         let what = format!("{rows}x{columns} density {density} height {height} {shape:?} {:?}", e.activation);
         agree(&want, &what, |cpu| {
             // Few columns a block, so that rows span several.
-            let cut = Cut { height, columns: 32, parts: cpu.threads.count() };
+            let cut = Cut { height, columns: 32, parts: cpu.threads.count(), pattern: None };
             let sparse = SparseWeights::new(rows, columns, false, &w, cut);
             assert_eq!(sparse.kept(), w.iter().filter(|&&w| w != 0.0).count());
             let mut scratch = vec![f32::NAN; product_scratch_len(cpu, &sparse, &shape)];
@@ -114,6 +114,61 @@ fn products_match_the_oracle_in_every_arrangement() {
             product(cpu, &sparse, &shape, &x, e, &mut y, &mut scratch);
             y
         });
+    }
+}
+
+#[test]
+fn n_of_m_weights_match_the_oracle_and_single_elements() {
+    let numbers = &mut Numbers::new(21);
+    for (n, m, rows, columns, positions) in
+        [(2, 4, 33, 64, 130), (1, 4, 5, 132, 64), (4, 8, 17, 48, 7), (1, 2, 1, 2, 65), (2, 16, 40, 160, 192)]
+    {
+        let pattern = NOfM::new(n, m).unwrap();
+        let mut w = numbers.take(rows * columns);
+        for group in w.chunks_exact_mut(m as usize) {
+            let first = numbers.next() as usize;
+            for i in n as usize..m as usize {
+                group[(first + i) % m as usize] = 0.0;
+            }
+        }
+        // One group keeps fewer than it may.
+        w[..m as usize].fill(0.0);
+        assert_eq!(
+            w.iter().filter(|w| **w != 0.0).count(),
+            rows * columns / m as usize * n as usize - n as usize
+        );
+        let (x, bias) = (numbers.take(columns * positions), numbers.take(rows));
+        for (x_as, y_as) in
+            [(Activations::Columns, Activations::Columns), (Activations::Rows, Activations::Rows)]
+        {
+            let shape = Product { images: 1, positions, x: x_as, y: y_as };
+            let x_at = |c: usize, p: usize| {
+                if x_as == Activations::Rows { p * columns + c } else { c * positions + p }
+            };
+            let want: Vec<f64> = (0..rows * positions)
+                .map(|i| {
+                    let (r, p) = match y_as {
+                        Activations::Rows => (i % rows, i / rows),
+                        Activations::Columns => (i / positions, i % positions),
+                    };
+                    let sum: f64 =
+                        (0..columns).map(|c| w[r * columns + c] as f64 * x[x_at(c, p)] as f64).sum();
+                    (sum + bias[r] as f64).max(0.0)
+                })
+                .collect();
+            let run = |cpu: &Cpu, cut: Cut| {
+                let sparse = SparseWeights::new(rows, columns, false, &w, cut);
+                assert_eq!(sparse.kept(), w.iter().filter(|&&w| w != 0.0).count());
+                let mut scratch = vec![f32::NAN; product_scratch_len(cpu, &sparse, &shape)];
+                let mut y = vec![f32::NAN; want.len()];
+                let e = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Default::default() };
+                product(cpu, &sparse, &shape, &x, e, &mut y, &mut scratch);
+                y
+            };
+            agree(&want, &format!("{pattern} {rows}x{columns}"), |cpu| {
+                run(cpu, Cut { columns: 40, ..Cut::n_of_m(pattern, cpu.threads.count()) })
+            });
+        }
     }
 }
 
@@ -340,7 +395,7 @@ fn gradients_match_the_oracle() {
             }
         }
         let shape = Product { images, positions, x: arrangement, y: arrangement };
-        let cut = |cpu: &Cpu| Cut { height, columns: 16, parts: cpu.threads.count() };
+        let cut = |cpu: &Cpu| Cut { height, columns: 16, parts: cpu.threads.count(), pattern: None };
         let what = format!("{rows}x{columns} height {height} {shape:?}");
         let kept: Vec<f64> = dw_want.iter().zip(&w).map(|(d, &w)| if w != 0.0 { *d } else { 0.0 }).collect();
         agree(&kept, &format!("weights' gradient {what}"), |cpu| {

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use super::n_of_m::NOfM;
+
 /// Rows that share a column list in the blocked form: a block is `HEIGHT x 1`.
 pub const HEIGHT: usize = 4;
 
@@ -21,12 +23,19 @@ pub struct Cut {
     pub columns: usize,
     /// Parts of equal work, at least 1.
     pub parts: usize,
+    /// Store so many of every so many columns, which the matrix must keep to; for blocks of 1 x 1.
+    pub pattern: Option<NOfM>,
 }
 
 impl Cut {
     /// Unstructured, for this many threads.
     pub fn unstructured(threads: usize) -> Cut {
-        Cut { height: 1, columns: BLOCK_COLUMNS, parts: threads.max(1) }
+        Cut { height: 1, columns: BLOCK_COLUMNS, parts: threads.max(1), pattern: None }
+    }
+
+    /// N:M, for this many threads.
+    pub fn n_of_m(pattern: NOfM, threads: usize) -> Cut {
+        Cut { pattern: Some(pattern), ..Cut::unstructured(threads) }
     }
 
     /// Blocks of `4 x 1`, for this many threads.
@@ -56,7 +65,7 @@ pub(super) struct Tile {
     pub groups: Range<usize>,
     /// First of its rows in `SparseWeights::row_list`.
     pub row: usize,
-    /// First of its elements in `SparseWeights::indices`.
+    /// First of its elements in `SparseWeights::indices` or `SparseWeights::offsets`.
     pub element: usize,
 }
 
@@ -77,8 +86,11 @@ pub struct SparseWeights {
     pub(super) tiles: Vec<Tile>,
     pub(super) groups: Vec<Group>,
     pub(super) row_list: Vec<u32>,
-    /// Column within the block.
+    /// Column within the block; empty where a pattern gives the groups.
     pub(super) indices: Vec<u16>,
+    /// Column within its group of a pattern.
+    pub(super) offsets: Vec<u8>,
+    pub(super) pattern: Option<NOfM>,
     /// `height` values for each index.
     pub(super) values: Vec<f32>,
     /// `row * columns + column` of each value; `u32::MAX` for rows beyond the last.
@@ -113,11 +125,22 @@ impl SparseWeights {
             rows * columns < u32::MAX as usize,
             "{rows} x {columns} exceeds the reach of 32-bit positions"
         );
+        if let Some(pattern) = cut.pattern {
+            assert!(cut.height == 1, "N:M is of single rows");
+            assert!(
+                columns.is_multiple_of(pattern.m()),
+                "{columns} columns are not whole groups of {pattern}"
+            );
+        }
         let bands = rows.div_ceil(cut.height);
         let mut kept = 0;
         // Columns kept in each band of rows.
         let lists: Vec<Vec<u32>> = (0..bands)
             .map(|band| {
+                if let Some(pattern) = cut.pattern {
+                    kept += (0..columns).filter(|&column| keep(band, column)).count();
+                    return pattern.columns(columns, |column| keep(band, column));
+                }
                 let of_band = band * cut.height..rows.min((band + 1) * cut.height);
                 (0..columns)
                     .filter(|&column| {
@@ -129,9 +152,14 @@ impl SparseWeights {
                     .collect()
             })
             .collect();
-        let (used, place) = used_columns(columns, &lists);
+        let (used, place) = match cut.pattern {
+            Some(_) => ((0..columns as u32).collect(), (0..columns as u32).collect()),
+            None => used_columns(columns, &lists),
+        };
         let blocks = used.len().div_ceil(cut.columns).max(1);
-        let block = used.len().div_ceil(blocks).max(1);
+        let block = used.len().div_ceil(blocks).next_multiple_of(cut.pattern.map_or(1, NOfM::m)).max(1);
+        // Whole groups may fill fewer blocks.
+        let blocks = used.len().div_ceil(block).max(1);
         let parts = partition(&lists, cut.parts.max(1));
         let mut out = SparseWeights {
             rows,
@@ -145,6 +173,8 @@ impl SparseWeights {
             groups: vec![],
             row_list: vec![],
             indices: vec![],
+            offsets: vec![],
+            pattern: cut.pattern,
             values: vec![],
             positions: vec![],
             kept,
@@ -180,7 +210,7 @@ impl SparseWeights {
         let tile = Tile {
             groups: self.groups.len()..self.groups.len(),
             row: self.row_list.len(),
-            element: self.indices.len(),
+            element: self.positions.len() / self.height,
         };
         self.tiles.push(tile);
         let groups = self.groups.len();
@@ -191,7 +221,10 @@ impl SparseWeights {
             }
             self.row_list.push(band);
             for &column in &lists[band as usize][range] {
-                self.indices.push((place[column as usize] as usize - columns.start) as u16);
+                match self.pattern {
+                    None => self.indices.push((place[column as usize] as usize - columns.start) as u16),
+                    Some(pattern) => self.offsets.push((column as usize % pattern.m()) as u8),
+                }
                 for i in 0..self.height {
                     let row = band as usize * self.height + i;
                     let inside = row < self.rows;
@@ -228,6 +261,11 @@ impl SparseWeights {
         self.height
     }
 
+    /// The pattern it is stored by, if any.
+    pub fn n_of_m(&self) -> Option<NOfM> {
+        self.pattern
+    }
+
     /// Elements kept by the pattern: useful multiply-adds for each column of activations.
     pub fn kept(&self) -> usize {
         self.kept
@@ -251,6 +289,7 @@ impl SparseWeights {
     /// Bytes of indices, values and lists that a product reads.
     pub fn bytes(&self) -> usize {
         2 * self.indices.len()
+            + self.offsets.len()
             + 4 * (self.values.len() + self.row_list.len() + self.used.len())
             + size_of::<Group>() * self.groups.len()
     }

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use serde::Serialize;
 use wattle_kernels::gemm::Epilogue;
-use wattle_kernels::sparse::{self, Activations, Cut, HEIGHT, Product, STRIP, SparseWeights, Transposed};
+use wattle_kernels::sparse::{
+    self, Activations, Cut, HEIGHT, NOfM, Product, STRIP, SparseWeights, Transposed,
+};
 use wattle_kernels::{Cpu, peak};
 
 use wattle_train::random::{Purpose, Stream};
@@ -32,6 +34,9 @@ pub struct Args {
     /// Shape of the blocks in which weights are kept.
     #[arg(long, default_value = "1x1", value_parser = ["1x1", "4x1"])]
     block: String,
+    /// Keep n of every m weights along k, such as `2:4`, instead of a density.
+    #[arg(long, value_name = "N:M", conflicts_with_all = ["block", "density", "skewed", "backward"])]
+    n_of_m: Option<String>,
     /// Activations a sample after the other, transposed inside the timing, instead of a feature after the other.
     #[arg(long)]
     samples_first: bool,
@@ -55,6 +60,8 @@ struct Document {
     k: u32,
     nonzeros: usize,
     block: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n_of_m: Option<String>,
     median_us: f64,
     p10_us: f64,
     p90_us: f64,
@@ -99,6 +106,8 @@ pub struct Case {
     pub density: f64,
     /// Rows of a block: 1 or [`HEIGHT`].
     pub height: usize,
+    /// Kept of neighbouring weights of a row, instead of `density` of them.
+    pub n_of_m: Option<NOfM>,
     /// How activations and results lie in memory.
     pub arrangement: Activations,
     /// Whether rows and columns differ in density.
@@ -137,11 +146,16 @@ pub fn run(args: Args, context: &Context) -> Result<(), Failure> {
     if m * k > 1 << 30 || k * n > 1 << 30 || m * n > 1 << 30 {
         return Err(Failure::Input(format!("{m} x {n} x {k} needs more than 4 GiB; choose smaller sizes")));
     }
+    let n_of_m = args.n_of_m.as_deref().map(pattern).transpose()?;
+    if let Some(pattern) = n_of_m.filter(|p| !k.is_multiple_of(p.m())) {
+        return Err(Failure::Input(format!("--k {k} is not a multiple of the groups of --n-of-m {pattern}")));
+    }
     let cpu = &context.cpu;
     let case = Case {
         m,
         n,
         k,
+        n_of_m,
         density: args.density,
         height: if args.block == "4x1" { HEIGHT } else { 1 },
         arrangement: if args.samples_first { Activations::Rows } else { Activations::Columns },
@@ -171,6 +185,7 @@ pub fn run(args: Args, context: &Context) -> Result<(), Failure> {
         k: args.k,
         nonzeros: times.nonzeros,
         block: args.block,
+        n_of_m: n_of_m.map(|p| p.to_string()),
         median_us: quantile(&times.forward, 0.5) * 1e6,
         p10_us: quantile(&times.forward, 0.1) * 1e6,
         p90_us: quantile(&times.forward, 0.9) * 1e6,
@@ -188,6 +203,12 @@ pub fn run(args: Args, context: &Context) -> Result<(), Failure> {
     context.print(&document, &text(&document))
 }
 
+fn pattern(text: &str) -> Result<NOfM, Failure> {
+    let parts = text.split_once(':').and_then(|(n, m)| NOfM::new(n.parse().ok()?, m.parse().ok()?));
+    let wanted = "expected two powers of two, the first smaller, up to 16, such as 2:4";
+    parts.ok_or_else(|| Failure::Input(format!("--n-of-m {text}: {wanted}")))
+}
+
 /// Operations a second if nothing but loads took time: each non-zero reads the vectors of a strip once and its weights,
 /// one for each row of its block, once a strip.
 fn load_bound(case: &Case, cpu: &Cpu) -> f64 {
@@ -200,11 +221,11 @@ fn load_bound(case: &Case, cpu: &Cpu) -> f64 {
 
 fn text(document: &Document) -> String {
     let mut text = format!(
-        "{} non-zeros, blocks {}: median {:.1} us (10 % below {:.1}, 90 % below {:.1}), {} runs\n\
+        "{} non-zeros, {}: median {:.1} us (10 % below {:.1}, 90 % below {:.1}), {} runs\n\
          {:.1} GFLOP/s useful, {:.0} % of the measured peak {:.1} GFLOP/s, {} threads, {}\n\
          {:.0} % of the {:.1} GFLOP/s that measured loads from the first-level cache allow\n",
         document.nonzeros,
-        document.block,
+        document.n_of_m.as_ref().map_or_else(|| format!("blocks {}", document.block), String::clone),
         document.median_us,
         document.p10_us,
         document.p90_us,
@@ -236,8 +257,12 @@ fn text(document: &Document) -> String {
 /// Times a product and, if asked, its gradients in turn, on weights and activations that are not zero.
 pub fn time(case: &Case, cpu: &Cpu) -> Times {
     let &Case { m, n, k, height, arrangement, .. } = case;
-    let dense = weights(m, k, case.density, height, case.skewed);
-    let cut = Cut { height, ..Cut::unstructured(cpu.threads.count()) };
+    let mut dense =
+        weights(m, k, if case.n_of_m.is_some() { 1.0 } else { case.density }, height, case.skewed);
+    if let Some(pattern) = case.n_of_m {
+        thin(&mut dense, pattern);
+    }
+    let cut = Cut { height, pattern: case.n_of_m, ..Cut::unstructured(cpu.threads.count()) };
     let weights = SparseWeights::new(m, k, false, &dense, cut);
     let mut transposed =
         case.backward.then(|| Transposed::new(&weights, Cut::unstructured(cpu.threads.count())));
@@ -302,6 +327,22 @@ impl Lines {
 
     fn part(&mut self) -> &mut [f32] {
         &mut self.data[self.start..self.start + self.len]
+    }
+}
+
+/// Leaves the pattern's share of each group, chosen at random.
+fn thin(weights: &mut [f32], pattern: NOfM) {
+    let mut stream = Stream::new(1, Purpose::Init, &[2]);
+    for group in weights.chunks_exact_mut(pattern.m()) {
+        let mut left = pattern.n();
+        for i in 0..group.len() {
+            let places = group.len() - i;
+            if stream.chance(left as f64 / places as f64) {
+                left -= 1;
+            } else {
+                group[i] = 0.0;
+            }
+        }
     }
 }
 

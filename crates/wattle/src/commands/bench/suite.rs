@@ -237,6 +237,7 @@ fn multiply(
         n,
         k,
         density,
+        n_of_m: None,
         height,
         arrangement: Activations::Columns,
         skewed: false,
