@@ -185,11 +185,9 @@ impl SparseConvInputGradient {
     pub fn scratch_len(&self, cpu: &Cpu) -> usize {
         let batch = self.shape.batch;
         let of_phase = |phase: &Phase| {
-            let positions = self.positions(phase);
-            let product = phase
-                .weights
-                .as_ref()
-                .map_or(0, |w| product::scratch_len(cpu, w.weights(), batch, positions));
+            let strips = batch * self.positions(phase).div_ceil(STRIP);
+            let product =
+                phase.weights.as_ref().map_or(0, |w| product::scratch_len(cpu, w.weights(), strips));
             let apart = if self.is_whole() { 0 } else { phase.count[0] * phase.count[1] };
             product + batch * apart * self.shape.channels
         };

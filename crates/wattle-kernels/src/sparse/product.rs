@@ -30,6 +30,12 @@ pub struct Product {
     pub y: Activations,
 }
 
+impl Product {
+    fn strips(&self) -> usize {
+        self.images * self.positions.div_ceil(STRIP)
+    }
+}
+
 /// How a product is shared out: each thread takes whole strips, or parts of the rows of all strips.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sharing {
@@ -45,17 +51,10 @@ fn sharing(cpu: &Cpu, strips: usize) -> Sharing {
 
 /// Scratch elements that [`product`] needs.
 pub fn product_scratch_len(cpu: &Cpu, weights: &SparseWeights, shape: &Product) -> usize {
-    scratch_len(cpu, weights, shape.images, shape.positions)
+    scratch_len(cpu, weights, shape.strips())
 }
 
-/// Strips that each image is cut into: none wider than [`STRIP`], and as many for one thread as for another.
-fn strips_of(cpu: &Cpu, images: usize, positions: usize) -> usize {
-    let (strips, threads) = (positions.div_ceil(STRIP), cpu.threads.count());
-    if images == 1 && strips >= threads { strips.next_multiple_of(threads) } else { strips }
-}
-
-pub(super) fn scratch_len(cpu: &Cpu, weights: &SparseWeights, images: usize, positions: usize) -> usize {
-    let strips = images * strips_of(cpu, images, positions);
+pub(super) fn scratch_len(cpu: &Cpu, weights: &SparseWeights, strips: usize) -> usize {
     let results = weights.padded_rows() * STRIP;
     let len = match sharing(cpu, strips) {
         Sharing::Strips => cpu.threads.count() * (weights.block * STRIP + results),
@@ -179,11 +178,8 @@ impl Job<'_> {
         );
         assert!(e.bias.is_none_or(|b| b.len() == weights.rows), "one bias for each of {} rows", weights.rows);
         assert!(e.residual.is_none_or(|r| r.len() == y.len()), "a residual has the shape of the result");
-        let strips = self.images * strips_of(cpu, self.images, self.positions);
-        assert!(
-            scratch.len() >= scratch_len(cpu, weights, self.images, self.positions),
-            "scratch of a sparse product"
-        );
+        let strips = self.images * self.positions.div_ceil(STRIP);
+        assert!(scratch.len() >= scratch_len(cpu, weights, strips), "scratch of a sparse product");
         assert_eq!(y.len(), self.images * self.grid.results(self.positions) * weights.rows, "results");
         if y.is_empty() {
             return;
@@ -257,16 +253,11 @@ impl Job<'_> {
         }
     }
 
-    /// Strips differ by at most one vector, so that threads with equally many have equal work.
     fn strip(&self, cpu: &Cpu, index: usize) -> Strip {
-        let strips = strips_of(cpu, self.images, self.positions);
-        let (image, strip) = (index / strips, index % strips);
-        let lanes = cpu.isa.lanes();
-        let vectors = self.positions.div_ceil(lanes);
-        let first = strip * vectors / strips * lanes;
-        let end = ((strip + 1) * vectors / strips * lanes).min(self.positions);
-        let width = end - first;
-        Strip { image, first, width, stride: width.next_multiple_of(lanes) }
+        let per_image = self.positions.div_ceil(STRIP);
+        let (image, first) = (index / per_image, index % per_image * STRIP);
+        let width = STRIP.min(self.positions - first);
+        Strip { image, first, width, stride: width.next_multiple_of(cpu.isa.lanes()) }
     }
 
     /// The panel itself, where activations already lie as one.
