@@ -14,6 +14,8 @@ use crate::plan::Sparse;
 const MARGIN: f64 = 0.9;
 /// Share of the arithmetic peak that dense products reach.
 const DENSE_SHARE: f64 = 0.75;
+/// How much faster dense convolution by transformed tiles is than direct sums.
+const TRANSFORMED: f64 = 1.6;
 /// Bytes a cycle at which weights that are read once arrive.
 const STREAM: f64 = 16.0;
 /// Positions of a strip and columns of a block, as the kernels cut them.
@@ -55,6 +57,8 @@ pub(crate) struct Layer {
     pub taps: bool,
     /// Whether the vector form applies.
     pub vector: bool,
+    /// Whether the dense kernel transforms tiles instead of summing directly.
+    pub transformed: bool,
     /// Non-zeros.
     pub kept: usize,
     /// 4 x 1 blocks with a non-zero.
@@ -80,6 +84,7 @@ impl Layer {
             positions: shape.batch * height * line,
             transposed: shape.input_len() + shape.output_len(),
             taps: !plain,
+            transformed: shape.is_transformed(),
             ..Layer::default()
         }
     }
@@ -126,6 +131,7 @@ impl Layer {
         match form {
             Form::Dense => {
                 let arithmetic = rows * columns * positions / (2.0 * lanes as f64 * DENSE_SHARE);
+                let arithmetic = if self.transformed { arithmetic / TRANSFORMED } else { arithmetic };
                 arithmetic.max(4.0 * rows * columns / STREAM)
             }
             Form::Unstructured => {
@@ -257,7 +263,8 @@ impl Training {
 
     /// Adds the product that gives the weight's gradient.
     pub fn add_sampled(&mut self, layer: &Layer, lanes: usize) {
-        self.dense += layer.cycles(Form::Dense, lanes);
+        // Gradients of weights are summed directly.
+        self.dense += Layer { transformed: false, ..*layer }.cycles(Form::Dense, lanes);
         self.sparse += layer.sampled_cycles(lanes);
     }
 

@@ -40,7 +40,7 @@ const PACK_ROWS: usize = 128;
 /// waits for the outer caches: 1 MiB. A is transposed and B packed instead.
 const OUTER_ELEMENTS: usize = 1 << 18;
 /// A product whose A is copied in transposed order copies this many rows of it at a time.
-const TRANSPOSE_ROWS: usize = 32;
+const TRANSPOSE_ROWS: usize = 64;
 
 impl Gemm {
     fn packed_shape(&self, cpu: &Cpu) -> PackedShape {

@@ -5,7 +5,7 @@
 //! pointers, so that convolution needs no im2col. B is read with any row stride: packed panels or in place.
 
 use crate::activation::Activation;
-use crate::simd::{Isa, Kernel, Simd, prefetch, unrolled};
+use crate::simd::{Isa, Kernel, Simd, prefetch, prefetch_write, unrolled};
 use crate::threads::Threads;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -412,6 +412,14 @@ impl<const MR: usize, const NV: usize, const PARTIAL: bool> Kernel for Tile<'_, 
         let next = op.b.wrapping_add((task.panel + 1) * layout.panel + task.k0 * layout.row);
         let mut ahead = next.wrapping_add((self.m - task.rows.start) / MR * share);
         let step = if share == 0 { 0 } else { CACHE_LINE };
+        // A tile's rows of C come from as far as C is large: they are asked for now, and there when sums are done.
+        let mut places = op.c_rows.from(self.m);
+        for _ in 0..rows {
+            let row = op.c.wrapping_add(places.next() + task.panel * layout.width);
+            for v in 0..NV {
+                prefetch_write(row.wrapping_add(v * S::LANES));
+            }
+        }
         let place = Place::<MR>::new(op, self.m, last);
         for t in 0..op.taps {
             let mut a = [op.a; MR];

@@ -219,8 +219,9 @@ impl Kernel for Transpose<'_> {
         assert!(out.len() == rows * row && columns <= row && rows <= from_step.max(rows));
         assert!(columns == 0 || from.len() >= (columns - 1) * from_step + rows);
         let (square_rows, square_columns) = (rows / S::LANES * S::LANES, columns / S::LANES * S::LANES);
-        for k in (0..square_rows).step_by(S::LANES) {
-            for n in (0..square_columns).step_by(S::LANES) {
+        // Blocks that follow each other in `from` first: its rows lie far apart, each on a page of its own.
+        for n in (0..square_columns).step_by(S::LANES) {
+            for k in (0..square_rows).step_by(S::LANES) {
                 // SAFETY: by the assertions above, n + LANES <= columns <= row and k + LANES <= rows, so the block of
                 // `from` ends within (columns - 1) * from_step + rows and that of `out` within rows * row.
                 unsafe {

@@ -8,6 +8,8 @@ use crate::threads::Shared;
 const AXES: usize = 8;
 /// Side of the square blocks of a transposition: a block's lines fit the first-level cache.
 const BLOCK: usize = 16;
+/// Planes up to this number are interleaved one by one.
+const FEW: usize = 4;
 /// Elements of one task, roughly.
 const PIECE: usize = 32 * 1024;
 
@@ -90,6 +92,9 @@ pub fn permute<T: Copy + Send + Sync>(cpu: &Cpu, permutation: &Permutation, from
             }
         });
     }
+    if axes >= 2 && step[last - 1] == 1 && inner <= FEW {
+        return interleave(cpu, permutation, from, to);
+    }
     // The axis that is contiguous in the input: square blocks of it and the last axis use cache lines on both sides.
     let near = (0..last).find(|&i| step[i] == 1).expect("some axis is contiguous in the input");
     let to_step: usize = size[near + 1..axes].iter().product();
@@ -132,6 +137,40 @@ pub fn permute<T: Copy + Send + Sync>(cpu: &Cpu, permutation: &Permutation, from
                     for (to, column) in to.iter_mut().zip(columns.clone()) {
                         *to = from[from_start + row + column * step[last]];
                     }
+                }
+            }
+        }
+    });
+}
+
+/// Few planes that become the last axis, such as the colours of an image: `to[i * planes + p] = from[p * step + i]`.
+fn interleave<T: Copy + Send + Sync>(cpu: &Cpu, permutation: &Permutation, from: &[T], to: &mut [T]) {
+    let Permutation { axes, size, step } = *permutation;
+    let (last, planes, len) = (axes - 1, size[axes - 1], size[axes - 2]);
+    let run = (PIECE / planes).min(len);
+    let runs = len.div_ceil(run);
+    let others: usize = size[..last - 1].iter().product();
+    let to = Shared::new(to);
+    cpu.threads.for_each(others * runs, |task| {
+        let (other, first) = (task / runs, task % runs * run);
+        let count = run.min(len - first);
+        let start = start(&size[..last - 1], &step[..last - 1], other) + first;
+        // SAFETY: tasks have elements of their own.
+        let to = unsafe { to.slice((other * len + first) * planes, count * planes) };
+        let plane = |p: usize| &from[start + p * step[last]..][..count];
+        match planes {
+            2 => {
+                let (a, b) = (plane(0), plane(1));
+                to.chunks_exact_mut(2).zip(a).zip(b).for_each(|((to, a), b)| (to[0], to[1]) = (*a, *b));
+            }
+            3 => {
+                let (a, b, c) = (plane(0), plane(1), plane(2));
+                let pixels = to.chunks_exact_mut(3).zip(a).zip(b).zip(c);
+                pixels.for_each(|(((to, a), b), c)| (to[0], to[1], to[2]) = (*a, *b, *c));
+            }
+            _ => {
+                for p in 0..planes {
+                    to[p..].iter_mut().step_by(planes).zip(plane(p)).for_each(|(to, x)| *to = *x);
                 }
             }
         }
@@ -231,7 +270,7 @@ mod tests {
 
     #[test]
     fn permutations_move_every_element() {
-        let cases: [(&[usize], &[usize]); 9] = [
+        let cases: [(&[usize], &[usize]); 12] = [
             (&[5, 7], &[1, 0]),
             (&[33, 70], &[1, 0]),
             (&[2, 3, 4, 5], &[0, 2, 3, 1]),
@@ -241,6 +280,9 @@ mod tests {
             (&[6], &[0]),
             (&[1, 4, 1], &[2, 1, 0]),
             (&[3, 0], &[1, 0]),
+            (&[2, 3, 50], &[0, 2, 1]),
+            (&[2, 20000], &[1, 0]),
+            (&[2, 4, 3, 33], &[2, 0, 3, 1]),
         ];
         for (shape, order) in cases {
             let len: usize = shape.iter().product();

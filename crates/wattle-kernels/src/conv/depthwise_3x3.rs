@@ -6,7 +6,7 @@ use super::depthwise::load;
 use crate::Cpu;
 use crate::gemm::Epilogue;
 use crate::igemm::{MAX_K, ZEROS};
-use crate::simd::{Isa, Kernel, Simd, unrolled};
+use crate::simd::{Isa, Kernel, Simd, prefetch_near, prefetch_write, unrolled};
 use std::ops::Range;
 
 /// Output elements of one task, at least.
@@ -140,6 +140,21 @@ impl<const STRIDE: usize, const HEIGHT: usize, const WIDTH: usize> Tile<'_, STRI
             // SAFETY: row `tap` of the weights has all channels.
             *w = unsafe { load::<S, PARTIAL>(s, self.op.weights.add(tap * shape.channels + c), lanes) };
         }
+        let [out_height, out_width] = shape.output();
+        let [image, y, x] = self.place;
+        let place = self.op.y.wrapping_add(((image * out_height + y) * out_width + x) * shape.channels + c);
+        unrolled!(i < 2, of 0 1 => {
+            unrolled!(j < COLUMNS, of 0 1 2 3 => {
+                prefetch_write(place.wrapping_add((i * out_width + j) * shape.channels));
+            });
+        });
+        // What the next tile reads beyond this one.
+        unrolled!(row < HEIGHT, of 0 1 2 3 4 => {
+            unrolled!(column < COLUMNS * STRIDE, of 0 1 2 3 4 5 6 7 => {
+                let last = pixels[row * WIDTH + WIDTH - 1 - column];
+                prefetch_near(last.wrapping_add(COLUMNS * STRIDE * shape.channels + c));
+            });
+        });
         let mut sums = [[s.zero(); COLUMNS]; 2];
         unrolled!(row < HEIGHT, of 0 1 2 3 4 => {
             unrolled!(column < WIDTH, of 0 1 2 3 4 5 6 7 8 => {
@@ -155,8 +170,6 @@ impl<const STRIDE: usize, const HEIGHT: usize, const WIDTH: usize> Tile<'_, STRI
                 }
             });
         });
-        let [out_height, out_width] = shape.output();
-        let [image, y, x] = self.place;
         let (low, high) = e.activation.clamp();
         let (low, high) = (s.splat(low), s.splat(high));
         let bias = match e.bias {

@@ -91,6 +91,11 @@ impl ConvShape {
         self.groups == self.channels && self.filters == self.channels
     }
 
+    /// Whether [`forward`] multiplies transformed tiles (3 x 3 kernels over enough channels) instead of summing directly.
+    pub fn is_transformed(&self) -> bool {
+        Winograd::forward(self).is_some()
+    }
+
     /// Whether every output pixel reads the input pixel of the same number: no table of offsets is needed.
     pub(crate) fn is_plain(&self) -> bool {
         self.taps() == 1 && self.stride == [1, 1] && self.pads == [0; 4] && !self.is_depthwise()

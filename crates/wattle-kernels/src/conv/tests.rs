@@ -148,11 +148,26 @@ fn odd_kernels_strides_pads_dilations_and_groups_match_the_oracle() {
 }
 
 #[test]
+fn transformed_tiles_match_the_oracle() {
+    let transformed = |shape: ConvShape, seed| {
+        assert!(shape.is_transformed(), "{shape:?}");
+        check(shape, seed);
+    };
+    // Several blocks of tiles, half tiles on both edges, channels that are no whole vectors.
+    transformed(shape(3, [13, 15], 33, 19, 3), 40);
+    // More columns than a strip.
+    transformed(shape(2, [7, 7], 150, 300, 3), 41);
+    transformed(ConvShape { pads: [0; 4], ..shape(6, [8, 6], 16, 32, 3) }, 42);
+    transformed(ConvShape { pads: [2, 0, 1, 2], ..shape(3, [5, 9], 32, 16, 3) }, 43);
+}
+
+#[test]
 fn depthwise_layers_match_the_oracle() {
     for (i, channels) in [3, 8, 16, 37, 70].into_iter().enumerate() {
         check(ConvShape { groups: channels, ..shape(2, [7, 9], channels, channels, 3) }, 20 + i as u64);
     }
     check(ConvShape { groups: 19, stride: [2, 2], ..shape(2, [9, 8], 19, 19, 5) }, 30);
+    check(ConvShape { groups: 20, stride: [2, 2], pads: [0, 1, 2, 0], ..shape(2, [9, 11], 20, 20, 3) }, 32);
     check(ConvShape { groups: 33, dilation: [2, 2], stride: [1, 2], ..shape(1, [9, 8], 33, 33, 3) }, 31);
 }
 
