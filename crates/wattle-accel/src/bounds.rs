@@ -70,19 +70,23 @@ impl Context<'_> {
     pub fn energy_floor(&self, floor: &Floor, pe: &[usize; 8]) -> f64 {
         let whole = self.layer.bounds.map(|n| n as f64);
         let [iacts, weights, psums] = Operand::ALL.map(|o| self.footprint(o, &whole));
+        // Sums that leave through one PE take longer than through all of them.
+        let pes = self.arch.pes() as f64;
+        let mut array = ArrayFacts::single();
+        (array.instances, array.relevant) = (pes, [pes; 3]);
         let traffic = Traffic {
             tiles: 1.0,
             weight_fills: 1.0,
-            weights_per_pe: weights,
+            weights_per_pe: weights / pes,
             iacts_per_pe: 0.0,
-            psums_per_pe: psums,
+            psums_per_pe: psums / pes,
             glb_iacts: iacts,
             glb_weights: weights,
             glb_psums: psums,
             not_reread: f64::INFINITY,
         };
         let work = PeWork { synchronised: 0.0, ..floor.work(self, pe, &[1; 8]) };
-        let cost = self.cost(&ArrayFacts::single(), pe, &work, &traffic, &[1; 8]);
+        let cost = self.cost(&array, pe, &work, &traffic, &[1; 8]);
         let saved = self.chip_factor() * self.saved_per_sum().max(0.0) * (self.layer.macs() - psums).max(0.0);
         (cost.energy.total() - saved).max(0.0)
     }

@@ -129,7 +129,8 @@ fn roofline(arch: &Architecture, bounds: &[(&LayerEstimate, [f64; 7])]) -> Plot 
     let (mut least, mut most) = (peak / 4.0, peak * 4.0);
     for (found, bounds) in bounds {
         let c = found.mapped.cost.cycles;
-        let busiest = c.iact.max(c.weight).max(c.psum).max(c.dram);
+        let external = arch.external_cycles(found.mapped.cost.dram_bits);
+        let busiest = c.iact.max(c.weight).max(c.psum).max(external);
         if busiest > 0.0 {
             let x = bounds[6] * c.total() / busiest;
             (least, most) = (least.min(x), most.max(x));
