@@ -614,9 +614,14 @@ impl<'a> Context<'a> {
                 t.glb.reading(counts.glb[i].reads * bits[i]) + t.glb.writing(counts.glb[i].writes * bits[i])
             })
             .sum();
-        let fixed = t.static_watts * cycles / arch.clock_hz * 1e12;
-        let k = arch.calibration.as_ref().map_or(1.0, |c| c.chip);
-        Energy { mac: k * mac, pe: k * pe, network: k * network, glb: k * glb, fixed: k * fixed, dram }
+        let fixed = self.fixed_energy(cycles);
+        let k = self.chip_factor();
+        Energy { mac: k * mac, pe: k * pe, network: k * network, glb: k * glb, fixed, dram }
+    }
+
+    /// Energy, pJ, of power that flows anyway.
+    pub fn fixed_energy(&self, cycles: f64) -> f64 {
+        self.chip_factor() * (self.table.static_watts * cycles / self.arch.clock_hz * 1e12)
     }
 
     /// What a mapping's tiles lack, if anything.
