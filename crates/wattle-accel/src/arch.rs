@@ -283,6 +283,11 @@ impl Architecture {
         self.axes.iter().map(|a| a.size).product()
     }
 
+    /// Cycles in which external memory moves these bits; 0 where its bandwidth has no limit.
+    pub fn external_cycles(&self, bits: f64) -> f64 {
+        self.dram_bytes_per_cycle.map_or(0.0, |bytes| bits / (8.0 * bytes))
+    }
+
     /// Multipliers.
     pub fn multipliers(&self) -> usize {
         self.pes() * self.pe.lanes

@@ -66,25 +66,35 @@ impl Floor {
 }
 
 impl Context<'_> {
-    /// Energy, pJ, that no mapping with this PE tile goes below, on any array: weights and outputs move once.
-    pub fn energy_floor(&self, floor: &Floor, pe: &[usize; 8]) -> f64 {
+    /// Energy, pJ, that no mapping with this PE tile goes below, on any array: weights and outputs move once. Then
+    /// the cycles for which power that flows anyway is in it.
+    pub fn energy_floor(&self, floor: &Floor, pe: &[usize; 8]) -> (f64, f64) {
         let whole = self.layer.bounds.map(|n| n as f64);
         let [iacts, weights, psums] = Operand::ALL.map(|o| self.footprint(o, &whole));
+        // Sums that leave through one PE take longer than through all of them.
+        let pes = self.arch.pes() as f64;
+        let mut array = ArrayFacts::single();
+        (array.instances, array.relevant) = (pes, [pes; 3]);
         let traffic = Traffic {
             tiles: 1.0,
             weight_fills: 1.0,
-            weights_per_pe: weights,
+            weights_per_pe: weights / pes,
             iacts_per_pe: 0.0,
-            psums_per_pe: psums,
+            psums_per_pe: psums / pes,
             glb_iacts: iacts,
             glb_weights: weights,
             glb_psums: psums,
             not_reread: f64::INFINITY,
         };
         let work = PeWork { synchronised: 0.0, ..floor.work(self, pe, &[1; 8]) };
-        let cost = self.cost(&ArrayFacts::single(), pe, &work, &traffic, &[1; 8]);
+        let cost = self.cost(&array, pe, &work, &traffic, &[1; 8]);
         let saved = self.chip_factor() * self.saved_per_sum().max(0.0) * (self.layer.macs() - psums).max(0.0);
-        (cost.energy.total() - saved).max(0.0)
+        ((cost.energy.total() - saved).max(0.0), cost.cycles.total())
+    }
+
+    /// The same for mappings that take at least these cycles.
+    pub fn energy_floor_within(&self, (energy, counted): (f64, f64), cycles: f64) -> f64 {
+        energy + self.fixed_energy((cycles - counted).max(0.0))
     }
 
     /// Energy, pJ, that the costs of [`Context::relaxed`] may lie above a mapping's, because they let as few sums
@@ -114,7 +124,7 @@ impl Context<'_> {
         self.table.psum_spad.reading(bits) - self.table.array.reading(bits)
     }
 
-    fn chip_factor(&self) -> f64 {
+    pub(crate) fn chip_factor(&self) -> f64 {
         self.arch.calibration.as_ref().map_or(1.0, |c| c.chip)
     }
 }

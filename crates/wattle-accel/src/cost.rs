@@ -95,7 +95,7 @@ pub struct Cycles {
     pub psum: f64,
     /// Reading or writing the buffer, whichever takes longer.
     pub buffer: f64,
-    /// External memory.
+    /// External memory, without what it moves during `start`.
     pub dram: f64,
     /// Fetching weights while the PEs wait.
     pub exposed_weights: f64,
@@ -493,8 +493,11 @@ impl<'a> Context<'a> {
         let limit = arch.dram_bytes_per_cycle.map_or(f64::INFINITY, |b| 8.0 * b);
         let first = self.footprint(Operand::Iact, &held.map(|n| n as f64)).min(from_dram);
         let exposed = if arch.pe.serial_weights { from_dram } else { first };
-        cycles.start += exposed * iact_bits / arch.fill_bits().min(limit);
-        cycles.dram = dram_bits / limit;
+        let before = exposed * iact_bits;
+        cycles.start += before / arch.fill_bits().min(limit);
+        // What comes before the start does not come again. The sum of both still rises with either: what comes
+        // before is filled no faster than external memory gives it.
+        cycles.dram = (dram_bits - before) / limit;
         let bits = [iact_bits, weight_bits, arch.bits.psum];
         let mut through_ports = counts.glb;
         if kept {
@@ -611,9 +614,14 @@ impl<'a> Context<'a> {
                 t.glb.reading(counts.glb[i].reads * bits[i]) + t.glb.writing(counts.glb[i].writes * bits[i])
             })
             .sum();
-        let fixed = t.static_watts * cycles / arch.clock_hz * 1e12;
-        let k = arch.calibration.as_ref().map_or(1.0, |c| c.chip);
-        Energy { mac: k * mac, pe: k * pe, network: k * network, glb: k * glb, fixed: k * fixed, dram }
+        let fixed = self.fixed_energy(cycles);
+        let k = self.chip_factor();
+        Energy { mac: k * mac, pe: k * pe, network: k * network, glb: k * glb, fixed, dram }
+    }
+
+    /// Energy, pJ, of power that flows anyway.
+    pub fn fixed_energy(&self, cycles: f64) -> f64 {
+        self.chip_factor() * (self.table.static_watts * cycles / self.arch.clock_hz * 1e12)
     }
 
     /// What a mapping's tiles lack, if anything.

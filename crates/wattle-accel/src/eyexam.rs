@@ -21,6 +21,11 @@ pub const STEPS: [&str; 7] = [
     "varying access patterns",
 ];
 
+/// Products that count: a sparse PE skips those with a zero, the others do them all.
+pub(crate) fn useful(arch: &Architecture, estimate: &LayerEstimate) -> f64 {
+    if arch.pe.kind == PeKind::Sparse { estimate.effective_macs } else { estimate.macs }
+}
+
 /// The seven bounds of a mapped layer, in multiplications a cycle. `simulated` cycles set the last step; without
 /// them the model does.
 pub fn eyexam(
@@ -61,14 +66,14 @@ pub fn eyexam(
         }
     }
     let cycles = estimate.mapped.cost.cycles;
-    let useful = if arch.pe.kind == PeKind::Sparse { estimate.effective_macs } else { estimate.macs };
+    let useful = useful(arch, estimate);
     let tiles: f64 =
         (0..8).map(|i| (estimate.mapped.mapping.glb[i] * estimate.mapped.mapping.dram[i]) as f64).product();
     let average = (tiles * estimate.mapped.work.mean)
         .max(cycles.iact)
         .max(cycles.weight)
         .max(cycles.psum)
-        .max(cycles.dram);
+        .max(arch.external_cycles(estimate.mapped.cost.dram_bits));
     let bounds = [
         workload,
         dataflow,

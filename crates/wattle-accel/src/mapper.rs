@@ -298,7 +298,7 @@ impl<'a> Tree<'a> {
         watch: &(dyn Fn(f64) + Sync),
     ) -> f64 {
         let mut kept: Vec<(f64, Branch)> = vec![];
-        let mut energies: HashMap<([usize; 8], usize), f64, Quick> = HashMap::default();
+        let mut energies: HashMap<([usize; 8], usize), (f64, f64), Quick> = HashMap::default();
         let mut fresh: Vec<(f64, Branch)> = vec![];
         for at in 0..self.arrays.len() {
             self.bound_array(at, found, objective, &mut energies, &mut fresh);
@@ -337,7 +337,7 @@ impl<'a> Tree<'a> {
         at: usize,
         found: &impl Found,
         objective: Objective,
-        energies: &mut HashMap<([usize; 8], usize), f64, Quick>,
+        energies: &mut HashMap<([usize; 8], usize), (f64, f64), Quick>,
         branches: &mut Vec<(f64, Branch)>,
     ) {
         let (arch, layer) = (self.contexts[0].arch, self.contexts[0].layer);
@@ -351,7 +351,8 @@ impl<'a> Tree<'a> {
                 let least = floor.work(context, &pe, &facts.spread);
                 let energy =
                     *energies.entry((pe, format)).or_insert_with(|| context.energy_floor(floor, &pe));
-                if found.cuts(energy, tiles * least.synchronised) {
+                let cycles = tiles * least.synchronised;
+                if found.cuts(context.energy_floor_within(energy, cycles), cycles) {
                     self.fitting += 1;
                     continue;
                 }
@@ -789,8 +790,8 @@ mod tests {
                 for pe in space::pe_tiles(&arch, &layer, &facts.spread, &free) {
                     let work = works.of(&context, &pe, &facts.spread);
                     let least = floor.work(&context, &pe, &facts.spread);
-                    let energy = context.energy_floor(&floor, &pe);
                     let delay = bounds::tiles(&layer, &facts.spread, &pe) * least.synchronised;
+                    let energy = context.energy_floor_within(context.energy_floor(&floor, &pe), delay);
                     let slack = context.relaxed_slack(&facts, &pe);
                     let steps = [&least, &work].map(|w| context.relaxed(&facts, &pe, w));
                     let trips = std::array::from_fn(|i| layer.bounds[i].div_ceil(facts.spread[i] * pe[i]));

@@ -5,7 +5,7 @@ use wattle_report::{Align, Axis, Bar, Bars, Plate, Plot, Report, Table, Tiles, n
 use crate::arch::{Architecture, PeKind};
 use crate::error::AccelError;
 use crate::estimate::{Estimate, LayerEstimate};
-use crate::eyexam::{STEPS, eyexam};
+use crate::eyexam::{STEPS, eyexam, useful};
 use crate::layer::{Kind, Layer, Operand};
 use crate::workload::Workload;
 
@@ -100,16 +100,15 @@ fn waterfall(arch: &Architecture, bounds: &[(&LayerEstimate, [f64; 7])]) -> Bars
     let title = format!("Eyexam: multiplications a cycle, of {} multipliers", arch.multipliers());
     let mut bars = Bars::new(title, "multiplications a cycle", ["bound"]);
     // The first two steps know no array: their bounds would make the others invisible.
-    for (step, value) in network_bounds(bounds).into_iter().enumerate().skip(2) {
+    for (step, value) in network_bounds(arch, bounds).into_iter().enumerate().skip(2) {
         bars = bars.group(format!("{} {}", step + 1, STEPS[step]), [Some(Bar::from(value))]);
     }
     bars
 }
 
 /// Eyexam's bounds for all layers together: useful products over the cycles that each bound allows.
-pub fn network_bounds(bounds: &[(&LayerEstimate, [f64; 7])]) -> [f64; 7] {
-    // The last bound is useful products over cycles, so their product is the work.
-    let work = |(found, bounds): &(&LayerEstimate, [f64; 7])| bounds[6] * found.mapped.cost.cycles.total();
+pub fn network_bounds(arch: &Architecture, bounds: &[(&LayerEstimate, [f64; 7])]) -> [f64; 7] {
+    let work = |(found, _): &(&LayerEstimate, [f64; 7])| useful(arch, found);
     let all: f64 = bounds.iter().map(work).sum();
     std::array::from_fn(|step| {
         let cycles: f64 = bounds.iter().map(|b| work(b) / b.1[step].max(f64::MIN_POSITIVE)).sum();
@@ -129,7 +128,8 @@ fn roofline(arch: &Architecture, bounds: &[(&LayerEstimate, [f64; 7])]) -> Plot 
     let (mut least, mut most) = (peak / 4.0, peak * 4.0);
     for (found, bounds) in bounds {
         let c = found.mapped.cost.cycles;
-        let busiest = c.iact.max(c.weight).max(c.psum).max(c.dram);
+        let external = arch.external_cycles(found.mapped.cost.dram_bits);
+        let busiest = c.iact.max(c.weight).max(c.psum).max(external);
         if busiest > 0.0 {
             let x = bounds[6] * c.total() / busiest;
             (least, most) = (least.min(x), most.max(x));
@@ -326,7 +326,7 @@ mod tests {
             .zip(&found.layers)
             .map(|(layer, found)| (found, eyexam(&arch, layer, found, None).unwrap()))
             .collect();
-        let all = network_bounds(&bounds);
+        let all = network_bounds(&arch, &bounds);
         assert!(all.is_sorted_by(|a, b| a >= b), "{all:?}");
         let achieved = found.utilisation() * arch.multipliers() as f64;
         assert!((all[6] / achieved - 1.0).abs() < 1e-6, "{all:?} {achieved}");

@@ -158,6 +158,13 @@ fn the_calibrated_value_is_met_and_the_headline_is_near() {
 }
 
 #[test]
+fn layers_of_alexnet_stand_in_the_published_order_of_gops_per_watt() {
+    let (conv1, sparse) = (gops_per_w(&runs().alexnet[1].layers[0]), &runs().sparse_alexnet.layers);
+    let (fc8, conv3) = (gops_per_w(&sparse[7]), gops_per_w(&sparse[2]));
+    assert!(conv1 < fc8 && fc8 < conv3, "CONV1 {conv1}, FC8 {fc8}, CONV3 {conv3}");
+}
+
+#[test]
 fn every_mapping_is_proven_to_be_the_best_of_its_space() {
     let r = runs();
     for estimate in [&r.sparse_v2, &r.alexnet[1], &r.dense[1]] {

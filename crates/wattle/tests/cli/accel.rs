@@ -94,6 +94,17 @@ fn every_subcommand_answers_in_json() {
         let bounds: Vec<f64> =
             layer["bounds"].as_array().expect("seven").iter().filter_map(|b| b.as_f64()).collect();
         assert!(bounds.len() == 7 && bounds.is_sorted_by(|a, b| a >= b), "{bounds:?}");
+        assert_eq!(layer["last_step"], "simulated");
+    }
+    let modelled = sandbox.json("accel explain m.onnx --max-macs 0");
+    for (layer, simulated) in modelled["layers"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .zip(explained["layers"].as_array().expect("a list"))
+    {
+        assert_eq!((&layer["last_step"], &layer["cycles"]), (&"modelled".into(), &layer["model_cycles"]));
+        assert_ne!(simulated["cycles"], simulated["model_cycles"]);
     }
     let mapped = sandbox.json("accel map m.onnx");
     assert!(mapped["layers"].as_array().expect("a list").iter().all(|l| l["proven"] == true));

@@ -2,7 +2,9 @@
 //! would help them.
 
 use serde::Serialize;
-use wattle_accel::{Effort, LayerEstimate, Remedy, STEPS, eyexam, network_bounds, remedies};
+use wattle_accel::{
+    Effort, LayerEstimate, Remedy, STEPS, eyexam, made_up, network_bounds, remedies, simulate,
+};
 use wattle_report::{Align, Table, number};
 
 use super::request::{self, ModelArgs};
@@ -27,6 +29,10 @@ pub struct Args {
     /// For how many of them to try what would help: each is mapped again after every change.
     #[arg(long, default_value_t = 3)]
     remedies: usize,
+    /// Largest layer to simulate for the last step, in multiply-accumulates; the model sets it for larger ones, and
+    /// for all with 0.
+    #[arg(long, default_value_t = 20e6)]
+    max_macs: f64,
 }
 
 #[derive(Serialize)]
@@ -46,9 +52,12 @@ struct Document {
 #[derive(Serialize)]
 struct Layer {
     name: String,
-    /// Multiplications a cycle after each step; the last from the model.
+    /// Multiplications a cycle after each step.
     bounds: [f64; 7],
+    /// Whether `simulated` or `modelled` cycles set the last step; `cycles` are these.
+    last_step: &'static str,
     cycles: f64,
+    model_cycles: f64,
     /// Cycles beyond those that fully busy multipliers would take.
     lost_cycles: f64,
     /// The step after the size of the layer at which most is lost.
@@ -72,21 +81,32 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let (workload, densities) = args.model.workload(context)?;
     let objective = args.model.objective();
     let estimate = request::estimated(&arch, &workload, objective, context)?;
-    let mut examined: Vec<(&LayerEstimate, [f64; 7])> = vec![];
+    let table = arch.table()?;
+    let mut examined: Vec<Examined<'_>> = vec![];
+    let bar = context.progress("simulating", estimate.layers.len() as u64);
     for found in &estimate.layers {
+        bar.inc(1);
         let Some(layer) = workload.layers.iter().find(|l| l.name == found.name) else { continue };
-        examined.push((found, eyexam(&arch, layer, found, None)?));
+        let mut simulated = None;
+        if layer.macs() <= args.max_macs {
+            let (iacts, weights) = made_up(layer, 1);
+            let mapped = &found.mapped;
+            let run = simulate(&arch, layer, &table, mapped.format, &mapped.mapping, &iacts, &weights)?;
+            simulated = Some(run.cycles);
+        }
+        examined.push(Examined { found, bounds: eyexam(&arch, layer, found, simulated)?, simulated });
     }
-    let bounds = network_bounds(&examined);
+    bar.finish_and_clear();
+    let pairs: Vec<_> = examined.iter().map(|e| (e.found, e.bounds)).collect();
+    let bounds = network_bounds(&arch, &pairs);
     let peak = arch.multipliers() as f64;
-    let lost = |(found, bounds): &(&LayerEstimate, [f64; 7])| {
-        found.mapped.cost.cycles.total() * (1.0 - bounds[6] / peak)
-    };
+    let lost = |e: &Examined<'_>| e.cycles() * (1.0 - e.bounds[6] / peak);
     examined.sort_by(|a, b| lost(b).total_cmp(&lost(a)));
     let tried = args.remedies.min(args.worst).min(examined.len());
     let bar = context.progress("trying what would help", tried as u64);
     let mut layers = vec![];
-    for (index, (found, bounds)) in examined.iter().enumerate() {
+    for (index, examined) in examined.iter().enumerate() {
+        let Examined { found, bounds, simulated } = examined;
         let step = held_back(bounds, peak);
         let layer = workload.layers.iter().find(|l| l.name == found.name);
         let would_help = match layer.filter(|_| index < tried) {
@@ -100,8 +120,10 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         layers.push(Layer {
             name: found.name.clone(),
             bounds: *bounds,
-            cycles: found.mapped.cost.cycles.total(),
-            lost_cycles: lost(&(found, *bounds)),
+            last_step: if simulated.is_some() { "simulated" } else { "modelled" },
+            cycles: examined.cycles(),
+            model_cycles: found.mapped.cost.cycles.total(),
+            lost_cycles: lost(examined),
             held_back_by: STEPS[step],
             advice: advice(step),
             would_help,
@@ -117,6 +139,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         text += &format!("\n{}\n", worst(&layers[..args.worst.min(layers.len())], all));
         text += "multiplications a cycle after each step; lost: cycles beyond those of fully busy multipliers, and \
                  their share\n";
+        text += &last_step(&layers, args.max_macs);
         for layer in layers.iter().take(tried) {
             text += &helped(layer);
         }
@@ -135,6 +158,40 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         sources,
     };
     context.print(&document, &text)
+}
+
+/// A layer with its bounds, and with its cycles where it was simulated.
+struct Examined<'a> {
+    found: &'a LayerEstimate,
+    bounds: [f64; 7],
+    simulated: Option<f64>,
+}
+
+impl Examined<'_> {
+    /// Simulated cycles, or the model's.
+    fn cycles(&self) -> f64 {
+        self.simulated.unwrap_or(self.found.mapped.cost.cycles.total())
+    }
+}
+
+/// What set the last step: the simulator, or the model where a layer was too large for it.
+fn last_step(layers: &[Layer], max_macs: f64) -> String {
+    let modelled: Vec<&str> =
+        layers.iter().filter(|l| l.last_step == "modelled").map(|l| l.name.as_str()).collect();
+    let simulated = layers.len() - modelled.len();
+    let mut text = format!(
+        "step 7: simulated on {simulated} of {} layers, with zeros of weights as in the model and all else drawn to \
+         the densities",
+        layers.len()
+    );
+    if !modelled.is_empty() {
+        text += &format!(
+            "; modelled on {}, which have more than {} MACs (--max-macs)",
+            modelled.join(", "),
+            number::count(max_macs)
+        );
+    }
+    text + "\n"
 }
 
 fn help(remedy: Remedy) -> Help {
@@ -165,7 +222,7 @@ fn worst(layers: &[Layer], all: f64) -> Table {
     let mut table = Table::new(
         [("layer", Align::Left)]
             .into_iter()
-            .chain(["shape", "flow", "PEs", "array", "store", "bandw.", "model"].map(|s| (s, Align::Right)))
+            .chain(["shape", "flow", "PEs", "array", "store", "bandw.", "access"].map(|s| (s, Align::Right)))
             .chain([("lost", Align::Right), ("", Align::Right), ("held back by", Align::Left)]),
     );
     for layer in layers {
