@@ -1,0 +1,313 @@
+//! The mapper against brute force, its bounds against every mapping, constraints, limits of effort.
+
+use super::front::front_of;
+use super::*;
+use crate::arch::PeKind;
+use crate::layer::Sparsity;
+use crate::syntax::Syntax;
+
+/// Every mapping of the space that fits, one after the other, with no bound.
+fn all_mappings(context: &Context<'_>, mut visit: impl FnMut(&Cost)) {
+    let (arch, layer, free) = (context.arch, context.layer, Limits::default());
+    for spatial in space::arrays(arch, layer, &free) {
+        let facts = context.array(&spatial);
+        for pe in space::pe_tiles(arch, layer, &facts.spread, &free) {
+            let work = Works::default().of(context, &pe, &facts.spread);
+            let trips = std::array::from_fn(|i| layer.bounds[i].div_ceil(facts.spread[i] * pe[i]));
+            for (glb, dram) in buffer_tiles(&trips, &free) {
+                for dram_order in ORDERS {
+                    for glb_order in ORDERS {
+                        let spatial = spatial.clone();
+                        let mapping = Mapping { spatial, pe, glb, glb_order, dram, dram_order };
+                        if context.misfit(&mapping, &facts, &work).is_none() {
+                            visit(&context.evaluate(&mapping, &facts, &work));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Numbers below a limit, always the same ones.
+fn draws(seed: u64) -> impl FnMut(u64) -> usize {
+    let mut state = seed;
+    move |n| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((state >> 33) % n) as usize
+    }
+}
+
+/// An architecture small enough to enumerate, with what can be switched switched at random: one axis of
+/// clusters, one chain, pads and buffers that often do not fit.
+fn small_arch(draw: &mut impl FnMut(u64) -> usize) -> Architecture {
+    let mut arch = Architecture::named("eyeriss-v2").unwrap();
+    arch.axes.retain(|a| a.name == "cluster row" || a.name == "PE row");
+    arch.axes.iter_mut().for_each(|a| a.size = 2);
+    (arch.glb.iact_bytes, arch.glb.psum_bytes) = (160.0, 100.0);
+    (arch.pe.iact_words, arch.pe.psum_words, arch.pe.weight_words) = (6, 4, 12);
+    if draw(2) == 0 {
+        arch.pe.kind = PeKind::Gated;
+    } else {
+        arch.dram_bytes_per_cycle = Some(4.0);
+    }
+    match draw(6) {
+        0 => arch.glb.shared_bytes = Some(200.0),
+        1 => arch.glb.bypass = vec!["iact".to_string()],
+        2 => arch.glb.bypass = vec!["psum".to_string()],
+        3 => arch.pe.bypass = vec!["iact".to_string()],
+        _ => {}
+    }
+    let tables = crate::tables();
+    if draw(2) == 0 {
+        arch.technology = None;
+        arch = arch.with_energy(tables[draw(tables.len() as u64)].clone()).unwrap();
+    }
+    match draw(5) {
+        0 => arch.axes[0].multicast = false,
+        1 => arch.axes[1].reduction = false,
+        2 => arch.glb.read_bits_per_cycle = Some(8.0),
+        3 => arch.glb.write_bits_per_cycle = Some(8.0),
+        _ => {}
+    }
+    arch
+}
+
+fn small_layer(draw: &mut impl FnMut(u64) -> usize) -> Layer {
+    let (groups, taps, stride) = (1 + draw(2), [1, 1, 2, 2][draw(4)], 1 + draw(2));
+    let (c, m) = (groups * (1 + draw(3)), groups * (1 + draw(4)));
+    let densities = [draw(100) as f64 / 99.0, draw(100) as f64 / 99.0];
+    let of = |density: f64, each: bool, draw: &mut dyn FnMut(u64) -> usize| {
+        if each {
+            Sparsity::per_channel((0..c).map(|_| draw(100) as f64 / 99.0).collect())
+        } else {
+            Sparsity::uniform(density)
+        }
+    };
+    let each = draw(2) == 0;
+    let sparsity = (of(densities[0], each, draw), of(densities[1], each, draw));
+    Layer::conv("l", groups, c, m, 1 + draw(3), taps, stride).with_sparsity(sparsity.0, sparsity.1)
+}
+
+#[test]
+fn branch_and_bound_equals_brute_force_on_500_random_problems() {
+    let mut draw = draws(7);
+    let (mut solved, mut infeasible) = (0, 0);
+    for case in 0..500 {
+        let (arch, layer) = (small_arch(&mut draw), small_layer(&mut draw));
+        let table = arch.table().unwrap();
+        let objective = [Objective::Energy, Objective::Delay, Objective::Edp][draw(3)];
+        let compressed = arch.pe.kind == PeKind::Sparse && draw(2) == 0;
+        let format = Format { iact: compressed, weight: compressed };
+        let context = Context { arch: &arch, layer: &layer, table: &table, format };
+        let mut least: Option<f64> = None;
+        all_mappings(&context, |cost| {
+            let value = objective.value(cost);
+            least = Some(least.map_or(value, |l| l.min(value)));
+        });
+        match map(&arch, &layer, &table, format, objective, Effort::default()) {
+            Ok(found) => {
+                // The bound and the value of one mapping round differently in the last place.
+                let least = least.unwrap_or_else(|| panic!("case {case}: nothing fits {layer:?}"));
+                let off = found.value / least - 1.0;
+                assert!(off.abs() < 1e-12, "case {case}: {off} {objective:?} {arch:?} {layer:?}");
+                assert!(found.proven());
+                let again = evaluate(&arch, &layer, &table, format, &found.mapping).unwrap();
+                assert_eq!(again, found.cost, "case {case}");
+                solved += 1;
+            }
+            Err(error) => {
+                assert_eq!(least, None, "case {case}: {layer:?}");
+                let text = error.to_string();
+                assert!(
+                    text.contains("required") && (text.contains(" words") || text.contains(" bytes")),
+                    "{text}"
+                );
+                infeasible += 1;
+            }
+        }
+    }
+    assert!(solved > 400, "{solved} solved, {infeasible} infeasible");
+}
+
+/// Stronger than the least values being equal: each bound on the way to a branch holds for each of its mappings.
+#[test]
+fn every_mapping_lies_above_all_bounds_of_its_branch() {
+    let (mut draw, free) = (draws(3), Limits::default());
+    for case in 0..60 {
+        let (arch, layer) = (small_arch(&mut draw), small_layer(&mut draw));
+        let table = arch.table().unwrap();
+        let compressed = arch.pe.kind == PeKind::Sparse && draw(2) == 0;
+        let format = Format { iact: compressed, weight: compressed };
+        let context = Context { arch: &arch, layer: &layer, table: &table, format };
+        let floor = Floor::of(&context);
+        let mut works = Works::default();
+        for spatial in space::arrays(&arch, &layer, &free) {
+            let facts = context.array(&spatial);
+            for pe in space::pe_tiles(&arch, &layer, &facts.spread, &free) {
+                let work = works.of(&context, &pe, &facts.spread);
+                let least = floor.work(&context, &pe, &facts.spread);
+                let delay = bounds::tiles(&layer, &facts.spread, &pe) * least.synchronised;
+                let energy = context.energy_floor_within(context.energy_floor(&floor, &pe), delay);
+                let slack = context.relaxed_slack(&facts, &pe);
+                let steps = [&least, &work].map(|w| context.relaxed(&facts, &pe, w));
+                let trips = std::array::from_fn(|i| layer.bounds[i].div_ceil(facts.spread[i] * pe[i]));
+                for (glb, dram) in buffer_tiles(&trips, &free) {
+                    let (dram_order, glb_order) = (ORDERS[draw(6)], ORDERS[draw(6)]);
+                    let spatial = spatial.clone();
+                    let mapping = Mapping { spatial, pe, glb, glb_order, dram, dram_order };
+                    let cost = context.evaluate(&mapping, &facts, &work);
+                    let near = 1.0 + 1e-9;
+                    let (e, c) = (near * cost.energy.total(), near * cost.cycles.total());
+                    assert!(e >= energy && c >= delay, "case {case}: {mapping} {arch:?} {layer:?}");
+                    for corners in &steps {
+                        let above = |k: &Cost| e >= k.energy.total() - slack && c >= k.cycles.total();
+                        let any = corners.iter().flatten().any(above);
+                        assert!(any, "case {case}: {mapping} {cost:?} {corners:?} {arch:?} {layer:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_front_is_that_of_all_mappings_on_100_random_problems() {
+    let mut draw = draws(11);
+    let mut longest = 0;
+    for case in 0..100 {
+        let (arch, layer) = (small_arch(&mut draw), small_layer(&mut draw));
+        let table = arch.table().unwrap();
+        let format = Format::default();
+        let context = Context { arch: &arch, layer: &layer, table: &table, format };
+        let mut all: Vec<(f64, f64)> = vec![];
+        all_mappings(&context, |cost| all.push((cost.energy.total(), cost.cycles.total())));
+        let none = Constraints::default();
+        let search = Search {
+            objective: Objective::Edp,
+            effort: Effort::default(),
+            constraints: &none,
+            watch: &|_| {},
+        };
+        let Ok(front) = front_of(&arch, &layer, &table, &[format], &search) else {
+            assert!(all.is_empty(), "case {case}");
+            continue;
+        };
+        assert!(front.proven);
+        longest = longest.max(front.points.len());
+        let near = 1.0 + 1e-9;
+        let points: Vec<(f64, f64)> =
+            front.points.iter().map(|p| (p.cost.energy.total(), p.cost.cycles.total())).collect();
+        assert!(points.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 > w[1].1), "case {case}: {points:?}");
+        for (e, c) in &all {
+            assert!(points.iter().any(|p| p.0 <= e * near && p.1 <= c * near), "case {case}: {e} {c}");
+        }
+        for (e, c) in &points {
+            assert!(all.iter().all(|a| a.0 * near > *e || a.1 * near > *c), "case {case}: {e} {c}");
+            assert!(all.iter().any(|a| (a.0, a.1) == (*e, *c)), "case {case}: {e} {c} is no mapping's");
+        }
+    }
+    assert!(longest > 1, "no front has more than one point");
+}
+
+fn v2() -> (Architecture, Layer) {
+    let layer = Layer::conv("conv", 1, 24, 40, 13, 3, 1)
+        .with_sparsity(Sparsity::uniform(0.7), Sparsity::uniform(0.5));
+    (Architecture::named("eyeriss-v2").unwrap(), layer)
+}
+
+fn constrained(text: &str, effort: Effort) -> Result<Mapped, AccelError> {
+    let (arch, layer) = v2();
+    let constraints = Constraints::parse(Syntax::Toml, text)?;
+    let search = Search { objective: Objective::Edp, effort, constraints: &constraints, watch: &|_| {} };
+    map_within(&arch, &layer, &arch.table()?, &search)
+}
+
+#[test]
+fn constraints_are_kept_also_by_factors_that_the_space_does_not_have() {
+    let free = constrained("", Effort::default()).unwrap();
+    // 5 is no least factor of 24 channels: 24 / 5 is 5 tiles, which 5 covers, but so does 6 in 4.
+    let text = "[[constraint]]\npe = { factors = { C = 5 }, most = { M = 8 } }\n\
+                glb = { order = [\"filters\", \"positions\", \"reduction\"] }\n\
+                axes = { \"PE row\" = { R = 3 }, \"cluster column\" = {} }\n";
+    let found = constrained(text, Effort::default()).unwrap();
+    assert!(found.proven() && found.value >= free.value);
+    assert_eq!(found.mapping.pe[3], 5);
+    assert!(found.mapping.pe[2] <= 8);
+    assert_eq!(
+        found.mapping.glb_order,
+        [crate::Group::Reduction, crate::Group::Positions, crate::Group::Filters]
+    );
+    let (arch, _) = v2();
+    let at = |name: &str| arch.axes.iter().position(|a| a.name == name).unwrap();
+    assert_eq!(found.mapping.spatial[at("PE row")], [(crate::Dim::R, 3)]);
+    assert_eq!(found.mapping.spatial[at("cluster column")], []);
+}
+
+#[test]
+fn constraints_that_no_mapping_keeps_are_an_error_with_what_is_missing() {
+    let text = "[[constraint]]\nglb = { factors = { C = 1 } }\ndram = { factors = { C = 1 } }\n\
+                pe = { factors = { C = 2 } }\naxes = { \"cluster row\" = { M = 8 }, \"PE row\" = {} }\n";
+    let error = constrained(text, Effort::default()).unwrap_err().to_string();
+    assert!(
+        error.contains("factors of C") && error.contains("24 iterations") && error.contains("at most 2"),
+        "{error}"
+    );
+    let text = "[[constraint]]\ndram = { factors = { P = 1, Q = 1, M = 1, C = 1 } }\n";
+    let (mut arch, layer) = v2();
+    arch.glb.iact_bytes = 64.0;
+    let constraints = Constraints::parse(Syntax::Toml, text).unwrap();
+    let effort = Effort::default();
+    let search = Search { objective: Objective::Edp, effort, constraints: &constraints, watch: &|_| {} };
+    let error = map_within(&arch, &layer, &arch.table().unwrap(), &search).unwrap_err().to_string();
+    assert!(error.contains("iact tile in the buffer") && error.contains("64 bytes"), "{error}");
+}
+
+#[test]
+fn a_search_without_time_has_a_mapping_and_a_bound_that_holds() {
+    let arch = Architecture::named("eyeriss-v2").unwrap();
+    let table = arch.table().unwrap();
+    let mut gaps = 0;
+    for (c, m, map, taps) in [(24, 40, 13, 3), (64, 32, 14, 1), (12, 100, 28, 5), (3, 16, 32, 3)] {
+        let layer = Layer::conv("conv", 1, c, m, map, taps, 1);
+        let within = |until| {
+            let effort = Effort { until, ..Effort::default() };
+            map_best_format(&arch, &layer, &table, Objective::Edp, effort).unwrap()
+        };
+        let (proven, hasty) = (within(None), within(Some(Instant::now())));
+        assert!(proven.proven() && hasty.opened <= 1);
+        assert!(0.0 < hasty.lower_bound && hasty.lower_bound <= proven.value && proven.value <= hasty.value);
+        gaps += u32::from(!hasty.proven());
+    }
+    assert!(gaps > 0, "the first branch is the best everywhere");
+}
+
+#[test]
+fn networks_that_do_not_share_cost_accesses_and_tensors_that_bypass_the_buffer_leave_it() {
+    let (arch, layer) = v2();
+    let table = arch.table().unwrap();
+    let mut apart = arch.clone();
+    apart.axes.iter_mut().for_each(|a| (a.multicast, a.reduction) = (false, false));
+    let mapping = Mapping {
+        spatial: vec![vec![(crate::Dim::C, 4)], vec![(crate::Dim::M, 2)], vec![(crate::Dim::R, 3)], vec![]],
+        pe: [1, 1, 20, 3, 1, 1, 1, 3],
+        glb: [1, 1, 1, 2, 13, 13, 1, 1],
+        glb_order: ORDERS[0],
+        dram: [1; 8],
+        dram_order: ORDERS[0],
+    };
+    let of =
+        |arch: &Architecture| evaluate(arch, &layer, &table, Format::default(), &mapping).unwrap().counts;
+    let (shared, alone) = (of(&arch), of(&apart));
+    // Activations are the same for 2 cluster columns; sums are added over 4 cluster rows and 3 PE rows.
+    assert!(alone.glb[0].reads > 1.99 * shared.glb[0].reads);
+    assert_eq!(
+        alone.glb[2].writes + layer.elements(crate::Operand::Psum),
+        12.0 * (shared.glb[2].writes + layer.elements(crate::Operand::Psum))
+    );
+    let mut bypassing = arch.clone();
+    bypassing.glb.bypass = vec!["iact".to_string()];
+    let passed = of(&bypassing);
+    assert_eq!(passed.glb[0], crate::Accesses::default());
+    assert_eq!(passed.dram[0].reads, shared.glb[0].reads);
+}
