@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use wattle_graph::onnx::{Limits, encode_model, read_model};
+use wattle_graph::onnx::{Limits, OnnxError, encode_model, read_model};
 use wattle_graph::{DType, Example, Model, Tensor};
 
 use crate::failure::Failure;
@@ -32,7 +32,11 @@ pub fn parse_input(text: &str) -> Result<(String, InputText), String> {
 
 /// Reads a model.
 pub fn load(path: &Path) -> Result<Model, Failure> {
-    read_model(path, &Limits::default()).map_err(|e| Failure::from(e).context(path.display()))
+    read_model(path, &Limits::default()).map_err(|e| match e {
+        // Names its file itself.
+        OnnxError::Io { .. } => Failure::from(e),
+        _ => Failure::from(e).context(path.display()),
+    })
 }
 
 /// Names a model by its graph and weights, so that a file that changed starts another run.
