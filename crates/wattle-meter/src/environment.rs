@@ -34,7 +34,7 @@ pub const LEDGER: Variable =
 /// The factors of [`Factors`](crate::Factors), in the order of its fields.
 pub const FACTORS: [Variable; 3] = [CARBON_INTENSITY, PRICE, PUE];
 
-/// All of them, for help pages. `XDG_DATA_HOME` and `HOME` are read too, to find the default ledger.
+/// All of them, for help pages. `XDG_DATA_HOME`, `HOME` and `LOCALAPPDATA` are read too, to find the default ledger.
 pub const VARIABLES: [Variable; 4] = [CARBON_INTENSITY, PRICE, PUE, LEDGER];
 
 #[cfg(test)]

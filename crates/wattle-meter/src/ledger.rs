@@ -9,7 +9,8 @@ use crate::environment::LEDGER;
 use crate::{Quantity, Receipt, WarningKind};
 
 /// Where receipts go unless told otherwise: `$WATTLE_LEDGER`, else `$XDG_DATA_HOME/wattle/ledger.jsonl`, else
-/// `$HOME/.local/share/wattle/ledger.jsonl`. `None` if `$WATTLE_LEDGER` is set and empty, or there is no home.
+/// `$HOME/.local/share/wattle/ledger.jsonl`, else, on Windows, `%LOCALAPPDATA%\wattle\ledger.jsonl`. `None` if
+/// `$WATTLE_LEDGER` is set and empty, or there is no home.
 ///
 /// `environment` looks a variable up; commands pass `|name| std::env::var(name).ok()`.
 pub fn default_path(environment: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
@@ -18,7 +19,9 @@ pub fn default_path(environment: impl Fn(&str) -> Option<String>) -> Option<Path
     }
     // The XDG base directory specification: a relative path is invalid and to be ignored.
     let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let data = absolute("XDG_DATA_HOME").or_else(|| Some(absolute("HOME")?.join(".local/share")))?;
+    let data = absolute("XDG_DATA_HOME")
+        .or_else(|| Some(absolute("HOME")?.join(".local/share")))
+        .or_else(|| absolute("LOCALAPPDATA"))?;
     Some(data.join("wattle/ledger.jsonl"))
 }
 
@@ -226,6 +229,8 @@ mod tests {
         assert_eq!(path(&[home]).unwrap(), Path::new("/home/a/.local/share/wattle/ledger.jsonl"));
         assert_eq!(path(&[home, ("XDG_DATA_HOME", "/d")]).unwrap(), Path::new("/d/wattle/ledger.jsonl"));
         assert_eq!(path(&[home, ("XDG_DATA_HOME", "relative")]), path(&[home]));
+        assert_eq!(path(&[("LOCALAPPDATA", "/l"), home]), path(&[home]));
+        assert_eq!(path(&[("LOCALAPPDATA", "/l")]).unwrap(), Path::new("/l/wattle/ledger.jsonl"));
         assert_eq!(path(&[home, ("WATTLE_LEDGER", "x.jsonl")]).unwrap(), Path::new("x.jsonl"));
         assert_eq!(path(&[home, ("WATTLE_LEDGER", "")]), None);
         assert_eq!(path(&[]), None);

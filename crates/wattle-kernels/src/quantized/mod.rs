@@ -112,6 +112,7 @@ impl QuantizedWeights {
     }
 
     /// Scratch bytes, at a multiple of 4, that [`quantized_product`] needs for m rows out of `a_len` bytes.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))]
     pub fn scratch_len(&self, m: usize, a_len: usize) -> usize {
         match &self.0 {
             Form::Pairs(w) => 2 * pairs::scratch_len(m, w.k) + 4 * m * w.n,

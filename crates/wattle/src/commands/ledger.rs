@@ -62,7 +62,7 @@ struct Line<'a> {
 /// Runs the command.
 pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
     let path = context.ledger().ok_or_else(|| {
-        Failure::Input("there is no ledger: WATTLE_LEDGER is empty and --ledger was not given".to_owned())
+        Failure::Input("there is no ledger: WATTLE_LEDGER is empty, or no home is known to put one in; name a file with --ledger".to_owned())
     })?;
     let (all, unreadable) = ledger::read(path).map_err(|e| Failure::at(path.display(), e))?;
     let note = match unreadable {

@@ -19,7 +19,8 @@ use crate::failure::Failure;
 pub enum Ending {
     /// With an exit code.
     Exited(u8),
-    /// By a signal.
+    /// By a signal, which only Unix has.
+    #[cfg_attr(not(unix), expect(dead_code))]
     Killed(u8),
 }
 
@@ -66,9 +67,8 @@ pub use self::unix::{Signals, adopt_orphans, run, watch};
 
 #[cfg(unix)]
 mod unix {
-    use rustix::process::{
-        Pid, Signal, WaitOptions, kill_process, set_child_subreaper, test_kill_process, wait,
-    };
+    use rustix::process::{Pid, Signal, WaitOptions, getpgrp, kill_process, test_kill_process, wait};
+    use rustix::termios::tcgetpgrp;
     use signal_hook::consts::{
         SIGALRM, SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH,
     };
@@ -103,7 +103,7 @@ mod unix {
     /// last seen.
     pub fn adopt_orphans() {
         #[cfg(target_os = "linux")]
-        let _ = set_child_subreaper(Some(rustix::process::getpid()));
+        let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     }
 
     /// Runs the command to its end.
@@ -156,14 +156,9 @@ mod unix {
     /// Whether a signal is one that keys of a terminal send to its whole foreground group, and we are in that group.
     fn sent_by_terminal(signal: i32) -> bool {
         let from_keys = matches!(signal, SIGINT | SIGQUIT | SIGWINCH);
-        from_keys && std::fs::read_to_string("/proc/self/stat").is_ok_and(|stat| in_foreground(&stat))
-    }
-
-    /// Fields 5 (process group) and 8 (foreground group of the terminal, -1 without one) of proc(5).
-    pub(super) fn in_foreground(stat: &str) -> bool {
-        let Some((_, after_name)) = stat.rsplit_once(')') else { return false };
-        let fields: Vec<&str> = after_name.split_whitespace().collect();
-        fields.len() > 5 && fields[2] == fields[5]
+        from_keys
+            && std::fs::File::open("/dev/tty")
+                .is_ok_and(|terminal| tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()))
     }
 
     /// Watches a process that is not ours until it ends or we are told to stop.
@@ -227,14 +222,5 @@ mod tests {
     fn exit_codes_are_those_of_a_shell() {
         assert_eq!(Ending::Exited(3).code(), 3);
         assert_eq!(Ending::Killed(15).code(), 143);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn the_foreground_is_told_from_the_background() {
-        assert!(unix::in_foreground("7 (a) b) S 1 7 7 34816 7 0"));
-        assert!(!unix::in_foreground("7 (a) S 1 7 7 34816 9 0"));
-        assert!(!unix::in_foreground("7 (a) S 1 7 7 0 -1 0"));
-        assert!(!unix::in_foreground(""));
     }
 }
