@@ -11,6 +11,8 @@ use crate::error::EngineError;
 use crate::kept::Kept;
 use crate::layout::Layout;
 use crate::plan::Sparse;
+use crate::sparse_cost::Form;
+use crate::timings::Doubt;
 
 /// A node bound to code; holds whatever was computed at plan time (offset tables, packed weights).
 pub(crate) trait Kernel: Send {
@@ -59,6 +61,8 @@ pub(crate) struct Site<'a> {
     pub cpu: &'a Cpu,
     /// Whether sparse kernels may be chosen.
     pub sparse: Sparse,
+    /// The form of sparse layers to bind, instead of the one that the cost model would choose.
+    pub form: Option<Form>,
 }
 
 impl Site<'_> {
@@ -101,6 +105,8 @@ pub(crate) struct Bound {
     pub why: Option<String>,
     /// Share of the node's products that the kernel computes, 1 for dense ones.
     pub density: f64,
+    /// Forms that may be faster.
+    pub doubt: Option<Doubt>,
 }
 
 impl Bound {
@@ -120,6 +126,7 @@ impl Bound {
             scratch: 0,
             why: None,
             density: 1.0,
+            doubt: None,
         }
     }
 
@@ -134,6 +141,7 @@ impl Bound {
             scratch: 0,
             why: None,
             density: 1.0,
+            doubt: None,
         }
     }
 
@@ -151,6 +159,11 @@ impl Bound {
     /// States why this kernel was chosen.
     pub fn because(self, why: impl Into<Option<String>>) -> Bound {
         Bound { why: why.into(), ..self }
+    }
+
+    /// States which other forms may be faster.
+    pub fn doubted(self, doubt: Option<Doubt>) -> Bound {
+        Bound { doubt, ..self }
     }
 
     /// States which share of the node's products is computed.

@@ -17,9 +17,11 @@ mod memory;
 mod plan;
 mod session;
 mod sparse_cost;
+mod timings;
 
 pub use error::EngineError;
 pub use layout::Layout;
 pub use plan::{Plan, PlanOptions, Sparse, StepInfo};
 pub use session::Session;
+pub use timings::{LayerTimes, Timings};
 pub use wattle_kernels::{Cpu, Isa};

@@ -18,6 +18,7 @@ use crate::kept::{self, Kept};
 use crate::kernel::{Bound, Kernel, Operand, Site};
 use crate::layout::Layout;
 use crate::memory::{Storage, StorageId, place};
+use crate::timings::Timings;
 
 /// What a plan is made for.
 #[derive(Clone)]
@@ -30,6 +31,9 @@ pub struct PlanOptions {
     pub memory_limit: usize,
     /// Whether layers whose weights are mostly zero may run on sparse kernels.
     pub sparse: Sparse,
+    /// Times of kernels on this machine, to decide what the cost model leaves in doubt; what is missing is timed while
+    /// planning. Without it the model alone decides, and a plan is the same wherever it is made.
+    pub timings: Option<Arc<Timings>>,
 }
 
 /// When a layer runs on a sparse kernel.
@@ -47,7 +51,7 @@ pub enum Sparse {
 impl PlanOptions {
     /// The best instruction set of this machine, all rewrites, an arena of at most 16 GiB.
     pub fn new(cpu: Arc<Cpu>) -> PlanOptions {
-        PlanOptions { cpu, rewrite: true, memory_limit: 16 << 30, sparse: Sparse::Auto }
+        PlanOptions { cpu, rewrite: true, memory_limit: 16 << 30, sparse: Sparse::Auto, timings: None }
     }
 }
 
@@ -115,6 +119,24 @@ fn guessed_time(macs: u64, bytes: usize) -> f64 {
     macs as f64 / 40e9 + bytes as f64 / 10e9
 }
 
+/// Whether a node is too small for other threads to be called, computing `density` of its products and touching `bytes`.
+pub(crate) fn is_small(site: &Site<'_>, density: f64, bytes: usize) -> bool {
+    let extents: Vec<_> = site.inputs.iter().map(|i| i.as_ref().map(|i| i.extents.clone())).collect();
+    let results: Vec<_> = site.outputs.iter().map(|o| o.0.clone()).collect();
+    let densities = vec![1.0; extents.len()];
+    let work = site.node.op.work(&Shapes { inputs: &extents, outputs: &results, densities: &densities });
+    // An update of kept elements touches as many of them.
+    let kept = site.kept.iter().chain(&site.kept_outputs).flatten().next();
+    let share = kept.map_or(density, |kept| kept.density());
+    let macs = (work.macs as f64 * share) as u64;
+    let elements = (work.element_ops as f64 * share) as u64;
+    if density < 1.0 {
+        guessed_time(macs, 0) < SPARSE_WORTH_SHARING
+    } else {
+        guessed_time(macs.max(elements / 4), bytes) < WORTH_SHARING
+    }
+}
+
 impl Plan {
     /// Plans `graph` with these parameters.
     ///
@@ -133,7 +155,7 @@ impl Plan {
         } else {
             (rewrite::remove_dead_code(&graph)?, vec![])
         };
-        Planner::new(&graph, parameters, &options.cpu, options.sparse).plan(options, log)
+        Planner::new(&graph, parameters, options).plan(options, log)
     }
 
     /// The graph as rewritten.
@@ -210,6 +232,7 @@ struct Planner<'a> {
     parameters: &'a Parameters,
     cpu: &'a Arc<Cpu>,
     sparse: Sparse,
+    timings: Option<&'a Timings>,
     /// Values stored by kept elements where they are parameters, and wanted so where they are computed.
     kept: HashMap<ValueId, Arc<Kept>>,
     storages: Vec<Storage>,
@@ -222,13 +245,15 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(graph: &'a Graph, parameters: &'a Parameters, cpu: &'a Arc<Cpu>, sparse: Sparse) -> Planner<'a> {
+    fn new(graph: &'a Graph, parameters: &'a Parameters, options: &'a PlanOptions) -> Planner<'a> {
+        let PlanOptions { cpu, sparse, timings, .. } = options;
         Planner {
             graph,
             parameters,
             cpu,
-            sparse,
-            kept: kept::find(graph, parameters, cpu, sparse),
+            sparse: *sparse,
+            timings: timings.as_deref(),
+            kept: kept::find(graph, parameters, cpu, *sparse),
             storages: vec![],
             places: HashMap::new(),
             native: vec![Layout::RowMajor; graph.values().len()],
@@ -401,8 +426,8 @@ impl<'a> Planner<'a> {
     fn add_node(&mut self, id: NodeId) -> Result<(), EngineError> {
         let graph = self.graph;
         let node = graph.node(id);
-        let site = self.site(id)?;
-        let bound = bind::bind(&site)?;
+        let mut site = self.site(id)?;
+        let bound = self.bind(&mut site)?;
         let scratch = (bound.scratch > 0).then(|| self.new_storage(bound.scratch * size_of::<f32>(), false));
         let Bound { kernel, input_layouts, output_layouts, taken, in_place, why, density, .. } = bound;
         let mut inputs = vec![];
@@ -427,24 +452,27 @@ impl<'a> Planner<'a> {
         }
         let name = if node.name.is_empty() { graph.label(node.outputs[0]) } else { node.name.clone() };
         let info = StepInfo { node: Some(id), name, kernel: kernel.name(), why };
-        let extents: Vec<_> = site.inputs.iter().map(|i| i.as_ref().map(|i| i.extents.clone())).collect();
-        let results: Vec<_> = site.outputs.iter().map(|o| o.0.clone()).collect();
-        let densities = vec![1.0; extents.len()];
-        let work = node.op.work(&Shapes { inputs: &extents, outputs: &results, densities: &densities });
-        // An update of kept elements touches as many of them.
-        let kept = site.kept.iter().chain(&site.kept_outputs).flatten().next();
-        let share = kept.map_or(density, |kept| kept.density());
-        let macs = (work.macs as f64 * share) as u64;
-        let elements = (work.element_ops as f64 * share) as u64;
         let bytes: usize = inputs.iter().flatten().chain(&outputs).map(|s| self.storages[s.0].bytes).sum();
-        let alone = if density < 1.0 {
-            guessed_time(macs, 0) < SPARSE_WORTH_SHARING
-        } else {
-            guessed_time(macs.max(elements / 4), bytes) < WORTH_SHARING
-        };
+        let alone = is_small(&site, density, bytes);
         let op = node.op.name();
         self.drafts.push(Draft { info, op, kernel, inputs, outputs, scratch, in_place, alone });
         Ok(())
+    }
+
+    /// The kernel for a site; where the cost model is in doubt, the one that is fastest here.
+    fn bind(&self, site: &mut Site<'a>) -> Result<Bound, EngineError> {
+        let bound = bind::bind(site)?;
+        let (Some(timings), Some(doubt)) = (self.timings, bound.doubt.clone()) else { return Ok(bound) };
+        drop(bound);
+        let mut contenders = vec![];
+        for &form in doubt.forms() {
+            site.form = Some(form);
+            contenders.push((form, bind::bind(site)?));
+        }
+        site.form = None;
+        let constants = self.graph.value_ids().filter_map(|id| self.graph.constant_of(id));
+        let network = constants.map(|t| t.shape().iter().product::<usize>() * t.dtype().size()).sum();
+        timings.fastest(site, &doubt, contenders, network)
     }
 
     fn site(&self, id: NodeId) -> Result<Site<'a>, EngineError> {
@@ -483,6 +511,7 @@ impl<'a> Planner<'a> {
             kept_outputs: node.outputs.iter().map(|o| self.kept.get(o).cloned()).collect(),
             cpu: self.cpu,
             sparse: self.sparse,
+            form: None,
         })
     }
 

@@ -12,6 +12,8 @@ use crate::plan::Sparse;
 
 /// A sparse form is taken if its estimate is below this share of the dense estimate.
 const MARGIN: f64 = 0.9;
+/// A form whose estimate is below this many times the least is in doubt, and decided by timing where that is wanted.
+const DOUBT: f64 = 2.0;
 /// Share of the arithmetic peak that dense products reach.
 const DENSE_SHARE: f64 = 0.75;
 /// How much faster dense convolution by transformed tiles is than direct sums.
@@ -40,6 +42,17 @@ pub(crate) enum Form {
     Blocked,
     /// One vector at a time.
     Vector,
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Form::Dense => "dense",
+            Form::Unstructured => "csr",
+            Form::Blocked => "4x1",
+            Form::Vector => "vector",
+        })
+    }
 }
 
 /// What the estimate needs of a layer.
@@ -156,20 +169,27 @@ impl Layer {
         packing + self.kept as f64 * (3.0 * strips + 0.75 * vectors) + visits * (4.0 * strips + vectors)
     }
 
+    /// The sparse forms it can take, with their estimated cycles.
+    fn sparse_forms(&self, lanes: usize) -> impl Iterator<Item = (Form, f64)> {
+        let forms = [Form::Unstructured, Form::Blocked, Form::Vector].into_iter();
+        forms.filter(|&f| self.vector || f != Form::Vector).map(move |f| (f, self.cycles(f, lanes)))
+    }
+
     /// The fastest form, and the estimates behind it.
     pub fn choose(&self, lanes: usize) -> Choice {
-        let mut forms = vec![Form::Unstructured, Form::Blocked];
-        if self.vector {
-            forms.push(Form::Vector);
-        }
         let dense = self.cycles(Form::Dense, lanes);
-        let (form, sparse) = forms
-            .into_iter()
-            .map(|f| (f, self.cycles(f, lanes)))
-            .min_by(|a, b| a.1.total_cmp(&b.1))
-            .expect("two forms at least");
+        let (form, sparse) =
+            self.sparse_forms(lanes).min_by(|a, b| a.1.total_cmp(&b.1)).expect("two forms at least");
         let taken = if sparse < MARGIN * dense { form } else { Form::Dense };
         Choice { form: taken, density: self.density(), gain: dense / sparse.max(1.0) }
+    }
+
+    /// The forms that may be fastest, the estimates being what they are; the dense one first.
+    pub fn contenders(&self, lanes: usize) -> Vec<Form> {
+        let dense = (Form::Dense, self.cycles(Form::Dense, lanes));
+        let forms: Vec<(Form, f64)> = [dense].into_iter().chain(self.sparse_forms(lanes)).collect();
+        let least = forms.iter().map(|f| f.1).fold(f64::INFINITY, f64::min);
+        forms.into_iter().filter(|f| f.1 < DOUBT * least).map(|f| f.0).collect()
     }
 }
 
@@ -316,6 +336,14 @@ mod tests {
         let full = layer(512, 512, 256, 0.1);
         assert_eq!(Layer { blocks: full.kept / 4, ..full }.choose(16).form, Form::Blocked);
         assert_eq!(full.choose(16).form, Form::Unstructured);
+    }
+
+    #[test]
+    fn what_is_close_is_in_doubt_and_what_is_not_is_decided() {
+        assert_eq!(layer(512, 512, 1000, 1.0).contenders(16), [Form::Dense]);
+        assert_eq!(layer(512, 512, 1000, 0.01).contenders(16), [Form::Unstructured]);
+        let close = layer(512, 512, 1000, 0.3);
+        assert!(close.contenders(16).starts_with(&[Form::Dense, Form::Unstructured]));
     }
 
     #[test]

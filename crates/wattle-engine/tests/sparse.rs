@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wattle_engine::{Cpu, Plan, PlanOptions, Session, Sparse};
+use wattle_engine::{Cpu, Plan, PlanOptions, Session, Sparse, Timings};
 use wattle_graph::ops::{Conv, MatMul, Sliding};
 use wattle_graph::{DType, Example, Graph, Op, Parameters, Shape, Tensor};
 
@@ -78,4 +78,42 @@ fn a_layer_that_sparse_kernels_would_slow_down_stays_dense_and_says_so() {
     let (kernel, why, _) = run(&layer, Sparse::Auto, 1);
     assert!(!kernel.contains("sparse"), "{kernel}");
     assert!(why.is_some_and(|w| w.contains("best sparse kernel")));
+}
+
+/// The kernel of a plan that these timings decide, and why.
+fn planned(graph: &Graph, timings: &Arc<Timings>) -> (String, String) {
+    let cpu = Arc::new(Cpu::new(1).expect("threads start"));
+    let options = PlanOptions { timings: Some(timings.clone()), ..PlanOptions::new(cpu) };
+    let plan = Plan::compile(graph, &Parameters::new(), &options).expect("a plan");
+    let step = plan.steps().find(|s| s.node.is_some()).expect("one node");
+    (step.kernel.clone(), step.why.clone().expect("there was a choice"))
+}
+
+#[test]
+fn what_the_model_doubts_is_timed_once_and_then_decided_by_the_times_kept() {
+    let layer = graph(MatMul::default(), &[128, 256], &[256, 300], true);
+    let timings = Arc::new(Timings::default());
+    let (kernel, why) = planned(&layer, &timings);
+    assert!(timings.has_grown() && why.contains("; timed, "), "{why}");
+    let again = Arc::new(Timings::new(timings.all()));
+    assert_eq!(planned(&layer, &again), (kernel, why));
+    assert!(!again.has_grown());
+    // Whichever form is said to be fastest is taken.
+    for (form, name) in [("4x1", "gemm-sparse-4x1"), ("csr", "gemm-sparse-csr")] {
+        let mut known = timings.all();
+        for times in known.values_mut() {
+            *times.get_mut(form).expect("one of those in doubt") = 1e-9;
+        }
+        let (kernel, _) = planned(&layer, &Arc::new(Timings::new(known)));
+        assert!(kernel.starts_with(name), "{kernel}");
+    }
+}
+
+#[test]
+fn what_the_model_does_not_doubt_is_not_timed() {
+    let timings = Arc::new(Timings::default());
+    let layer = graph(MatMul::default(), &[512, 64], &[64, 2], true);
+    let (kernel, why) = planned(&layer, &timings);
+    assert!(!kernel.contains("sparse") && !why.contains("timed"), "{kernel}: {why}");
+    assert!(!timings.has_grown());
 }

@@ -12,6 +12,8 @@ mod node_times;
 mod npy;
 #[cfg(feature = "networks")]
 mod roofline;
+#[cfg(feature = "networks")]
+mod timings;
 
 use std::process::ExitCode;
 

@@ -56,10 +56,10 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Opti
         return Some(bound);
     }
     let constant = site.input(1).constant.and_then(|w| w.as_f32());
-    let why = match constant.map(|w| sparse::conv(site, &plan, w, &epilogue)) {
+    let refusal = match constant.map(|w| sparse::conv(site, &plan, w, &epilogue)) {
         Some(Ok(bound)) => return Some(bound),
-        Some(Err(why)) => why,
-        None => None,
+        Some(Err(refusal)) => refusal,
+        None => sparse::Refusal::default(),
     };
     let packed = site.input(1).constant.and_then(|w| w.as_f32()).map(|w| {
         let mut packed = vec![0.0; packed_len(&plan, depthwise, site)];
@@ -70,8 +70,8 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Opti
     let packing = if packed.is_some() { 0 } else { packed_len(&plan, depthwise, site).next_multiple_of(16) };
     let taken = packed.is_some();
     let kernel = Conv { plan, depthwise, packed, epilogue, isa: site.cpu.isa.name() };
-    let mut bound =
-        Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(packing + scratch).because(why);
+    let dense = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(packing + scratch);
+    let mut bound = refusal.explain(dense);
     bound.input_layouts[1] = Layout::RowMajor;
     Some(if taken { bound.takes(1) } else { bound })
 }

@@ -38,17 +38,17 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::MatMul, epilogue: &Epilogue) -> Op
     if let Some(bound) = kept::matmul(site, &shape, batch.len(), &epilogue) {
         return Some(bound);
     }
-    let why = match constant.map(|w| sparse::matmul(site, &shape, w, &epilogue)) {
+    let refusal = match constant.map(|w| sparse::matmul(site, &shape, w, &epilogue)) {
         Some(Ok(bound)) => return Some(bound),
-        Some(Err(why)) => why,
-        None => None,
+        Some(Err(refusal)) => refusal,
+        None => sparse::Refusal::default(),
     };
     let packed =
         constant.map(|w| PackedWeights::matrix(site.cpu.isa, shape.k, shape.n, shape.transpose_b, w));
     let scratch = if packed.is_some() { 0 } else { shape.scratch_len(site.cpu) };
     let taken = packed.is_some();
     let kernel = MatMul { gemm: shape, batch, packed, epilogue, isa: site.cpu.isa.name() };
-    let bound = Bound::row_major(site, kernel).scratch(scratch).because(why);
+    let bound = refusal.explain(Bound::row_major(site, kernel).scratch(scratch));
     Some(if taken { bound.takes(1) } else { bound })
 }
 

@@ -1,5 +1,7 @@
 //! Layers whose constant weights are mostly zero: matrix products and convolutions that compute non-zeros only.
 
+use std::fmt;
+
 use wattle_graph::DType;
 use wattle_kernels::conv::ConvPlan;
 use wattle_kernels::gemm::{self, Gemm};
@@ -12,22 +14,53 @@ use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Site};
 use crate::layout::Layout;
 use crate::plan::Sparse;
-use crate::sparse_cost::{Choice, Form, Layer};
+use crate::sparse_cost::{Form, Layer};
+use crate::timings::Doubt;
 
 /// With more non-zeros than this share, no sparse kernel is considered, nor is the choice reported.
 const WORTH_COUNTING: f64 = 0.7;
 
-/// A sparse kernel, or the reason for a dense one; no reason where the weights are not sparse.
-pub(super) type Answer = Result<Bound, Option<String>>;
+/// A sparse kernel, or why not.
+pub(super) type Answer = Result<Bound, Refusal>;
 
-fn form(site: &Site<'_>, layer: &Layer) -> Result<(Form, Choice), Option<String>> {
-    let choice = layer.choose(site.cpu.isa.lanes());
-    match (site.sparse, choice.form) {
-        (Sparse::Never, _) => Err(Some("sparse kernels are switched off".into())),
-        _ if layer.density() > WORTH_COUNTING && site.sparse == Sparse::Auto => Err(None),
-        (Sparse::Auto, Form::Dense) => Err(Some(choice.to_string())),
-        (Sparse::Always, Form::Dense) => Ok((Form::Unstructured, choice)),
-        (_, form) => Ok((form, choice)),
+/// A dense kernel it is; no reason where the weights are not sparse.
+#[derive(Default)]
+pub(super) struct Refusal {
+    why: Option<String>,
+    doubt: Option<Doubt>,
+}
+
+impl Refusal {
+    /// The dense kernel, with what is known of the choice.
+    pub(super) fn explain(self, dense: Bound) -> Bound {
+        dense.because(self.why).doubted(self.doubt)
+    }
+}
+
+struct Chosen {
+    form: Form,
+    why: String,
+    doubt: Option<Doubt>,
+}
+
+/// The form of a layer, by the model or as the site demands; `kind` tells layers apart that count alike.
+fn form(site: &Site<'_>, layer: &Layer, kind: impl fmt::Debug) -> Result<Chosen, Refusal> {
+    let lanes = site.cpu.isa.lanes();
+    let choice = layer.choose(lanes);
+    let why = choice.to_string();
+    let doubt = || {
+        let described = format!("{kind:?} {layer:?}");
+        Doubt::new(described, choice.form, layer.contenders(lanes))
+    };
+    match (site.sparse, site.form.unwrap_or(choice.form)) {
+        (Sparse::Never, _) => {
+            Err(Refusal { why: Some("sparse kernels are switched off".into()), doubt: None })
+        }
+        (Sparse::Auto, _) if layer.density() > WORTH_COUNTING => Err(Refusal::default()),
+        (Sparse::Auto, Form::Dense) => Err(Refusal { why: Some(why), doubt: doubt() }),
+        (Sparse::Auto, form) => Ok(Chosen { form, why, doubt: doubt() }),
+        (Sparse::Always, Form::Dense) => Ok(Chosen { form: Form::Unstructured, why, doubt: None }),
+        (Sparse::Always, form) => Ok(Chosen { form, why, doubt: None }),
     }
 }
 
@@ -45,10 +78,8 @@ fn cut(form: Form, threads: usize, [rows, columns]: [usize; 2], keep: impl Fn(us
 
 fn kind(form: Form, pattern: Option<NOfM>) -> String {
     match (form, pattern) {
-        (Form::Blocked, _) => "4x1".into(),
-        (Form::Vector, _) => "vector".into(),
-        (_, Some(pattern)) => pattern.to_string(),
-        _ => "csr".into(),
+        (Form::Unstructured, Some(pattern)) => pattern.to_string(),
+        _ => form.to_string(),
     }
 }
 
@@ -76,12 +107,12 @@ fn vector_form(site: &Site<'_>, n: usize, k: usize, transposed: bool, weights: &
 pub(super) fn matmul(site: &Site<'_>, gemm: &Gemm, weights: &[f32], epilogue: &Epilogue) -> Answer {
     let Gemm { m, n, k, transpose_b, .. } = *gemm;
     if n * k == 0 || m == 0 {
-        return Err(None);
+        return Err(Refusal::default());
     }
     let vector = k <= 1 << 16;
     let layer = Layer { vector, ..Layer::of_product(m, n, k) };
     let layer = layer.count(weights, !transpose_b);
-    let (form, choice) = form(site, &layer)?;
+    let Chosen { form, why, doubt } = form(site, &layer, "product")?;
     let threads = site.cpu.threads.count();
     let shape = Product { images: 1, positions: m, x: Activations::Rows, y: Activations::Rows };
     let vector = (form == Form::Vector).then(|| vector_form(site, n, k, !transpose_b, weights)).flatten();
@@ -103,7 +134,8 @@ pub(super) fn matmul(site: &Site<'_>, gemm: &Gemm, weights: &[f32], epilogue: &E
     Ok(Bound::row_major(site, kernel)
         .scratch(scratch)
         .takes(1)
-        .because(choice.to_string())
+        .because(why)
+        .doubted(doubt)
         .density(layer.density()))
 }
 
@@ -139,21 +171,21 @@ struct Conv {
 pub(super) fn conv(site: &Site<'_>, plan: &ConvPlan, weights: &[f32], epilogue: &Epilogue) -> Answer {
     let shape = *plan.shape();
     if shape.groups != 1 || weights.is_empty() || !site.all(DType::F32) {
-        return Err(None);
+        return Err(Refusal::default());
     }
     let layer = Layer::of_conv_shape(&shape);
     let layer = layer.count(weights, false);
-    let (form, choice) = form(site, &layer)?;
+    let Chosen { form, why, doubt } = form(site, &layer, shape)?;
     // With more taps than one, a column of the weights is a tap of a channel: patterns go along channels.
     let (columns, single) = (weights.len() / shape.filters, shape.kernel == [1, 1]);
     let keep = |row: usize, column: usize| !single || weights[row * columns + column] != 0.0;
     let cut = cut(form, site.cpu.threads.count(), [shape.filters, columns], keep);
-    let conv = SparseConv::new(shape, weights, cut).ok_or(None::<String>)?;
+    let conv = SparseConv::new(shape, weights, cut).ok_or_else(Refusal::default)?;
     let scratch = conv.scratch_len(site.cpu);
     let name = format!("conv-sparse-{}-nhwc-f32-{}", kind(form, cut.pattern), site.cpu.isa.name());
     let kernel = Conv { conv, epilogue: Epilogue { ..*epilogue }, name };
     let bound = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(scratch).takes(1);
-    Ok(bound.because(choice.to_string()).density(layer.density()))
+    Ok(bound.because(why).doubted(doubt).density(layer.density()))
 }
 
 impl Kernel for Conv {

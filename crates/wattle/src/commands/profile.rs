@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use wattle_accel::{Estimate, Objective, Workload};
-use wattle_engine::{Plan, Session};
+use wattle_engine::Session;
 use wattle_graph::{MacKind, Model, costs, totals};
 use wattle_report::{Align, Table, number};
 
@@ -14,6 +14,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::models::{self, InputText};
 use crate::node_times;
+use crate::timings;
 
 /// Timed runs of which the median counts.
 const RUNS: usize = 7;
@@ -202,7 +203,7 @@ fn measure(
     feeds: &BTreeMap<String, wattle_graph::Tensor>,
     context: &Context,
 ) -> Result<Timed, Failure> {
-    let plan = Plan::compile(&model.graph, &model.parameters, &context.plan_options())?;
+    let plan = timings::compile(&model.graph, &model.parameters, context.plan_options())?;
     let interpreted = plan.interpreted().into_iter().map(String::from).collect();
     let mut session = Session::new(plan, &model.parameters)?;
     for (name, tensor) in feeds {

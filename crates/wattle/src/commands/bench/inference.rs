@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wattle_engine::{Plan, Session, Sparse};
+use wattle_engine::{Session, Sparse};
 use wattle_graph::{Model, Tensor};
 
 use super::samples::{self, Samples};
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::models::{self, InputText};
+use crate::timings;
 
 /// A planned model with its inputs, ready to run.
 pub struct Inference {
@@ -45,7 +46,7 @@ impl Inference {
         if dense {
             options.sparse = Sparse::Never;
         }
-        let plan = Plan::compile(&model.graph, &model.parameters, &options)?;
+        let plan = timings::compile(&model.graph, &model.parameters, options)?;
         let mut session = Session::new(plan, &model.parameters)?;
         for (name, tensor) in &feeds {
             session.set_input(name, tensor)?;

@@ -1,0 +1,208 @@
+//! Times of kernels on one machine, to choose between those that the cost model cannot tell apart.
+//!
+//! A layer is timed when it is planned for the first time, on noise and on its real weights, with as much other memory
+//! touched between two runs as the network has weights. Whoever holds the [`Timings`] keeps them: a choice made
+//! from them is then the same in every run, and so are the bits of the result.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use wattle_kernels::arena::{ALIGNMENT, Arena, Span};
+use wattle_kernels::{Cpu, Threads};
+
+use crate::error::EngineError;
+use crate::kernel::{Bound, Io, Site};
+use crate::plan::is_small;
+use crate::sparse_cost::Form;
+
+/// Turns of all contenders; the least time of each counts, since other programs only add to it.
+const TURNS: usize = 7;
+/// After this time only the second turn is finished.
+const ENOUGH: Duration = Duration::from_millis(100);
+/// The kernel that the cost model would take is kept unless another takes less than this share of its time.
+const FASTER: f64 = 0.95;
+/// Bytes touched between two runs at most: more than any second-level cache.
+const TOUCHED: usize = 4 << 20;
+
+/// A layer's kernels between which the cost model is in doubt.
+#[derive(Clone, Debug)]
+pub(crate) struct Doubt {
+    layer: String,
+    taken: Form,
+    forms: Vec<Form>,
+}
+
+impl Doubt {
+    /// The model takes one of `forms`; `None` where that is the only one.
+    pub fn new(layer: String, taken: Form, forms: Vec<Form>) -> Option<Doubt> {
+        (forms.len() > 1 && forms.contains(&taken)).then_some(Doubt { layer, taken, forms })
+    }
+
+    /// The forms in doubt.
+    pub fn forms(&self) -> &[Form] {
+        &self.forms
+    }
+}
+
+/// Seconds that a layer takes in each form, by description of the layer, its instruction set and threads.
+pub type LayerTimes = BTreeMap<String, BTreeMap<String, f64>>;
+
+/// What has been timed on a machine so far.
+#[derive(Default)]
+pub struct Timings {
+    layers: Mutex<LayerTimes>,
+    grown: AtomicBool,
+}
+
+impl fmt::Debug for Timings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "timings of {} layers", self.all().len())
+    }
+}
+
+impl Timings {
+    /// Goes on from times taken before, on the same machine.
+    pub fn new(known: LayerTimes) -> Timings {
+        Timings { layers: Mutex::new(known), grown: AtomicBool::new(false) }
+    }
+
+    /// All that is known.
+    pub fn all(&self) -> LayerTimes {
+        self.layers.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// Whether a layer was timed since the start.
+    pub fn has_grown(&self) -> bool {
+        self.grown.load(Ordering::Relaxed)
+    }
+
+    /// The contender that is fastest here; the model's choice, if none is clearly faster. `network` is the size of all
+    /// weights in bytes.
+    pub(crate) fn fastest(
+        &self,
+        site: &Site<'_>,
+        doubt: &Doubt,
+        mut contenders: Vec<(Form, Bound)>,
+        network: usize,
+    ) -> Result<Bound, EngineError> {
+        let key = format!("{} {} x{}", doubt.layer, site.cpu.isa.name(), site.cpu.threads.count());
+        let known = self.all().remove(&key).unwrap_or_default();
+        let times: Option<Vec<f64>> =
+            contenders.iter().map(|(f, _)| known.get(&f.to_string()).copied()).collect();
+        let times = match times {
+            Some(times) => times,
+            None => {
+                let times = measure(site, &mut contenders, network)?;
+                let named = contenders.iter().map(|(form, _)| form.to_string()).zip(times.iter().copied());
+                self.layers.lock().unwrap_or_else(|e| e.into_inner()).insert(key, named.collect());
+                self.grown.store(true, Ordering::Relaxed);
+                times
+            }
+        };
+        let mut ranked: Vec<_> =
+            contenders.into_iter().zip(times).map(|((f, bound), t)| (f, t, bound)).collect();
+        ranked.sort_by(|a, b| a.1.total_cmp(&b.1));
+        let least = ranked[0].1;
+        let close = ranked.iter().position(|(form, time, _)| *form == doubt.taken && least > FASTER * time);
+        let (form, time, bound) = ranked.remove(close.unwrap_or(0));
+        let others = ranked.iter().map(|(form, time, _)| format!(", {form} {:.3} ms", 1e3 * time));
+        let others: String = others.collect();
+        let modelled = bound.why.as_deref().unwrap_or_default();
+        let why = format!("{modelled}; timed, {form} {:.3} ms{others}", 1e3 * time);
+        Ok(bound.because(why))
+    }
+}
+
+/// One contender with its memory.
+struct Runner<'a> {
+    bound: &'a mut Bound,
+    arena: Arena,
+    inputs: Vec<Option<Span>>,
+    outputs: Vec<Span>,
+    scratch: Span,
+    alone: bool,
+}
+
+impl Runner<'_> {
+    fn new<'a>(site: &Site<'_>, bound: &'a mut Bound) -> Result<Runner<'a>, EngineError> {
+        let mut end = 0;
+        let mut next = |bytes: usize| {
+            let span = Span { offset: end, bytes };
+            end = span.end().next_multiple_of(ALIGNMENT);
+            span
+        };
+        let size = |extents: &[usize], of: usize| extents.iter().product::<usize>() * of;
+        let inputs: Vec<_> = site
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(i, o)| {
+                o.as_ref()
+                    .filter(|_| !bound.taken.contains(&i))
+                    .map(|o| next(size(&o.extents, o.dtype.size())))
+            })
+            .collect();
+        let outputs: Vec<_> =
+            site.outputs.iter().map(|(extents, dtype)| next(size(extents, dtype.size()))).collect();
+        let bytes = inputs.iter().flatten().chain(&outputs).map(|s| s.bytes).sum();
+        let scratch = next(bound.scratch * size_of::<f32>());
+        let alone = is_small(site, bound.density, bytes);
+        let mut arena = Arena::new(end);
+        for &span in inputs.iter().flatten() {
+            let mut state = 1u32;
+            for x in arena.write::<f32>(span)? {
+                // Numerical Recipes' generator: any noise that is neither zero nor subnormal will do.
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *x = (state >> 8) as f32 / (1 << 23) as f32 - 1.0;
+            }
+        }
+        Ok(Runner { bound, arena, inputs, outputs, scratch, alone })
+    }
+
+    fn run(&mut self, cpu: &Cpu, single: &Cpu) -> Result<Duration, EngineError> {
+        let io = Io {
+            views: self.arena.views(),
+            inputs: &self.inputs,
+            outputs: &self.outputs,
+            scratch: self.scratch,
+            cpu: if self.alone { single } else { cpu },
+        };
+        let start = Instant::now();
+        if let Some(kernel) = &mut self.bound.kernel {
+            kernel.run(&io)?;
+        }
+        Ok(start.elapsed())
+    }
+}
+
+/// Seconds of each contender.
+fn measure(
+    site: &Site<'_>,
+    contenders: &mut [(Form, Bound)],
+    network: usize,
+) -> Result<Vec<f64>, EngineError> {
+    let single = Cpu { isa: site.cpu.isa, threads: Threads::single() };
+    let runners = contenders.iter_mut().map(|(_, bound)| Runner::new(site, bound));
+    let mut runners: Vec<Runner<'_>> = runners.collect::<Result<_, _>>()?;
+    for runner in &mut runners {
+        runner.run(site.cpu, &single)?;
+    }
+    let mut other = vec![0u8; network.min(TOUCHED)];
+    let mut least = vec![f64::INFINITY; runners.len()];
+    let start = Instant::now();
+    for turn in 0..TURNS {
+        if turn > 1 && start.elapsed() > ENOUGH {
+            break;
+        }
+        for (runner, least) in runners.iter_mut().zip(&mut least) {
+            site.cpu
+                .threads
+                .for_each_piece(&mut other, 1 << 16, |_, piece| piece.iter_mut().for_each(|b| *b = !*b));
+            *least = least.min(runner.run(site.cpu, &single)?.as_secs_f64());
+        }
+    }
+    Ok(least)
+}
