@@ -573,6 +573,7 @@ impl<'a> Context<'a> {
         let [n, g, _, c, p, q, r, s] = pe.map(|x| x as f64);
         let fresh = traffic.iacts_per_pe / traffic.tiles;
         self.arch.pe.serial_weights
+            && self.arch.pe.keeps(Operand::Iact)
             && self.iact_words(n * g * c * p.max(q) * r * s) + self.iact_words(fresh)
                 > self.arch.pe.iact_words as f64
     }
