@@ -6,8 +6,9 @@
 //! the second costs more energy than it saves ([`EnergyTable`](crate::EnergyTable) sees to that), and ports of the
 //! buffer are not charged for it.
 
-use crate::cost::{ArrayFacts, Context, Traffic};
+use crate::cost::{ArrayFacts, Context, Cost, Traffic};
 use crate::layer::{Dim, Layer, Operand};
+use crate::mapping::{Group, Mapping};
 use crate::skipping::PeWork;
 
 /// Approximate normal distributions put the slowest of some PEs below the mean of all by less than this.
@@ -62,6 +63,29 @@ impl Floor {
             filters: m as f64,
             ..PeWork::default()
         }
+    }
+
+    /// Cycles of all visits of PE tiles, but for [`Floor::share`] of the array, which leaves this much of the loops:
+    /// together no more than the work of each tile times their number.
+    pub fn steps(&self, context: &Context<'_>, pe: &[usize; 8], rest: &[usize; 8]) -> f64 {
+        let [n, g, m, c, p, q, r, s] = *pe;
+        let lanes = context.arch.pe.lanes;
+        let trips = |d: Dim| rest[d as usize].div_ceil(pe[d as usize]);
+        let visits = (trips(Dim::M) * trips(Dim::R) * trips(Dim::S) * n * g * p * q * r * s) as f64;
+        if self.skips {
+            visits * m as f64 / lanes as f64 * self.slots * SLACK
+        } else {
+            visits * (trips(Dim::C) * c * m.div_ceil(lanes)) as f64
+        }
+    }
+
+    /// How often an array that spreads loops this wide does the steps of a PE tile, one of its tiles given.
+    pub fn share(&self, layer: &Layer, spread: &[usize; 8], pe: &[usize; 8]) -> f64 {
+        let trips = |d: Dim| layer.bound(d).div_ceil(spread[d as usize] * pe[d as usize]);
+        let outer = (trips(Dim::N) * trips(Dim::G) * trips(Dim::P) * trips(Dim::Q)) as f64;
+        // Zeros save time, so all tiles share the channels evenly; without skipping the fullest tile counts.
+        let channels = layer.bound(Dim::C) as f64 / spread[Dim::C as usize] as f64;
+        outer * if self.skips { channels } else { 1.0 }
     }
 }
 
@@ -118,6 +142,42 @@ impl Context<'_> {
         self.chip_factor() * gain * self.footprint(Operand::Psum, &tile) * all
     }
 
+    /// Cost that every order of the loops over this tile of the buffer is at or above, but for
+    /// [`Context::relaxed_slack`]: each tensor moves as in the order that suits it best. The orders of `mapping` are
+    /// overwritten.
+    pub fn tile_floor(&self, mapping: &mut Mapping, array: &ArrayFacts, work: &PeWork) -> Cost {
+        use Group::{Filters, Positions, Reduction};
+        let least = |operand| {
+            let order = match operand {
+                Operand::Iact => [Filters, Positions, Reduction],
+                Operand::Weight => [Positions, Reduction, Filters],
+                Operand::Psum => [Reduction, Positions, Filters],
+            };
+            (mapping.glb_order, mapping.dram_order) = (order, order);
+            [true, false].map(|with_glb| self.fills(operand, mapping, with_glb).0)
+        };
+        let [iacts, weights, psums] = Operand::ALL.map(least);
+        let [glb_tile, pe_tile] = self.tiles_of(mapping, array);
+        // Windows overlap the more, the longer the loop is that slides them.
+        let slid = |tile: &[f64; 8], steps: [usize; 8]| {
+            let along = [Dim::P, Dim::Q].map(|d| self.fetched(tile, Some((d, steps[d as usize]))));
+            along[0].min(along[1])
+        };
+        let longest = std::array::from_fn(|i| mapping.glb[i].max(mapping.dram[i]));
+        let traffic = Traffic {
+            tiles: (0..8).map(|i| (mapping.glb[i] * mapping.dram[i]) as f64).product(),
+            weight_fills: weights[0],
+            weights_per_pe: self.footprint(Operand::Weight, &pe_tile) * weights[0],
+            iacts_per_pe: slid(&pe_tile, longest) * iacts[0],
+            psums_per_pe: self.footprint(Operand::Psum, &pe_tile) * psums[0],
+            glb_iacts: slid(&glb_tile, mapping.dram) * iacts[1],
+            glb_weights: self.footprint(Operand::Weight, &glb_tile) * weights[1],
+            glb_psums: self.footprint(Operand::Psum, &glb_tile) * psums[1],
+            not_reread: f64::INFINITY,
+        };
+        self.cost(array, &mapping.pe, work, &traffic, &self.held(mapping, array))
+    }
+
     /// pJ that a sum's pad saves more than its delivery costs, before the calibration.
     fn saved_per_sum(&self) -> f64 {
         let bits = self.arch.bits.psum;
@@ -127,9 +187,4 @@ impl Context<'_> {
     pub(crate) fn chip_factor(&self) -> f64 {
         self.arch.calibration.as_ref().map_or(1.0, |c| c.chip)
     }
-}
-
-/// PE tiles one after the other, for the tiles of an array.
-pub(crate) fn tiles(layer: &Layer, spread: &[usize; 8], pe: &[usize; 8]) -> f64 {
-    (0..8).map(|i| layer.bounds[i].div_ceil(spread[i] * pe[i]) as f64).product()
 }

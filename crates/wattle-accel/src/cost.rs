@@ -301,7 +301,7 @@ impl<'a> Context<'a> {
     }
 
     /// Average elements fetched a fill when the innermost relevant loop above slides over the map.
-    fn fetched(&self, e: &[f64; 8], innermost: Option<(Dim, usize)>) -> f64 {
+    pub fn fetched(&self, e: &[f64; 8], innermost: Option<(Dim, usize)>) -> f64 {
         let whole = self.footprint(Operand::Iact, e);
         let l = self.layer;
         let (axis, extent, taps) = match innermost {
@@ -317,7 +317,7 @@ impl<'a> Context<'a> {
     }
 
     /// Iterations of the loops above a tile that fetch it anew, and the innermost of those loops.
-    fn fills(&self, operand: Operand, mapping: &Mapping, with_glb: bool) -> (f64, Option<(Dim, usize)>) {
+    pub fn fills(&self, operand: Operand, mapping: &Mapping, with_glb: bool) -> (f64, Option<(Dim, usize)>) {
         let (mut product, mut innermost) = (1.0, None);
         let inner = loops(mapping.glb_order).map(|d| (d, mapping.glb[d as usize]));
         let outer = loops(mapping.dram_order).map(|d| (d, mapping.dram[d as usize]));
@@ -363,10 +363,7 @@ impl<'a> Context<'a> {
 
     /// Cost of a mapping that fits; `work` is what [`PeWork::of`] says of its PE tile.
     pub fn evaluate(&self, mapping: &Mapping, array: &ArrayFacts, work: &PeWork) -> Cost {
-        let extents = self.layer.bounds.map(|n| n as f64);
-        let glb_tile: [f64; 8] = std::array::from_fn(|i| extents[i] / mapping.dram[i] as f64);
-        let pe_tile: [f64; 8] =
-            std::array::from_fn(|i| glb_tile[i] / (mapping.glb[i] * array.spread[i]) as f64);
+        let [glb_tile, pe_tile] = self.tiles_of(mapping, array);
         let fills = |operand| self.fills(operand, mapping, true);
         let (iact_fills, inner) = fills(Operand::Iact);
         let glb_fills = |operand| self.fills(operand, mapping, false);
@@ -383,10 +380,18 @@ impl<'a> Context<'a> {
             glb_psums,
             not_reread: glb_psums,
         };
-        let held: [usize; 8] = std::array::from_fn(|i| {
-            (mapping.glb[i] * array.spread[i] * mapping.pe[i]).min(self.layer.bounds[i])
-        });
-        self.cost(array, &mapping.pe, work, &traffic, &held)
+        self.cost(array, &mapping.pe, work, &traffic, &self.held(mapping, array))
+    }
+
+    /// Average extents of the tiles of the buffer and of a PE.
+    pub fn tiles_of(&self, mapping: &Mapping, array: &ArrayFacts) -> [[f64; 8]; 2] {
+        let glb: [f64; 8] = std::array::from_fn(|i| self.layer.bounds[i] as f64 / mapping.dram[i] as f64);
+        [glb, std::array::from_fn(|i| glb[i] / (mapping.glb[i] * array.spread[i]) as f64)]
+    }
+
+    /// Largest extents of the tile of the buffer.
+    pub fn held(&self, mapping: &Mapping, array: &ArrayFacts) -> [usize; 8] {
+        std::array::from_fn(|i| (mapping.glb[i] * array.spread[i] * mapping.pe[i]).min(self.layer.bounds[i]))
     }
 
     /// Costs such that every mapping with this array and PE tile is at or above one of them, component by
@@ -507,7 +512,9 @@ impl<'a> Context<'a> {
         let through = |bits: f64, width: Option<f64>| width.map_or(0.0, |width| bits / width);
         let reading = through(moved(|a| a.reads), arch.glb.read_bits_per_cycle);
         cycles.buffer = reading.max(through(moved(|a| a.writes), arch.glb.write_bits_per_cycle));
-        if cycles.exposed_weights > 0.0 {
+        // A bound cannot tell sets of weights from their number where both are as small as they can be.
+        let bound = traffic.not_reread == f64::INFINITY;
+        if cycles.exposed_weights > 0.0 && !(bound && arch.glb.keeps(Operand::Weight)) {
             let sets = counts.dram[1].reads * weight_bits / limit;
             cycles.exposed_weights =
                 cycles.exposed_weights.max(sets * cycles.exposed_weights / cycles.weight);
@@ -566,6 +573,7 @@ impl<'a> Context<'a> {
         let [n, g, _, c, p, q, r, s] = pe.map(|x| x as f64);
         let fresh = traffic.iacts_per_pe / traffic.tiles;
         self.arch.pe.serial_weights
+            && self.arch.pe.keeps(Operand::Iact)
             && self.iact_words(n * g * c * p.max(q) * r * s) + self.iact_words(fresh)
                 > self.arch.pe.iact_words as f64
     }

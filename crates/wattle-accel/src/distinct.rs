@@ -1,15 +1,13 @@
 //! Work on the layers of a network, on several threads, once for layers that differ in name only.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
+use crate::crew::Crew;
 use crate::layer::Layer;
 
 /// The result of `work` for every layer, in order. Layers that are equal but for their name, and that `alike` finds
-/// equal too, share one result; `progress` is told after each.
+/// equal too, share one result; `progress` is told after each. Work may call helpers of the same crew.
 pub fn each_distinct<T: Clone + Send>(
     layers: &[Layer],
-    threads: usize,
+    crew: &Crew,
     alike: impl Fn(&Layer, &Layer) -> bool,
     work: impl Fn(&Layer) -> T + Sync,
     progress: &(dyn Fn() + Sync),
@@ -25,27 +23,18 @@ pub fn each_distinct<T: Clone + Send>(
             unique.push(layer);
         }
     }
-    let results: Mutex<Vec<Option<T>>> = Mutex::new(unique.iter().map(|_| None).collect());
-    let next = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, unique.len().max(1)) {
-            scope.spawn(|| {
-                loop {
-                    let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(layer) = unique.get(at) else { break };
-                    let result = work(layer);
-                    results.lock().unwrap_or_else(|e| e.into_inner())[at] = Some(result);
-                    progress();
-                }
-            });
-        }
+    let results = crew.side_by_side(unique.len(), |at| {
+        let result = work(unique[at]);
+        progress();
+        result
     });
-    let results = results.into_inner().unwrap_or_else(|e| e.into_inner());
-    which.into_iter().filter_map(|at| results[at].clone()).collect()
+    which.into_iter().map(|at| results[at].clone()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -61,13 +50,13 @@ mod tests {
             let progress = || {
                 done.fetch_add(1, Ordering::Relaxed);
             };
-            let found = each_distinct(&layers, threads, |_, _| true, work, &progress);
+            let found = each_distinct(&layers, &Crew::of(threads), |_, _| true, work, &progress);
             assert_eq!(found, layers.iter().map(Layer::macs).collect::<Vec<_>>());
             assert_eq!((calls.load(Ordering::Relaxed), done.load(Ordering::Relaxed)), (3, 3));
-            let apart = each_distinct(&layers, threads, |_, _| false, |l| l.name.clone(), &|| {});
+            let apart = each_distinct(&layers, &Crew::of(threads), |_, _| false, |l| l.name.clone(), &|| {});
             assert_eq!(apart.len(), 7);
             assert_eq!(apart[6], "l6");
         }
-        assert!(each_distinct(&[], 2, |_, _| true, |l| l.macs(), &|| {}).is_empty());
+        assert!(each_distinct(&[], &Crew::of(2), |_, _| true, |l| l.macs(), &|| {}).is_empty());
     }
 }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use crate::arch::Architecture;
+use crate::constraints::Constraints;
+use crate::crew::Crew;
 use crate::distinct::each_distinct;
 use crate::error::AccelError;
 use crate::layer::{Kind, Layer, Operand};
-use crate::mapper::{Effort, Mapped, Objective, as_given, map_best_format};
+use crate::mapper::{Effort, Mapped, Objective, Search, as_given, map_best_format, map_within};
 use crate::mapping::Mapping;
 use crate::mapping_file::MappingFile;
 use crate::workload::{HostWork, Workload};
@@ -156,8 +158,13 @@ pub fn estimate(
     threads: usize,
     progress: &(dyn Fn() + Sync),
 ) -> Result<Estimate, AccelError> {
-    let mapped = |layer: &Layer| estimate_layer(arch, layer, objective, effort).map_err(Arc::new);
-    let results = each_distinct(&workload.layers, threads, |_, _| true, mapped, progress);
+    let (table, crew, constraints) = (arch.table()?, Crew::of(threads), Constraints::default());
+    let search = Search { objective, effort, constraints: &constraints, crew: &crew, watch: &|_| {} };
+    let mapped = |layer: &Layer| {
+        let found = map_within(arch, layer, &table, &search);
+        found.map(|mapped| described(arch, layer, mapped)).map_err(Arc::new)
+    };
+    let results = each_distinct(&workload.layers, &crew, |_, _| true, mapped, progress);
     let (mut layers, mut host) = (vec![], workload.host.clone());
     for (layer, result) in workload.layers.iter().zip(results) {
         match result {

@@ -7,7 +7,7 @@ use crate::cost::Context;
 use crate::estimate::LayerEstimate;
 use crate::layer::{Dim, Layer};
 use crate::skipping::PeWork;
-use crate::space::{arrays, pe_tiles};
+use crate::space::{arrays, pe_tiles, rest};
 use crate::{AccelError, PeKind};
 
 /// Names of the steps.
@@ -60,7 +60,7 @@ pub fn eyexam(
                 // The least tile decides whether the array can be used at all.
                 context.pe_misfit(pe, &work).is_none()
             };
-            if pe_tiles(arch, layer, &facts.spread, &Limits::default()).iter().any(fits) {
+            if pe_tiles(arch, &rest(layer, &array), &Limits::default()).iter().any(fits) {
                 stored = active;
             }
         }

@@ -7,6 +7,7 @@ mod arch;
 mod bounds;
 mod constraints;
 mod cost;
+mod crew;
 pub mod csc;
 mod distinct;
 mod energy;
@@ -35,6 +36,7 @@ pub use arch::{
 };
 pub use constraints::{Constraint, Constraints, LevelConstraint};
 pub use cost::{Accesses, Bound, Cost, Counts, Cycles, Energy, Format};
+pub use crew::Crew;
 pub use distinct::each_distinct;
 pub use energy::{AccessEnergy, EnergyTable, MacEnergy, tables};
 pub use error::AccelError;

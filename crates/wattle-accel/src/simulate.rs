@@ -588,8 +588,8 @@ fn advance(list: &[(Dim, usize)], at: &mut [usize; 8]) -> bool {
     false
 }
 
-/// Values with the zeros of the layer's densities, for layers whose tensors are not at hand: small integers drawn
-/// by a fixed generator, channel by channel. Returns activations and weights.
+/// Values with the zeros of the layer's masks, or of its densities where there are none, for layers whose tensors are
+/// not at hand: ones, or small integers drawn by a fixed generator, channel by channel. Returns activations and weights.
 pub fn made_up(layer: &Layer, seed: u64) -> (Vec<i8>, Vec<i8>) {
     let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
     let mut draw = move |density: f64| {
@@ -600,7 +600,10 @@ pub fn made_up(layer: &Layer, seed: u64) -> (Vec<i8>, Vec<i8>) {
     let [_, g, m, c, _, _, r, s] = layer.bounds;
     let plane = layer.input[0] * layer.input[1];
     let iacts = (0..layer.elements(Operand::Iact) as usize)
-        .map(|i| draw(layer.iact.of_channel(i / plane % (g * c))))
+        .map(|i| match &layer.iact.mask {
+            Some(mask) if mask.len() as f64 == layer.elements(Operand::Iact) => i8::from(mask.get(i)),
+            _ => draw(layer.iact.of_channel(i / plane % (g * c))),
+        })
         .collect();
     let weights = (0..g * m * c * r * s)
         .map(|i| match &layer.weight.mask {
@@ -664,6 +667,18 @@ mod tests {
                 assert_eq!(run.products, pairs, "{} {}", arch.name, layer.name);
             }
         }
+    }
+
+    #[test]
+    fn values_have_the_zeros_of_the_masks_of_both_operands() {
+        use wattle_graph::Mask;
+        let layer = Layer::conv("l", 1, 2, 3, 4, 1, 1);
+        let bits = |n: usize| (0..n).map(|i| i % 3 == 1).collect::<Vec<bool>>();
+        let mask = |operand| Mask::from_bools(bits(layer.elements(operand) as usize));
+        let [iact, weight] = [Operand::Iact, Operand::Weight].map(|o| Sparsity::of_mask(&layer, o, mask(o)));
+        let (iacts, weights) = made_up(&layer.clone().with_sparsity(iact, weight), 1);
+        assert_eq!(iacts.iter().map(|&v| v != 0).collect::<Vec<_>>(), bits(32));
+        assert_eq!(weights.iter().map(|&v| v != 0).collect::<Vec<_>>(), bits(6));
     }
 
     #[test]

@@ -106,14 +106,19 @@ fn allowed(level: &Level, dim: Dim, free: impl FnOnce() -> Vec<usize>) -> Vec<us
     }
 }
 
-/// PE tiles for an array that spreads loops this wide.
-pub(crate) fn pe_tiles(
-    arch: &Architecture,
-    layer: &Layer,
-    spread: &[usize; 8],
-    limits: &Limits,
-) -> Vec<[usize; 8]> {
-    let rest = |d: Dim| layer.bound(d).div_ceil(spread[d as usize]);
+/// What an array leaves of the loops that a PE may hold: M, C, R and S; 1 for the others.
+pub(crate) fn rest(layer: &Layer, array: &Spatial) -> [usize; 8] {
+    let mut rest = [1; 8];
+    for dim in [Dim::M, Dim::C, Dim::R, Dim::S] {
+        let spread: usize = array.iter().flatten().filter(|(d, _)| *d == dim).map(|(_, n)| *n).product();
+        rest[dim as usize] = layer.bound(dim).div_ceil(spread);
+    }
+    rest
+}
+
+/// PE tiles for an array that leaves this much of the loops.
+pub(crate) fn pe_tiles(arch: &Architecture, rest: &[usize; 8], limits: &Limits) -> Vec<[usize; 8]> {
+    let rest = |d: Dim| rest[d as usize];
     let taps = |d: Dim| if rest(d) == 1 { vec![1] } else { vec![rest(d), 1] };
     let held = if arch.pe.keeps(Operand::Iact) { arch.pe.iact_words } else { usize::MAX };
     let one = |d: Dim| limits.pe.fixed(d).unwrap_or(1);
@@ -176,18 +181,22 @@ pub(crate) fn buffer_tiles(trips: &[usize; 8], limits: &Limits) -> Vec<([usize; 
     tiles
 }
 
-/// Orders that differ: groups without loops do not count.
+/// Orders that differ. Groups without loops do not count. Each group leaves one tensor where it is, so which one is
+/// innermost decides what stays; the next one matters only above filters, where it decides whether windows of
+/// activations overlap.
 pub(crate) fn orders(bounds: &[usize; 8], level: &Level) -> Vec<Order> {
     if let Some(order) = level.order() {
         return vec![order];
     }
     let moves = |group: &Group| group.dims().iter().any(|&d| bounds[d as usize] > 1);
-    let mut seen: Vec<Vec<Group>> = vec![];
+    let mut seen: Vec<[Option<Group>; 2]> = vec![];
     let mut orders = vec![];
     for order in ORDERS {
-        let moving: Vec<Group> = order.into_iter().filter(moves).collect();
-        if !seen.contains(&moving) {
-            seen.push(moving);
+        let mut moving = order.into_iter().filter(moves);
+        let first = moving.next();
+        let what = [first, moving.next().filter(|_| first == Some(Group::Filters))];
+        if !seen.contains(&what) {
+            seen.push(what);
             orders.push(order);
         }
     }
@@ -208,6 +217,14 @@ mod tests {
         assert_eq!(covers(13, 13), [13, 7, 5, 4, 3, 2, 1]);
         assert_eq!(covers(13, 6), [5, 4, 3, 2, 1]);
         assert_eq!(covers(1, 8), [1]);
+    }
+
+    #[test]
+    fn orders_that_cannot_differ_are_one() {
+        let of = |bounds: [usize; 8]| orders(&bounds, &Level::default()).len();
+        assert_eq!(of([1, 1, 2, 2, 2, 2, 1, 1]), 4);
+        assert_eq!(of([1, 1, 1, 2, 2, 2, 1, 1]), 2);
+        assert_eq!(of([1, 9, 1, 1, 1, 1, 1, 1]), 1);
     }
 
     #[test]

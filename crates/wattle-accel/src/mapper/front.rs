@@ -1,6 +1,7 @@
 //! Fronts: all mappings of a layer that no other beats in both energy and delay, proven within the space.
 
-use super::{Branch, Found, Mapped, Objective, Search, Tree, formats, mapped};
+use super::tree::{Branch, Found, Tree};
+use super::{Mapped, Objective, Search, formats, mapped};
 use crate::arch::Architecture;
 use crate::cost::{Cost, Format};
 use crate::energy::EnergyTable;
@@ -36,7 +37,18 @@ pub fn front(
 }
 
 /// Points that rise in energy and fall in cycles.
+#[derive(Clone)]
 struct Points(Vec<Mapped>);
+
+impl Points {
+    fn add(&mut self, energy: f64, cycles: f64, point: impl FnOnce() -> Mapped) {
+        if !self.cuts(energy, cycles) {
+            self.0.retain(|p| p.cost.energy.total() < energy || p.cost.cycles.total() < cycles);
+            let at = self.0.partition_point(|p| p.cost.energy.total() < energy);
+            self.0.insert(at, point());
+        }
+    }
+}
 
 impl Found for Points {
     fn cuts(&self, energy: f64, cycles: f64) -> bool {
@@ -47,12 +59,18 @@ impl Found for Points {
 
     fn take(&mut self, mapping: &Mapping, cost: &Cost, work: &PeWork, format: Format, _: &Branch) -> bool {
         let (energy, cycles) = (cost.energy.total(), cost.cycles.total());
-        if !self.cuts(energy, cycles) {
-            self.0.retain(|p| p.cost.energy.total() < energy || p.cost.cycles.total() < cycles);
-            let at = self.0.partition_point(|p| p.cost.energy.total() < energy);
-            self.0.insert(at, mapped(mapping, cost, work, format, energy * cycles));
-        }
+        self.add(energy, cycles, || mapped(mapping, cost, work, format, energy * cycles));
         true
+    }
+
+    fn fork(&self) -> Points {
+        self.clone()
+    }
+
+    fn join(&mut self, fork: Points) {
+        for point in fork.0 {
+            self.add(point.cost.energy.total(), point.cost.cycles.total(), || point);
+        }
     }
 }
 
@@ -63,17 +81,17 @@ pub(super) fn front_of(
     formats: &[Format],
     search: &Search<'_>,
 ) -> Result<Front, AccelError> {
-    let mut tree = Tree::plant(arch, layer, table, formats, search.constraints)?;
+    let tree = Tree::plant(arch, layer, table, formats, search.constraints)?;
     let mut points = Points(vec![]);
-    let rest = tree.search(&mut points, Objective::Edp, search.effort, search.watch);
+    let (rest, tally) = tree.search(&mut points, Objective::Edp, search);
     if points.0.is_empty() {
-        return Err(tree.infeasible());
+        return Err(tree.infeasible(&tally));
     }
     Ok(Front {
         points: points.0,
         proven: rest == f64::INFINITY,
-        evaluated: tree.evaluated,
-        branches: tree.seen,
-        opened: tree.opened,
+        evaluated: tally.evaluated,
+        branches: tree.branches(),
+        opened: tally.opened,
     })
 }

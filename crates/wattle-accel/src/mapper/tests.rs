@@ -3,7 +3,11 @@
 use super::front::front_of;
 use super::*;
 use crate::arch::PeKind;
+use crate::bounds::Floor;
+use crate::constraints::Limits;
 use crate::layer::Sparsity;
+use crate::mapping::ORDERS;
+use crate::space::{self, buffer_tiles};
 use crate::syntax::Syntax;
 
 /// Every mapping of the space that fits, one after the other, with no bound.
@@ -11,7 +15,7 @@ fn all_mappings(context: &Context<'_>, mut visit: impl FnMut(&Cost)) {
     let (arch, layer, free) = (context.arch, context.layer, Limits::default());
     for spatial in space::arrays(arch, layer, &free) {
         let facts = context.array(&spatial);
-        for pe in space::pe_tiles(arch, layer, &facts.spread, &free) {
+        for pe in space::pe_tiles(arch, &space::rest(layer, &spatial), &free) {
             let work = Works::default().of(context, &pe, &facts.spread);
             let trips = std::array::from_fn(|i| layer.bounds[i].div_ceil(facts.spread[i] * pe[i]));
             for (glb, dram) in buffer_tiles(&trips, &free) {
@@ -144,10 +148,11 @@ fn every_mapping_lies_above_all_bounds_of_its_branch() {
         let mut works = Works::default();
         for spatial in space::arrays(&arch, &layer, &free) {
             let facts = context.array(&spatial);
-            for pe in space::pe_tiles(&arch, &layer, &facts.spread, &free) {
+            let rest = space::rest(&layer, &spatial);
+            for pe in space::pe_tiles(&arch, &rest, &free) {
                 let work = works.of(&context, &pe, &facts.spread);
                 let least = floor.work(&context, &pe, &facts.spread);
-                let delay = bounds::tiles(&layer, &facts.spread, &pe) * least.synchronised;
+                let delay = floor.share(&layer, &facts.spread, &pe) * floor.steps(&context, &pe, &rest);
                 let energy = context.energy_floor_within(context.energy_floor(&floor, &pe), delay);
                 let slack = context.relaxed_slack(&facts, &pe);
                 let steps = [&least, &work].map(|w| context.relaxed(&facts, &pe, w));
@@ -155,11 +160,16 @@ fn every_mapping_lies_above_all_bounds_of_its_branch() {
                 for (glb, dram) in buffer_tiles(&trips, &free) {
                     let (dram_order, glb_order) = (ORDERS[draw(6)], ORDERS[draw(6)]);
                     let spatial = spatial.clone();
-                    let mapping = Mapping { spatial, pe, glb, glb_order, dram, dram_order };
+                    let mut mapping = Mapping { spatial, pe, glb, glb_order, dram, dram_order };
                     let cost = context.evaluate(&mapping, &facts, &work);
+                    let tile = context.tile_floor(&mut mapping, &facts, &work);
                     let near = 1.0 + 1e-9;
                     let (e, c) = (near * cost.energy.total(), near * cost.cycles.total());
                     assert!(e >= energy && c >= delay, "case {case}: {mapping} {arch:?} {layer:?}");
+                    assert!(
+                        e >= tile.energy.total() - slack && c >= tile.cycles.total(),
+                        "case {case}: {mapping} {cost:?} {tile:?} {arch:?} {layer:?}"
+                    );
                     for corners in &steps {
                         let above = |k: &Cost| e >= k.energy.total() - slack && c >= k.cycles.total();
                         let any = corners.iter().flatten().any(above);
@@ -187,6 +197,7 @@ fn the_front_is_that_of_all_mappings_on_100_random_problems() {
             objective: Objective::Edp,
             effort: Effort::default(),
             constraints: &none,
+            crew: &Crew::of(1),
             watch: &|_| {},
         };
         let Ok(front) = front_of(&arch, &layer, &table, &[format], &search) else {
@@ -219,8 +230,35 @@ fn v2() -> (Architecture, Layer) {
 fn constrained(text: &str, effort: Effort) -> Result<Mapped, AccelError> {
     let (arch, layer) = v2();
     let constraints = Constraints::parse(Syntax::Toml, text)?;
-    let search = Search { objective: Objective::Edp, effort, constraints: &constraints, watch: &|_| {} };
+    let search = Search {
+        objective: Objective::Edp,
+        effort,
+        constraints: &constraints,
+        crew: &Crew::of(1),
+        watch: &|_| {},
+    };
     map_within(&arch, &layer, &arch.table()?, &search)
+}
+
+#[test]
+fn what_is_found_does_not_depend_on_the_threads() {
+    let arch = Architecture::named("eyeriss-v2").unwrap();
+    let (table, none) = (arch.table().unwrap(), Constraints::default());
+    for (c, m, map, taps) in [(24, 40, 13, 3), (64, 32, 14, 1), (3, 16, 32, 3)] {
+        let sparsity = (Sparsity::uniform(0.7), Sparsity::uniform(0.8));
+        let layer = Layer::conv("conv", 1, c, m, map, taps, 1).with_sparsity(sparsity.0, sparsity.1);
+        let with = |objective, threads| {
+            let (crew, effort) = (&Crew::of(threads), Effort::default());
+            let search = Search { objective, effort, constraints: &none, crew, watch: &|_| {} };
+            let points = front(&arch, &layer, &table, &search).unwrap();
+            (map_within(&arch, &layer, &table, &search).unwrap(), points)
+        };
+        for objective in [Objective::Energy, Objective::Delay, Objective::Edp] {
+            let alone = with(objective, 1);
+            assert!(alone.0.proven() && alone.1.proven);
+            assert!([2, 5].into_iter().all(|threads| with(objective, threads) == alone));
+        }
+    }
 }
 
 #[test]
@@ -258,7 +296,13 @@ fn constraints_that_no_mapping_keeps_are_an_error_with_what_is_missing() {
     arch.glb.iact_bytes = 64.0;
     let constraints = Constraints::parse(Syntax::Toml, text).unwrap();
     let effort = Effort::default();
-    let search = Search { objective: Objective::Edp, effort, constraints: &constraints, watch: &|_| {} };
+    let search = Search {
+        objective: Objective::Edp,
+        effort,
+        constraints: &constraints,
+        crew: &Crew::of(1),
+        watch: &|_| {},
+    };
     let error = map_within(&arch, &layer, &arch.table().unwrap(), &search).unwrap_err().to_string();
     assert!(error.contains("iact tile in the buffer") && error.contains("64 bytes"), "{error}");
 }

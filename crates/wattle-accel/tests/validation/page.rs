@@ -140,9 +140,10 @@ fn page() -> String {
              more traffic than these mappings have (see the DRAM rows: the published convolutions move about twice as \
              much), and none of it hidden: all of sparse MobileNet's bytes, one after the other with nothing else \
              running, would take a sixth of its time. That is decision 25.\n\n\
-             ### Scaling (Fig. 14 [V]): AlexNet, speed over that of 256 PEs, dense, batch 1\n\n";
+             ### Scaling (Fig. 14 [V]): speed over that of 256 PEs, dense, batch 1\n\n";
     table(&mut page, &scaling::rows());
-    page += "\nOnly five layers of sparse MobileNet have published densities; the others take the published share of \
+    page += "\nFor the search to be short, axes take fewer loops here than the chip allows: C M P G, M Q G, R C and M Q in the \
+             mesh, R C and P M in the flat network.\n\nOnly five layers of sparse MobileNet have published densities; the others take the published share of \
              products, split evenly between activations and weights (see `published.rs`). Of the model's assumptions on what does not \
              overlap, some were made with the first of these numbers in view (decisions 20 and 25).\n\n\
              ## Model against simulator, sparse MobileNet on v2\n\n\"Published\" is the simulator here, on values drawn \
@@ -152,7 +153,6 @@ fn page() -> String {
              those that the package gives as installed. Both mappers under both evaluators: accel-mapper.md.\n\n";
     table(&mut page, &zigzag::rows());
     page += "\n## Not shown\n\n\
-             - GoogLeNet and MobileNet-1.0-224 in Fig. 14: the search over their layers at 16384 PEs takes minutes.\n\
              - \"10x less energy than a mobile GPU\" was said of Eyeriss v1 (2016), never of v2.\n";
     page
 }

@@ -55,34 +55,84 @@ pub const LANE_CYCLES: [(usize, u64, Option<u64>); 25] = [
 
 /// MobileNet-0.5-128, dense: 28 layers, 49,160,192 MACs.
 pub fn mobilenet() -> Vec<Layer> {
-    let mut layers = vec![same(Layer::conv("L01", 1, 3, 16, 64, 3, 2))];
+    mobilenet_of(2, 4)
+}
+
+/// MobileNet-1.0-224, dense: 28 layers, 568.7M MACs.
+pub fn mobilenet_224() -> Vec<Layer> {
+    mobilenet_of(1, 7)
+}
+
+/// MobileNet of full width over `narrow`, whose last maps are `map` wide.
+fn mobilenet_of(narrow: usize, map: usize) -> Vec<Layer> {
+    let mut layers = vec![same(Layer::conv("L01", 1, 3, 32 / narrow, 16 * map, 3, 2))];
     let blocks = [
-        (16, 32, 64, 1),
-        (32, 64, 32, 2),
-        (64, 64, 32, 1),
-        (64, 128, 16, 2),
-        (128, 128, 16, 1),
-        (128, 256, 8, 2),
-        (256, 256, 8, 1),
-        (256, 256, 8, 1),
-        (256, 256, 8, 1),
-        (256, 256, 8, 1),
-        (256, 256, 8, 1),
-        (256, 512, 4, 2),
-        (512, 512, 4, 1),
+        (32, 64, 16, 1),
+        (64, 128, 8, 2),
+        (128, 128, 8, 1),
+        (128, 256, 4, 2),
+        (256, 256, 4, 1),
+        (256, 512, 2, 2),
+        (512, 512, 2, 1),
+        (512, 512, 2, 1),
+        (512, 512, 2, 1),
+        (512, 512, 2, 1),
+        (512, 512, 2, 1),
+        (512, 1024, 1, 2),
+        (1024, 1024, 1, 1),
     ];
-    for (block, (from, to, map, stride)) in blocks.into_iter().enumerate() {
+    for (block, (from, to, maps, stride)) in blocks.into_iter().enumerate() {
         let name = |n: usize| format!("L{:02}", 2 * block + n);
-        layers.push(same(Layer::conv(&name(2), from, from, from, map, 3, stride)));
-        layers.push(Layer::conv(&name(3), 1, from, to, map, 1, 1));
+        let (from, to) = (from / narrow, to / narrow);
+        layers.push(same(Layer::conv(&name(2), from, from, from, maps * map, 3, stride)));
+        layers.push(Layer::conv(&name(3), 1, from, to, maps * map, 1, 1));
     }
-    layers.push(Layer::gemm("L28", 1, 512, 1000));
+    layers.push(Layer::gemm("L28", 1, 1024 / narrow, 1000));
     layers
 }
 
-/// A 3x3 layer with the padding that keeps the map's size.
+/// GoogLeNet (Szegedy et al., CVPR 2015, Table 1) without the classifiers that only training uses: 58 layers,
+/// 1582.7M MACs.
+pub fn googlenet() -> Vec<Layer> {
+    let conv =
+        |name: &str, from, to, map, taps, stride| same(Layer::conv(name, 1, from, to, map, taps, stride));
+    let mut layers = vec![
+        conv("conv1", 3, 64, 112, 7, 2),
+        conv("conv2 reduce", 64, 64, 56, 1, 1),
+        conv("conv2", 64, 192, 56, 3, 1),
+    ];
+    // Inputs, map; filters of 1x1, before 3x3, 3x3, before 5x5, 5x5, behind the pool.
+    let blocks = [
+        ("3a", 192, 28, [64, 96, 128, 16, 32, 32]),
+        ("3b", 256, 28, [128, 128, 192, 32, 96, 64]),
+        ("4a", 480, 14, [192, 96, 208, 16, 48, 64]),
+        ("4b", 512, 14, [160, 112, 224, 24, 64, 64]),
+        ("4c", 512, 14, [128, 128, 256, 24, 64, 64]),
+        ("4d", 512, 14, [112, 144, 288, 32, 64, 64]),
+        ("4e", 528, 14, [256, 160, 320, 32, 128, 128]),
+        ("5a", 832, 7, [256, 160, 320, 32, 128, 128]),
+        ("5b", 832, 7, [384, 192, 384, 48, 128, 128]),
+    ];
+    for (block, from, map, [one, before_three, three, before_five, five, pooled]) in blocks {
+        let parts = [
+            ("1x1", from, one, 1),
+            ("3x3 reduce", from, before_three, 1),
+            ("3x3", before_three, three, 3),
+            ("5x5 reduce", from, before_five, 1),
+            ("5x5", before_five, five, 5),
+            ("pool", from, pooled, 1),
+        ];
+        layers.extend(
+            parts.map(|(part, from, to, taps)| conv(&format!("{block} {part}"), from, to, map, taps, 1)),
+        );
+    }
+    layers.push(Layer::gemm("fc", 1, 1024, 1000));
+    layers
+}
+
+/// A layer with the padding that keeps the map's size.
 fn same(mut layer: Layer) -> Layer {
-    layer.pad = [1; 2];
+    layer.pad = [(layer.bounds[6] - 1) / 2; 2];
     layer.input = [layer.bounds[4] * layer.stride[0], layer.bounds[5] * layer.stride[1]];
     layer
 }

@@ -43,6 +43,30 @@ fn mappings_go_out_and_come_back_and_cost_the_same() {
 }
 
 #[test]
+fn tables_and_mappings_from_files_go_wherever_a_model_is_priced() {
+    let sandbox = sandbox();
+    sandbox.json("accel map m.onnx --objective delay --out fast.json");
+    let model_cycles = |command: &str| {
+        let document = sandbox.json(&format!("accel {command}"));
+        let layers = document["layers"].as_array().expect("a list").clone();
+        let mut cycles: Vec<f64> = layers.iter().filter_map(|l| l["model_cycles"].as_f64()).collect();
+        cycles.sort_by(f64::total_cmp);
+        cycles
+    };
+    let fast = model_cycles("simulate m.onnx --objective delay");
+    assert_eq!(model_cycles("simulate m.onnx --mapping fast.json"), fast);
+    assert_eq!(model_cycles("explain m.onnx --remedies 0 --mapping fast.json"), fast);
+    let energy = format!("--energy {}", example("ert-binding.toml"));
+    let compared = sandbox.json(&format!("accel compare m.onnx --arch eyeriss-like-45nm {energy}"));
+    let estimated = sandbox.json(&format!("accel estimate m.onnx --arch eyeriss-like-45nm {energy}"));
+    let joules = |totals: &serde_json::Value| totals["energy_j"].as_f64().expect("a number");
+    assert_eq!(joules(&compared["architectures"][0]["totals"]), joules(&estimated["totals"]));
+    for command in ["simulate", "explain"] {
+        sandbox.json(&format!("accel {command} m.onnx --arch eyeriss-like-45nm {energy}"));
+    }
+}
+
+#[test]
 fn a_front_runs_from_the_least_energy_to_the_fewest_cycles() {
     let sandbox = sandbox();
     let document = sandbox.json("accel map m.onnx --front --arch eyeriss-v1");

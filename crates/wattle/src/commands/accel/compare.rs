@@ -1,5 +1,7 @@
 //! `wattle accel compare`: one model on several architectures.
 
+use std::path::PathBuf;
+
 use serde::Serialize;
 use wattle_report::{Align, Table, number};
 
@@ -17,6 +19,9 @@ pub struct Args {
     /// Architectures, separated by commas; ratios are against the first.
     #[arg(long, value_delimiter = ',', default_value = "eyeriss-v1,eyeriss-v1.5,eyeriss-v2")]
     arch: Vec<String>,
+    /// Energy table, or binding of an Accelergy table, in place of those of all the architectures.
+    #[arg(long, value_name = "FILE")]
+    energy: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -49,7 +54,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let mut sources = vec![densities];
     let mut first: Option<(f64, f64, String)> = None;
     for name in &args.arch {
-        let arch = request::architecture(name)?;
+        let arch = request::priced(request::architecture(name)?, args.energy.as_deref())?;
         let table = arch.table()?;
         let estimate = request::estimated(&arch, &workload, args.model.objective(), context)?;
         let (latency, energy) = (estimate.latency_s(), estimate.energy_j());

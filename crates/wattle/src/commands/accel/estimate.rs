@@ -7,7 +7,7 @@ use serde::Serialize;
 use wattle_accel::{Estimate, HostWork, Layer as WorkloadLayer, LayerEstimate, Sparsity, Workload};
 use wattle_report::{Align, Table, number};
 
-use super::request::{self, ModelArgs};
+use super::request::{Given, ModelArgs};
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -23,12 +23,8 @@ pub struct Args {
     /// Also write an HTML report.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// Energy table, or binding of an Accelergy table, in place of the architecture's.
-    #[arg(long, value_name = "FILE")]
-    energy: Option<PathBuf>,
-    /// Use these mappings, which `accel map --out` writes, as given instead of searching.
-    #[arg(long, value_name = "FILE", conflicts_with = "objective")]
-    mapping: Option<PathBuf>,
+    #[command(flatten)]
+    given: Given,
 }
 
 /// The result as JSON; version 1.
@@ -111,12 +107,9 @@ struct Host {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let arch = request::priced(request::architecture(&args.arch)?, args.energy.as_deref())?;
+    let arch = args.given.architecture(&args.arch)?;
     let (workload, densities) = args.model.workload(context)?;
-    let mut estimate = match &args.mapping {
-        Some(path) => request::given(&arch, &workload, path)?,
-        None => request::estimated(&arch, &workload, args.model.objective(), context)?,
-    };
+    let mut estimate = args.given.estimate(&arch, &workload, args.model.objective(), context)?;
     estimate.sources.push(densities);
     if let Some(path) = &args.report {
         let html = wattle_accel::report(&arch, &workload, &estimate)?;

@@ -7,7 +7,7 @@ use wattle_accel::{
 };
 use wattle_report::{Align, Table, number};
 
-use super::request::{self, ModelArgs};
+use super::request::{Given, ModelArgs};
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -20,6 +20,8 @@ const BAR: usize = 40;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    given: Given,
     /// A shipped architecture (see `wattle accel archs`) or a .toml or .yaml file.
     #[arg(long, default_value = "eyeriss-v2")]
     arch: String,
@@ -77,10 +79,10 @@ struct Help {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let arch = request::architecture(&args.arch)?;
+    let arch = args.given.architecture(&args.arch)?;
     let (workload, densities) = args.model.workload(context)?;
     let objective = args.model.objective();
-    let estimate = request::estimated(&arch, &workload, objective, context)?;
+    let estimate = args.given.estimate(&arch, &workload, objective, context)?;
     let table = arch.table()?;
     let mut examined: Vec<Examined<'_>> = vec![];
     let bar = context.progress("simulating", estimate.layers.len() as u64);
@@ -180,7 +182,7 @@ fn last_step(layers: &[Layer], max_macs: f64) -> String {
         layers.iter().filter(|l| l.last_step == "modelled").map(|l| l.name.as_str()).collect();
     let simulated = layers.len() - modelled.len();
     let mut text = format!(
-        "step 7: simulated on {simulated} of {} layers, with zeros of weights as in the model and all else drawn to \
+        "step 7: simulated on {simulated} of {} layers, with zeros of known masks and all else drawn to \
          the densities",
         layers.len()
     );

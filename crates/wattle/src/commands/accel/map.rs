@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use wattle_accel::{
-    AccelError, Architecture, Constraints, Effort, Front, LayerMapping, MappingFile, Objective, SPACE,
+    AccelError, Architecture, Constraints, Crew, Effort, Front, LayerMapping, MappingFile, Objective, SPACE,
     Search, Syntax, Workload, each_distinct, front, map_within,
 };
 use wattle_report::{Align, Table, number};
@@ -298,20 +298,21 @@ fn searched<T: Clone + Send>(
     let bar = context.progress(&format!("mapping on {}", arch.name), workload.layers.len() as u64);
     let table = arch.table()?;
     let watch = |_: f64| bar.tick();
+    let crew = Crew::of(context.cpu.threads.count());
     let work = |layer: &wattle_accel::Layer| {
         let until = args.seconds.map(|s| Instant::now() + s);
         let search = Search {
             objective: if args.front { Objective::Edp } else { args.model.objective() },
             effort: Effort { until, ..Effort::default() },
             constraints,
+            crew: &crew,
             watch: &watch,
         };
         find(&search, layer, &table).map_err(Arc::new)
     };
-    let threads = context.cpu.threads.count();
     // Constraints go by name, so equal layers are alike only where there are none.
     let free = constraints.list.is_empty();
-    let results = each_distinct(&workload.layers, threads, |_, _| free, work, &|| bar.inc(1));
+    let results = each_distinct(&workload.layers, &crew, |_, _| free, work, &|| bar.inc(1));
     bar.finish_and_clear();
     let (mut found, mut infeasible) = (vec![], vec![]);
     for (layer, result) in workload.layers.iter().zip(results) {

@@ -111,6 +111,38 @@ pub fn priced(arch: Architecture, energy: Option<&Path>) -> Result<Architecture,
     Ok(arch.with_energy(table)?)
 }
 
+/// An energy table and mappings in place of the architecture's and of a search.
+#[derive(clap::Args, Debug)]
+pub struct Given {
+    /// Energy table, or binding of an Accelergy table, in place of the architecture's.
+    #[arg(long, value_name = "FILE")]
+    energy: Option<PathBuf>,
+    /// Use these mappings, which `accel map --out` writes, as given instead of searching.
+    #[arg(long, value_name = "FILE", conflicts_with = "objective")]
+    mapping: Option<PathBuf>,
+}
+
+impl Given {
+    /// The architecture of a name with the table given, if one is.
+    pub fn architecture(&self, name: &str) -> Result<Architecture, Failure> {
+        priced(architecture(name)?, self.energy.as_deref())
+    }
+
+    /// The workload under the mappings given, or under those that are best.
+    pub fn estimate(
+        &self,
+        arch: &Architecture,
+        workload: &Workload,
+        objective: Objective,
+        context: &Context,
+    ) -> Result<Estimate, Failure> {
+        match &self.mapping {
+            Some(path) => given(arch, workload, path),
+            None => estimated(arch, workload, objective, context),
+        }
+    }
+}
+
 /// A workload under the mappings of a file.
 pub fn given(arch: &Architecture, workload: &Workload, path: &Path) -> Result<Estimate, Failure> {
     let at = |e: AccelError| Failure::at(path.display(), e);

@@ -6,7 +6,7 @@ use serde::Serialize;
 use wattle_accel::{made_up, simulate};
 use wattle_report::{Align, Table, number};
 
-use super::request::{self, ModelArgs};
+use super::request::{Given, ModelArgs};
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -16,6 +16,8 @@ use crate::failure::Failure;
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    given: Given,
     /// A shipped architecture (see `wattle accel archs`) or a .toml file.
     #[arg(long, default_value = "eyeriss-v2")]
     arch: String,
@@ -50,10 +52,10 @@ struct Layer {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let arch = request::architecture(&args.arch)?;
+    let arch = args.given.architecture(&args.arch)?;
     let table = arch.table()?;
     let (workload, densities) = args.model.workload(context)?;
-    let estimate = request::estimated(&arch, &workload, args.model.objective(), context)?;
+    let estimate = args.given.estimate(&arch, &workload, args.model.objective(), context)?;
     let (mut layers, mut left_out, mut seconds) = (vec![], vec![], 0.0);
     let bar = context.progress("simulating", estimate.layers.len() as u64);
     for found in &estimate.layers {
@@ -96,7 +98,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
             format!("{} to {}", number::percent(l.busy[0]), number::percent(l.busy[1])),
         ]);
     }
-    let values = "zeros of weights as in the model, all else drawn to the densities";
+    let values = "zeros of known masks, all else drawn to the densities";
     let [total_cycles, total_model_cycles] =
         [|l: &Layer| l.cycles, |l: &Layer| l.model_cycles].map(|of| layers.iter().map(of).sum::<f64>());
     let mut text = String::new();
