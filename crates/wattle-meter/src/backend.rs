@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::account::Split;
 use crate::battery::Battery;
+use crate::cards;
 use crate::cpu_model::CpuModel;
 use crate::hwmon;
 use crate::msr::Msr;
@@ -117,7 +118,7 @@ pub fn open(roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
         return (processors, warnings);
     }
     let mut sources = vec![processors];
-    sources.extend(hwmon::open_cards(&roots.sys).map(|cards| Box::new(cards) as Box<dyn Backend>));
+    sources.extend(cards::open(&roots.sys).map(|cards| Box::new(cards) as Box<dyn Backend>));
     sources.extend(nvidia::open(roots).map(|cards| Box::new(cards) as Box<dyn Backend>));
     (if sources.len() == 1 { sources.remove(0) } else { Box::new(Several::new(sources)) }, warnings)
 }
