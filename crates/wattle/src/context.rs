@@ -28,7 +28,7 @@ pub struct Globals {
     /// Carbon intensity of the electricity in gCO2e/kWh: `57`, or a range `30..90`.
     #[arg(long, global = true, value_name = "G")]
     pub intensity: Option<String>,
-    /// Where the electricity comes from, for its carbon intensity and, in the US, its price: FR, US-CA, gcp:europe-west1, aws:us-east-1.
+    /// Where the electricity comes from, for its carbon intensity and, in Europe and the US, its price: FR, US-CA, gcp:europe-west1, aws:us-east-1.
     #[arg(long, global = true, value_name = "PLACE", conflicts_with = "intensity")]
     pub region: Option<String>,
     /// Price of the electricity in USD/kWh: `0.15`, or a range.
@@ -46,6 +46,7 @@ pub struct Context {
     /// Instruction set and threads.
     #[cfg(feature = "networks")]
     pub cpu: std::sync::Arc<wattle_engine::Cpu>,
+    region: Option<String>,
     ledger: Option<PathBuf>,
     factors: Factors,
     factor_warning: Option<WarningKind>,
@@ -71,6 +72,7 @@ impl Context {
             json: globals.json,
             #[cfg(feature = "networks")]
             cpu,
+            region: place.as_ref().map(|place| name_of(place, &globals.region)),
             ledger,
             factors,
             factor_warning,
@@ -102,6 +104,11 @@ impl Context {
         }
     }
 
+    /// The cloud region that `--region` names, such as `aws:us-east-1`; `None` for other places.
+    pub fn cloud_region(&self) -> Option<&str> {
+        self.region.as_deref().filter(|region| region.contains(':'))
+    }
+
     /// Carbon intensity, price and PUE.
     pub fn factors(&self) -> &Factors {
         &self.factors
@@ -119,6 +126,7 @@ impl Context {
     pub fn meter_config(&self) -> MeterConfig {
         let arguments = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
         let mut config = MeterConfig::new(arguments);
+        config.labels.extend(self.region.iter().map(|region| ("region".to_owned(), region.clone())));
         config.factors = self.factors.clone();
         config.warnings.extend(self.factor_warning.clone());
         config
@@ -152,6 +160,12 @@ impl Context {
             _ => Ok(()),
         }
     }
+}
+
+/// A cloud region as the user wrote it, for the table knows the grid that feeds it; any other place by the table's name.
+fn name_of(place: &Place, region: &Option<String>) -> String {
+    let written = region.as_deref().unwrap_or_default().trim().to_lowercase();
+    if written.contains(':') { written } else { place.id.clone() }
 }
 
 #[cfg(feature = "networks")]

@@ -41,7 +41,7 @@ pub enum Command {
     Networks(networks::Command),
     /// Run any command and see what it costs: joules, grams, money.
     Measure(Box<measure::Args>),
-    /// The receipts kept so far: list, sum, export, explain.
+    /// The receipts kept so far: list, sum, export, show and explain.
     #[command(subcommand)]
     Ledger(ledger::Command),
     /// The meter as a service.
