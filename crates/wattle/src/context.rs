@@ -2,13 +2,15 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 use serde::Serialize;
 use wattle_meter::intensity::Place;
 use wattle_meter::prices;
 use wattle_meter::{FactorTexts, Factors};
-use wattle_meter::{MeterConfig, Quantity, Receipt, WarningKind, ledger};
+use wattle_meter::{Meter, MeterConfig, Quantity, Receipt, WarningKind, ledger};
+use wattle_report::receipt as receipts;
 
 use crate::failure::Failure;
 
@@ -50,6 +52,8 @@ pub struct Context {
     ledger: Option<PathBuf>,
     factors: Factors,
     factor_warning: Option<WarningKind>,
+    /// Meters the command from its start to its result, where the command does not do that itself.
+    whole: Mutex<Option<Meter>>,
 }
 
 impl Context {
@@ -76,6 +80,7 @@ impl Context {
             ledger,
             factors,
             factor_warning,
+            whole: Mutex::new(None),
         };
         if let Some(place) = place {
             context.set_intensity(place.intensity());
@@ -132,6 +137,11 @@ impl Context {
         config
     }
 
+    /// Meters the command until it prints its result: the receipt then goes to the ledger and beside the result.
+    pub fn meter_whole(&mut self) {
+        self.whole = Mutex::new(Some(Meter::start(self.meter_config())));
+    }
+
     /// Where receipts are appended, unless nowhere.
     pub fn ledger(&self) -> Option<&Path> {
         self.ledger.as_deref()
@@ -146,14 +156,20 @@ impl Context {
 
     /// Writes the command's one result: the JSON document, or the text for people.
     pub fn print(&self, document: &impl Serialize, text: &str) -> Result<(), Failure> {
-        let json;
-        let text = if self.json {
-            json = serde_json::to_string_pretty(document)
-                .map_err(|e| Failure::Run(format!("the result cannot be written as JSON: {e}")))?;
-            &json
-        } else {
-            text.trim_end()
+        let meter = self.whole.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let receipt = meter.map(|meter| {
+            let mut receipt = meter.stop();
+            self.record(&mut receipt);
+            receipt
+        });
+        let text = match (&receipt, self.json) {
+            (Some(receipt), true) => serde_json::to_string_pretty(&Metered { document, receipt }),
+            (None, true) => serde_json::to_string_pretty(document),
+            (Some(receipt), false) => Ok(format!("{}\n\nThis command itself took:\n\n{}", text.trim_end(), receipts::summary(receipt))),
+            (None, false) => Ok(text.to_owned()),
         };
+        let text = text.map_err(|e| Failure::Run(format!("the result cannot be written as JSON: {e}")))?;
+        let text = text.trim_end();
         match writeln!(std::io::stdout().lock(), "{text}") {
             // A reader that has seen enough (`| head`) is no failure.
             Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Run(format!("stdout: {e}"))),
@@ -166,6 +182,14 @@ impl Context {
 fn name_of(place: &Place, region: &Option<String>) -> String {
     let written = region.as_deref().unwrap_or_default().trim().to_lowercase();
     if written.contains(':') { written } else { place.id.clone() }
+}
+
+/// A result and what it took.
+#[derive(Serialize)]
+struct Metered<'a, T> {
+    #[serde(flatten)]
+    document: &'a T,
+    receipt: &'a Receipt,
 }
 
 #[cfg(feature = "networks")]

@@ -64,8 +64,22 @@ impl Command {
         !matches!(self, Command::Measure(_) | Command::Ledger(_) | Command::Meter(_))
     }
 
+    /// Whether it works for seconds without metering its own phases, so that it is metered as a whole. The rest reads
+    /// tables for milliseconds, less than any meter resolves.
+    fn is_metered_whole(&self) -> bool {
+        match self {
+            #[cfg(feature = "networks")]
+            Command::Networks(command) => command.is_metered_whole(),
+            Command::Estimate(args) => args.runs_networks(),
+            _ => false,
+        }
+    }
+
     /// Runs the command.
     pub fn run(self, context: &mut Context) -> Result<(), Failure> {
+        if self.is_metered_whole() {
+            context.meter_whole();
+        }
         match self {
             #[cfg(feature = "networks")]
             Command::Networks(command) => command.run(context),

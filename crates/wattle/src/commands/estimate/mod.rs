@@ -47,6 +47,13 @@ pub struct Args {
     explain: bool,
 }
 
+impl Args {
+    /// Whether networks are timed for it.
+    pub fn runs_networks(&self) -> bool {
+        self.graph.is_given()
+    }
+}
+
 /// What is to be done.
 #[derive(clap::Args, Debug)]
 struct WorkArgs {
