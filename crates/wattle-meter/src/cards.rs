@@ -163,7 +163,12 @@ mod tests {
 
     #[test]
     fn of_card_and_package_the_card_is_counted_and_the_package_only_where_it_is_alone() {
-        let both = [("energy1_input", "1"), ("energy1_label", "card"), ("energy2_input", "1"), ("energy2_label", "pkg")];
+        let both = [
+            ("energy1_input", "1"),
+            ("energy1_label", "card"),
+            ("energy2_input", "1"),
+            ("energy2_label", "pkg"),
+        ];
         let root = Fake::new(&[
             ("hwmon1", &[&[("name", "xe")], &both[..]].concat()),
             ("hwmon2", &[("name", "xe"), ("energy2_input", "0"), ("energy2_label", "pkg")]),
@@ -187,7 +192,8 @@ mod tests {
         let device = root.0.path().join("class/hwmon/hwmon1/device");
         for tile in ["hwmon2", "hwmon3"] {
             #[cfg(unix)]
-            std::os::unix::fs::symlink(&device, root.0.path().join("class/hwmon").join(tile).join("device")).unwrap();
+            std::os::unix::fs::symlink(&device, root.0.path().join("class/hwmon").join(tile).join("device"))
+                .unwrap();
         }
         let mut cards = root.open().unwrap();
         assert_eq!(sources(&cards), ["measured:hwmon:i915:gpu-0/tile-0", "measured:hwmon:i915:gpu-0/tile-1"]);

@@ -363,7 +363,10 @@ mod tests {
         assert_eq!((busy.low, busy.value, busy.high), (5 * 580_000, 5 * 1_380_000, 5 * 3_284_000));
         assert_eq!(model.domains()[0].source.to_string(), "modelled:cpu-clock/1");
         fs::write(root.path().join("cpuinfo"), "model name : AMD EPYC\nflags : fpu hypervisor\n").unwrap();
-        assert!(CpuModel::open(&roots(&root), &roots(&root).machine()).clock.is_none(), "a hypervisor invents clocks");
+        assert!(
+            CpuModel::open(&roots(&root), &roots(&root).machine()).clock.is_none(),
+            "a hypervisor invents clocks"
+        );
     }
 
     #[test]

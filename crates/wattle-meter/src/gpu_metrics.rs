@@ -118,7 +118,9 @@ pub(crate) mod tests {
 
     #[test]
     fn the_counter_is_found_in_every_version_that_has_one() {
-        for (content, size, offset) in [(4, 288, 24), (5, 360, 88), (6, 1664, 16), (7, 2200, 24), (8, 3360, 24)] {
+        for (content, size, offset) in
+            [(4, 288, 24), (5, 360, 88), (6, 1664, 16), (7, 2200, 24), (8, 3360, 24)]
+        {
             let read = energy(&table(1, content, size, offset, 7 << 40), false);
             assert_eq!(read, Energy::Counts(7 << 40), "1.{content}");
         }

@@ -403,8 +403,7 @@ fn sum(energy: &[Reading]) -> u64 {
 fn idle_power(config: &MeterConfig, machine: &Machine) -> Quantity {
     config.idle_power.clone().unwrap_or_else(|| {
         let cores = machine_cores(&config.roots.proc).unwrap_or(machine.cores as u64);
-        let [low, value, high] =
-            idle_milliwatts(machine, cores).map(|milliwatts| milliwatts as f64 / 1000.0);
+        let [low, value, high] = idle_milliwatts(machine, cores).map(|milliwatts| milliwatts as f64 / 1000.0);
         Quantity::new(value, low, high, Unit::Watt, Source::modelled("idle-per-thread/1"))
             .expect("the classes are ordered")
     })

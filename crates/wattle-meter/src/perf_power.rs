@@ -46,11 +46,7 @@ impl PerfPower {
         PerfPower::open_by(roots, machine, &kernel::open)
     }
 
-    fn open_by(
-        roots: &Roots,
-        machine: &Machine,
-        open: Opener<'_>,
-    ) -> Result<PerfPower, Vec<WarningKind>> {
+    fn open_by(roots: &Roots, machine: &Machine, open: Opener<'_>) -> Result<PerfPower, Vec<WarningKind>> {
         let unit = roots.sys.join("bus/event_source/devices/power");
         let none = Vec::new;
         let processors = fs::read_to_string(unit.join("cpumask")).ok().as_deref().and_then(processors);
@@ -325,7 +321,9 @@ mod tests {
     #[test]
     fn a_closed_interface_is_named_and_a_missing_or_odd_one_is_not_an_accusation() {
         let (folder, roots) = machine("GenuineIntel", "0,2", 1);
-        let closed = PerfPower::open_by(&roots, &roots.machine(), &|_, _, _| Err(io::ErrorKind::PermissionDenied.into()));
+        let closed = PerfPower::open_by(&roots, &roots.machine(), &|_, _, _| {
+            Err(io::ErrorKind::PermissionDenied.into())
+        });
         assert!(matches!(closed.err().unwrap()[..], [WarningKind::CounterDenied { .. }]));
         fs::write(
             folder.path().join("sys/bus/event_source/devices/power/events/energy-pkg.unit"),

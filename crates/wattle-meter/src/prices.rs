@@ -67,10 +67,12 @@ pub fn electricity(place: &str) -> Option<Quantity> {
 /// # Errors
 /// [`NoRent`], naming the regions that the table has for the device.
 pub fn rent(device: &str, region: Option<&str>) -> Result<Quantity, NoRent> {
-    let all: Vec<Rent> = rows::<Rent>("rents.csv", RENTS).into_iter().filter(|r| r.device == device).collect();
+    let all: Vec<Rent> =
+        rows::<Rent>("rents.csv", RENTS).into_iter().filter(|r| r.device == device).collect();
     let here: Vec<&Rent> = all.iter().filter(|r| region.is_none_or(|region| r.place == region)).collect();
     let newest = here.iter().filter(|r| r.terms.starts_with("on demand")).map(|r| r.as_of.as_str()).max();
-    let current = here.iter().filter(|r| r.terms.starts_with("on demand") && Some(r.as_of.as_str()) == newest);
+    let current =
+        here.iter().filter(|r| r.terms.starts_with("on demand") && Some(r.as_of.as_str()) == newest);
     let mut prices: Vec<f64> = current.clone().map(|r| r.each()).collect();
     prices.sort_by(f64::total_cmp);
     let refuse = || {
@@ -81,7 +83,8 @@ pub fn rent(device: &str, region: Option<&str>) -> Result<Quantity, NoRent> {
         let at = region.map(|region| format!(" at {region}")).unwrap_or_default();
         NoRent { device: device.to_owned(), at, known }
     };
-    let (Some(&lower), Some(&upper)) = (prices.get(prices.len().saturating_sub(1) / 2), prices.get(prices.len() / 2))
+    let (Some(&lower), Some(&upper)) =
+        (prices.get(prices.len().saturating_sub(1) / 2), prices.get(prices.len() / 2))
     else {
         return Err(refuse());
     };
@@ -136,7 +139,12 @@ mod tests {
         for r in rows::<Rent>("rents.csv", RENTS) {
             assert!(Device::find(&r.device).is_ok_and(|d| d.id == r.device), "{}", r.device);
             assert!(r.place.is_empty() || Place::find(&r.place).is_ok(), "{}", r.place);
-            assert!(["on demand", "interruptible", "on demand or dedicated"].contains(&&*r.terms) && r.devices > 0, "{}", r.instance);
+            assert!(
+                ["on demand", "interruptible", "on demand or dedicated"].contains(&&*r.terms)
+                    && r.devices > 0,
+                "{}",
+                r.instance
+            );
             assert!(r.as_of.len() == 7 && r.as_of.starts_with("20"), "{}", r.as_of);
             assert!(!r.source.is_empty() && LICENCES.contains(&&*r.licence), "{}", r.instance);
             assert!((0.05..25.0).contains(&r.each()), "{} {}", r.instance, r.each());

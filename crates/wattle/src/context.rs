@@ -165,7 +165,11 @@ impl Context {
         let text = match (&receipt, self.json) {
             (Some(receipt), true) => serde_json::to_string_pretty(&Metered { document, receipt }),
             (None, true) => serde_json::to_string_pretty(document),
-            (Some(receipt), false) => Ok(format!("{}\n\nThis command itself took:\n\n{}", text.trim_end(), receipts::summary(receipt))),
+            (Some(receipt), false) => Ok(format!(
+                "{}\n\nThis command itself took:\n\n{}",
+                text.trim_end(),
+                receipts::summary(receipt)
+            )),
             (None, false) => Ok(text.to_owned()),
         };
         let text = text.map_err(|e| Failure::Run(format!("the result cannot be written as JSON: {e}")))?;

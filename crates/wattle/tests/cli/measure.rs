@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::sandbox::{Sandbox, stderr, npy};
+use crate::sandbox::{Sandbox, npy, stderr};
 
 /// `wattle measure` with flags separated by blanks, running a shell script.
 fn measured(sandbox: &Sandbox, flags: &str, script: &str) -> Command {
@@ -245,6 +245,23 @@ fn the_exporter_answers_on_loopback() {
     assert!(page.contains("wattle_energy_joules_total{") && page.ends_with("# EOF\n"), "{page}");
 }
 
+#[test]
+fn commands_that_work_for_seconds_carry_a_receipt_and_append_it() {
+    let sandbox = Sandbox::new();
+    sandbox.classifier("m.onnx", 10);
+    let table = sandbox.json("profile m.onnx");
+    assert_eq!(table.get("receipt"), None, "it reads a file");
+    for line in ["bench m.onnx --runs 3", "profile m.onnx --measure", "accel map m.onnx"] {
+        let document = sandbox.json(&format!("{line} --region FR"));
+        assert_eq!(document["receipt"]["schema"], "wattle.receipt/1", "{line}");
+        assert_eq!(document["receipt"]["labels"]["region"], "FR", "{line}");
+    }
+    let kept = sandbox.json("ledger list");
+    assert_eq!(kept.as_array().map(Vec::len), Some(3), "{kept}");
+    assert!(sandbox.text("ledger list").contains("  profile m.onnx --measure"));
+    assert!(sandbox.text("bench m.onnx --runs 3").contains("\n\nThis command itself took:\n\ncost "));
+}
+
 /// The commands that the help lists.
 fn commands(sandbox: &Sandbox) -> Vec<String> {
     let help = sandbox.text("--help");
@@ -265,7 +282,10 @@ fn no_command_but_serve_opens_a_socket() {
     sandbox.classifier("m.onnx", 10);
     sandbox.two_by_two("two.onnx");
     sandbox.write("x.npy", npy("<f4", "(1, 3)", &[0; 12]));
-    sandbox.write("counts.json", include_str!("../../../wattle-accel/tests/data/sparse_mobilenet_channel_counts.json"));
+    sandbox.write(
+        "counts.json",
+        include_str!("../../../wattle-accel/tests/data/sparse_mobilenet_channel_counts.json"),
+    );
     let binary = env!("CARGO_BIN_EXE_wattle");
     let lines = [
         "measure --follow -- true",

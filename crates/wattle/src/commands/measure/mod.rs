@@ -14,7 +14,8 @@ use std::time::Duration;
 use wattle_meter::backend::Subject;
 use wattle_meter::schedule::Series;
 use wattle_meter::{
-    Boundary, EXPLAINED, Meter, MeterConfig, Quantity, Receipt, Source, StopReason, Unit, WarningKind, explain,
+    Boundary, EXPLAINED, Meter, MeterConfig, Quantity, Receipt, Source, StopReason, Unit, WarningKind,
+    explain,
 };
 use wattle_report::{Align, Table, number, receipt as receipts};
 
