@@ -71,7 +71,9 @@ def thompson():
     if not points:
         return None
     text = output(WATTLE, "reproduce", "thompson2020", "--points", points)
-    return f"```\n{text.rstrip()}\n```\n"
+    # What the points give, and how many of the printed exponents; not each of them again, they are in docs/reproduced.md.
+    lines = [line for line in text.splitlines() if re.match(r"Beside it: .*: \d+ points|\d+ figures", line)]
+    return "```\n" + "\n".join(lines) + "\n```\n"
 
 
 TABLES = {"cost": cost, "size": size, "model": model, "forecasts": forecasts, "estimates": estimates,
@@ -86,12 +88,16 @@ def main():
             print(f"{name}: left out")
             continue
         place = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end of table -->)", re.DOTALL)
+        found = False
         for page in ("docs/meter.md", "docs/meter-measure.md"):
             path = os.path.join(ROOT, page)
             text = open(path).read()
             if place.search(text):
                 open(path, "w").write(place.sub(lambda m: m[1] + "\n" + table + "\n" + m[2], text))
                 print(f"{name}: {page}")
+                found = True
+        if not found:
+            sys.exit(f"{name}: no page has a place for this table")
     if not sys.argv[1:]:
         path = os.path.join(ROOT, "docs/reproduced.md")
         text = open(path).read().split("```")
