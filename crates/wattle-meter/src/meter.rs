@@ -380,7 +380,10 @@ impl State {
 
     fn settle(&mut self, mark: &Mark, idle_power: Option<Quantity>) -> Option<Settlement> {
         if let Some(split) = self.backend.split() {
-            let busy = mark.energy.last().copied().unwrap_or_default();
+            // The model's last domain is the busy time; cards may follow it.
+            let domains = self.backend.domains().iter().zip(&mark.energy);
+            let busy = domains.filter(|(d, _)| d.part == Part::Processor).last();
+            let busy = busy.map(|(_, energy)| *energy).unwrap_or_default();
             return Some(Settlement { split, process: (busy.low, busy.high), idle_power: None });
         }
         let machine = self.processors(&mark.energy);
@@ -451,6 +454,8 @@ mod tests {
 
     use super::*;
     use crate::backend::Domain;
+    use crate::cpu_model::CpuModel;
+    use crate::several::Several;
     use crate::{Boundary, Source};
 
     /// A counter that gives `watts` exactly, by the clock of the meter.
@@ -649,6 +654,21 @@ mod tests {
         let shared = Arc::downgrade(&meter.shared);
         drop(meter);
         assert!(shared.upgrade().is_none(), "the sampler still holds the meter");
+    }
+
+    #[test]
+    fn the_energy_of_a_card_is_not_taken_for_the_share_of_the_command() {
+        let roots = Roots::default();
+        let model = CpuModel::open(&roots, &roots.machine());
+        let mut card = Steady::new(100_000);
+        card.domains.iter_mut().for_each(|domain| domain.part = Part::Gpu);
+        let both = Several::new(vec![Box::new(model), card]);
+        let meter = Meter::start_with(config(), Box::new(both));
+        std::thread::sleep(Duration::from_millis(50));
+        let r = meter.stop();
+        assert!(r.energy.components.last().unwrap().energy.value() >= 5000.0);
+        let share = r.shares.unwrap().process;
+        assert!(share.high() < 1000.0, "at most every processor at its most: {share}");
     }
 
     #[test]
