@@ -381,8 +381,8 @@ impl State {
     fn settle(&mut self, mark: &Mark, idle_power: Option<Quantity>) -> Option<Settlement> {
         if let Some(split) = self.backend.split() {
             // The model's last domain is the busy time; cards may follow it.
-            let domains = self.backend.domains().iter().zip(&mark.energy);
-            let busy = domains.filter(|(d, _)| d.part == Part::Processor).last();
+            let mut domains = self.backend.domains().iter().zip(&mark.energy);
+            let busy = domains.rfind(|(d, _)| d.part == Part::Processor);
             let busy = busy.map(|(_, energy)| *energy).unwrap_or_default();
             return Some(Settlement { split, process: (busy.low, busy.high), idle_power: None });
         }
