@@ -4,7 +4,8 @@
     python benches/estimates/run.py target/release/wattle [--only PART] [--first I] [--last J]
 
 Networks from packages lie where `.ci/fetch-test-data` puts them, below target/models; those that are not there are left
-out, and the table says so; the encoder is made by benches/peers/networks.py. `chosen by` are the networks whose errors were looked at while the probes of the calibration
+out, and the table says so; the encoder is made by benches/peers/networks.py (NETWORKS=folder). TIMED=command goes before every
+measurement, where a machine has a way of its own to be quiet. `chosen by` are the networks whose errors were looked at while the probes of the calibration
 were chosen; `blind` are those that were not. Run it on a machine with nothing else to do.
 """
 
@@ -69,7 +70,7 @@ def check(wattle, line, models, networks, threads):
     path = arguments[1]
     if path.endswith(".onnx") and not os.path.exists(path):
         return "not at hand"
-    command = [wattle, "estimate", "--json", "--threads", str(threads), "--check", *arguments]
+    command = [*os.environ.get("TIMED", "").split(), wattle, "estimate", "--json", "--threads", str(threads), "--check", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         return done.stderr.strip().splitlines()[-1]
@@ -81,7 +82,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("wattle")
     parser.add_argument("--models", default="target/models")
-    parser.add_argument("--networks", default="target/networks")
+    parser.add_argument("--networks", default=os.environ.get("NETWORKS", "target/networks"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", choices=["chosen", "blind"])
     parser.add_argument("--first", type=int, default=0)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Makes the tables of docs/meter.md, docs/meter-measure.md and docs/reproduced.md again, each in its place.
 
-    python benches/meter/run.py                     all of them, about six minutes
+    python benches/meter/run.py                     all of them, about eight minutes with built binaries
     python benches/meter/run.py cost estimates      some of them
 
 Needs nothing else to do on the machine, CodeCarbon 3.3.2 in the environment of this Python (`cost` leaves it out
 otherwise) and, for `estimates`, the packages that .ci/fetch-test-data fetches. Points for `thompson` are the user's own:
-THOMPSON=folder.
+THOMPSON=folder. TIMED=command goes before what is timed, where a machine has a way of its own to be quiet.
 """
 
 import os
@@ -17,6 +17,7 @@ import sys
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 WATTLE = os.environ.get("WATTLE", "target/release/wattle")
 ALONE = os.environ.get("WATTLE_ALONE", "target/meter-only/release/wattle")
+TIMED = os.environ.get("TIMED", "").split()
 
 
 def output(*command, **environment):
@@ -30,13 +31,15 @@ def machine():
     text = open("/proc/cpuinfo").read()
     name = re.search(r"model name\s*: (.*)", text)[1]
     family, model = re.search(r"cpu family\s*: (\d+)", text)[1], re.search(r"model\s*: (\d+)", text)[1]
-    return f"{os.cpu_count()} processors, {name}, family {family} model {model}"
+    virtual = " (a virtual machine)" if " hypervisor" in text else ""
+    return f"{os.cpu_count()} processors, {name}, family {family} model {model}{virtual}"
 
 
 def cost():
-    script = [sys.executable, "benches/peers/meter.py", WATTLE, ALONE, "--seconds", "5", "--rounds", "3"]
-    overhead = output("cargo", "run", "--quiet", "--release", "-p", "wattle-meter", "--example", "overhead")
-    return f"{machine()}:\n\n{output(*script)}\n```\n{overhead}```\n"
+    output("cargo", "build", "--quiet", "--release", "-p", "wattle-meter", "--example", "overhead")
+    script = [sys.executable, "benches/peers/meter.py", WATTLE, ALONE, "--seconds", "4", "--rounds", "3"]
+    overhead = output(*TIMED, "target/release/examples/overhead")
+    return f"{machine()}:\n\n{output(*TIMED, *script)}\n```\n{overhead}```\n"
 
 
 def size():
@@ -68,7 +71,9 @@ def thompson():
     if not points:
         return None
     text = output(WATTLE, "reproduce", "thompson2020", "--points", points)
-    return f"```\n{text.rstrip()}\n```\n"
+    # What the points give, and how many of the printed exponents; not each of them again, they are in docs/reproduced.md.
+    lines = [line for line in text.splitlines() if re.match(r"Beside it: .*: \d+ points|\d+ figures", line)]
+    return "```\n" + "\n".join(lines) + "\n```\n"
 
 
 TABLES = {"cost": cost, "size": size, "model": model, "forecasts": forecasts, "estimates": estimates,
@@ -83,12 +88,16 @@ def main():
             print(f"{name}: left out")
             continue
         place = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end of table -->)", re.DOTALL)
+        found = False
         for page in ("docs/meter.md", "docs/meter-measure.md"):
             path = os.path.join(ROOT, page)
             text = open(path).read()
             if place.search(text):
                 open(path, "w").write(place.sub(lambda m: m[1] + "\n" + table + "\n" + m[2], text))
                 print(f"{name}: {page}")
+                found = True
+        if not found:
+            sys.exit(f"{name}: no page has a place for this table")
     if not sys.argv[1:]:
         path = os.path.join(ROOT, "docs/reproduced.md")
         text = open(path).read().split("```")

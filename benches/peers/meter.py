@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """What measuring itself costs: wattle measure beside CodeCarbon, on a workload that sleeps.
 
-Prints, for each contender and in turns, the time until the workload starts, the tracker's resident memory, and its own
-processor time as a share of one core. Usage, with CodeCarbon 3.3.2 in the environment of this Python:
+Prints, for each contender and in turns, the time until the workload runs, the tracker's resident memory, and its own
+processor time as a share of one core. For wattle the workload of the first figure is `date`, which starts in a millisecond;
+CodeCarbon is started inside its program, so that there the interpreter's own start is part of it. Usage, with CodeCarbon 3.3.2 in the environment of this Python:
 
     python benches/peers/meter.py target/release/wattle target/meter-only/release/wattle --seconds 10 --rounds 3
 
@@ -54,6 +55,16 @@ print(started, rss, spent, cpu())
 STARTS = 21
 
 
+def start(prefix, environment):
+    """Milliseconds until `date`, the workload, has looked at the clock; the median of many."""
+    times = []
+    for _ in range(STARTS):
+        begun = time.time_ns()
+        now = subprocess.run(prefix + ["date", "+%s%N"], capture_output=True, env=environment, check=True).stdout
+        times.append((int(now) - begun) / 1e6)
+    return statistics.median(times)
+
+
 def figures(command, seconds, environment):
     begun = time.monotonic()
     output = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
@@ -90,10 +101,9 @@ def main():
             "the meter alone, model, 1 Hz": alone + ["--"] + watcher,
             "the meter alone, two RAPL files, 1 Hz": alone + counters + ["--"] + watcher,
             "the meter alone, two RAPL files, 1 kHz": alone + counters + ["--interval", "0.001", "--"] + watcher,
-            "bare Python": [sys.executable, "-S", "-c", "import os,time\n"
-                            + "t=time.monotonic()\ntime.sleep(0.1)\n"
-                            + "print(t, int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])/1024, 0, 0)"],
         }
+        starts = {name: start(command[:command.index("--") + 1], environment) for name, command in contenders.items()}
+        bare = start([], environment)
         try:
             import codecarbon  # noqa: F401
             contenders["CodeCarbon, 1 Hz"] = [sys.executable, "-c", CODECARBON.replace("SECONDS", str(seconds))]
@@ -103,11 +113,13 @@ def main():
         for _ in range(arguments.rounds):
             for name, command in contenders.items():
                 results[name].append(figures(command, seconds, environment))
-    print(f"| contender | start of the workload after, ms | peak memory, MB | share of a core over {seconds:g} s, % |")
+    print(f"| contender | the workload runs after, ms | peak memory, MB | share of a core over {seconds:g} s, % |")
     print("|---|---|---|---|")
     for name, rows in results.items():
         median = {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+        median["start"] = starts.get(name, median["start"])
         print(f"| {name} | {median['start']:.1f} | {median['rss']:.1f} | {median['share']:.3f} |")
+    print(f"| the workload without any | {bare:.1f} | | |")
 
 
 if __name__ == "__main__":

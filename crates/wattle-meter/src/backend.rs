@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::account::Split;
 use crate::battery::Battery;
+use crate::cards;
 use crate::cpu_model::CpuModel;
 use crate::hwmon;
 use crate::msr::Msr;
@@ -12,7 +13,7 @@ use crate::nvidia;
 use crate::perf_power::PerfPower;
 use crate::powercap::Powercap;
 use crate::several::Several;
-use crate::{Boundary, Source, WarningKind};
+use crate::{Boundary, Machine, Source, WarningKind};
 
 pub use crate::processor_time::{Moment, Subject};
 
@@ -100,6 +101,13 @@ pub struct Roots {
     pub dev: PathBuf,
 }
 
+impl Roots {
+    /// The machine that they show.
+    pub(crate) fn machine(&self) -> Machine {
+        Machine::identify_from(&self.proc, &self.sys)
+    }
+}
+
 impl Default for Roots {
     fn default() -> Self {
         Roots { proc: PathBuf::from("/proc"), sys: PathBuf::from("/sys"), dev: PathBuf::from("/dev") }
@@ -111,28 +119,33 @@ impl Default for Roots {
 ///
 /// The warnings say why a better source was passed over.
 pub fn open(roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
-    let (processors, warnings) = open_processors(roots);
+    open_on(&roots.machine(), roots)
+}
+
+/// Like [`open`], where the machine has been identified before.
+pub(crate) fn open_on(machine: &Machine, roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
+    let (processors, warnings) = open_processors(machine, roots);
     // A battery already sees the cards.
     if processors.boundary() == Boundary::WholeMachine {
         return (processors, warnings);
     }
     let mut sources = vec![processors];
-    sources.extend(hwmon::open_cards(&roots.sys).map(|cards| Box::new(cards) as Box<dyn Backend>));
+    sources.extend(cards::open(&roots.sys).map(|cards| Box::new(cards) as Box<dyn Backend>));
     sources.extend(nvidia::open(roots).map(|cards| Box::new(cards) as Box<dyn Backend>));
     (if sources.len() == 1 { sources.remove(0) } else { Box::new(Several::new(sources)) }, warnings)
 }
 
-fn open_processors(roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
+fn open_processors(machine: &Machine, roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
     let mut denied = match Powercap::open(&roots.sys.join("class/powercap")) {
         Ok(counters) => return (Box::new(counters), Vec::new()),
         Err(warnings) => warnings,
     };
-    match PerfPower::open(roots) {
+    match PerfPower::open(roots, machine) {
         // The same counters by another door: that the first is closed costs nothing.
         Ok(counters) => return (Box::new(counters), Vec::new()),
         Err(warnings) => denied.extend(warnings),
     }
-    if let Some(registers) = Msr::open(roots) {
+    if let Some(registers) = Msr::open(roots, machine) {
         return (Box::new(registers), denied);
     }
     if let Some(sensors) = hwmon::open_processors(&roots.sys) {
@@ -146,7 +159,7 @@ fn open_processors(roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
         Some(WarningKind::CounterDenied { .. }) => "the energy counters may not be read",
         _ => "this machine shows no energy counter",
     };
-    let model = CpuModel::open(roots);
+    let model = CpuModel::open(roots, machine);
     let reason = format!("{reason}; processor: {}", model.identity());
     warnings.push(WarningKind::ModelledNotMeasured { reason });
     (Box::new(model), warnings)

@@ -137,15 +137,14 @@ pub struct CpuModel {
 }
 
 impl CpuModel {
-    /// Opens the model with the machine described under `roots`.
-    pub fn open(roots: &Roots) -> Self {
-        let machine = Machine::identify_from(&roots.proc, &roots.sys);
+    /// Opens the model for a machine.
+    pub fn open(roots: &Roots, machine: &Machine) -> Self {
         // The clock that a hypervisor shows is its own invention.
         let own = machine.virtualised == Some(false);
         let clock = own.then(|| Clock::open(&roots.sys)).flatten();
         let (class, source) = match &clock {
             Some(_) => (&BY_CLOCK, BY_CLOCK.name.to_owned()),
-            None => (Class::of(&machine), format!("{MODEL}:{}", Class::of(&machine).name)),
+            None => (Class::of(machine), format!("{MODEL}:{}", Class::of(machine).name)),
         };
         let domain = |name: &str, resolution| Domain {
             name: name.to_owned(),
@@ -157,7 +156,7 @@ impl CpuModel {
         CpuModel {
             class,
             clock,
-            identity: identity(&machine),
+            identity: identity(machine),
             cores: machine.cores as u64,
             last: Moment::default(),
             spent: [[0; 3]; 2],
@@ -278,11 +277,9 @@ mod tests {
     use crate::cpu_fit::{SweepPoint, sweeps};
 
     fn open(proc: &Path) -> CpuModel {
-        CpuModel::open(&Roots {
-            proc: proc.to_owned(),
-            sys: "/nonexistent".into(),
-            dev: "/nonexistent".into(),
-        })
+        let nowhere = || "/nonexistent".into();
+        let roots = Roots { proc: proc.to_owned(), sys: nowhere(), dev: nowhere() };
+        CpuModel::open(&roots, &roots.machine())
     }
 
     fn proc(cpuinfo: &str) -> tempfile::TempDir {
@@ -352,7 +349,7 @@ mod tests {
             sys: root.path().into(),
             dev: root.path().into(),
         };
-        let mut model = CpuModel::open(&roots(&root));
+        let mut model = CpuModel::open(&roots(&root), &roots(&root).machine());
         model.cores = 4;
         let at = |s: u64| Moment {
             elapsed: Duration::from_secs(s),
@@ -366,7 +363,10 @@ mod tests {
         assert_eq!((busy.low, busy.value, busy.high), (5 * 580_000, 5 * 1_380_000, 5 * 3_284_000));
         assert_eq!(model.domains()[0].source.to_string(), "modelled:cpu-clock/1");
         fs::write(root.path().join("cpuinfo"), "model name : AMD EPYC\nflags : fpu hypervisor\n").unwrap();
-        assert!(CpuModel::open(&roots(&root)).clock.is_none(), "a hypervisor invents clocks");
+        assert!(
+            CpuModel::open(&roots(&root), &roots(&root).machine()).clock.is_none(),
+            "a hypervisor invents clocks"
+        );
     }
 
     #[test]

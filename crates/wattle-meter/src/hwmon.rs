@@ -1,9 +1,8 @@
-//! Sensor chips of `/sys/class/hwmon`: AMD's socket energy (`amd_energy`) and graphics cards (`amdgpu` shows power,
-//! `i915` and `xe` energy).
+//! Sensors of sysfs, read together: chips of `/sys/class/hwmon` and, for graphics cards, the tables beside them.
 //!
-//! An energy file is a counter of microjoules. A power file is in microwatts and must be sampled: between two samples
-//! the power is taken as their mean, and as no lower than the lower and no higher than the higher of the two in the
-//! bounds. Names and units are those of Linux, `Documentation/hwmon/sysfs-interface.rst`.
+//! An energy file is a counter of microjoules, a power file is in microwatts. Names and units are those of Linux,
+//! `Documentation/hwmon/sysfs-interface.rst`. Here are AMD's sockets (`amd_energy`); which sensors a graphics card has is
+//! known to `cards`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,8 @@ use std::time::Duration;
 
 use crate::backend::{Backend, Domain, Moment, Part, Reading};
 use crate::counter::Counter;
+use crate::gpu_metrics::{self, GpuMetrics};
+use crate::integral::Integral;
 use crate::number_file::NumberFile;
 use crate::{Boundary, Source, WarningKind};
 
@@ -18,7 +19,7 @@ use crate::{Boundary, Source, WarningKind};
 const SHORTEST: Duration = Duration::from_secs(1);
 
 /// The opened sensors.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Hwmon {
     sensors: Vec<Sensor>,
     domains: Vec<Domain>,
@@ -26,81 +27,15 @@ pub(crate) struct Hwmon {
 }
 
 #[derive(Debug)]
-struct Sensor {
-    file: NumberFile,
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Energy(Counter),
-    Power(Integral),
-}
-
-/// Power over time.
-#[derive(Debug, Default)]
-pub(crate) struct Integral {
-    last: u64,
-    last_at: Duration,
-    total: Reading,
-    covered: Duration,
-    failures: u64,
-    failing: bool,
-}
-
-impl Integral {
-    /// Power is this many microwatts now.
-    pub(crate) fn starting_at(microwatts: u64) -> Integral {
-        Integral { last: microwatts, ..Integral::default() }
-    }
-
-    /// Energy since the start.
-    pub(crate) fn total(&self) -> Reading {
-        self.total
-    }
-
-    /// Time for which power was looked at.
-    pub(crate) fn covered(&self) -> Duration {
-        self.covered
-    }
-
-    /// What went wrong so far with the sensor of this domain.
-    pub(crate) fn warnings(&self, domain: &str) -> Vec<WarningKind> {
-        let domain = domain.to_owned();
-        if self.failing {
-            vec![WarningKind::CounterLost { domain }]
-        } else if self.failures > 0 {
-            vec![WarningKind::CounterReadFailed { domain, readings: self.failures }]
-        } else {
-            vec![]
-        }
-    }
-
-    /// Takes the power at `now`, `None` if it could not be read.
-    pub(crate) fn advance(&mut self, microwatts: Option<u64>, now: Duration) {
-        let Some(current) = microwatts else {
-            self.failures += 1;
-            self.failing = true;
-            return;
-        };
-        let elapsed = now.saturating_sub(self.last_at);
-        let energy = |microwatts: u64| {
-            u64::try_from(u128::from(microwatts) * elapsed.as_micros() / 1_000_000).unwrap_or(u64::MAX)
-        };
-        self.total.low = self.total.low.saturating_add(energy(current.min(self.last)));
-        self.total.value = self.total.value.saturating_add(energy(current.midpoint(self.last)));
-        self.total.high = self.total.high.saturating_add(energy(current.max(self.last)));
-        // Power that was not looked at is guessed from its neighbours, not covered.
-        if !self.failing {
-            self.covered += elapsed;
-        }
-        (self.last, self.last_at, self.failing) = (current, now, false);
-    }
+enum Sensor {
+    Energy(NumberFile, Counter),
+    Metrics(GpuMetrics, Counter),
+    Power(NumberFile, Integral),
 }
 
 /// The processors' sockets, where a chip counts their energy.
 pub(crate) fn open_processors(sys: &Path) -> Option<Hwmon> {
-    let mut opened = Hwmon { sensors: Vec::new(), domains: Vec::new(), readings: Vec::new() };
+    let mut opened = Hwmon::default();
     for chip in chips(sys) {
         if read(&chip.join("name")).as_deref() == Some("amd_energy") {
             for (file, label) in energies(&chip) {
@@ -110,43 +45,19 @@ pub(crate) fn open_processors(sys: &Path) -> Option<Hwmon> {
             }
         }
     }
-    (!opened.sensors.is_empty()).then_some(opened)
-}
-
-/// All graphics cards that show energy or power, in order of their bus address.
-pub(crate) fn open_cards(sys: &Path) -> Option<Hwmon> {
-    let mut opened = Hwmon { sensors: Vec::new(), domains: Vec::new(), readings: Vec::new() };
-    let mut cards: Vec<(PathBuf, &'static str, PathBuf)> = chips(sys)
-        .into_iter()
-        .filter_map(|chip| {
-            let name = read(&chip.join("name"))?;
-            let driver = ["amdgpu", "i915", "xe"].into_iter().find(|driver| *driver == name)?;
-            let device = fs::canonicalize(chip.join("device")).unwrap_or_else(|_| chip.clone());
-            Some((device, driver, chip))
-        })
-        .collect();
-    cards.sort();
-    for (index, (_, driver, chip)) in cards.into_iter().enumerate() {
-        let name = format!("gpu-{index}");
-        // A card's first energy counter is the whole card; others are parts of it.
-        if let Some((file, _)) = energies(&chip).into_iter().next() {
-            let _ = opened.add_energy(file, name, driver, Part::Gpu);
-        } else if let Some(file) = power(&chip) {
-            let _ = opened.add_power(file, name, driver);
-        }
-    }
-    (!opened.sensors.is_empty()).then_some(opened)
+    (!opened.is_empty()).then_some(opened)
 }
 
 /// Chips in a fixed order.
-fn chips(sys: &Path) -> Vec<PathBuf> {
+pub(crate) fn chips(sys: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(sys.join("class/hwmon")).into_iter().flatten().flatten();
     let mut chips: Vec<PathBuf> = entries.map(|e| e.path()).collect();
     chips.sort();
     chips
 }
 
-fn read(file: &Path) -> Option<String> {
+/// A file's one line.
+pub(crate) fn read(file: &Path) -> Option<String> {
     Some(fs::read_to_string(file).ok()?.trim().to_owned())
 }
 
@@ -157,36 +68,38 @@ fn energies(chip: &Path) -> Vec<(PathBuf, Option<String>)> {
     numbers.take_while(|(file, _)| file.exists()).map(|(file, label)| (file, read(&label))).collect()
 }
 
-/// The power file of a card: the average where there is one, for it misses nothing between two samples.
-fn power(chip: &Path) -> Option<PathBuf> {
-    ["power1_average", "power1_input"].into_iter().map(|name| chip.join(name)).find(|file| file.exists())
-}
-
 impl Hwmon {
-    fn add_energy(&mut self, path: PathBuf, name: String, driver: &str, part: Part) -> Option<()> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sensors.is_empty()
+    }
+
+    /// Adds an energy counter; `None` if it cannot be read.
+    pub(crate) fn add_energy(&mut self, path: PathBuf, name: String, driver: &str, part: Part) -> Option<()> {
         let mut file = NumberFile::new(path);
         let first = file.read().ok()?;
         // These counters are accumulated by the driver in 64 bits; they do not wrap.
-        self.add(Sensor { file, kind: Kind::Energy(Counter::new(first, None)) }, name, driver, part);
-        Some(())
+        self.add(Sensor::Energy(file, Counter::new(first, None)), name, &format!("hwmon:{driver}"), part)
     }
 
-    fn add_power(&mut self, path: PathBuf, name: String, driver: &str) -> Option<()> {
+    /// Adds the counter of a table that reads `first` now.
+    pub(crate) fn add_metrics(&mut self, metrics: GpuMetrics, first: u64, name: String) -> Option<()> {
+        let counter = Counter::with_unit(first, None, gpu_metrics::PER_JOULE);
+        self.add(Sensor::Metrics(metrics, counter), name, "gpu_metrics:amdgpu", Part::Gpu)
+    }
+
+    /// Adds a power sensor of a card; `None` if it cannot be read.
+    pub(crate) fn add_power(&mut self, path: PathBuf, name: String, driver: &str) -> Option<()> {
         let mut file = NumberFile::new(path);
         let integral = Integral::starting_at(file.read().ok()?);
-        self.add(Sensor { file, kind: Kind::Power(integral) }, name, &format!("{driver}-power"), Part::Gpu);
-        Some(())
+        self.add(Sensor::Power(file, integral), name, &format!("hwmon:{driver}-power"), Part::Gpu)
     }
 
-    fn add(&mut self, sensor: Sensor, name: String, driver: &str, part: Part) {
+    fn add(&mut self, sensor: Sensor, name: String, how: &str, part: Part) -> Option<()> {
         self.sensors.push(sensor);
-        self.domains.push(Domain {
-            source: Source::measured(format!("hwmon:{driver}:{name}")),
-            name,
-            part,
-            resolution: 0,
-        });
+        let source = Source::measured(format!("{how}:{name}"));
+        self.domains.push(Domain { source, name, part, resolution: 0 });
         self.readings.push(Reading::default());
+        Some(())
     }
 }
 
@@ -205,15 +118,18 @@ impl Backend for Hwmon {
 
     fn read(&mut self, now: Moment) -> &[Reading] {
         for (sensor, reading) in self.sensors.iter_mut().zip(&mut self.readings) {
-            let number = sensor.file.read().ok();
-            *reading = match &mut sensor.kind {
-                Kind::Energy(counter) => {
-                    counter.advance(number, now.elapsed);
+            *reading = match sensor {
+                Sensor::Energy(file, counter) => {
+                    counter.advance(file.read().ok(), now.elapsed);
                     counter.total()
                 }
-                Kind::Power(integral) => {
-                    integral.advance(number, now.elapsed);
-                    integral.total
+                Sensor::Metrics(metrics, counter) => {
+                    counter.advance(metrics.counts().ok(), now.elapsed);
+                    counter.total()
+                }
+                Sensor::Power(file, integral) => {
+                    integral.advance(file.read().ok(), now.elapsed);
+                    integral.total()
                 }
             };
         }
@@ -221,9 +137,9 @@ impl Backend for Hwmon {
     }
 
     fn covered(&self) -> Duration {
-        let covered = self.sensors.iter().map(|sensor| match &sensor.kind {
-            Kind::Energy(counter) => counter.covered(),
-            Kind::Power(integral) => integral.covered,
+        let covered = self.sensors.iter().map(|sensor| match sensor {
+            Sensor::Energy(_, counter) | Sensor::Metrics(_, counter) => counter.covered(),
+            Sensor::Power(_, integral) => integral.covered(),
         });
         covered.min().unwrap_or_default()
     }
@@ -233,9 +149,9 @@ impl Backend for Hwmon {
     }
 
     fn warnings(&self) -> Vec<WarningKind> {
-        let of = |(sensor, domain): (&Sensor, &Domain)| match &sensor.kind {
-            Kind::Energy(counter) => counter.warnings(&domain.name),
-            Kind::Power(integral) => integral.warnings(&domain.name),
+        let of = |(sensor, domain): (&Sensor, &Domain)| match sensor {
+            Sensor::Energy(_, counter) | Sensor::Metrics(_, counter) => counter.warnings(&domain.name),
+            Sensor::Power(_, integral) => integral.warnings(&domain.name),
         };
         self.sensors.iter().zip(&self.domains).flat_map(of).collect()
     }
@@ -245,85 +161,23 @@ impl Backend for Hwmon {
 mod tests {
     use super::*;
 
-    /// A fake tree; chips are (directory, files).
-    fn tree(chips: &[(&str, &[(&str, &str)])]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (chip, files) in chips {
-            for (file, text) in *files {
-                set(&root, chip, file, text);
-            }
-        }
-        root
-    }
-
-    fn set(root: &tempfile::TempDir, chip: &str, file: &str, text: &str) {
-        let folder = root.path().join("class/hwmon").join(chip);
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(file), text).unwrap();
-    }
-
-    fn at(seconds: u64) -> Moment {
-        Moment { elapsed: Duration::from_secs(seconds), ..Moment::default() }
-    }
-
     #[test]
     fn sockets_are_counted_and_their_cores_are_not_counted_again() {
-        let root = tree(&[
-            ("hwmon0", &[("name", "acpitz")]),
-            (
-                "hwmon1",
-                &[
-                    ("name", "amd_energy"),
-                    ("energy1_input", "5"),
-                    ("energy1_label", "Ecore000"),
-                    ("energy2_input", "100"),
-                    ("energy2_label", "Esocket0"),
-                ],
-            ),
-        ]);
+        let root = tempfile::tempdir().unwrap();
+        let set = |chip: &str, file: &str, text: &str| {
+            let folder = root.path().join("class/hwmon").join(chip);
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join(file), text).unwrap();
+        };
+        set("hwmon0", "name", "acpitz");
+        let amd = [("name", "amd_energy"), ("energy1_input", "5"), ("energy1_label", "Ecore000")];
+        for (file, text) in amd.into_iter().chain([("energy2_input", "100"), ("energy2_label", "Esocket0")]) {
+            set("hwmon1", file, text);
+        }
         let mut sensors = open_processors(root.path()).unwrap();
         assert_eq!(sensors.domains().len(), 1);
-        set(&root, "hwmon1", "energy2_input", "3000100");
-        assert_eq!(sensors.read(at(1))[0].value, 3_000_000);
-    }
-
-    #[test]
-    fn cards_are_read_by_counter_where_there_is_one_and_by_power_elsewhere() {
-        let root = tree(&[
-            ("hwmon3", &[("name", "xe"), ("energy1_input", "0"), ("energy2_input", "0")]),
-            ("hwmon4", &[("name", "amdgpu"), ("power1_average", "10000000"), ("power1_input", "1")]),
-            ("hwmon5", &[("name", "nvme"), ("power1_input", "5")]),
-        ]);
-        let mut cards = open_cards(root.path()).unwrap();
-        let names: Vec<String> = cards.domains().iter().map(|d| d.source.to_string()).collect();
-        assert_eq!(names, ["measured:hwmon:xe:gpu-0", "measured:hwmon:amdgpu-power:gpu-1"]);
-        set(&root, "hwmon3", "energy1_input", "7000000");
-        set(&root, "hwmon4", "power1_average", "30000000");
-        let readings = cards.read(at(2));
-        assert_eq!(readings[0].value, 7_000_000);
-        assert_eq!(readings[1], Reading { low: 20_000_000, value: 40_000_000, high: 60_000_000 });
-    }
-
-    #[test]
-    fn a_card_that_is_unplugged_keeps_its_energy_and_is_reported() {
-        let root = tree(&[("hwmon4", &[("name", "amdgpu"), ("power1_average", "10000000")])]);
-        let mut cards = open_cards(root.path()).unwrap();
-        cards.read(at(1));
-        set(&root, "hwmon4", "power1_average", "");
-        assert_eq!(cards.read(at(2))[0].value, 10_000_000);
-        assert_eq!(cards.covered(), Duration::from_secs(1));
-        assert!(matches!(&cards.warnings()[..], [WarningKind::CounterLost { .. }]));
-    }
-
-    #[test]
-    fn pulses_between_samples_stay_inside_the_interval_of_a_counter() {
-        // A square wave of 10 ms pulses: 100 W for 10 ms of every 100, sampled each second, is 10 W.
-        let root = tree(&[("hwmon3", &[("name", "i915"), ("energy1_input", "0")])]);
-        let mut cards = open_cards(root.path()).unwrap();
-        for second in 1..=10u64 {
-            set(&root, "hwmon3", "energy1_input", &(second * 10 * 1_000_000).to_string());
-            cards.read(at(second));
-        }
-        assert_eq!(cards.readings[0].value, 100_000_000);
+        set("hwmon1", "energy2_input", "3000100");
+        let now = Moment { elapsed: Duration::from_secs(1), ..Moment::default() };
+        assert_eq!(sensors.read(now)[0].value, 3_000_000);
     }
 }

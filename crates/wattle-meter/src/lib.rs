@@ -13,6 +13,7 @@ mod account;
 mod accounting;
 pub mod backend;
 mod battery;
+mod cards;
 mod container;
 mod counter;
 #[cfg(test)]
@@ -26,7 +27,9 @@ mod explain;
 pub mod export;
 mod factors;
 mod forecast;
+mod gpu_metrics;
 mod hwmon;
+mod integral;
 pub mod intensity;
 pub mod ledger;
 mod machine;

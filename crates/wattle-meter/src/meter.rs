@@ -23,6 +23,9 @@ const SLEPT: Duration = Duration::from_secs(5);
 const GLANCE: Duration = Duration::from_millis(900);
 /// and than this where they only divide it.
 const RARE_GLANCE: Duration = Duration::from_millis(1900);
+/// However rare the user wants readings: counters of 32 bits, also those that a driver of a card adds up only when somebody
+/// reads them, come round after four minutes at 1000 W.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// What a meter needs to know before it starts.
 #[derive(Debug, Clone)]
@@ -35,7 +38,7 @@ pub struct MeterConfig {
     pub factors: Factors,
     /// Warnings that arose before the start, such as that of [`Factors::resolve`].
     pub warnings: Vec<WarningKind>,
-    /// Time between background readings; counters wrap after minutes, so keep it at seconds.
+    /// Time between background readings, at most a minute, for counters wrap after minutes.
     pub interval: Duration,
     /// Whose work counts as the run's own.
     pub subject: Subject,
@@ -80,6 +83,7 @@ impl MeterConfig {
 pub struct Meter {
     shared: Arc<Shared>,
     sampler: Option<JoinHandle<()>>,
+    machine: Machine,
     config: MeterConfig,
     started: Timestamp,
 }
@@ -139,15 +143,21 @@ pub(crate) struct Mark {
 impl Meter {
     /// Starts measuring with the best energy source of this machine.
     pub fn start(mut config: MeterConfig) -> Meter {
-        let (backend, warnings) = backend::open(&config.roots);
+        // Once: on a large machine this reads for milliseconds.
+        let machine = config.roots.machine();
+        let (backend, warnings) = backend::open_on(&machine, &config.roots);
         config.warnings.extend(warnings);
-        Meter::start_with(config, backend)
+        Meter::start_on(machine, config, backend)
     }
 
     /// Starts measuring with a given energy source, which must have been opened just now.
-    pub fn start_with(mut config: MeterConfig, backend: Box<dyn Backend>) -> Meter {
-        let interval = config.interval.max(Duration::from_micros(100));
-        let idle = idle_power(&config);
+    pub fn start_with(config: MeterConfig, backend: Box<dyn Backend>) -> Meter {
+        Meter::start_on(config.roots.machine(), config, backend)
+    }
+
+    fn start_on(machine: Machine, mut config: MeterConfig, backend: Box<dyn Backend>) -> Meter {
+        let interval = config.interval.clamp(Duration::from_micros(100), LONGEST);
+        let idle = idle_power(&config, &machine);
         let milliwatts = |watts: f64| (watts.max(0.0) * 1000.0) as u64;
         let accounts = [idle.low(), idle.value(), idle.high()].map(|watts| Account::new(milliwatts(watts)));
         config.idle_power = Some(idle);
@@ -171,7 +181,7 @@ impl Meter {
             .spawn(move || sample(&theirs, interval))
             .map_err(|e| config.warnings.push(WarningKind::NoSampler { reason: e.to_string() }))
             .ok();
-        Meter { shared, sampler, started: Timestamp::now(), config }
+        Meter { shared, sampler, machine, started: Timestamp::now(), config }
     }
 
     /// Opens a named phase; it ends when the guard is finished or dropped.
@@ -222,7 +232,7 @@ impl Meter {
             self.config.warnings.push(WarningKind::Suspended { seconds: unseen.as_secs() });
         }
         let state = self.shared.lock();
-        receipt(&self.config, self.started, &mark, settlement, &state)
+        receipt(&self.config, self.machine.clone(), self.started, &mark, settlement, &state)
     }
 
     fn end_sampler(&mut self) {
@@ -370,7 +380,10 @@ impl State {
 
     fn settle(&mut self, mark: &Mark, idle_power: Option<Quantity>) -> Option<Settlement> {
         if let Some(split) = self.backend.split() {
-            let busy = mark.energy.last().copied().unwrap_or_default();
+            // The model's last domain is the busy time; cards may follow it.
+            let mut domains = self.backend.domains().iter().zip(&mark.energy);
+            let busy = domains.rfind(|(d, _)| d.part == Part::Processor);
+            let busy = busy.map(|(_, energy)| *energy).unwrap_or_default();
             return Some(Settlement { split, process: (busy.low, busy.high), idle_power: None });
         }
         let machine = self.processors(&mark.energy);
@@ -390,12 +403,10 @@ fn sum(energy: &[Reading]) -> u64 {
 }
 
 /// What was stated, or what a machine of this kind may draw.
-fn idle_power(config: &MeterConfig) -> Quantity {
+fn idle_power(config: &MeterConfig, machine: &Machine) -> Quantity {
     config.idle_power.clone().unwrap_or_else(|| {
-        let machine = Machine::identify_from(&config.roots.proc, &config.roots.sys);
         let cores = machine_cores(&config.roots.proc).unwrap_or(machine.cores as u64);
-        let [low, value, high] =
-            idle_milliwatts(&machine, cores).map(|milliwatts| milliwatts as f64 / 1000.0);
+        let [low, value, high] = idle_milliwatts(machine, cores).map(|milliwatts| milliwatts as f64 / 1000.0);
         Quantity::new(value, low, high, Unit::Watt, Source::modelled("idle-per-thread/1"))
             .expect("the classes are ordered")
     })
@@ -443,6 +454,8 @@ mod tests {
 
     use super::*;
     use crate::backend::Domain;
+    use crate::cpu_model::CpuModel;
+    use crate::several::Several;
     use crate::{Boundary, Source};
 
     /// A counter that gives `watts` exactly, by the clock of the meter.
@@ -641,6 +654,21 @@ mod tests {
         let shared = Arc::downgrade(&meter.shared);
         drop(meter);
         assert!(shared.upgrade().is_none(), "the sampler still holds the meter");
+    }
+
+    #[test]
+    fn the_energy_of_a_card_is_not_taken_for_the_share_of_the_command() {
+        let roots = Roots::default();
+        let model = CpuModel::open(&roots, &roots.machine());
+        let mut card = Steady::new(100_000);
+        card.domains.iter_mut().for_each(|domain| domain.part = Part::Gpu);
+        let both = Several::new(vec![Box::new(model), card]);
+        let meter = Meter::start_with(config(), Box::new(both));
+        std::thread::sleep(Duration::from_millis(50));
+        let r = meter.stop();
+        assert!(r.energy.components.last().unwrap().energy.value() >= 5000.0);
+        let share = r.shares.unwrap().process;
+        assert!(share.high() < 1000.0, "at most every processor at its most: {share}");
     }
 
     #[test]

@@ -70,8 +70,7 @@ pub(crate) struct Msr {
 
 impl Msr {
     /// Opens the package counters; `None` if any package's cannot be read.
-    pub(crate) fn open(roots: &Roots) -> Option<Msr> {
-        let machine = Machine::identify_from(&roots.proc, &roots.sys);
+    pub(crate) fn open(roots: &Roots, machine: &Machine) -> Option<Msr> {
         let registers = Registers::of(machine.cpu_id.as_deref()?)?;
         let mut opened = Msr { registers: vec![], counters: vec![], domains: vec![], readings: vec![] };
         for (package, cpu) in packages(&roots.sys) {
@@ -194,7 +193,7 @@ mod tests {
         for (vendor, registers) in [("GenuineIntel", INTEL), ("AuthenticAMD", AMD)] {
             // The upper half of the register is not part of the counter.
             let (_folder, roots) = machine(vendor, 142, registers, 0xABCD_0000_FFFF_FFFF);
-            let mut msr = Msr::open(&roots).unwrap();
+            let mut msr = Msr::open(&roots, &roots.machine()).unwrap();
             assert_eq!(
                 msr.domains.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(),
                 ["package-0", "package-1"]
@@ -221,7 +220,7 @@ mod tests {
                 }
             };
             everywhere(&all, u64::from(u32::MAX));
-            let mut msr = Msr::open(&roots).unwrap();
+            let mut msr = Msr::open(&roots, &roots.machine()).unwrap();
             let names: Vec<&str> = msr.domains.iter().map(|d| d.name.as_str()).collect();
             assert_eq!(names, ["package-0", "package-0/dram", "package-1", "package-1/dram"]);
             everywhere(&all, (1 << 16) - 1);
@@ -236,7 +235,8 @@ mod tests {
     fn no_device_no_registers() {
         let (_folder, roots) = machine("GenuineIntel", 142, INTEL, 0);
         fs::remove_file(roots.dev.join("cpu/2/msr")).unwrap();
-        assert!(Msr::open(&roots).is_none(), "a machine is not measured in part");
-        assert!(Msr::open(&Roots { proc: "/nonexistent".into(), ..roots }).is_none());
+        assert!(Msr::open(&roots, &roots.machine()).is_none(), "a machine is not measured in part");
+        let unknown = Roots { proc: "/nonexistent".into(), ..roots };
+        assert!(Msr::open(&unknown, &unknown.machine()).is_none());
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::backend::{Backend, Domain, Moment, Part, Reading, Roots};
 use crate::counter::Counter;
-use crate::hwmon::Integral;
+use crate::integral::Integral;
 use crate::visible_cards::{Card, visible};
 use crate::{Boundary, Source, WarningKind};
 

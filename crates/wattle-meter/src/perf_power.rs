@@ -42,15 +42,15 @@ impl PerfPower {
     /// # Errors
     /// Why not: empty if there is no such unit; [`WarningKind::CounterDenied`] if there is one and perf is closed. A
     /// machine whose packages are only partly readable is not measured in part.
-    pub(crate) fn open(roots: &Roots) -> Result<PerfPower, Vec<WarningKind>> {
-        PerfPower::open_by(roots, &kernel::open)
+    pub(crate) fn open(roots: &Roots, machine: &Machine) -> Result<PerfPower, Vec<WarningKind>> {
+        PerfPower::open_by(roots, machine, &kernel::open)
     }
 
-    fn open_by(roots: &Roots, open: Opener<'_>) -> Result<PerfPower, Vec<WarningKind>> {
+    fn open_by(roots: &Roots, machine: &Machine, open: Opener<'_>) -> Result<PerfPower, Vec<WarningKind>> {
         let unit = roots.sys.join("bus/event_source/devices/power");
         let none = Vec::new;
         let processors = fs::read_to_string(unit.join("cpumask")).ok().as_deref().and_then(processors);
-        let vendor = Machine::identify_from(&roots.proc, &roots.sys).cpu_id.unwrap_or_default();
+        let vendor = machine.cpu_id.as_deref().unwrap_or_default();
         let believed = if vendor.starts_with("AuthenticAMD") || vendor.starts_with("HygonGenuine") {
             &EVENTS[..1]
         } else {
@@ -256,7 +256,7 @@ mod tests {
     }
 
     fn open(roots: &Roots, counts: &Counts) -> Result<PerfPower, Vec<WarningKind>> {
-        PerfPower::open_by(roots, &|_, event, cpu| {
+        PerfPower::open_by(roots, &roots.machine(), &|_, event, cpu| {
             Ok(Box::new(Fake(Arc::clone(counts), (event.to_owned(), cpu))))
         })
     }
@@ -321,7 +321,9 @@ mod tests {
     #[test]
     fn a_closed_interface_is_named_and_a_missing_or_odd_one_is_not_an_accusation() {
         let (folder, roots) = machine("GenuineIntel", "0,2", 1);
-        let closed = PerfPower::open_by(&roots, &|_, _, _| Err(io::ErrorKind::PermissionDenied.into()));
+        let closed = PerfPower::open_by(&roots, &roots.machine(), &|_, _, _| {
+            Err(io::ErrorKind::PermissionDenied.into())
+        });
         assert!(matches!(closed.err().unwrap()[..], [WarningKind::CounterDenied { .. }]));
         fs::write(
             folder.path().join("sys/bus/event_source/devices/power/events/energy-pkg.unit"),
@@ -330,7 +332,7 @@ mod tests {
         .unwrap();
         assert_eq!(open(&roots, &Counts::default()).err().unwrap(), []);
         let nowhere = Roots { sys: "/nonexistent".into(), ..roots };
-        assert_eq!(PerfPower::open(&nowhere).err().unwrap(), []);
+        assert_eq!(PerfPower::open(&nowhere, &nowhere.machine()).err().unwrap(), []);
     }
 
     #[test]
@@ -353,7 +355,7 @@ mod tests {
         fs::write(unit.join("type"), kind.to_string()).unwrap();
         fs::write(unit.join("events/energy-pkg"), "event=0x00").unwrap();
         fs::write(unit.join("events/energy-pkg.scale"), "1e-9").unwrap();
-        let mut p = match PerfPower::open(&roots) {
+        let mut p = match PerfPower::open(&roots, &roots.machine()) {
             Ok(p) => p,
             Err(why) => return eprintln!("SKIPPED: perf is closed here: {why:?}"),
         };

@@ -56,6 +56,7 @@ pub(crate) fn record(tally: &Tally, domains: &[Domain]) -> ScopeRecord {
 /// The receipt of a meter that stopped at `mark`.
 pub(crate) fn receipt(
     config: &MeterConfig,
+    machine: Machine,
     started: Timestamp,
     mark: &Mark,
     settlement: Option<Settlement>,
@@ -78,7 +79,7 @@ pub(crate) fn receipt(
         accounts: None,
         factors: config.factors.clone(),
         work: Work::default(),
-        machine: Machine::identify_from(&config.roots.proc, &config.roots.sys),
+        machine,
         software: Software::this(),
         seeds: BTreeMap::new(),
         scopes: state

@@ -173,8 +173,9 @@ impl WarningKind {
             Self::CounterAmbiguous { .. } => "choose a shorter sampling interval".to_owned(),
             Self::DuplicateCounter { .. } => "nothing: counting it once is right".to_owned(),
             Self::TooShortToMeasure { .. } => "repeat the work within one measurement".to_owned(),
-            Self::FactorsAssumed { .. } => {
-                format!("state them: {}", crate::environment::FACTORS.map(|v| v.name).join(", "))
+            Self::FactorsAssumed { factors } => {
+                let flags: Vec<&str> = factors.iter().map(|factor| flag_of(factor)).collect();
+                format!("state {}: {}", if flags.len() == 1 { "it" } else { "them" }, flags.join(", "))
             }
             Self::IntensityNotCovered { .. } => {
                 "give a series from before the start to after the end, in the time zone it says".to_owned()
@@ -199,9 +200,20 @@ impl From<WarningKind> for Warning {
     }
 }
 
+/// How a factor is stated, on the command line or in the environment.
+fn flag_of(factor: &str) -> &str {
+    match factor {
+        "intensity" => "--region or --intensity (WATTLE_CARBON_INTENSITY)",
+        "price" => "--price (WATTLE_PRICE)",
+        "pue" => "--pue (WATTLE_PUE)",
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::environment::FACTORS;
 
     /// One of each. The exhaustive match below fails to compile when a kind is added and forgotten here.
     fn all() -> Vec<WarningKind> {
@@ -244,6 +256,15 @@ mod tests {
         };
         assert!(all.iter().map(number).eq(0..all.len()));
         all
+    }
+
+    #[test]
+    fn advice_on_factors_names_the_flags_and_the_variables_of_those_that_are_missing() {
+        for variable in FACTORS {
+            assert!(["intensity", "price", "pue"].into_iter().any(|f| flag_of(f).contains(variable.name)));
+        }
+        let missing = WarningKind::FactorsAssumed { factors: vec!["pue".to_owned()] };
+        assert_eq!(Warning::from(missing).advice, "state it: --pue (WATTLE_PUE)");
     }
 
     #[test]

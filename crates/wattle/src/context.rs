@@ -2,13 +2,15 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 use serde::Serialize;
 use wattle_meter::intensity::Place;
 use wattle_meter::prices;
 use wattle_meter::{FactorTexts, Factors};
-use wattle_meter::{MeterConfig, Quantity, Receipt, WarningKind, ledger};
+use wattle_meter::{Meter, MeterConfig, Quantity, Receipt, WarningKind, ledger};
+use wattle_report::receipt as receipts;
 
 use crate::failure::Failure;
 
@@ -28,7 +30,7 @@ pub struct Globals {
     /// Carbon intensity of the electricity in gCO2e/kWh: `57`, or a range `30..90`.
     #[arg(long, global = true, value_name = "G")]
     pub intensity: Option<String>,
-    /// Where the electricity comes from, for its carbon intensity and, in the US, its price: FR, US-CA, gcp:europe-west1, aws:us-east-1.
+    /// Where the electricity comes from, for its carbon intensity and, in Europe and the US, its price: FR, US-CA, gcp:europe-west1, aws:us-east-1.
     #[arg(long, global = true, value_name = "PLACE", conflicts_with = "intensity")]
     pub region: Option<String>,
     /// Price of the electricity in USD/kWh: `0.15`, or a range.
@@ -46,9 +48,12 @@ pub struct Context {
     /// Instruction set and threads.
     #[cfg(feature = "networks")]
     pub cpu: std::sync::Arc<wattle_engine::Cpu>,
+    region: Option<String>,
     ledger: Option<PathBuf>,
     factors: Factors,
     factor_warning: Option<WarningKind>,
+    /// Meters the command from its start to its result, where the command does not do that itself.
+    whole: Mutex<Option<Meter>>,
 }
 
 impl Context {
@@ -71,9 +76,11 @@ impl Context {
             json: globals.json,
             #[cfg(feature = "networks")]
             cpu,
+            region: place.as_ref().map(|place| name_of(place, &globals.region)),
             ledger,
             factors,
             factor_warning,
+            whole: Mutex::new(None),
         };
         if let Some(place) = place {
             context.set_intensity(place.intensity());
@@ -102,6 +109,11 @@ impl Context {
         }
     }
 
+    /// The cloud region that `--region` names, such as `aws:us-east-1`; `None` for other places.
+    pub fn cloud_region(&self) -> Option<&str> {
+        self.region.as_deref().filter(|region| region.contains(':'))
+    }
+
     /// Carbon intensity, price and PUE.
     pub fn factors(&self) -> &Factors {
         &self.factors
@@ -119,9 +131,15 @@ impl Context {
     pub fn meter_config(&self) -> MeterConfig {
         let arguments = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
         let mut config = MeterConfig::new(arguments);
+        config.labels.extend(self.region.iter().map(|region| ("region".to_owned(), region.clone())));
         config.factors = self.factors.clone();
         config.warnings.extend(self.factor_warning.clone());
         config
+    }
+
+    /// Meters the command until it prints its result: the receipt then goes to the ledger and beside the result.
+    pub fn meter_whole(&mut self) {
+        self.whole = Mutex::new(Some(Meter::start(self.meter_config())));
     }
 
     /// Where receipts are appended, unless nowhere.
@@ -138,20 +156,44 @@ impl Context {
 
     /// Writes the command's one result: the JSON document, or the text for people.
     pub fn print(&self, document: &impl Serialize, text: &str) -> Result<(), Failure> {
-        let json;
-        let text = if self.json {
-            json = serde_json::to_string_pretty(document)
-                .map_err(|e| Failure::Run(format!("the result cannot be written as JSON: {e}")))?;
-            &json
-        } else {
-            text.trim_end()
+        let meter = self.whole.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let receipt = meter.map(|meter| {
+            let mut receipt = meter.stop();
+            self.record(&mut receipt);
+            receipt
+        });
+        let text = match (&receipt, self.json) {
+            (Some(receipt), true) => serde_json::to_string_pretty(&Metered { document, receipt }),
+            (None, true) => serde_json::to_string_pretty(document),
+            (Some(receipt), false) => Ok(format!(
+                "{}\n\nThis command itself took:\n\n{}",
+                text.trim_end(),
+                receipts::summary(receipt)
+            )),
+            (None, false) => Ok(text.to_owned()),
         };
+        let text = text.map_err(|e| Failure::Run(format!("the result cannot be written as JSON: {e}")))?;
+        let text = text.trim_end();
         match writeln!(std::io::stdout().lock(), "{text}") {
             // A reader that has seen enough (`| head`) is no failure.
             Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::Run(format!("stdout: {e}"))),
             _ => Ok(()),
         }
     }
+}
+
+/// A cloud region as the user wrote it, for the table knows the grid that feeds it; any other place by the table's name.
+fn name_of(place: &Place, region: &Option<String>) -> String {
+    let written = region.as_deref().unwrap_or_default().trim().to_lowercase();
+    if written.contains(':') { written } else { place.id.clone() }
+}
+
+/// A result and what it took.
+#[derive(Serialize)]
+struct Metered<'a, T> {
+    #[serde(flatten)]
+    document: &'a T,
+    receipt: &'a Receipt,
 }
 
 #[cfg(feature = "networks")]

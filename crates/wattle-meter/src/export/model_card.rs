@@ -11,10 +11,10 @@ pub fn model_card(receipt: &Receipt) -> Option<String> {
         _ => "modelled energy",
     };
     let source = format!(
-        "wattle {}: {how}, {:.3} to {:.3} g, at {} {} ({})",
+        "wattle {}: {how}, {} to {} g, at {} {} ({})",
         receipt.software.wattle,
-        carbon.low(),
-        carbon.high(),
+        number(carbon.low()),
+        number(carbon.high()),
         intensity.value(),
         intensity.unit(),
         intensity.source().detail(),
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn emissions_are_in_grams() {
         let card = model_card(&example()).unwrap();
-        let golden = "co2_eq_emissions:\n  emissions: 0.01335\n  source: \"wattle 0.1.0: modelled energy, 0.000 to 0.102 g, at 445 gCO2e/kWh (world average";
+        let golden = "co2_eq_emissions:\n  emissions: 0.01335\n  source: \"wattle 0.1.0: modelled energy, 0.0003 to 0.10192 g, at 445 gCO2e/kWh (world average";
         assert!(card.starts_with(golden), "{card}");
         assert!(card.ends_with(
             "  training_type: \"not stated\"\n  geographical_location: \"not stated\"\n  hardware_used: \"AMD EPYC, 2 logical cores\"\n"

@@ -124,7 +124,7 @@ fn list(all: &[Receipt], last: usize, note: &str, context: &Context) -> Result<(
         ("known", Align::Left),
         ("command", Align::Left),
     ]);
-    for line in &lines {
+    for (line, receipt) in lines.iter().zip(&all[first..]) {
         table.row([
             line.number.to_string(),
             line.started.to_string().chars().take(19).collect(),
@@ -132,10 +132,19 @@ fn list(all: &[Receipt], last: usize, note: &str, context: &Context) -> Result<(
             known(line.energy.as_ref()),
             known(line.carbon.as_ref()),
             line.energy.as_ref().map_or("", |e| e.source().kind()).to_owned(),
-            line.command.chars().take(60).collect(),
+            shown(&receipt.command),
         ]);
     }
     context.print(&lines, &format!("{table}{note}"))
+}
+
+/// What was run, in a line's space: the command that was measured, or wattle's own without its path.
+fn shown(command: &[String]) -> String {
+    let mut words = command.iter().skip(1);
+    let measured = words.next().is_some_and(|word| word == "measure");
+    let inner = command.iter().position(|word| word == "--").filter(|_| measured);
+    let words = &command[inner.map_or(1, |at| at + 1).min(command.len())..];
+    words.join(" ").chars().take(60).collect()
 }
 
 fn known(quantity: Option<&Quantity>) -> String {
@@ -163,4 +172,19 @@ fn sum_table(sums: &[Sum]) -> Table {
         ]);
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_shows_what_was_run_and_not_the_way_to_wattle() {
+        let shown = |line: &str| shown(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(shown("/opt/wattle measure --label a=b -- python train.py -- x"), "python train.py -- x");
+        assert_eq!(shown("/opt/wattle measure --attach 7"), "measure --attach 7");
+        assert_eq!(shown("wattle shrink m.onnx"), "shrink m.onnx");
+        assert_eq!(shown("my-training"), "");
+        assert_eq!(super::shown(&[]), "");
+    }
 }

@@ -41,7 +41,7 @@ pub enum Command {
     Networks(networks::Command),
     /// Run any command and see what it costs: joules, grams, money.
     Measure(Box<measure::Args>),
-    /// The receipts kept so far: list, sum, export, explain.
+    /// The receipts kept so far: list, sum, export, show and explain.
     #[command(subcommand)]
     Ledger(ledger::Command),
     /// The meter as a service.
@@ -64,8 +64,22 @@ impl Command {
         !matches!(self, Command::Measure(_) | Command::Ledger(_) | Command::Meter(_))
     }
 
+    /// Whether it works for seconds without metering its own phases, so that it is metered as a whole. The rest reads
+    /// tables for milliseconds, less than any meter resolves.
+    fn is_metered_whole(&self) -> bool {
+        match self {
+            #[cfg(feature = "networks")]
+            Command::Networks(command) => command.is_metered_whole(),
+            Command::Estimate(args) => args.runs_networks(),
+            _ => false,
+        }
+    }
+
     /// Runs the command.
     pub fn run(self, context: &mut Context) -> Result<(), Failure> {
+        if self.is_metered_whole() {
+            context.meter_whole();
+        }
         match self {
             #[cfg(feature = "networks")]
             Command::Networks(command) => command.run(context),

@@ -28,6 +28,16 @@ pub enum Command {
 }
 
 impl Command {
+    /// See [`super::Command`]: the others meter their phases and say what the work was.
+    pub fn is_metered_whole(&self) -> bool {
+        match self {
+            Command::Profile(args) => args.measure,
+            Command::Accel(command) => command.searches(),
+            Command::Bench(_) => true,
+            _ => false,
+        }
+    }
+
     /// Runs the command.
     pub fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self {

@@ -30,7 +30,7 @@ pub struct Args {
     inputs: Vec<(String, InputText)>,
     /// Run the model and say how long each node takes.
     #[arg(long)]
-    measure: bool,
+    pub measure: bool,
     /// Also what this architecture would make of it (see `wattle accel archs`), or one in a .toml or .yaml file:
     /// modelled, zeros of weights as counted, activations dense.
     #[arg(long, value_name = "ARCH")]

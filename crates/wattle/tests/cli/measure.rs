@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::sandbox::{Sandbox, stderr};
+use crate::sandbox::{Sandbox, npy, stderr};
 
 /// `wattle measure` with flags separated by blanks, running a shell script.
 fn measured(sandbox: &Sandbox, flags: &str, script: &str) -> Command {
@@ -246,6 +246,32 @@ fn the_exporter_answers_on_loopback() {
 }
 
 #[test]
+fn commands_that_work_for_seconds_carry_a_receipt_and_append_it() {
+    let sandbox = Sandbox::new();
+    sandbox.classifier("m.onnx", 10);
+    let table = sandbox.json("profile m.onnx");
+    assert_eq!(table.get("receipt"), None, "it reads a file");
+    for line in ["bench m.onnx --runs 3", "profile m.onnx --measure", "accel map m.onnx"] {
+        let document = sandbox.json(&format!("{line} --region FR"));
+        assert_eq!(document["receipt"]["schema"], "wattle.receipt/1", "{line}");
+        assert_eq!(document["receipt"]["labels"]["region"], "FR", "{line}");
+    }
+    let kept = sandbox.json("ledger list");
+    assert_eq!(kept.as_array().map(Vec::len), Some(3), "{kept}");
+    assert!(sandbox.text("ledger list").contains("  profile m.onnx --measure"));
+    assert!(sandbox.text("bench m.onnx --runs 3").contains("\n\nThis command itself took:\n\ncost "));
+}
+
+/// The commands that the help lists.
+fn commands(sandbox: &Sandbox) -> Vec<String> {
+    let help = sandbox.text("--help");
+    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let lines = lines.take_while(|line| !line.is_empty()).filter(|line| !line.starts_with("     "));
+    let names = lines.filter_map(|line| line.split_whitespace().next());
+    names.filter(|name| *name != "help").map(str::to_owned).collect()
+}
+
+#[test]
 #[allow(clippy::print_stderr, reason = "a skipped test says so")]
 fn no_command_but_serve_opens_a_socket() {
     let sandbox = Sandbox::new();
@@ -254,21 +280,43 @@ fn no_command_but_serve_opens_a_socket() {
         return;
     }
     sandbox.classifier("m.onnx", 10);
+    sandbox.two_by_two("two.onnx");
+    sandbox.write("x.npy", npy("<f4", "(1, 3)", &[0; 12]));
+    sandbox.write(
+        "counts.json",
+        include_str!("../../../wattle-accel/tests/data/sparse_mobilenet_channel_counts.json"),
+    );
     let binary = env!("CARGO_BIN_EXE_wattle");
     let lines = [
         "measure --follow -- true",
         "ledger list",
         "ledger sum --by month",
+        "ledger show",
+        "ledger export otlp",
         "estimate --flops 3.14e23 --device v100",
         "estimate --model m.onnx --threads 1",
         "reproduce all",
         "schedule --series hourly.csv --hours 1",
-        "scaling fit points.csv",
+        "scaling fit points.csv --report fit.html",
         "profile m.onnx",
+        "run two.onnx --input x=x.npy --input y=x.npy --out results",
         "bench m.onnx",
+        "bench spmm --m 40 --n 20 --k 30 --runs 3",
+        "eval --model m.onnx",
+        "train --model lenet-300-100 --epochs 1 --out run",
+        "ticket find --model lenet-300-100 --epochs 1 --levels 1 --out tickets",
+        "shrink --model lenet-300-100 --epochs 1 --max-rounds 1 --tolerance 100 --out lean",
         "accel archs",
-        "shrink --help",
+        "accel estimate m.onnx --report r.html",
+        "accel compare m.onnx --arch eyeriss-v1,eyeriss-v2",
+        "accel explain m.onnx",
+        "accel map m.onnx",
+        "accel simulate m.onnx",
+        "accel pe-cycles counts.json",
     ];
+    let covered = |command: &str| command == "meter" || lines.iter().any(|line| line.starts_with(command));
+    let uncovered: Vec<String> = commands(&sandbox).into_iter().filter(|command| !covered(command)).collect();
+    assert!(uncovered.is_empty(), "commands that this test does not run: {uncovered:?}");
     sandbox.write("hourly.csv", "timestamp,g_per_kwh\n2026-01-01T00:00Z,1\n2026-01-01T01:00Z,2\n");
     sandbox.write("points.csv", "performance_error,compute_gflop\n0.7,1e9\n0.6,1e10\n0.5,1e11\n0.41,1e12\n");
     for line in lines {

@@ -33,6 +33,13 @@ pub enum Command {
     PeCycles(pe_cycles::Args),
 }
 
+impl Command {
+    /// Whether it searches mappings or simulates, and does not only print tables.
+    pub fn searches(&self) -> bool {
+        !matches!(self, Command::Archs(_) | Command::PeCycles(_))
+    }
+}
+
 /// Runs a subcommand.
 pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
     match command {

@@ -53,6 +53,13 @@ pub struct GraphArgs {
     check: bool,
 }
 
+impl GraphArgs {
+    /// Whether there is a graph, so that networks are timed.
+    pub fn is_given(&self) -> bool {
+        self.model.is_some()
+    }
+}
+
 /// Hours that the runs of the graph take, if one was given, noted step by step; on a device, or on this machine.
 pub fn timed(
     all: &super::Args,

@@ -47,6 +47,13 @@ pub struct Args {
     explain: bool,
 }
 
+impl Args {
+    /// Whether networks are timed for it.
+    pub fn runs_networks(&self) -> bool {
+        self.graph.is_given()
+    }
+}
+
 /// What is to be done.
 #[derive(clap::Args, Debug)]
 struct WorkArgs {
@@ -96,7 +103,7 @@ struct PurposeArgs {
     /// Rent of one device in USD/h; without it the cost is that of the electricity.
     #[arg(long, value_name = "USD")]
     price_per_hour: Option<String>,
-    /// The device is rented at what it was published to cost, where the table has that.
+    /// The device is rented at what clouds charge for it, at the --region if that is a cloud's.
     #[arg(long, requires = "device", conflicts_with = "price_per_hour")]
     rented: bool,
     /// Everything spent over what the final run spends, at least 1: failed runs, searches, retraining.
@@ -257,19 +264,16 @@ fn setting(
         development: given("--development", &a.development, Unit::One, (1.0, 1e6))?,
         factors: context.factors().clone(),
         price_per_hour: match device {
-            Some(device) if a.rented => Some(rent(device)?),
+            Some(device) if a.rented => {
+                let rent = prices::rent(&device.id, context.cloud_region());
+                Some(rent.map_err(|e| Failure::at("--rented", e))?)
+            }
             _ => given("--price-per-hour", &a.price_per_hour, Unit::UsdPerHour, (0.0, 1e6))?,
         },
         market_intensity,
         embodied,
         water,
         functional_units: given("--functional-units", &a.functional_units, Unit::Sample, (1e-9, 1e24))?,
-    })
-}
-
-fn rent(device: &Device) -> Result<Quantity, Failure> {
-    prices::rent(&device.id).ok_or_else(|| {
-        Failure::Input(format!("--rented: the table has no rent of {}; state --price-per-hour", device.id))
     })
 }
 

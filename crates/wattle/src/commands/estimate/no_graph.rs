@@ -11,6 +11,13 @@ use crate::failure::Failure;
 #[derive(clap::Args, Debug)]
 pub struct GraphArgs {}
 
+impl GraphArgs {
+    /// Never.
+    pub fn is_given(&self) -> bool {
+        false
+    }
+}
+
 /// No graph was given.
 pub fn timed(
     _: &super::Args,

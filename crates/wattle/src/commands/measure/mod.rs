@@ -14,7 +14,8 @@ use std::time::Duration;
 use wattle_meter::backend::Subject;
 use wattle_meter::schedule::Series;
 use wattle_meter::{
-    EXPLAINED, Meter, MeterConfig, Quantity, Receipt, Source, StopReason, Unit, WarningKind, explain,
+    Boundary, EXPLAINED, Meter, MeterConfig, Quantity, Receipt, Source, StopReason, Unit, WarningKind,
+    explain,
 };
 use wattle_report::{Align, Table, number, receipt as receipts};
 
@@ -149,7 +150,7 @@ fn range(name: &str, series: &Series) -> Result<Quantity, Failure> {
 fn configure(args: &Args, context: &Context) -> Result<MeterConfig, Failure> {
     let mut config = context.meter_config();
     config.interval = args.interval;
-    config.labels = args.labels.iter().cloned().collect();
+    config.labels.extend(args.labels.iter().cloned());
     config.subject = args.attach.map_or(Subject::Children, Subject::Tree);
     config.roots.sys = args.sysfs.clone();
     if let Some(watts) = args.idle_power {
@@ -210,6 +211,9 @@ fn parts(receipt: &Receipt) -> Table {
             part.energy.source().kind().to_owned(),
         ]);
     }
+    if let Some(rest) = rest(receipt) {
+        table.row(["rest", "not counted", rest]);
+    }
     if let Some(shares) = &receipt.shares {
         let joules = |uj: u64| number::si(uj as f64 / 1e6, "J");
         let mut row = |name: &str, energy: String, known: &str| {
@@ -222,6 +226,16 @@ fn parts(receipt: &Receipt) -> Table {
         row("processors and memory", joules(shares.machine_uj), "the sum, exactly");
     }
     table
+}
+
+/// What the machine has besides what was counted.
+fn rest(receipt: &Receipt) -> Option<&'static str> {
+    let memory = receipt.energy.components.iter().any(|part| part.name.ends_with("/dram"));
+    match receipt.energy.boundary {
+        Boundary::WholeMachine => None,
+        _ if memory => Some("disks, board, fans, power supply"),
+        _ => Some("memory, disks, board, fans, power supply"),
+    }
 }
 
 #[allow(clippy::print_stderr, reason = "stdout belongs to the measured command")]
