@@ -21,7 +21,7 @@ pub(crate) static ZEROS: [f32; MAX_K] = [0.0; MAX_K];
 
 /// Rows of A this many elements apart, or a multiple, fall on the same sets of a first-level cache, which has fewer ways
 /// than a tile has rows: blocks of A are copied.
-const CONFLICT: usize = 1024;
+pub(crate) const CONFLICT: usize = 1024;
 /// Panels of B from which copying a block of A is cheap.
 const COPY_PANELS: usize = 4;
 /// Rows of a copied block of A at most, of at most [`PASS`] elements each and a cache line to keep them apart.

@@ -106,7 +106,7 @@ fn run(
     plan.pack_input_gradient(cpu, w, &mut packed);
     let mut scratch = vec![f32::NAN; plan.input_gradient_scratch_len(cpu)];
     input_gradient(cpu, plan, dy, &packed, Epilogue::default(), &mut dx, &mut scratch);
-    let mut scratch = vec![f32::NAN; weight_gradient_scratch_len(plan)];
+    let mut scratch = vec![f32::NAN; weight_gradient_scratch_len(cpu, plan)];
     weight_gradient(cpu, plan, x, dy, false, &mut dw, &mut scratch);
     (y, dx, dw)
 }
