@@ -283,8 +283,7 @@ impl Training {
 
     /// Adds the product that gives the weight's gradient.
     pub fn add_sampled(&mut self, layer: &Layer, lanes: usize) {
-        // Gradients of weights are summed directly.
-        self.dense += Layer { transformed: false, ..*layer }.cycles(Form::Dense, lanes);
+        self.dense += layer.cycles(Form::Dense, lanes);
         self.sparse += layer.sampled_cycles(lanes);
     }
 

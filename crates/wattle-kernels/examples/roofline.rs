@@ -150,7 +150,7 @@ impl Table {
             conv::input_gradient(cpu, &plan, &dy, &packed, e, &mut dx, &mut scratch)
         });
         self.row(&format!("{name} input gradient"), shape.macs(), time);
-        let mut scratch = vec![0.0; conv::weight_gradient_scratch_len(&plan)];
+        let mut scratch = vec![0.0; conv::weight_gradient_scratch_len(cpu, &plan)];
         let time = seconds(|| conv::weight_gradient(cpu, &plan, &x, &dy, false, &mut dw, &mut scratch));
         self.row(&format!("{name} weight gradient"), shape.macs(), time);
     }
@@ -222,6 +222,10 @@ fn main() {
     table.conv("stem 3->32 224x224 s2", square(1, 224, 3, 32, 3, 2));
     table.conv("stem 7x7 3->64 224x224 s2", square(1, 224, 3, 64, 7, 2));
     table.conv("conv 64->64 56x56", square(1, 56, 64, 64, 3, 1));
+    table.conv("conv 64->64 28x28 b8", square(8, 28, 64, 64, 3, 1));
+    table.conv("conv 128->128 14x14 b8", square(8, 14, 128, 128, 3, 1));
+    table.conv("conv 256->256 7x7 b8", square(8, 7, 256, 256, 3, 1));
+    table.conv("conv 512->512 4x4 b8", square(8, 4, 512, 512, 3, 1));
     table.conv("conv 128->128 28x28", square(1, 28, 128, 128, 3, 1));
     table.conv("conv 256->256 14x14", square(1, 14, 256, 256, 3, 1));
     table.conv("conv 512->512 7x7", square(1, 7, 512, 512, 3, 1));

@@ -37,8 +37,13 @@ pub struct Epilogue<'a> {
 /// Below this many rows of C, packing B costs more than it saves.
 const PACK_ROWS: usize = 128;
 /// Elements of B above which a sum of outer products, which reads B once for each strip of C and a row of it at a time,
-/// waits for the outer caches: 1 MiB. A is transposed and B packed instead.
+/// would wait for the outer caches: 1 MiB. It goes block by block instead.
 const OUTER_ELEMENTS: usize = 1 << 18;
+/// Rows and columns of C, and run along k, of such a block, at most: A's and B's fill half of a second-level cache.
+const OUTER_BLOCK: usize = 256;
+/// Elements from a row of a copied block to the next, and of the block.
+const COPIED_ROW: usize = OUTER_BLOCK + 16;
+const COPIED: usize = OUTER_BLOCK * COPIED_ROW;
 /// A product whose A is copied in transposed order copies this many rows of it at a time.
 const TRANSPOSE_ROWS: usize = 64;
 
@@ -53,7 +58,7 @@ impl Gemm {
 
     /// Whether C is a sum of outer products of rows of A and B as they lie.
     fn is_outer(&self) -> bool {
-        self.transpose_a && !self.transpose_b && (self.m < PACK_ROWS || self.k * self.n <= OUTER_ELEMENTS)
+        self.transpose_a && !self.transpose_b
     }
 
     /// Elements from a row of a transposed copy of A to the next: never so many that rows fall on the same cache sets.
@@ -64,7 +69,7 @@ impl Gemm {
     /// Scratch elements that [`gemm`] needs.
     pub fn scratch_len(&self, cpu: &Cpu) -> usize {
         if self.is_outer() {
-            return 0;
+            return cpu.threads.count() * OuterBlocks::new(cpu, self).scratch_len();
         }
         let packed = if self.packs() { self.packed_shape(cpu).len() } else { 0 };
         packed + if self.transpose_a { self.m * self.copied_row() } else { 0 }
@@ -77,7 +82,7 @@ pub fn gemm(cpu: &Cpu, shape: &Gemm, a: &[f32], b: &[f32], e: Epilogue, c: &mut 
     assert_eq!(a.len(), m * k, "A of {shape:?}");
     assert_eq!(b.len(), k * n, "B of {shape:?}");
     if shape.is_outer() {
-        return sum_of_outer_products(cpu, m, n, k, a, b, e, c);
+        return sum_of_outer_products(cpu, shape, &OuterBlocks::new(cpu, shape), a, b, e, c, scratch);
     }
     let (a, a_row, scratch) = if shape.transpose_a {
         let row = shape.copied_row();
@@ -110,55 +115,57 @@ pub fn gemm_packed(cpu: &Cpu, m: usize, a: &[f32], weights: Packed, e: Epilogue,
     product(cpu, m, n, k, Rows { data: a, step: k }, weights.data, weights.shape.layout(), e, c);
 }
 
-/// Matrices at a constant distance from each other.
-#[derive(Clone, Copy)]
-pub struct Batch<'a> {
-    /// All of them.
-    pub data: &'a [f32],
-    /// Elements from one to the next; 0 repeats the first.
-    pub step: usize,
+/// Products for each thread from which threads take whole products; fewer are shared one by one.
+const EACH: usize = 4;
+
+/// Scratch elements that [`gemm_batched`] needs for so many products.
+pub fn gemm_batched_scratch_len(cpu: &Cpu, shape: &Gemm, products: usize) -> usize {
+    shape.scratch_len(cpu) * if by_products(cpu, products) { cpu.threads.count() } else { 1 }
 }
 
-/// Scratch elements that [`gemm_batched`] needs.
-pub fn gemm_batched_scratch_len(cpu: &Cpu, shape: &Gemm) -> usize {
-    cpu.threads.count() * shape.scratch_len(cpu)
+fn by_products(cpu: &Cpu, products: usize) -> bool {
+    products >= EACH * cpu.threads.count()
 }
 
-/// One product for each matrix of `c`, which holds `[m, n]` results one after the other. The bias is shared; a
-/// residual has the shape of `c`.
+/// A product of one shape for each of `starts`, the first elements of its A and B; results `[m, n]` follow each other in
+/// `c`. The bias is shared; a residual has the shape of `c`.
+#[allow(clippy::too_many_arguments)]
 pub fn gemm_batched(
     cpu: &Cpu,
     shape: &Gemm,
-    a: Batch,
-    b: Batch,
+    starts: &[[usize; 2]],
+    a: &[f32],
+    b: &[f32],
     e: Epilogue,
     c: &mut [f32],
     scratch: &mut [f32],
 ) {
     let Gemm { m, n, k, .. } = *shape;
     let len = m * n;
-    if len == 0 {
-        return;
-    }
-    assert!(c.len().is_multiple_of(len), "results of {shape:?} one after the other");
-    let batch = c.len() / len;
+    assert_eq!(c.len(), starts.len() * len, "a result of {shape:?} for each of {} products", starts.len());
     assert!(e.residual.is_none_or(|r| r.len() == c.len()), "a residual has the shape of the result");
-    if batch > 0 && b.step == 0 && a.step == m * k && !shape.transpose_a {
-        let all = Gemm { m: m * batch, ..*shape };
-        let enough = all.scratch_len(cpu) <= scratch.len();
-        if enough {
-            return gemm(cpu, &all, &a.data[..m * k * batch], &b.data[..k * n], e, c, scratch);
+    assert!(
+        scratch.len() >= gemm_batched_scratch_len(cpu, shape, starts.len()),
+        "scratch of a batch of {shape:?}"
+    );
+    let product = |cpu: &Cpu, i: usize, c: &mut [f32], scratch: &mut [f32]| {
+        let [a_start, b_start] = starts[i];
+        let e = Epilogue { residual: e.residual.map(|r| &r[i * len..][..len]), ..e };
+        gemm(cpu, shape, &a[a_start..][..m * k], &b[b_start..][..k * n], e, c, scratch);
+    };
+    if !by_products(cpu, starts.len()) {
+        for i in 0..starts.len() {
+            product(cpu, i, &mut c[i * len..][..len], scratch);
         }
+        return;
     }
     let one = Cpu { isa: cpu.isa, threads: crate::Threads::single() };
     let scratch_len = shape.scratch_len(cpu);
-    assert!(scratch.len() >= gemm_batched_scratch_len(cpu, shape), "scratch of a batch of {shape:?}");
     let (c, scratch) = (Shared::new(c), Shared::new(scratch));
-    cpu.threads.for_each_slot(batch, |slot, i| {
+    cpu.threads.for_each_slot(starts.len(), |slot, i| {
         // SAFETY: result i belongs to this task, and the slot's scratch to the thread that runs it.
         let (c, scratch) = unsafe { (c.slice(i * len, len), scratch.slice(slot * scratch_len, scratch_len)) };
-        let e = Epilogue { residual: e.residual.map(|r| &r[i * len..][..len]), ..e };
-        gemm(&one, shape, &a.data[i * a.step..][..m * k], &b.data[i * b.step..][..k * n], e, c, scratch);
+        product(&one, i, c, scratch);
     });
 }
 
@@ -214,66 +221,117 @@ impl Epilogue<'_> {
 #[allow(clippy::too_many_arguments)]
 fn sum_of_outer_products(
     cpu: &Cpu,
-    m: usize,
-    n: usize,
-    k: usize,
+    shape: &Gemm,
+    blocks: &OuterBlocks,
     a: &[f32],
     b: &[f32],
     e: Epilogue,
     c: &mut [f32],
+    scratch: &mut [f32],
 ) {
+    let Gemm { m, n, k, .. } = *shape;
     assert_eq!(c.len(), m * n);
     e.check(m, n);
     if m == 0 || n == 0 {
         return;
     }
-    // Strips of rows of C; B is read once a strip, so strips are tall enough to make that cheap.
-    let rows = if cpu.threads.count() == 1 { 96 } else { m.div_ceil(4 * cpu.threads.count()).clamp(12, 96) };
-    let shared = Shared::new(c);
-    cpu.threads.for_each(m.div_ceil(rows), |strip| {
-        let first = strip * rows;
-        let rows = rows.min(m - first);
-        // SAFETY: strips are disjoint rows of C.
-        let c = unsafe { shared.slice(first * n, rows * n) };
-        let segments = [Segment { a: first, b: 0, len: k }];
-        let op = Outer {
-            rows,
-            columns: n,
-            a: a.as_ptr(),
-            a_step: m,
-            b: b.as_ptr(),
-            b_step: n,
-            segments: &segments,
-            c: c.as_mut_ptr(),
-            c_stride: n,
-            accumulate: e.accumulate,
-        };
-        // SAFETY: A is [k, m] and B is [k, n] as asserted by the caller; the strip has `rows` rows of n columns.
-        unsafe { outer::run(cpu.isa, &op) };
-        finish(cpu, first, n, e, c);
+    let OuterBlocks { rows, columns, depth, copied } = *blocks;
+    let strips = n.div_ceil(columns);
+    let (c, scratch, len) = (Shared::new(c), Shared::new(scratch), blocks.scratch_len());
+    cpu.threads.for_each_slot(m.div_ceil(rows) * strips, |slot, task| {
+        let (row, column) = (task / strips * rows, task % strips * columns);
+        let (rows, columns) = (rows.min(m - row), columns.min(n - column));
+        // SAFETY: a slot's scratch belongs to the thread that runs it.
+        let scratch = unsafe { scratch.slice(slot * len, len) };
+        let (copy_a, copy_b) = scratch.split_at_mut(if copied[0] { COPIED } else { 0 });
+        for first in (0..k.max(1)).step_by(depth) {
+            let depth = depth.min(k - first);
+            let a = Rows { data: &a[(first * m + row).min(a.len())..], step: m };
+            let b = Rows { data: &b[(first * n + column).min(b.len())..], step: n };
+            let a = if copied[0] { a.copied(depth, rows, copy_a) } else { a };
+            let b = if copied[1] { b.copied(depth, columns, copy_b) } else { b };
+            let op = Outer {
+                rows,
+                columns,
+                a: a.data.as_ptr(),
+                a_step: a.step,
+                b: b.data.as_ptr(),
+                b_step: b.step,
+                segments: &[Segment { a: 0, b: 0, len: depth }],
+                c: c.pointer(row * n + column, (rows - 1) * n + columns),
+                c_stride: n,
+                accumulate: e.accumulate || first > 0,
+            };
+            // SAFETY: A is [k, m] and B is [k, n] as asserted by the caller, or copies of some of it; tasks have disjoint
+            // rows and columns of C.
+            unsafe { outer::run(cpu.isa, &op) };
+        }
+        let columns = column..column + columns;
+        for row in row..row + rows {
+            // SAFETY: as above.
+            let c = unsafe { c.slice(row * n + columns.start, columns.len()) };
+            finish(cpu, row * n, columns.clone(), e, c);
+        }
     });
 }
 
-/// Bias, residual and activation of rows of C that were stored without them.
-fn finish(cpu: &Cpu, first: usize, n: usize, e: Epilogue, c: &mut [f32]) {
-    for (i, row) in c.chunks_exact_mut(n).enumerate() {
-        if let Some(bias) = e.bias {
-            row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+/// How a sum of outer products is cut: tasks of so many rows and columns of C, each in runs of `depth` along k.
+struct OuterBlocks {
+    rows: usize,
+    columns: usize,
+    depth: usize,
+    /// Whether blocks of A, and of B, are copied: their rows would compete for the same sets of a cache.
+    copied: [bool; 2],
+}
+
+impl OuterBlocks {
+    fn new(cpu: &Cpu, shape: &Gemm) -> OuterBlocks {
+        let Gemm { m, n, k, .. } = *shape;
+        let threads = cpu.threads.count();
+        if m < PACK_ROWS || k * n <= OUTER_ELEMENTS {
+            // Strips of rows of C; B is read once a strip, so strips are tall enough to make that cheap.
+            let rows = if threads == 1 { 96 } else { m.div_ceil(4 * threads).clamp(12, 96) };
+            return OuterBlocks { rows, columns: n, depth: k.max(1), copied: [false; 2] };
         }
-        if let Some(residual) = e.residual {
-            row.iter_mut().zip(&residual[(first + i) * n..]).for_each(|(x, r)| *x += r);
+        let strips = n.div_ceil(OUTER_BLOCK);
+        let tasks = if threads == 1 { 1 } else { (4 * threads).div_ceil(strips) };
+        let rows = m.div_ceil(tasks).next_multiple_of(12).min(OUTER_BLOCK);
+        let copied = [m, n].map(|step| step.is_multiple_of(igemm::CONFLICT));
+        OuterBlocks { rows, columns: OUTER_BLOCK, depth: OUTER_BLOCK, copied }
+    }
+
+    /// Scratch elements of a thread.
+    fn scratch_len(&self) -> usize {
+        self.copied.iter().filter(|copied| **copied).count() * COPIED
+    }
+}
+
+impl Rows<'_> {
+    /// A copy of `width` elements of each of the first `count` rows.
+    fn copied<'a>(&self, count: usize, width: usize, to: &'a mut [f32]) -> Rows<'a> {
+        for (row, to) in to.chunks_exact_mut(COPIED_ROW).take(count).enumerate() {
+            to[..width].copy_from_slice(&self.data[row * self.step..][..width]);
         }
-        if e.activation.is_clamp() {
-            let (low, high) = e.activation.clamp();
-            if e.activation != Activation::None {
-                row.iter_mut().for_each(|x| {
-                    *x = if *x < low { low } else { *x };
-                    *x = if *x > high { high } else { *x };
-                });
-            }
-        } else {
-            e.activation.apply(cpu.isa, row);
-        }
+        Rows { data: to, step: COPIED_ROW }
+    }
+}
+
+/// Bias, residual and activation of some columns of a row of C, which starts at `row`, that were stored without them.
+fn finish(cpu: &Cpu, row: usize, columns: std::ops::Range<usize>, e: Epilogue, c: &mut [f32]) {
+    if let Some(bias) = e.bias {
+        c.iter_mut().zip(&bias[columns.clone()]).for_each(|(x, b)| *x += b);
+    }
+    if let Some(residual) = e.residual {
+        c.iter_mut().zip(&residual[row..][columns]).for_each(|(x, r)| *x += r);
+    }
+    if !e.activation.is_clamp() {
+        e.activation.apply(cpu.isa, c);
+    } else if e.activation != Activation::None {
+        let (low, high) = e.activation.clamp();
+        c.iter_mut().for_each(|x| {
+            *x = if *x < low { low } else { *x };
+            *x = if *x > high { high } else { *x };
+        });
     }
 }
 
@@ -374,27 +432,51 @@ mod tests {
 
     #[test]
     fn a_transposed_and_a_large_b_match_the_oracle() {
-        let shape = Gemm { m: 130, n: 141, k: 1900, transpose_a: true, transpose_b: false };
-        assert!(!shape.is_outer());
-        check(shape, |_| (), &mut Numbers::new(3));
+        for transpose_b in [false, true] {
+            let shape = Gemm { m: 130, n: 141, k: 1900, transpose_a: true, transpose_b };
+            check(shape, |_| (), &mut Numbers::new(3));
+        }
+    }
+
+    #[test]
+    fn blocks_of_outer_products_match_the_oracle_as_they_lie_and_copied() {
+        let shape = Gemm { m: 61, n: 50, k: 45, transpose_a: true, transpose_b: false };
+        let numbers = &mut Numbers::new(4);
+        let (a, b, start) = (numbers.take(61 * 45), numbers.take(45 * 50), numbers.take(61 * 50));
+        let (bias, residual) = (numbers.take(50), numbers.take(61 * 50));
+        let activation = Activation::Relu;
+        let e = Epilogue { bias: Some(&bias), residual: Some(&residual), accumulate: true, activation };
+        let want = oracle(&shape, &a, &b, &e, &start);
+        for copied in [[false, false], [true, false], [false, true], [true, true]] {
+            let blocks = OuterBlocks { rows: 24, columns: 33, depth: 20, copied };
+            for cpu in cpus().iter().flatten() {
+                let mut scratch = vec![f32::NAN; cpu.threads.count() * blocks.scratch_len()];
+                let mut c = start.clone();
+                sum_of_outer_products(cpu, &shape, &blocks, &a, &b, e, &mut c, &mut scratch);
+                assert_close(&c, &want, 1e-5, &format!("{copied:?} {}", cpu.isa.name()));
+            }
+        }
     }
 
     #[test]
     fn a_batch_equals_its_products_one_by_one() {
         let numbers = &mut Numbers::new(9);
-        for (transpose_a, transpose_b, b_step) in
-            [(false, false, 1), (false, true, 1), (true, false, 1), (false, true, 0)]
+        for (i, (transpose_a, transpose_b)) in
+            [(false, false), (false, true), (true, false), (true, true)].into_iter().enumerate()
         {
             let shape = Gemm { m: 5, n: 20, k: 9, transpose_a, transpose_b };
-            let (a, b) = (numbers.take(6 * 45), numbers.take(6 * 180));
-            let (a, b) = (Batch { data: &a, step: 45 }, Batch { data: &b, step: b_step * 180 });
+            // Few, which all threads share one by one, and many; each A once, every B twice.
+            let starts: Vec<[usize; 2]> = (0..[3, 40][i % 2]).map(|i| [i * 45, i / 2 * 180]).collect();
+            let (a, b) = (numbers.take(40 * 45), numbers.take(20 * 180));
+            let residual = numbers.take(starts.len() * 100);
             for cpu in cpus().iter().flatten() {
-                let mut scratch = vec![f32::NAN; gemm_batched_scratch_len(cpu, &shape)];
-                let mut c = vec![0.0; 6 * 100];
-                gemm_batched(cpu, &shape, a, b, Epilogue::default(), &mut c, &mut scratch);
-                for (i, c) in c.chunks(100).enumerate() {
-                    let (a, b) = (&a.data[i * 45..][..45], &b.data[i * b.step..][..180]);
-                    let want = oracle(&shape, a, b, &Epilogue::default(), c);
+                let mut scratch = vec![f32::NAN; gemm_batched_scratch_len(cpu, &shape, starts.len())];
+                let mut c = vec![0.0; starts.len() * 100];
+                let e = Epilogue { residual: Some(&residual), ..Default::default() };
+                gemm_batched(cpu, &shape, &starts, &a, &b, e, &mut c, &mut scratch);
+                for (i, (c, [a_start, b_start])) in c.chunks(100).zip(&starts).enumerate() {
+                    let e = Epilogue { residual: Some(&residual[i * 100..][..100]), ..Default::default() };
+                    let want = oracle(&shape, &a[*a_start..][..45], &b[*b_start..][..180], &e, c);
                     assert_close(c, &want, 1e-5, &format!("{shape:?}"));
                 }
             }

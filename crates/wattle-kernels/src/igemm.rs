@@ -21,7 +21,7 @@ pub(crate) static ZEROS: [f32; MAX_K] = [0.0; MAX_K];
 
 /// Rows of A this many elements apart, or a multiple, fall on the same sets of a first-level cache, which has fewer ways
 /// than a tile has rows: blocks of A are copied.
-const CONFLICT: usize = 1024;
+pub(crate) const CONFLICT: usize = 1024;
 /// Panels of B from which copying a block of A is cheap.
 const COPY_PANELS: usize = 4;
 /// Rows of a copied block of A at most, of at most [`PASS`] elements each and a cache line to keep them apart.
@@ -451,6 +451,19 @@ impl<const MR: usize, const NV: usize, const PARTIAL: bool> Kernel for Tile<'_, 
             }
         }
 
+        if !PARTIAL && self.is_plain(S::LANES * NV) {
+            let mut places = op.c_rows.from(self.m);
+            unrolled!(i < MR => {
+                if i < rows {
+                    let row = places.next() + task.panel * layout.width;
+                    for v in 0..NV {
+                        // SAFETY: the row and the tile's columns are in C by the contract of `run`.
+                        unsafe { s.store(op.c.add(row + v * S::LANES), acc[i][v]) };
+                    }
+                }
+            });
+            return;
+        }
         // Through memory, so that finishing is a plain loop over rows.
         let mut sums = [[s.zero(); NV]; MR];
         unrolled!(i < MR => {
@@ -462,6 +475,18 @@ impl<const MR: usize, const NV: usize, const PARTIAL: bool> Kernel for Tile<'_, 
 }
 
 impl<const MR: usize, const NV: usize, const PARTIAL: bool> Tile<'_, MR, NV, PARTIAL> {
+    /// Whether sums of `width` columns are stored as they are.
+    #[inline(always)]
+    fn is_plain(&self, width: usize) -> bool {
+        let op = self.task.op;
+        self.columns == width
+            && self.task.k0 == 0
+            && !op.accumulate
+            && op.bias.is_none()
+            && op.residual.is_null()
+            && op.activation.clamp() == Activation::None.clamp()
+    }
+
     /// Adds what C holds, bias and residual, clamps and stores the first `rows` rows.
     ///
     /// # Safety

@@ -67,10 +67,33 @@ impl Threads {
 
     /// Splits `data` into pieces of `piece` elements (the last may be shorter) and calls `f(index, piece)` on each.
     pub fn for_each_piece<T: Send>(&self, data: &mut [T], piece: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+        self.pieces(data, piece, |i, _| i, f);
+    }
+
+    /// The same from the last piece to the first: what was just read or written from the front is then still in the
+    /// caches at its end, and what this leaves there is the front, where the next reader begins.
+    pub fn for_each_piece_backwards<T: Send>(
+        &self,
+        data: &mut [T],
+        piece: usize,
+        f: impl Fn(usize, &mut [T]) + Sync,
+    ) {
+        self.pieces(data, piece, |i, pieces| pieces - 1 - i, f);
+    }
+
+    fn pieces<T: Send>(
+        &self,
+        data: &mut [T],
+        piece: usize,
+        order: impl Fn(usize, usize) -> usize + Sync,
+        f: impl Fn(usize, &mut [T]) + Sync,
+    ) {
         assert!(piece > 0, "pieces must have at least one element");
         let len = data.len();
+        let pieces = len.div_ceil(piece);
         let shared = Shared::new(data);
-        self.for_each(len.div_ceil(piece), |i| {
+        self.for_each(pieces, |i| {
+            let i = order(i, pieces);
             let start = i * piece;
             // SAFETY: piece i is [start, start + piece), disjoint from every other piece, and each is visited once.
             let part = unsafe { shared.slice(start, piece.min(len - start)) };
@@ -139,5 +162,8 @@ mod tests {
         let mut data = vec![0u32; 103];
         threads.for_each_piece(&mut data, 10, |i, part| part.iter_mut().for_each(|x| *x += i as u32 + 1));
         assert!(data.iter().enumerate().all(|(i, &x)| x == i as u32 / 10 + 1));
+        threads
+            .for_each_piece_backwards(&mut data, 10, |i, part| part.iter_mut().for_each(|x| *x -= i as u32));
+        assert!(data.iter().all(|&x| x == 1));
     }
 }

@@ -77,7 +77,7 @@ pub(super) fn by_weight(site: &Site<'_>, op: &ops::ConvWeightGradient) -> Option
     let scratch = if depthwise {
         conv::depthwise_weight_gradient_scratch_len(&plan)
     } else {
-        conv::weight_gradient_scratch_len(&plan)
+        conv::weight_gradient_scratch_len(site.cpu, &plan)
     };
     let kernel = ByWeight { plan, depthwise, isa: site.cpu.isa.name() };
     let bound = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(scratch);

@@ -10,8 +10,8 @@ use crate::kernel::{Bound, Io, Kernel, Site};
 
 struct MatMul {
     gemm: Gemm,
-    /// Element offsets of the operands and the result of each product.
-    batch: Vec<[usize; 3]>,
+    /// First elements of the operands of each product; results follow each other.
+    batch: Vec<[usize; 2]>,
     packed: Option<PackedWeights>,
     epilogue: Epilogue,
     isa: &'static str,
@@ -45,7 +45,8 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::MatMul, epilogue: &Epilogue) -> Op
     };
     let packed =
         constant.map(|w| PackedWeights::matrix(site.cpu.isa, shape.k, shape.n, shape.transpose_b, w));
-    let scratch = if packed.is_some() { 0 } else { shape.scratch_len(site.cpu) };
+    let scratch =
+        if packed.is_some() { 0 } else { gemm::gemm_batched_scratch_len(site.cpu, &shape, batch.len()) };
     let taken = packed.is_some();
     let kernel = MatMul { gemm: shape, batch, packed, epilogue, isa: site.cpu.isa.name() };
     let bound = refusal.explain(Bound::row_major(site, kernel).scratch(scratch));
@@ -53,7 +54,7 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::MatMul, epilogue: &Epilogue) -> Op
 }
 
 /// The size of each product and where its operands start, in elements.
-fn products(op: &ops::MatMul, a: &[usize], b: &[usize]) -> Option<(Gemm, Vec<[usize; 3]>)> {
+fn products(op: &ops::MatMul, a: &[usize], b: &[usize]) -> Option<(Gemm, Vec<[usize; 2]>)> {
     let split = |e: &[usize], left: bool| match *e {
         [k] if left => (vec![], 1, k),
         [k] => (vec![], k, 1),
@@ -68,8 +69,7 @@ fn products(op: &ops::MatMul, a: &[usize], b: &[usize]) -> Option<(Gemm, Vec<[us
     let starts = ops::broadcast_indices(&a_batch, &batch)
         .into_iter()
         .zip(ops::broadcast_indices(&b_batch, &batch))
-        .enumerate()
-        .map(|(i, (x, y))| [x * m * k, y * k * n, i * m * n])
+        .map(|(x, y)| [x * m * k, y * k * n])
         .collect();
     Some((Gemm { m, n, k, transpose_a: op.transpose_a, transpose_b: op.transpose_b }, starts))
 }
@@ -96,13 +96,8 @@ impl Kernel for MatMul {
             return Ok(());
         }
         let (b, scratch) = (io.input::<f32>(1)?, io.scratch()?);
-        let Gemm { m, n, k, .. } = self.gemm;
-        for &[a_start, b_start, c_start] in &self.batch {
-            let residual = residual.map(|r| &r[c_start..c_start + m * n]);
-            let epilogue = gemm::Epilogue { bias, residual, activation, ..Default::default() };
-            let (a, b) = (&a[a_start..a_start + m * k], &b[b_start..b_start + k * n]);
-            gemm::gemm(io.cpu, &self.gemm, a, b, epilogue, &mut c[c_start..c_start + m * n], scratch);
-        }
+        let epilogue = gemm::Epilogue { bias, residual, activation, ..Default::default() };
+        gemm::gemm_batched(io.cpu, &self.gemm, &self.batch, a, b, epilogue, c, scratch);
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ mod offsets;
 mod pooled;
 mod weight_gradient;
 mod winograd;
+mod winograd_weight;
 
 pub use depthwise::{
     depthwise_forward, depthwise_input_gradient, depthwise_weight_gradient,
@@ -29,6 +30,7 @@ use crate::{Cpu, Isa};
 use input_gradient::Phase;
 use std::sync::OnceLock;
 use winograd::Winograd;
+use winograd_weight::WeightGradient;
 
 /// The shape of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -137,6 +139,8 @@ pub struct ConvPlan {
     winograd: Option<Winograd>,
     /// The input's gradient likewise.
     winograd_gradient: Option<Winograd>,
+    /// The weights' gradient likewise.
+    winograd_weight: Option<WeightGradient>,
 }
 
 impl ConvPlan {
@@ -146,6 +150,7 @@ impl ConvPlan {
         ConvPlan {
             winograd: Winograd::forward(&shape),
             winograd_gradient: Winograd::input_gradient(&shape),
+            winograd_weight: WeightGradient::new(&shape),
             ..plan
         }
     }
@@ -159,7 +164,15 @@ impl ConvPlan {
             None if shape.is_plain() => Vec::new(),
             None => offsets::forward(&shape),
         };
-        ConvPlan { shape, padded, offsets, phases: OnceLock::new(), winograd: None, winograd_gradient: None }
+        ConvPlan {
+            shape,
+            padded,
+            offsets,
+            phases: OnceLock::new(),
+            winograd: None,
+            winograd_gradient: None,
+            winograd_weight: None,
+        }
     }
 
     fn phases(&self) -> &[Phase] {

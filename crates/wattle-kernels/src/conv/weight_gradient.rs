@@ -12,6 +12,8 @@ use crate::{Cpu, Isa};
 const BLOCK_BYTES: usize = 64 * 1024;
 /// Segments of one block: at most this many output rows.
 const BLOCK_ROWS: usize = 64;
+/// Filters brought to the weights' order together: a cache line of sums.
+const FILTERS: usize = 16;
 
 /// How the work is split.
 struct Split {
@@ -46,7 +48,10 @@ impl Split {
 }
 
 /// Scratch elements that [`weight_gradient`] needs.
-pub fn weight_gradient_scratch_len(plan: &ConvPlan) -> usize {
+pub fn weight_gradient_scratch_len(cpu: &Cpu, plan: &ConvPlan) -> usize {
+    if let Some(winograd) = &plan.winograd_weight {
+        return winograd.scratch_len(cpu);
+    }
     let split = Split::new(plan);
     plan.padded_len() + split.chunks * split.partial_len(&plan.shape)
 }
@@ -66,12 +71,15 @@ pub fn weight_gradient(
     assert_eq!(x.len(), shape.input_len(), "input of {shape:?}");
     assert_eq!(dy.len(), shape.output_len(), "output gradient of {shape:?}");
     assert_eq!(dw.len(), shape.weights_len(), "weight gradient of {shape:?}");
-    assert!(scratch.len() >= weight_gradient_scratch_len(plan), "scratch of {shape:?}");
+    assert!(scratch.len() >= weight_gradient_scratch_len(cpu, plan), "scratch of {shape:?}");
     if dy.is_empty() {
         if !accumulate {
             dw.fill(0.0);
         }
         return;
+    }
+    if let Some(winograd) = &plan.winograd_weight {
+        return winograd.run(cpu, x, dy, accumulate, dw, scratch);
     }
     let split = Split::new(plan);
     let (padded, partials) = scratch.split_at_mut(plan.padded_len());
@@ -223,7 +231,7 @@ fn inside(shape: &ConvShape, oy: usize, ky: usize, kx: usize) -> Option<(usize, 
 /// Adds the partials in order and puts the sum into the weights' own order.
 fn gather(cpu: &Cpu, plan: &ConvPlan, split: &Split, accumulate: bool, partials: &mut [f32], dw: &mut [f32]) {
     let shape = &plan.shape;
-    let (filters, channels, taps) = (shape.group_filters(), shape.group_channels(), shape.taps());
+    let (channels, taps) = (shape.group_channels(), shape.taps());
     let partial_len = split.partial_len(shape);
     let (sum, rest) = partials.split_at_mut(partial_len);
     cpu.threads.for_each_piece(sum, 4096, |i, sum| {
@@ -231,23 +239,45 @@ fn gather(cpu: &Cpu, plan: &ConvPlan, split: &Split, accumulate: bool, partials:
             sum.iter_mut().zip(&other[i * 4096..]).for_each(|(x, y)| *x += y);
         }
     });
-    let sum = &*sum;
-    if channels * taps == 0 {
+    to_order_of_weights(cpu, shape, sum, accumulate, dw, |group, channel, tap| match plan.padded {
+        Some(_) => {
+            let (y, x) = (tap / shape.kernel[1], tap % shape.kernel[1]);
+            y * split.inputs + x * channels + channel
+        }
+        None => (group * taps + tap) * channels + channel,
+    });
+}
+
+/// Brings sums `[row][filter of the group]` to `[filter][channel][tap]`; `row(group, channel, tap)` says where. A few
+/// filters at a time: reading single ones, rows apart, would wait for the caches.
+pub(super) fn to_order_of_weights(
+    cpu: &Cpu,
+    shape: &ConvShape,
+    sums: &[f32],
+    accumulate: bool,
+    dw: &mut [f32],
+    row: impl Fn(usize, usize, usize) -> usize + Sync,
+) {
+    let (filters, channels, taps) = (shape.group_filters(), shape.group_channels(), shape.taps());
+    let filter_len = channels * taps;
+    if filter_len == 0 {
         return;
     }
-    cpu.threads.for_each_piece(dw, channels * taps, |filter, dw| {
-        let (group, column) = (filter / filters, filter % filters);
-        for (channel, dw) in dw.chunks_exact_mut(taps).enumerate() {
-            for (tap, dw) in dw.iter_mut().enumerate() {
-                let row = match plan.padded {
-                    Some(_) => {
-                        let (y, x) = (tap / shape.kernel[1], tap % shape.kernel[1]);
-                        y * split.inputs + x * channels + channel
-                    }
-                    None => (group * taps + tap) * channels + channel,
-                };
-                let value = sum[row * filters + column];
-                *dw = if accumulate { *dw + value } else { value };
+    let group_len = filters * filter_len;
+    let blocks = filters.div_ceil(FILTERS);
+    let shared = Shared::new(dw);
+    cpu.threads.for_each(shape.groups * blocks, |task| {
+        let (group, first) = (task / blocks, task % blocks * FILTERS);
+        let count = FILTERS.min(filters - first);
+        // SAFETY: every task has filters of its own.
+        let dw = unsafe { shared.slice(group * group_len + first * filter_len, count * filter_len) };
+        for channel in 0..channels {
+            for tap in 0..taps {
+                let from = &sums[row(group, channel, tap) * filters + first..][..count];
+                for (value, to) in from.iter().zip(dw[channel * taps + tap..].iter_mut().step_by(filter_len))
+                {
+                    *to = if accumulate { *to + value } else { *value };
+                }
             }
         }
     });

@@ -14,7 +14,7 @@ use crate::{Activation, Cpu};
 use std::ops::Range;
 
 /// Positions of a transformed tile.
-const POSITIONS: usize = 16;
+pub(super) const POSITIONS: usize = 16;
 /// Bytes of a block of transformed inputs, at most: half of a second-level cache of 1 MiB.
 const INPUT: usize = 448 * 1024;
 /// Bytes of a strip of products, at most.
@@ -439,7 +439,7 @@ impl TransformInput<'_> {
 }
 
 #[inline(always)]
-fn inputs_of<S: Simd>(s: S, d: [S::F; 4]) -> [S::F; 4] {
+pub(super) fn inputs_of<S: Simd>(s: S, d: [S::F; 4]) -> [S::F; 4] {
     [s.sub(d[0], d[2]), s.add(d[1], d[2]), s.sub(d[2], d[1]), s.sub(d[1], d[3])]
 }
 
@@ -543,7 +543,7 @@ fn products_of<S: Simd>(s: S, m: [S::F; 4]) -> [S::F; 2] {
 }
 
 /// Whether the direction of a convolution does not matter: a kernel of 3 x 3, moved by one pixel.
-fn applies(shape: &ConvShape) -> bool {
+pub(super) fn applies(shape: &ConvShape) -> bool {
     shape.kernel == [3, 3]
         && shape.stride == [1, 1]
         && shape.dilation == [1, 1]

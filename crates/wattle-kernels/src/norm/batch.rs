@@ -226,7 +226,7 @@ fn affine_pieces(
         assert_eq!(r.len(), x.len(), "a residual has the shape of the input");
     }
     let piece = (PIECE / a.len()).max(1) * a.len();
-    cpu.threads.for_each_piece(y, piece, |i, y| {
+    cpu.threads.for_each_piece_backwards(y, piece, |i, y| {
         let x = &x[i * piece..][..y.len()];
         match r {
             Some(r) => affine_add(cpu.isa, x, a, b, &r[i * piece..][..y.len()], low, high, y),
@@ -358,7 +358,7 @@ pub fn batch_norm_gradient(
     let (p, q, r) = (&*p, &*q, &*r);
     let piece = (PIECE / wide).max(1) * wide;
     let residual = residual_gradient.map(Shared::new);
-    cpu.threads.for_each_piece(dx, piece, |i, dx| {
+    cpu.threads.for_each_piece_backwards(dx, piece, |i, dx| {
         let at = i * piece..i * piece + dx.len();
         let (x, dy) = (&x[at.clone()], &dy[at.clone()]);
         // SAFETY: pieces are disjoint.
