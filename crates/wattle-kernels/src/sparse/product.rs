@@ -190,14 +190,7 @@ impl Job<'_> {
             Sharing::Strips => {
                 let scratch = Shared::new(scratch);
                 let panel = weights.block * STRIP;
-                // Strips that are worked on at the same time are far apart, for the reason given at `in_place`.
-                let threads = cpu.threads.count().min(strips);
-                let run = strips.div_ceil(threads);
-                cpu.threads.for_each_slot(run * threads, |slot, i| {
-                    let i = i % threads * run + i / threads;
-                    if i >= strips {
-                        return;
-                    }
+                cpu.threads.for_each_slot(strips, |slot, i| {
                     // SAFETY: a slot's scratch belongs to the thread that runs it.
                     let scratch = unsafe { scratch.slice(slot * (panel + results), panel + results) };
                     let (panel, results) = scratch.split_at_mut(panel);
