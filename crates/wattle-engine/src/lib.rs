@@ -14,12 +14,13 @@ mod kept;
 mod kernel;
 mod layout;
 mod memory;
+mod parts;
 mod plan;
 mod session;
 mod sparse_cost;
 
 pub use error::EngineError;
 pub use layout::Layout;
-pub use plan::{Plan, PlanOptions, Sparse, StepInfo};
+pub use plan::{Batch, Plan, PlanOptions, Sparse, StepInfo};
 pub use session::Session;
 pub use wattle_kernels::{Cpu, Isa};
