@@ -196,7 +196,7 @@ impl Kernel for Spread {
         if self.whole { "layout-whole".into() } else { "layout-kept".into() }
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (from, to) = (io.input::<f32>(0)?, io.output::<f32>(0)?);
         if self.whole {
             self.kept.scatter(from, to)

@@ -1,6 +1,6 @@
 //! What the planner knows of a kernel, and what a kernel sees while it runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytemuck::Pod;
 use wattle_graph::{DType, Node, Tensor};
@@ -15,12 +15,17 @@ use crate::sparse_cost::Form;
 use crate::timings::Doubt;
 
 /// A node bound to code; holds whatever was computed at plan time (offset tables, packed weights).
-pub(crate) trait Kernel: Send {
+pub(crate) trait Kernel: Send + Sync {
     /// Name in profiles: `{op}-{layout}-{dtypes}-{isa}` where that much is decided.
     fn name(&self) -> String;
 
     /// Computes the outputs.
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError>;
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError>;
+}
+
+/// What a kernel changes while it runs. Steps that several threads run at once do not have any, so nobody waits.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// An operand as a binder sees it.

@@ -14,6 +14,7 @@ mod kept;
 mod kernel;
 mod layout;
 mod memory;
+mod parts;
 mod plan;
 mod session;
 mod sparse_cost;
@@ -21,7 +22,7 @@ mod timings;
 
 pub use error::EngineError;
 pub use layout::Layout;
-pub use plan::{Plan, PlanOptions, Sparse, StepInfo};
+pub use plan::{Batch, Plan, PlanOptions, Sparse, StepInfo};
 pub use session::Session;
 pub use timings::{LayerTimes, Timings};
 pub use wattle_kernels::{Cpu, Isa};

@@ -20,7 +20,7 @@ pub(crate) struct Storage {
 }
 
 /// Alignment of every span in bytes: a cache line, and a full AVX-512 vector.
-const ALIGNMENT: usize = 64;
+pub(crate) const ALIGNMENT: usize = 64;
 
 /// Gives each storage an offset such that no two that live at the same time overlap; returns the spans and the
 /// size of the arena in bytes.

@@ -18,6 +18,7 @@ use crate::kept::{self, Kept};
 use crate::kernel::{Bound, Kernel, Operand, Site};
 use crate::layout::Layout;
 use crate::memory::{Storage, StorageId, place};
+use crate::parts::{self, Parts};
 use crate::timings::Timings;
 
 /// What a plan is made for.
@@ -34,6 +35,20 @@ pub struct PlanOptions {
     /// Times of kernels on this machine, to decide what the cost model leaves in doubt; what is missing is timed while
     /// planning. Without it the model alone decides, and a plan is the same wherever it is made.
     pub timings: Option<Arc<Timings>>,
+    /// Whether a batch may be run part by part.
+    pub batch: Batch,
+}
+
+/// How a network for inference runs a batch whose images no operator mixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Batch {
+    /// In parts that stay in the caches, where that saves more than reading the weights for each part costs.
+    #[default]
+    Auto,
+    /// Layer by layer, all images at once.
+    Whole,
+    /// In so many parts, if the batch can be divided by them: for tests and comparisons.
+    Parts(usize),
 }
 
 /// When a layer runs on a sparse kernel.
@@ -51,7 +66,8 @@ pub enum Sparse {
 impl PlanOptions {
     /// The best instruction set of this machine, all rewrites, an arena of at most 16 GiB.
     pub fn new(cpu: Arc<Cpu>) -> PlanOptions {
-        PlanOptions { cpu, rewrite: true, memory_limit: 16 << 30, sparse: Sparse::Auto, timings: None }
+        let (sparse, batch) = (Sparse::Auto, Batch::Auto);
+        PlanOptions { cpu, rewrite: true, memory_limit: 16 << 30, sparse, timings: None, batch }
     }
 }
 
@@ -100,7 +116,10 @@ pub struct Plan {
     /// Copies after the last step, from computed values to the parameters they are assigned to.
     pub(crate) copies: Vec<(Span, Span)>,
     pub(crate) constants: Vec<(Span, Vec<u8>)>,
+    /// Size of the arena that the steps work in.
     pub(crate) arena_bytes: usize,
+    /// Where the batch is run in parts: the steps are those of one part.
+    pub(crate) parts: Option<Parts>,
     pub(crate) cpu: Arc<Cpu>,
     /// The same instruction set with the calling thread alone, for steps too small to share.
     pub(crate) alone: Cpu,
@@ -155,7 +174,17 @@ impl Plan {
         } else {
             (rewrite::remove_dead_code(&graph)?, vec![])
         };
-        Planner::new(&graph, parameters, options).plan(options, log)
+        let parts = if frozen && options.rewrite { parts::choose(&graph, options.batch)? } else { None };
+        let planned = |graph| Planner::new(graph, parameters, options).plan(log);
+        let plan = match parts {
+            Some((count, part)) => planned(&part)?.of_parts(graph, count),
+            None => planned(&graph)?,
+        };
+        let needed = plan.arena_bytes();
+        if needed > options.memory_limit {
+            return Err(EngineError::TooLarge { needed, limit: options.memory_limit });
+        }
+        Ok(plan)
     }
 
     /// The graph as rewritten.
@@ -173,9 +202,10 @@ impl Plan {
         self.steps.iter().map(|s| &s.info)
     }
 
-    /// Size of the arena in bytes.
+    /// Size of the arena in bytes; of all arenas where parts of a batch have one each.
     pub fn arena_bytes(&self) -> usize {
-        self.arena_bytes
+        let border = self.parts.as_ref().map_or(0, |parts| parts.border_bytes);
+        border + self.lanes() * self.arena_bytes
     }
 
     /// Tensors of trained parameters that are stored and computed by their kept elements alone, with the share that is
@@ -203,8 +233,11 @@ impl fmt::Display for Plan {
             "plan {}: {} steps, arena of {} bytes",
             self.graph.name,
             self.steps.len(),
-            self.arena_bytes
+            self.arena_bytes()
         )?;
+        if let Some(parts) = &self.parts {
+            writeln!(f, "  for each of {} parts of the batch:", parts.count)?;
+        }
         for step in &self.steps {
             let text = |s: &Span| format!("{}+{}", s.offset, s.bytes);
             let inputs: Vec<_> = step.inputs.iter().map(|i| i.as_ref().map_or("-".into(), text)).collect();
@@ -262,7 +295,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn plan(mut self, options: &PlanOptions, log: Vec<LogEntry>) -> Result<Plan, EngineError> {
+    fn plan(mut self, log: Vec<LogEntry>) -> Result<Plan, EngineError> {
         let graph = self.graph;
         for id in graph.value_ids() {
             if matches!(graph.value(id).source, Source::Input | Source::Parameter(_)) {
@@ -290,9 +323,6 @@ impl<'a> Planner<'a> {
             output_places.iter().copied().chain(assigned.iter().map(|a| a.1)).collect();
         let roots = self.share(&kept, &assigned);
         let (spans, arena_bytes) = place(&self.storages);
-        if arena_bytes > options.memory_limit {
-            return Err(EngineError::TooLarge { needed: arena_bytes, limit: options.memory_limit });
-        }
         let span = |id: StorageId| spans[roots[id.0]];
         let port = |id: ValueId, storage: StorageId| -> Result<Port, EngineError> {
             let value = graph.value(id);
@@ -342,6 +372,7 @@ impl<'a> Planner<'a> {
             copies,
             constants,
             arena_bytes,
+            parts: None,
             cpu: self.cpu.clone(),
             alone: Cpu { isa: self.cpu.isa, threads: Threads::single() },
             log,

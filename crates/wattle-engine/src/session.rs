@@ -1,32 +1,55 @@
 //! Sessions: an arena and the plan that runs in it.
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use bytemuck::Pod;
 use wattle_graph::{GraphError, Parameters, Tensor};
-use wattle_kernels::arena::Arena;
+use wattle_kernels::Cpu;
+use wattle_kernels::arena::{Arena, Span};
 
 use crate::bytes;
 use crate::error::EngineError;
-use crate::kernel::Io;
-use crate::plan::{Plan, Port};
+use crate::kernel::{Io, lock};
+use crate::plan::{Plan, Port, Step};
 
 /// A plan with its memory, ready to run again and again.
 pub struct Session {
     plan: Plan,
+    /// What the steps work in, or the inputs and outputs of a batch that is run in parts.
     arena: Arena,
+    /// For a batch in parts: one for each part that runs at the same time.
+    lanes: Vec<Mutex<Lane>>,
+    times: Vec<Duration>,
+}
+
+/// What one part of a batch works in. Each thread has a lane of its own, so nobody waits for its lock.
+struct Lane {
+    arena: Arena,
+    /// Time of each step, added up over the parts.
     times: Vec<Duration>,
 }
 
 impl Session {
     /// Allocates the arena and writes constants and parameters into it.
     pub fn new(plan: Plan, parameters: &Parameters) -> Result<Session, EngineError> {
-        let arena = Arena::new(plan.arena_bytes);
         let times = vec![Duration::ZERO; plan.steps.len()];
-        let mut session = Session { plan, arena, times };
-        for (span, bytes) in &session.plan.constants {
-            session.arena.write::<u8>(*span)?.copy_from_slice(bytes);
-        }
+        let filled = || -> Result<Arena, EngineError> {
+            let mut arena = Arena::new(plan.arena_bytes);
+            for (span, bytes) in &plan.constants {
+                arena.write::<u8>(*span)?.copy_from_slice(bytes);
+            }
+            Ok(arena)
+        };
+        let (arena, lanes) = match &plan.parts {
+            None => (filled()?, vec![]),
+            Some(parts) => {
+                let lane = |_| Ok(Mutex::new(Lane { arena: filled()?, times: times.clone() }));
+                let lanes = (0..plan.lanes()).map(lane).collect::<Result<_, EngineError>>()?;
+                (Arena::new(parts.border_bytes), lanes)
+            }
+        };
+        let mut session = Session { plan, arena, lanes, times };
         session.load_parameters(parameters)?;
         Ok(session)
     }
@@ -118,42 +141,62 @@ impl Session {
 
     /// Runs all steps and then the assignments.
     pub fn run(&mut self) -> Result<(), EngineError> {
-        for index in 0..self.plan.steps.len() {
-            self.run_step(index)?;
+        if self.plan.parts.is_some() {
+            return self.run_parts(false);
+        }
+        for step in &self.plan.steps {
+            run_step(&self.plan, step, &mut self.arena, &self.plan.cpu)?;
         }
         self.assign()
     }
 
     /// Runs all steps, timing each; the times are those of [`Session::step_times`].
     pub fn run_timed(&mut self) -> Result<(), EngineError> {
-        for index in 0..self.plan.steps.len() {
+        if self.plan.parts.is_some() {
+            return self.run_parts(true);
+        }
+        for (step, time) in self.plan.steps.iter().zip(&mut self.times) {
             let start = Instant::now();
-            self.run_step(index)?;
-            self.times[index] = start.elapsed();
+            run_step(&self.plan, step, &mut self.arena, &self.plan.cpu)?;
+            *time = start.elapsed();
         }
         self.assign()
     }
 
-    /// Time of each step in the last timed run, in the order of [`Plan::steps`].
+    /// Time of each step in the last timed run, in the order of [`Plan::steps`]. Where parts of a batch run at the same time,
+    /// theirs are added up and divided by how many do.
     pub fn step_times(&self) -> &[Duration] {
         &self.times
     }
 
-    fn run_step(&mut self, index: usize) -> Result<(), EngineError> {
-        let step = &mut self.plan.steps[index];
-        let io = Io {
-            views: self.arena.views(),
-            inputs: &step.inputs,
-            outputs: &step.outputs,
-            scratch: step.scratch,
-            cpu: if step.alone { &self.plan.alone } else { &self.plan.cpu },
-        };
-        step.kernel.run(&io).map_err(|error| match error {
-            EngineError::Node { reason, .. } => {
-                EngineError::Node { node: step.info.name.clone(), op: step.op.to_string(), reason }
+    /// Runs a batch in parts: as many at the same time as there are threads, each part on one thread, and what is left over
+    /// one after the other on all of them.
+    fn run_parts(&mut self, timed: bool) -> Result<(), EngineError> {
+        let Session { plan, arena, lanes, times } = self;
+        let (plan, lanes) = (&*plan, &*lanes);
+        let count = plan.parts();
+        let together =
+            if lanes.len() == plan.cpu.threads.count() { count / lanes.len() * lanes.len() } else { 0 };
+        let border = Mutex::new(arena);
+        let failure = Mutex::new(None);
+        let run = |lane: usize, part: usize, cpu: &Cpu| {
+            if let Err(error) = lock(&lanes[lane]).run(plan, part, &border, cpu, timed) {
+                lock(&failure).get_or_insert(error);
             }
-            other => other,
-        })
+        };
+        plan.cpu.threads.for_each_slot(together, |slot, part| run(slot, part, &plan.alone));
+        times.fill(Duration::ZERO);
+        let mut take = |at_once: usize| {
+            for lane in lanes {
+                for (sum, time) in times.iter_mut().zip(&mut lock(lane).times) {
+                    *sum += std::mem::take(time) / at_once as u32;
+                }
+            }
+        };
+        take(lanes.len());
+        (together..count).for_each(|part| run(0, part, &plan.cpu));
+        take(1);
+        failure.into_inner().unwrap_or_default().map_or(Ok(()), Err)
     }
 
     fn assign(&mut self) -> Result<(), EngineError> {
@@ -163,6 +206,52 @@ impl Session {
         }
         Ok(())
     }
+}
+
+impl Lane {
+    /// Runs one part of the batch, from and to the arena that holds all of it.
+    fn run(
+        &mut self,
+        plan: &Plan,
+        part: usize,
+        border: &Mutex<&mut Arena>,
+        cpu: &Cpu,
+        timed: bool,
+    ) -> Result<(), EngineError> {
+        let Some(parts) = &plan.parts else { return Err(EngineError::Defect("a plan without parts".into())) };
+        let piece =
+            |whole: Span, own: Span| Span { offset: whole.offset + part * own.bytes, bytes: own.bytes };
+        for (port, &own) in plan.inputs.iter().zip(&parts.inputs) {
+            let mut border = lock(border);
+            self.arena.write::<u8>(own)?.copy_from_slice(border.read(piece(port.span, own))?);
+        }
+        for (step, time) in plan.steps.iter().zip(&mut self.times) {
+            let start = timed.then(Instant::now);
+            run_step(plan, step, &mut self.arena, cpu)?;
+            *time += start.map_or(Duration::ZERO, |start| start.elapsed());
+        }
+        for (port, &own) in plan.outputs.iter().zip(&parts.outputs) {
+            let mut border = lock(border);
+            border.write::<u8>(piece(port.span, own))?.copy_from_slice(self.arena.read(own)?);
+        }
+        Ok(())
+    }
+}
+
+fn run_step(plan: &Plan, step: &Step, arena: &mut Arena, cpu: &Cpu) -> Result<(), EngineError> {
+    let io = Io {
+        views: arena.views(),
+        inputs: &step.inputs,
+        outputs: &step.outputs,
+        scratch: step.scratch,
+        cpu: if step.alone { &plan.alone } else { cpu },
+    };
+    step.kernel.run(&io).map_err(|error| match error {
+        EngineError::Node { reason, .. } => {
+            EngineError::Node { node: step.info.name.clone(), op: step.op.to_string(), reason }
+        }
+        other => other,
+    })
 }
 
 fn port_of<'a, T>(ports: &'a [Port], what: &'static str, index: usize) -> Result<&'a Port, EngineError> {

@@ -24,6 +24,9 @@ pub(crate) static ZEROS: [f32; MAX_K] = [0.0; MAX_K];
 pub(crate) const CONFLICT: usize = 1024;
 /// Panels of B from which copying a block of A is cheap.
 const COPY_PANELS: usize = 4;
+/// Tiles of rows for each thread from which on threads take rows, which the next layer's threads then find in their own
+/// caches; with fewer they take columns.
+const SHARE_TILES: usize = 4;
 /// Rows of a copied block of A at most, of at most [`PASS`] elements each and a cache line to keep them apart.
 const COPY_ROWS: usize = 128;
 
@@ -165,16 +168,31 @@ pub(crate) unsafe fn run(isa: Isa, threads: &Threads, op: &Igemm) {
     // Neighbouring taps read the same rows of A: they count once.
     let row_bytes = 4 * op.pass();
     let block_tiles = (BLOCK / (row_bytes * rows).max(1)).clamp(1, 64);
+    let count = threads.count();
+    let share = op.m.div_ceil(count);
+    if count > 1 && share >= SHARE_TILES * rows {
+        // As many rows for each thread, in blocks that others can take over.
+        let tiles = share.div_ceil(rows);
+        let blocks = tiles.div_ceil(block_tiles).max(if tiles >= 4 * SHARE_TILES { 4 } else { 2 });
+        let block_rows = tiles.div_ceil(blocks) * rows;
+        return threads.for_each(count * blocks, |task| {
+            let (first, end) = (task / blocks * share, op.m.min((task / blocks + 1) * share));
+            let first = first + task % blocks * block_rows;
+            if first < end {
+                // SAFETY: the caller's promise; tasks cover disjoint rows of C.
+                unsafe { run_block(isa, op, first..end.min(first + block_rows), 0..panels) };
+            }
+        });
+    }
     let tiles = op.m.div_ceil(rows);
-    let wanted = 4 * threads.count();
-    let block_tiles = if threads.count() == 1 {
+    let wanted = 4 * count;
+    let block_tiles = if count == 1 {
         block_tiles
     } else {
         block_tiles.min(tiles.div_ceil(wanted.div_ceil(panels.min(wanted)))).max(1)
     };
     let blocks = tiles.div_ceil(block_tiles);
-    let strips =
-        if threads.count() == 1 || blocks >= wanted { 1 } else { panels.min(wanted.div_ceil(blocks)) };
+    let strips = if count == 1 || blocks >= wanted { 1 } else { panels.min(wanted.div_ceil(blocks)) };
     let strip_panels = panels.div_ceil(strips);
     let block_rows = block_tiles * rows;
     threads.for_each(blocks * strips, |task| {

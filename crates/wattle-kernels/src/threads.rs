@@ -1,9 +1,11 @@
 //! Fork-join over disjoint tasks. One thread runs inline and touches no other.
 //!
-//! Which thread runs which task is decided in arrival order, so kernels give every task its own output: results are the
-//! same bits for any number of threads.
+//! Every thread begins with a share of neighbouring tasks, the same one in every call, so that in a network it finds in
+//! its own cache what it wrote a layer ago; whoever has none left takes from the end of another's. Which thread runs which
+//! task is thus decided while running, and kernels give every task its own output: results are the same bits for any
+//! number of threads.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::crew::Crew;
 
@@ -50,13 +52,10 @@ impl Threads {
     pub fn for_each_slot(&self, tasks: usize, f: impl Fn(usize, usize) + Sync) {
         match &self.crew {
             Some(crew) if tasks > 1 => {
-                let next = AtomicUsize::new(0);
-                crew.run((crew.len() + 1).min(tasks), &|slot| {
-                    loop {
-                        let i = next.fetch_add(1, Ordering::Relaxed);
-                        if i >= tasks {
-                            return;
-                        }
+                let slots = (crew.len() + 1).min(tasks);
+                let shares = Shares::of(tasks, slots);
+                crew.run(slots, &|slot| {
+                    while let Some(i) = shares.take(slot) {
                         f(slot, i);
                     }
                 });
@@ -102,6 +101,45 @@ impl Threads {
     }
 }
 
+/// Shares of tasks at most; further threads have none of their own.
+const SHARES: usize = 32;
+
+/// The tasks that are left, cut into one run for each thread.
+struct Shares {
+    /// The first task of each share in the lower half, the end in the upper.
+    left: [Line; SHARES],
+    count: usize,
+}
+
+/// On a cache line of its own.
+#[repr(align(64))]
+struct Line(AtomicU64);
+
+impl Shares {
+    fn of(tasks: usize, slots: usize) -> Shares {
+        let tasks = u32::try_from(tasks).expect("fewer than 2^32 tasks");
+        let count = slots.min(SHARES);
+        let bound = |share: usize| u64::from(tasks) * share as u64 / count as u64;
+        let left = std::array::from_fn(|share| {
+            Line(AtomicU64::new(if share < count { bound(share + 1) << 32 | bound(share) } else { 0 }))
+        });
+        Shares { left, count }
+    }
+
+    /// The next task for a thread: from the front of its own share, then from the back of others'.
+    fn take(&self, slot: usize) -> Option<usize> {
+        let own = slot % self.count;
+        let from = |share: usize, front: bool| {
+            let taken = self.left[share].0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                let (first, end) = (left & u64::from(u32::MAX), left >> 32);
+                (first < end).then(|| if front { left + 1 } else { left - (1 << 32) })
+            });
+            taken.ok().map(|left| if front { left as u32 as usize } else { (left >> 32) as usize - 1 })
+        };
+        from(own, true).or_else(|| (1..self.count).find_map(|other| from((own + other) % self.count, false)))
+    }
+}
+
 /// A mutable slice that several tasks write to in disjoint parts.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<'a, T> {
@@ -140,10 +178,18 @@ impl<'a, T> Shared<'a, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    #[test]
+    fn shares_are_runs_that_others_take_from_the_end() {
+        let shares = Shares::of(7, 2);
+        assert_eq!([0, 1, 0, 1].map(|slot| shares.take(slot)), [Some(0), Some(3), Some(1), Some(4)]);
+        assert_eq!([0, 0, 0, 1, 0].map(|slot| shares.take(slot)), [Some(2), Some(6), Some(5), None, None]);
+    }
 
     #[test]
     fn every_task_runs_once_whatever_the_thread_count() {
-        for count in [1, 2, 7] {
+        for count in [1, 2, 7, SHARES + 2] {
             let threads = Threads::new(count).unwrap();
             for tasks in [0, 1, 2, 3, 100] {
                 let hits: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();

@@ -96,7 +96,7 @@ impl Kernel for Attention {
         format!("{kind}-f32-{}", self.isa)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (s, cpu) = (&self.shape, io.cpu);
         let (q, k, v) = (io.input::<f32>(0)?, io.input::<f32>(1)?, io.input::<f32>(2)?);
         let [mask, probabilities, again, scratch] = cut(io.scratch()?, self.parts(cpu));

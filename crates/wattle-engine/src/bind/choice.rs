@@ -85,7 +85,7 @@ impl Kernel for Cast {
         format!("cast-{}-{}", self.from, self.to)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         match self.from {
             DType::I32 if self.to == DType::F32 => floats(io.cpu, io.input(0)?, io.output(0)?),
             DType::F32 => return convert(io, self.to, |x: f32| x, None::<fn(f32) -> i64>),
@@ -141,7 +141,7 @@ impl Kernel for Compare {
         format!("compare-{}", self.dtype)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         match self.dtype {
             DType::F32 => self.run_as::<f32>(io),
             DType::I32 => self.run_as::<i32>(io),
@@ -162,7 +162,7 @@ impl Kernel for Not {
         "not".into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let x = io.input::<u8>(0)?;
         each(io, io.output(0)?, |i| u8::from(x[i] == 0));
         Ok(())
@@ -196,7 +196,7 @@ impl Kernel for Where {
         format!("where-{}byte", self.bytes)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         match self.bytes {
             1 => self.run_as::<u8>(io),
             4 => self.run_as::<u32>(io),
@@ -217,7 +217,7 @@ impl Kernel for Dropout {
         "dropout-f32".into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (x, counter) = (io.input::<f32>(0)?, io.input::<i64>(1)?[0]);
         let (key, threshold) = (self.0.key(counter), self.0.threshold());
         let scale = (1.0 / (1.0 - f64::from(self.0.ratio))) as f32;

@@ -94,7 +94,7 @@ impl Kernel for Conv {
         format!("{kind}-nhwc-f32-{}", self.isa)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let mut scratch = io.scratch()?;
         let weights: &[f32] = match &self.packed {
             Some(packed) => packed,
@@ -175,7 +175,7 @@ impl Kernel for Transposed {
         format!("conv_transpose-nhwc-f32-{}", self.isa)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let mut scratch = io.scratch()?;
         let weights: &[f32] = match &self.packed {
             Some(packed) => packed,

@@ -42,7 +42,7 @@ impl Kernel for ByInput {
         format!("{kind}_input_gradient-nhwc-f32-{}", self.isa)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (dy, w, dx) = (io.input(0)?, io.input(1)?, io.output(0)?);
         let len = packed_len(&self.plan, self.depthwise, io.cpu.isa);
         let (packed, scratch) = io.scratch()?.split_at_mut(len.next_multiple_of(16));
@@ -90,7 +90,7 @@ impl Kernel for ByWeight {
         format!("{kind}_weight_gradient-nhwc-f32-{}", self.isa)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (x, dy, dw, scratch) = (io.input(0)?, io.input(1)?, io.output(0)?, io.scratch()?);
         if self.depthwise {
             conv::depthwise_weight_gradient(io.cpu, &self.plan, x, dy, false, dw, scratch);

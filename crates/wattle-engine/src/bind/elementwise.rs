@@ -56,7 +56,7 @@ impl Kernel for Unary {
         format!("unary-{:?}-f32", self.0)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let y = io.output(0)?;
         if io.shares(0, 0) {
             elementwise::unary_in_place(io.cpu, self.0, y);
@@ -88,7 +88,7 @@ impl Kernel for UnaryGradient {
         format!("unary_gradient-{:?}-f32", self.curve)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (slope, dx) = (io.input(self.slope)?, io.output(0)?);
         if io.shares(self.gradient, 0) {
             elementwise::unary_gradient_in_place(io.cpu, self.curve, slope, dx);
@@ -157,7 +157,7 @@ impl Kernel for Binary {
         format!("binary-{:?}-f32", self.function)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (b, y) = (io.input(1)?, io.output(0)?);
         if io.shares(0, 0) {
             binary::binary_in_place(io.cpu, self.function, &self.broadcast, y, b);

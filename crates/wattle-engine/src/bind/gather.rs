@@ -26,7 +26,7 @@ impl Kernel for Rows {
         "gather_rows-f32".into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (table, indices, y) = (io.input::<f32>(0)?, io.input(1)?, io.output(0)?);
         gather::gather_rows(io.cpu, self.width, table, indices, y).map_err(failed)
     }
@@ -48,7 +48,7 @@ impl Kernel for AddRows {
         "scatter_add_rows-f32".into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (dy, indices, table) = (io.input(0)?, io.input(1)?, io.output::<f32>(0)?);
         table.fill(0.0);
         gather::scatter_add_rows(io.cpu, self.width, indices, dy, table).map_err(failed)

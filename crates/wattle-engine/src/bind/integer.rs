@@ -1,5 +1,7 @@
 //! Products of 8-bit integers by constant weights: MatMulInteger, ConvInteger, QLinearMatMul, QLinearConv.
 
+use std::sync::Mutex;
+
 use bytemuck::{cast_slice, cast_slice_mut};
 use wattle_graph::{DType, Tensor, ops};
 use wattle_kernels::conv::{self, ConvShape};
@@ -11,7 +13,7 @@ use wattle_kernels::quantized::{Depthwise, Levels};
 use super::quantize::byte;
 use crate::bytes;
 use crate::error::EngineError;
-use crate::kernel::{Bound, Io, Kernel, Site};
+use crate::kernel::{Bound, Io, Kernel, Site, lock};
 use crate::layout::Layout;
 use crate::sparse_cost::ByteLayer;
 
@@ -251,7 +253,7 @@ impl Kernel for Product {
         format!("{kind}-8bit-{}", self.isa)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let ([m, k, n], cpu, signed) = (self.size, io.cpu, self.signed);
         let (x, zero) = (io.input::<u8>(0)?, io.optional::<u8>(2)?.map_or(0, |z| z[0]));
         let [own, patches, sums, factors] = super::recurrent::cut(io.scratch()?, self.parts());
@@ -329,7 +331,7 @@ struct Computed {
     /// Whether a, b and y are i8.
     signed: [bool; 3],
     /// Packed anew for each product.
-    packed: QuantizedWeights,
+    packed: Mutex<QuantizedWeights>,
     isa: &'static str,
 }
 
@@ -349,16 +351,16 @@ pub(super) fn computed(site: &Site<'_>) -> Option<Bound> {
     let packed = QuantizedWeights::new(site.cpu, k, n, &vec![0i8; k * n], &[0], |i, j| i * n + j);
     let scratch = packed.scratch_len(m, m * k).div_ceil(4).next_multiple_of(16);
     let size = [outer.iter().product(), m, k, n];
-    let kernel = Computed { size, signed, packed, isa: site.cpu.isa.name() };
+    let kernel = Computed { size, signed, packed: Mutex::new(packed), isa: site.cpu.isa.name() };
     Some(Bound::row_major(site, kernel).scratch(scratch))
 }
 
 impl Kernel for Computed {
     fn name(&self) -> String {
-        format!("gemm-computed-{}-8bit-{}", self.packed.kind(), self.isa)
+        format!("gemm-computed-{}-8bit-{}", lock(&self.packed).kind(), self.isa)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let ([count, m, k, n], [a_signed, b_signed, y_signed]) = (self.size, self.signed);
         let (a, b, y) = (io.input::<u8>(0)?, io.input::<u8>(3)?, io.output::<u8>(0)?);
         let zero =
@@ -367,12 +369,13 @@ impl Kernel for Computed {
         let scale = |i: usize| -> Result<f32, EngineError> { Ok(io.input::<f32>(i)?[0]) };
         let factors = [scale(1)? * scale(4)? / scale(6)?];
         let scratch: &mut [u8] = cast_slice_mut(io.scratch()?);
+        let mut packed = lock(&self.packed);
         for i in 0..count {
-            self.packed.refill(Bytes { data: &b[i * k * n..][..k * n], signed: b_signed, zero: b_zero });
+            packed.refill(Bytes { data: &b[i * k * n..][..k * n], signed: b_signed, zero: b_zero });
             let a = Bytes { data: &a[i * m * k..][..m * k], signed: a_signed, zero: a_zero };
             let y = &mut y[i * m * n..][..m * n];
             let target = Target::Bytes { y, bias: None, factors: &factors, zero: y_zero, signed: y_signed };
-            quantized_product(io.cpu, m, a, Rows::Following, &self.packed, target, scratch);
+            quantized_product(io.cpu, m, a, Rows::Following, &packed, target, scratch);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The three products of a layer whose weight is stored by its kept elements: with activations, with the gradient of
 //! the result, and of both, at the kept elements only.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use wattle_kernels::Activation;
 use wattle_kernels::conv::ConvShape;
@@ -12,7 +12,7 @@ use super::sparse::addends;
 use super::{Epilogue, kept_conv};
 use crate::error::EngineError;
 use crate::kept::Kept;
-use crate::kernel::{Bound, Io, Kernel, Site};
+use crate::kernel::{Bound, Io, Kernel, Site, lock};
 use crate::layout::Layout;
 
 /// A weight as a kernel reads it, brought up to date at every step.
@@ -49,7 +49,7 @@ impl Weight {
 
 /// Activations, or gradients, times the kept weight.
 struct ByWeight {
-    weight: Weight,
+    weight: Mutex<Weight>,
     shape: Product,
     epilogue: Epilogue,
     name: String,
@@ -69,7 +69,7 @@ impl ByWeight {
         let shape = rows(positions);
         let scratch = sparse::product_scratch_len(site.cpu, weight.get(), &shape);
         let name = format!("{op}-sparse-csr-f32-{}", site.cpu.isa.name());
-        let kernel = ByWeight { weight, shape, epilogue: Epilogue { ..*epilogue }, name };
+        let kernel = ByWeight { weight: Mutex::new(weight), shape, epilogue: Epilogue { ..*epilogue }, name };
         let mut bound = Bound::uniform(site, layout, kernel)
             .scratch(scratch)
             .because(kept.why.clone())
@@ -84,18 +84,11 @@ impl Kernel for ByWeight {
         self.name.clone()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
-        self.weight.update(io)?;
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
+        let mut weight = lock(&self.weight);
+        weight.update(io)?;
         let e = addends(&self.epilogue, io)?;
-        sparse::product(
-            io.cpu,
-            self.weight.get(),
-            &self.shape,
-            io.input(0)?,
-            e,
-            io.output(0)?,
-            io.scratch()?,
-        );
+        sparse::product(io.cpu, weight.get(), &self.shape, io.input(0)?, e, io.output(0)?, io.scratch()?);
         Ok(())
     }
 }
@@ -135,7 +128,7 @@ impl Kernel for Sampled {
         self.name.clone()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (x, dy) = (io.input(self.x)?, io.input(1 - self.x)?);
         let (dw, scratch) = (io.output(0)?, io.scratch()?);
         sparse::sampled_product(io.cpu, &self.kept.pattern, &self.shape, x, dy, false, dw, scratch);

@@ -1,5 +1,7 @@
 //! Convolutions whose weight is stored by its kept elements: forward, and the gradients of input and weight.
 
+use std::sync::Mutex;
+
 use wattle_kernels::conv::ConvShape;
 use wattle_kernels::sparse::{Cut, SparseConv, SparseConvInputGradient};
 
@@ -7,7 +9,7 @@ use super::Epilogue;
 use super::sparse::addends;
 use crate::error::EngineError;
 use crate::kept::Kept;
-use crate::kernel::{Bound, Io, Kernel, Site};
+use crate::kernel::{Bound, Io, Kernel, Site, lock};
 use crate::layout::Layout;
 
 fn bound(site: &Site<'_>, kept: &Kept, kernel: impl Kernel + 'static, scratch: usize) -> Bound {
@@ -22,7 +24,7 @@ fn name(op: &str, site: &Site<'_>) -> String {
 }
 
 struct Forward {
-    conv: SparseConv,
+    conv: Mutex<SparseConv>,
     epilogue: Epilogue,
     name: String,
 }
@@ -32,7 +34,11 @@ pub(super) fn forward(site: &Site<'_>, shape: ConvShape, epilogue: &Epilogue) ->
     let kept = site.kept[1].as_ref()?;
     let conv = SparseConv::of(shape, kept.pattern.clone())?;
     let scratch = conv.scratch_len(site.cpu);
-    let kernel = Forward { conv, epilogue: Epilogue { ..*epilogue }, name: name("conv-sparse-csr", site) };
+    let kernel = Forward {
+        conv: Mutex::new(conv),
+        epilogue: Epilogue { ..*epilogue },
+        name: name("conv-sparse-csr", site),
+    };
     let mut bound = bound(site, kept, kernel, scratch);
     bound.input_layouts[1] = Layout::Kept;
     Some(bound)
@@ -43,16 +49,17 @@ impl Kernel for Forward {
         self.name.clone()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
-        self.conv.weights_mut().values_mut().copy_from_slice(io.input(1)?);
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
+        let mut conv = lock(&self.conv);
+        conv.weights_mut().values_mut().copy_from_slice(io.input(1)?);
         let e = addends(&self.epilogue, io)?;
-        self.conv.forward(io.cpu, io.input(0)?, e, io.output(0)?, io.scratch()?);
+        conv.forward(io.cpu, io.input(0)?, e, io.output(0)?, io.scratch()?);
         Ok(())
     }
 }
 
 struct ByInput {
-    gradient: SparseConvInputGradient,
+    gradient: Mutex<SparseConvInputGradient>,
     name: String,
 }
 
@@ -62,7 +69,8 @@ pub(super) fn by_input(site: &Site<'_>, shape: ConvShape) -> Option<Bound> {
     let cut = Cut::unstructured(site.cpu.threads.count());
     let gradient = SparseConvInputGradient::new(shape, &kept.pattern, cut)?;
     let scratch = gradient.scratch_len(site.cpu);
-    let kernel = ByInput { gradient, name: name("conv_input_gradient-sparse-csr", site) };
+    let kernel =
+        ByInput { gradient: Mutex::new(gradient), name: name("conv_input_gradient-sparse-csr", site) };
     let mut bound = bound(site, kept, kernel, scratch);
     bound.input_layouts[1] = Layout::Kept;
     Some(bound)
@@ -73,9 +81,10 @@ impl Kernel for ByInput {
         self.name.clone()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
-        self.gradient.update(io.cpu, io.input(1)?);
-        self.gradient.run(io.cpu, io.input(0)?, io.output(0)?, io.scratch()?);
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
+        let mut gradient = lock(&self.gradient);
+        gradient.update(io.cpu, io.input(1)?);
+        gradient.run(io.cpu, io.input(0)?, io.output(0)?, io.scratch()?);
         Ok(())
     }
 }
@@ -99,7 +108,7 @@ impl Kernel for ByWeight {
         self.name.clone()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (x, dy, dw) = (io.input(0)?, io.input(1)?, io.output(0)?);
         self.conv.weight_gradient(io.cpu, x, dy, dw, io.scratch()?);
         Ok(())

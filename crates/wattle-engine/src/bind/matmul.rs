@@ -85,7 +85,7 @@ impl Kernel for MatMul {
         format!("gemm-{layout}-f32-{}", self.isa)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (a, c) = (io.input::<f32>(0)?, io.output::<f32>(0)?);
         let bias = self.epilogue.bias.map(|i| io.input(i)).transpose()?;
         let residual: Option<&[f32]> = self.epilogue.residual.map(|i| io.input(i)).transpose()?;

@@ -66,7 +66,7 @@ impl Kernel for Runs {
         format!("move-{}", self.name)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         match self.bytes {
             1 => self.copy::<u8>(io),
             2 => self.copy::<u16>(io),
@@ -101,7 +101,7 @@ impl Kernel for Scatter {
         format!("scatter-{}", self.name)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (dy, dx) = (io.input::<f32>(0)?, io.output::<f32>(0)?);
         dx.fill(0.0);
         for (value, &source) in dy.iter().zip(&self.sources) {
@@ -160,7 +160,7 @@ impl Kernel for Concat {
         "concat".into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         match self.bytes {
             1 => self.copy::<u8>(io),
             2 => self.copy::<u16>(io),
@@ -208,7 +208,7 @@ impl Kernel for Split {
         "split".into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         match self.bytes {
             1 => self.copy::<u8>(io),
             2 => self.copy::<u16>(io),
@@ -270,7 +270,7 @@ impl Kernel for NearestPixels {
         "resize_nearest-nhwc-f32".into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (x, y) = (io.input::<f32>(0)?, io.output::<f32>(0)?);
         let channels = self.channels.max(1);
         let image = self.from * channels;

@@ -60,7 +60,7 @@ impl Kernel for Training {
         format!("batch_norm_train{}{}-nhwc-f32", text(self.residual, "_add"), text(self.norm.relu, "_relu"))
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (x, scale, bias) = (io.input::<f32>(0)?, io.input(1)?, io.input(2)?);
         let (old_mean, old_variance) = (io.input::<f32>(3)?, io.input::<f32>(4)?);
         let y = io.output::<f32>(0)?;
@@ -85,7 +85,7 @@ impl Kernel for Inference {
         "batch_norm-nhwc-f32".into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let [scale, bias, mean, variance]: [&[f32]; 4] =
             [io.input(1)?, io.input(2)?, io.input(3)?, io.input(4)?];
         let (factor, rest) = io.scratch()?.split_at_mut(self.channels);
@@ -137,7 +137,7 @@ impl Kernel for BatchGradient {
         }
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let inverse = io.input::<f32>(3)?;
         let (variance, scratch) = io.scratch()?.split_at_mut(self.channels);
         // The graph saves 1 / sqrt(variance + epsilon); the kernel asks for the variance, here with epsilon 0.
@@ -183,7 +183,7 @@ impl Kernel for Rows {
         "layer_norm-f32".into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (x, scale, bias) = (io.input(0)?, io.input(1)?, io.optional(2)?);
         let saved = &mut io.scratch()?[..2 * self.rows];
         norm::row_norm(io.cpu, self.norm, x, scale, bias, io.output(0)?, saved);
@@ -214,7 +214,7 @@ impl Kernel for RowsGradient {
         "layer_norm_gradient-f32".into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (mean, inverse) = (io.input::<f32>(2)?, io.input::<f32>(3)?);
         let (saved, scratch) = io.scratch()?.split_at_mut(2 * self.rows.next_multiple_of(8));
         let saved = &mut saved[..2 * self.rows];

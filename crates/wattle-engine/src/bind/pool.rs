@@ -85,7 +85,7 @@ impl Kernel for BytePool {
         "max_pool-nhwc-8bit".into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         pool::max_pool_bytes(io.cpu, &self.shape, io.input(0)?, self.signed, io.output(0)?);
         Ok(())
     }
@@ -102,7 +102,7 @@ impl Kernel for Pool {
         format!("{kind}_pool-nhwc-f32")
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (x, y) = (io.input(0)?, io.output(0)?);
         match self.kind {
             Kind::Max => pool::max_pool(io.cpu, &self.shape, x, y, None),
@@ -144,7 +144,7 @@ impl Kernel for PoolGradient {
         format!("{kind}_pool_gradient-nhwc-f32")
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (dy, dx) = (io.input(0)?, io.output(0)?);
         match self.kind {
             Kind::Max => {

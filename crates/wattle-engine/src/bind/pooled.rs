@@ -48,7 +48,7 @@ impl Kernel for Pooled {
         format!("conv+max_pool-nhwc-f32-{}", self.isa)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let mut scratch = io.scratch()?;
         let weights: &[f32] = match &self.packed {
             Some(packed) => packed,

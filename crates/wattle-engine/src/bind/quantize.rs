@@ -63,7 +63,7 @@ impl Kernel for Linear {
         }
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let grid = Grid { scales: io.input(1)?, zeros: io.optional(2)?, signed: self.signed };
         match self.way {
             Way::To => quantize::quantize(io.cpu, self.sizes, grid, io.input(0)?, io.output(0)?),
@@ -106,7 +106,7 @@ impl Kernel for Add {
         "add-8bit".into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let term = |first: usize, signed: bool| -> Result<Term<'_>, EngineError> {
             let (scale, zero) = (io.input::<f32>(first + 1)?[0], io.input::<u8>(first + 2)?[0]);
             Ok(Term { data: io.input(first)?, scale, zero: value(zero, signed), signed })
@@ -135,7 +135,7 @@ impl Kernel for Dynamic {
         "dynamic_quantize-f32".into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let x = io.input::<f32>(0)?;
         let (low, high) = quantize::range(io.cpu, x);
         let range = high - low;

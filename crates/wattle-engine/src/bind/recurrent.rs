@@ -201,7 +201,7 @@ impl Kernel for Recurrent {
         format!("{cell}-f32-{}", self.isa)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (s, cpu) = (self.sizes, io.cpu);
         let x = io.input::<f32>(0)?;
         let (w, r) = (io.optional(1)?.unwrap_or_default(), io.optional(2)?.unwrap_or_default());

@@ -61,7 +61,7 @@ impl Kernel for RecurrentGradient {
         format!("recurrent_gradient-f32-{}", self.isa)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (s, cpu) = (self.sizes, io.cpu);
         let (gates, state, input, hidden) = (s.gates(), s.state(), s.input, s.hidden);
         let (x, w, r) = (io.input::<f32>(0)?, io.input::<f32>(1)?, io.input::<f32>(2)?);

@@ -70,7 +70,7 @@ impl Kernel for Neighbours {
         format!("reduce-{:?}-f32", self.function)
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         reduce::reduce(io.cpu, self.function, self.sizes, io.input(0)?, io.output(0)?, io.scratch()?);
         Ok(())
     }

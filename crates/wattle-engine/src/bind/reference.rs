@@ -24,7 +24,7 @@ impl Kernel for Reference {
         format!("reference-{}", self.op.name())
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let failed = |reason: String| EngineError::Node { node: String::new(), op: String::new(), reason };
         let mut operands: Vec<Option<Tensor>> = vec![];
         for (index, input) in self.inputs.iter().enumerate() {

@@ -62,7 +62,7 @@ impl Kernel for Permute {
         self.name.into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         match self.bytes {
             1 => self.copy::<u8>(io),
             2 => self.copy::<u16>(io),

@@ -31,7 +31,7 @@ impl Kernel for Softmax {
         if self.log { "log_softmax-f32".into() } else { "softmax-f32".into() }
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let y = io.output(0)?;
         if io.shares(0, 0) {
             softmax::softmax_in_place(io.cpu, self.width, self.log, y);
@@ -60,7 +60,7 @@ impl Kernel for SoftmaxGradient {
         "softmax_gradient-f32".into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (y, dy, dx) = (io.input(0)?, io.input(1)?, io.output(0)?);
         softmax::softmax_gradient(io.cpu, self.width, self.log, y, dy, dx);
         Ok(())
@@ -103,7 +103,7 @@ impl Kernel for CrossEntropy {
         "cross_entropy-f32".into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let labels = labels(io, self.classes)?;
         let log_probabilities = io.output::<f32>(1)?;
         softmax::softmax(io.cpu, self.classes, true, io.input(0)?, log_probabilities);
@@ -149,7 +149,7 @@ impl Kernel for CrossEntropyGradient {
         "cross_entropy_gradient-f32".into()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let labels = labels(io, self.classes)?;
         let (log_probabilities, dx) = (io.input::<f32>(0)?, io.output::<f32>(0)?);
         let scale = io.input::<f32>(2)?[0] / labels.len().max(1) as f32;

@@ -150,7 +150,7 @@ impl Kernel for MatMul {
         self.name.clone()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (x, y, e) = (io.input(0)?, io.output(0)?, addends(&self.epilogue, io)?);
         match &self.weights {
             Stored::Rows(rows) => rows.product(io.cpu, x, e, y),
@@ -193,7 +193,7 @@ impl Kernel for Conv {
         self.name.clone()
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let e = addends(&self.epilogue, io)?;
         self.conv.forward(io.cpu, io.input(0)?, e, io.output(0)?, io.scratch()?);
         Ok(())

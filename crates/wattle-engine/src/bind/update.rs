@@ -53,7 +53,7 @@ impl Kernel for SgdUpdate {
         if self.mask.is_some() { "sgd_update-masked-f32".into() } else { "sgd_update-f32".into() }
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let parameter = updated(io, 0, 0)?;
         let with_velocity = io.outputs.len() > 1;
         let velocity = if with_velocity { updated(io, 2, 1)? } else { &mut [] };
@@ -86,7 +86,7 @@ impl Kernel for AdamUpdate {
         if self.mask.is_some() { "adam_update-masked-f32".into() } else { "adam_update-f32".into() }
     }
 
-    fn run(&mut self, io: &Io<'_>) -> Result<(), EngineError> {
+    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (parameter, first, second) = (updated(io, 0, 0)?, updated(io, 2, 1)?, updated(io, 3, 2)?);
         let options = Adam {
             rate: io.input::<f32>(4)?[0],

@@ -85,18 +85,16 @@ impl Padded {
         let row = self.width * shape.channels;
         let left = (shape.pads[1] * shape.channels).min(row);
         let inside = (shape.width * shape.channels).min(row - left);
-        cpu.threads.for_each_piece(&mut out[..self.len(shape)], self.image_len(shape), |i, out| {
-            let x = &x[i * image..][..image];
-            for (y, out) in out.chunks_exact_mut(row).enumerate() {
-                match y.checked_sub(shape.pads[0]) {
-                    Some(y) if y < shape.height => {
-                        out[..left].fill(0.0);
-                        out[left..left + inside]
-                            .copy_from_slice(&x[y * shape.width * shape.channels..][..inside]);
-                        out[left + inside..].fill(0.0);
-                    }
-                    _ => out.fill(0.0),
+        cpu.threads.for_each_piece(&mut out[..self.len(shape)], row.max(1), |i, out| {
+            let (x, y) = (&x[i / self.height * image..][..image], i % self.height);
+            match y.checked_sub(shape.pads[0]) {
+                Some(y) if y < shape.height => {
+                    out[..left].fill(0.0);
+                    out[left..left + inside]
+                        .copy_from_slice(&x[y * shape.width * shape.channels..][..inside]);
+                    out[left + inside..].fill(0.0);
                 }
+                _ => out.fill(0.0),
             }
         });
     }

@@ -58,7 +58,10 @@ pub(super) fn scratch_len(cpu: &Cpu, weights: &SparseWeights, strips: usize) -> 
     let results = weights.padded_rows() * STRIP;
     let len = match sharing(cpu, strips) {
         Sharing::Strips => cpu.threads.count() * (weights.block * STRIP + results),
-        Sharing::Parts => strips * (weights.used.len() * STRIP + results),
+        // No less than one thread alone needs.
+        Sharing::Parts => {
+            (strips * (weights.used.len() * STRIP + results)).max(weights.block * STRIP + results)
+        }
     };
     len + LINE
 }
@@ -178,7 +181,7 @@ impl Job<'_> {
         );
         assert!(e.bias.is_none_or(|b| b.len() == weights.rows), "one bias for each of {} rows", weights.rows);
         assert!(e.residual.is_none_or(|r| r.len() == y.len()), "a residual has the shape of the result");
-        let strips = self.images * self.positions.div_ceil(STRIP);
+        let strips = self.images * self.strips(cpu);
         assert!(scratch.len() >= scratch_len(cpu, weights, strips), "scratch of a sparse product");
         assert_eq!(y.len(), self.images * self.grid.results(self.positions) * weights.rows, "results");
         if y.is_empty() {
@@ -190,14 +193,7 @@ impl Job<'_> {
             Sharing::Strips => {
                 let scratch = Shared::new(scratch);
                 let panel = weights.block * STRIP;
-                // Strips that are worked on at the same time are far apart, for the reason given at `in_place`.
-                let threads = cpu.threads.count().min(strips);
-                let run = strips.div_ceil(threads);
-                cpu.threads.for_each_slot(run * threads, |slot, i| {
-                    let i = i % threads * run + i / threads;
-                    if i >= strips {
-                        return;
-                    }
+                cpu.threads.for_each_slot(strips, |slot, i| {
                     // SAFETY: a slot's scratch belongs to the thread that runs it.
                     let scratch = unsafe { scratch.slice(slot * (panel + results), panel + results) };
                     let (panel, results) = scratch.split_at_mut(panel);
@@ -253,11 +249,22 @@ impl Job<'_> {
         }
     }
 
+    /// Strips of an image: as few as possible, and as many for each thread where rows are gathered in any case.
+    fn strips(&self, cpu: &Cpu) -> usize {
+        let (strips, threads) = (self.positions.div_ceil(STRIP), cpu.threads.count());
+        let even = strips.next_multiple_of(threads);
+        let shared = self.images == 1 && self.sink == Sink::Rows && strips >= threads;
+        if shared && even * cpu.isa.lanes() <= self.positions { even } else { strips }
+    }
+
+    /// Strip `index`, with whole vectors shared out evenly.
     fn strip(&self, cpu: &Cpu, index: usize) -> Strip {
-        let per_image = self.positions.div_ceil(STRIP);
-        let (image, first) = (index / per_image, index % per_image * STRIP);
-        let width = STRIP.min(self.positions - first);
-        Strip { image, first, width, stride: width.next_multiple_of(cpu.isa.lanes()) }
+        let (strips, lanes) = (self.strips(cpu), cpu.isa.lanes());
+        let (image, index) = (index / strips, index % strips);
+        let bound =
+            |index: usize| (self.positions.div_ceil(lanes) * index / strips * lanes).min(self.positions);
+        let (first, width) = (bound(index), bound(index + 1) - bound(index));
+        Strip { image, first, width, stride: width.next_multiple_of(lanes) }
     }
 
     /// The panel itself, where activations already lie as one.
@@ -310,11 +317,12 @@ impl Job<'_> {
         if block == 0 {
             return Ahead::of((self.source)(strip.image), strip.first, self.positions, w.columns);
         }
-        let more = strip.first + 2 * STRIP <= self.positions && 4 * w.rows * self.positions > 1 << 19;
+        let more =
+            strip.first + strip.width + STRIP <= self.positions && 4 * w.rows * self.positions > 1 << 19;
         if !in_place || block + 1 < w.blocks() || !more {
             return Ahead::NOTHING;
         }
-        Ahead { start: out.wrapping_add(STRIP), step: self.positions, rows: w.rows }
+        Ahead { start: out.wrapping_add(strip.width), step: self.positions, rows: w.rows }
     }
 
     /// # Safety

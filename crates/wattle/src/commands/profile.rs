@@ -98,6 +98,9 @@ struct Measured {
     source: &'static str,
     inputs: &'static str,
     interpreted_nodes: Vec<String>,
+    /// Parts that the batch is run in; absent where it is run whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parts: Option<usize>,
 }
 
 /// Runs the command.
@@ -122,6 +125,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
                 "noise"
             },
             interpreted_nodes: std::mem::take(&mut timed.interpreted),
+            parts: timed.parts,
         });
     }
     let mapped = match &args.accel {
@@ -196,6 +200,8 @@ struct Timed {
     ms: BTreeMap<String, f64>,
     kernels: BTreeMap<String, Chosen>,
     interpreted: Vec<String>,
+    /// Parts that the batch was run in, where it was not run whole.
+    parts: Option<usize>,
 }
 
 fn measure(
@@ -205,6 +211,7 @@ fn measure(
 ) -> Result<Timed, Failure> {
     let plan = timings::compile(&model.graph, &model.parameters, context.plan_options())?;
     let interpreted = plan.interpreted().into_iter().map(String::from).collect();
+    let parts = Some(plan.parts()).filter(|parts| *parts > 1);
     let mut session = Session::new(plan, &model.parameters)?;
     for (name, tensor) in feeds {
         session.set_input(name, tensor)?;
@@ -216,7 +223,7 @@ fn measure(
             kernels.insert(step.name, (step.kernel, step.why));
         }
     }
-    Ok(Timed { ms, kernels, interpreted })
+    Ok(Timed { ms, kernels, interpreted, parts })
 }
 
 fn text(document: &Document) -> String {
@@ -273,6 +280,9 @@ fn text(document: &Document) -> String {
             "measured on {}: {ms:.3} ms, median of {} runs, {} threads\n",
             m.inputs, m.runs, m.threads
         );
+        if let Some(parts) = m.parts {
+            text += &format!("the batch was run in {parts} parts, all layers for each in turn\n");
+        }
         if !m.interpreted_nodes.is_empty() {
             text += &format!("no kernel, interpreted: {}\n", m.interpreted_nodes.join(", "));
         }
