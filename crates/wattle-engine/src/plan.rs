@@ -175,10 +175,13 @@ impl Plan {
             (rewrite::remove_dead_code(&graph)?, vec![])
         };
         let parts = if frozen && options.rewrite { parts::choose(&graph, options.batch)? } else { None };
-        let planned = |graph| Planner::new(graph, parameters, options).plan(log);
+        let planned = |graph, lone| Planner::new(graph, parameters, options, lone).plan(log);
         let plan = match parts {
-            Some((count, part)) => planned(&part)?.of_parts(graph, count),
-            None => planned(&graph)?,
+            Some((count, part)) => {
+                let lone = count >= options.cpu.threads.count();
+                planned(&part, lone)?.of_parts(graph, count)
+            }
+            None => planned(&graph, false)?,
         };
         let needed = plan.arena_bytes();
         if needed > options.memory_limit {
@@ -266,6 +269,8 @@ struct Planner<'a> {
     cpu: &'a Arc<Cpu>,
     sparse: Sparse,
     timings: Option<&'a Timings>,
+    /// Whether every step will run on one thread.
+    lone: bool,
     /// Values stored by kept elements where they are parameters, and wanted so where they are computed.
     kept: HashMap<ValueId, Arc<Kept>>,
     storages: Vec<Storage>,
@@ -278,7 +283,12 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn new(graph: &'a Graph, parameters: &'a Parameters, options: &'a PlanOptions) -> Planner<'a> {
+    fn new(
+        graph: &'a Graph,
+        parameters: &'a Parameters,
+        options: &'a PlanOptions,
+        lone: bool,
+    ) -> Planner<'a> {
         let PlanOptions { cpu, sparse, timings, .. } = options;
         Planner {
             graph,
@@ -286,6 +296,7 @@ impl<'a> Planner<'a> {
             cpu,
             sparse: *sparse,
             timings: timings.as_deref(),
+            lone,
             kept: kept::find(graph, parameters, cpu, *sparse),
             storages: vec![],
             places: HashMap::new(),
@@ -503,7 +514,7 @@ impl<'a> Planner<'a> {
         site.form = None;
         let constants = self.graph.value_ids().filter_map(|id| self.graph.constant_of(id));
         let network = constants.map(|t| t.shape().iter().product::<usize>() * t.dtype().size()).sum();
-        timings.fastest(site, &doubt, contenders, network)
+        timings.fastest(site, &doubt, contenders, network, self.lone)
     }
 
     fn site(&self, id: NodeId) -> Result<Site<'a>, EngineError> {

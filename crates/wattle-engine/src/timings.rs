@@ -80,22 +80,24 @@ impl Timings {
     }
 
     /// The contender that is fastest here; the model's choice, if none is clearly faster. `network` is the size of all
-    /// weights in bytes.
+    /// weights in bytes; `lone` says that the layer will run on one thread, whatever the site has.
     pub(crate) fn fastest(
         &self,
         site: &Site<'_>,
         doubt: &Doubt,
         mut contenders: Vec<(Form, Bound)>,
         network: usize,
+        lone: bool,
     ) -> Result<Bound, EngineError> {
-        let key = format!("{} {} x{}", doubt.layer, site.cpu.isa.name(), site.cpu.threads.count());
+        let threads = if lone { 1 } else { site.cpu.threads.count() };
+        let key = format!("{} {} x{threads}", doubt.layer, site.cpu.isa.name());
         let known = self.all().remove(&key).unwrap_or_default();
         let times: Option<Vec<f64>> =
             contenders.iter().map(|(f, _)| known.get(&f.to_string()).copied()).collect();
         let times = match times {
             Some(times) => times,
             None => {
-                let times = measure(site, &mut contenders, network)?;
+                let times = measure(site, &mut contenders, network, lone)?;
                 let named = contenders.iter().map(|(form, _)| form.to_string()).zip(times.iter().copied());
                 self.layers.lock().unwrap_or_else(|e| e.into_inner()).insert(key, named.collect());
                 self.grown.store(true, Ordering::Relaxed);
@@ -127,7 +129,7 @@ struct Runner<'a> {
 }
 
 impl Runner<'_> {
-    fn new<'a>(site: &Site<'_>, bound: &'a mut Bound) -> Result<Runner<'a>, EngineError> {
+    fn new<'a>(site: &Site<'_>, bound: &'a mut Bound, lone: bool) -> Result<Runner<'a>, EngineError> {
         let mut end = 0;
         let mut next = |bytes: usize| {
             let span = Span { offset: end, bytes };
@@ -149,7 +151,7 @@ impl Runner<'_> {
             site.outputs.iter().map(|(extents, dtype)| next(size(extents, dtype.size()))).collect();
         let bytes = inputs.iter().flatten().chain(&outputs).map(|s| s.bytes).sum();
         let scratch = next(bound.scratch * size_of::<f32>());
-        let alone = is_small(site, bound.density, bytes);
+        let alone = lone || is_small(site, bound.density, bytes);
         let mut arena = Arena::new(end);
         for &span in inputs.iter().flatten() {
             let mut state = 1u32;
@@ -183,9 +185,10 @@ fn measure(
     site: &Site<'_>,
     contenders: &mut [(Form, Bound)],
     network: usize,
+    lone: bool,
 ) -> Result<Vec<f64>, EngineError> {
     let single = Cpu { isa: site.cpu.isa, threads: Threads::single() };
-    let runners = contenders.iter_mut().map(|(_, bound)| Runner::new(site, bound));
+    let runners = contenders.iter_mut().map(|(_, bound)| Runner::new(site, bound, lone));
     let mut runners: Vec<Runner<'_>> = runners.collect::<Result<_, _>>()?;
     for runner in &mut runners {
         runner.run(site.cpu, &single)?;
