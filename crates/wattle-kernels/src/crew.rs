@@ -169,7 +169,7 @@ fn serve(slot: usize, post: &Post) {
 
 /// Waits, awake and then asleep, for CALLED or STOP.
 fn wait(post: &Post) -> u32 {
-    let start = Instant::now();
+    let mut start = Instant::now();
     let mut pauses = 0;
     loop {
         let state = post.state.load(Ordering::Acquire);
@@ -183,7 +183,11 @@ fn wait(post: &Post) -> u32 {
                     let _ = post.state.compare_exchange(IDLE, ASLEEP, Ordering::AcqRel, Ordering::Acquire);
                 }
             }
-            _ => thread::park(),
+            _ => {
+                thread::park();
+                // A call that was taken back meanwhile is followed by others.
+                start = Instant::now();
+            }
         }
     }
 }
