@@ -1,5 +1,5 @@
-//! Architectures as TOML or YAML: a global buffer, a spatial array with its networks, a processing element, an
-//! energy table.
+//! Architectures as TOML or YAML: buffers one behind the other, a spatial array with its networks, a processing
+//! element, an energy table.
 
 use serde::Deserialize;
 
@@ -22,24 +22,30 @@ pub struct Bits {
     pub output: f64,
 }
 
-/// The buffer between external memory and the array.
+/// Buffers between external memory and the array, at most.
+pub const MAX_BUFFERS: usize = 4;
+
+/// A buffer between external memory and the array.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Glb {
+pub struct Buffer {
+    /// Its name in mappings, in constraints and in the energy table.
+    pub name: String,
     /// Bytes for all tensors together; then the three below are not given.
     pub shared_bytes: Option<f64>,
     /// Bytes for activations.
     #[serde(default)]
     pub iact_bytes: f64,
-    /// Bytes for weights; 0 sends them from external memory straight to the PEs.
+    /// Bytes for weights; 0 lets them pass by.
     #[serde(default)]
     pub weight_bytes: f64,
     /// Bytes for partial sums.
     #[serde(default)]
     pub psum_bytes: f64,
-    /// Finished outputs go off the chip without passing the buffer.
+    /// Sums on their last visit go outwards without passing the buffer.
+    #[serde(default)]
     pub outputs_bypass: bool,
-    /// Tensors that never rest in the buffer, by name: they move between external memory and the PEs.
+    /// Tensors that never rest in the buffer, by name: they move between the places on both sides of it.
     #[serde(default)]
     pub bypass: Vec<String>,
     /// Bits a cycle that it reads, for all tensors together; absent means that only the ports limit it.
@@ -48,7 +54,20 @@ pub struct Glb {
     pub write_bits_per_cycle: Option<f64>,
 }
 
-impl Glb {
+impl Buffer {
+    /// Bytes, of all tensors.
+    pub fn bytes(&self) -> f64 {
+        self.shared_bytes.unwrap_or(self.iact_bytes + self.weight_bytes + self.psum_bytes)
+    }
+
+    /// Makes it this many times as large, for every tensor.
+    pub(crate) fn scale_bytes(&mut self, factor: f64) {
+        self.shared_bytes = self.shared_bytes.map(|bytes| factor * bytes);
+        for bytes in [&mut self.iact_bytes, &mut self.weight_bytes, &mut self.psum_bytes] {
+            *bytes *= factor;
+        }
+    }
+
     /// Whether a tensor rests in the buffer on its way; weights do not where they have no bytes of their own.
     pub fn keeps(&self, operand: Operand) -> bool {
         let room = match operand {
@@ -69,7 +88,7 @@ pub struct Ports {
     pub weight_bits: f64,
     /// A port that takes partial sums away; the way back is separate and as wide.
     pub psum_bits: f64,
-    /// All ports together by which external memory fills the buffer; without it those for activations.
+    /// All ports together by which external memory fills the outermost buffer; without it those for activations.
     #[serde(default)]
     pub fill_bits: Option<f64>,
 }
@@ -205,8 +224,9 @@ pub struct Architecture {
     pub given: Option<EnergyTable>,
     /// Widths.
     pub bits: Bits,
-    /// Buffer.
-    pub glb: Glb,
+    /// Buffers, from the outermost in.
+    #[serde(rename = "buffer")]
+    pub buffers: Vec<Buffer>,
     /// Bytes a cycle of external memory; absent means that only the ports limit it.
     pub dram_bytes_per_cycle: Option<f64>,
     /// Network.
@@ -278,6 +298,11 @@ impl Architecture {
         self.given.clone().map_or_else(|| EnergyTable::named(&self.energy), Ok)
     }
 
+    /// Names of its buffers, from the outermost in.
+    pub fn buffer_names(&self) -> Vec<String> {
+        self.buffers.iter().map(|b| b.name.clone()).collect()
+    }
+
     /// PEs.
     pub fn pes(&self) -> usize {
         self.axes.iter().map(|a| a.size).product()
@@ -298,7 +323,7 @@ impl Architecture {
         self.axes.iter().filter(|a| a.has_port(operand)).map(|a| a.size as f64).product()
     }
 
-    /// Bits a cycle by which external memory fills the buffer.
+    /// Bits a cycle by which external memory fills the outermost buffer.
     pub fn fill_bits(&self) -> f64 {
         self.ports.fill_bits.unwrap_or_else(|| self.port_count(Operand::Iact) * self.ports.iact_bits)
     }
@@ -328,9 +353,6 @@ impl Architecture {
             ("ports.psum_bits", self.ports.psum_bits),
             ("ports.fill_bits", self.fill_bits()),
             ("dram_bytes_per_cycle", self.dram_bytes_per_cycle.unwrap_or(1.0)),
-            ("glb.shared_bytes", self.glb.shared_bytes.unwrap_or(1.0)),
-            ("glb.read_bits_per_cycle", self.glb.read_bits_per_cycle.unwrap_or(1.0)),
-            ("glb.write_bits_per_cycle", self.glb.write_bits_per_cycle.unwrap_or(1.0)),
             ("pe.lanes", self.pe.lanes as f64),
             ("pe.iact_words", self.pe.iact_words as f64),
             ("pe.weight_words", self.pe.weight_words as f64),
@@ -341,22 +363,10 @@ impl Architecture {
                 return wrong(field, format!("found {value}, expected a positive number"));
             }
         }
-        let bytes = [
-            ("glb.iact_bytes", self.glb.iact_bytes),
-            ("glb.weight_bytes", self.glb.weight_bytes),
-            ("glb.psum_bytes", self.glb.psum_bytes),
-        ];
-        for (field, value) in bytes {
-            if !(value >= 0.0 && value.is_finite()) {
-                return wrong(field, format!("found {value}, expected a number of bytes, 0 or more"));
-            }
+        if let Some(name) = self.pe.bypass.iter().find(|n| !is_operand(n)) {
+            return wrong("pe.bypass", format!("found `{name}`, expected iact, weight, psum"));
         }
-        let names = [("glb.bypass", &self.glb.bypass), ("pe.bypass", &self.pe.bypass)];
-        for (field, list) in names {
-            if let Some(name) = list.iter().find(|n| Operand::ALL.iter().all(|o| o.name() != n.as_str())) {
-                return wrong(field, format!("found `{name}`, expected iact, weight, psum"));
-            }
-        }
+        self.check_buffers()?;
         if !self.pe.keeps(Operand::Psum) || !self.pe.keeps(Operand::Weight) {
             return wrong("pe.bypass", "only activations can do without a pad".to_string());
         }
@@ -373,7 +383,7 @@ impl Architecture {
                     format!("`{}` has the loop `{letter}`, expected some of NGMCPQRS", axis.name),
                 );
             }
-            if let Some(port) = axis.ports.iter().find(|p| Operand::ALL.iter().all(|o| o.name() != *p)) {
+            if let Some(port) = axis.ports.iter().find(|p| !is_operand(p)) {
                 return wrong(
                     "axis",
                     format!("`{}` has a port `{port}`, expected iact, weight, psum", axis.name),
@@ -388,8 +398,80 @@ impl Architecture {
             let reason = format!("is for {node}, the energy table `{}` for {}", table.id, table.technology);
             return wrong("technology", format!("{reason}; they are not mixed"));
         }
+        self.check_energies(&table)
+    }
+
+    fn check_buffers(&self) -> Result<(), AccelError> {
+        let wrong = |name: &str, field: &str, reason: String| {
+            Err(AccelError::invalid(format!("architecture `{}`, buffer `{name}`{field}", self.name), reason))
+        };
+        if self.buffers.is_empty() || self.buffers.len() > MAX_BUFFERS {
+            let reason = format!("found {} buffers, expected 1 to {MAX_BUFFERS}", self.buffers.len());
+            return Err(AccelError::invalid(format!("architecture `{}`, buffer", self.name), reason));
+        }
+        for (at, buffer) in self.buffers.iter().enumerate() {
+            // Names stand beside these in files of mappings and constraints.
+            if ["", "dram", "pe", "axes", "layer", "layers", "compressed"].contains(&buffer.name.as_str()) {
+                return wrong(&buffer.name, "", "the name is taken, expected another".to_string());
+            }
+            if self.buffers[..at].iter().any(|b| b.name == buffer.name) {
+                return wrong(&buffer.name, "", "two buffers have this name".to_string());
+            }
+            let positive = [
+                (".shared_bytes", buffer.shared_bytes),
+                (".read_bits_per_cycle", buffer.read_bits_per_cycle),
+                (".write_bits_per_cycle", buffer.write_bits_per_cycle),
+            ];
+            for (field, value) in positive {
+                if let Some(value) = value.filter(|v| !(*v > 0.0 && v.is_finite())) {
+                    return wrong(&buffer.name, field, format!("found {value}, expected a positive number"));
+                }
+            }
+            let bytes = [
+                (".iact_bytes", buffer.iact_bytes),
+                (".weight_bytes", buffer.weight_bytes),
+                (".psum_bytes", buffer.psum_bytes),
+            ];
+            for (field, value) in bytes {
+                if !(value >= 0.0 && value.is_finite()) {
+                    let reason = format!("found {value}, expected a number of bytes, 0 or more");
+                    return wrong(&buffer.name, field, reason);
+                }
+            }
+            if let Some(name) = buffer.bypass.iter().find(|n| !is_operand(n)) {
+                let reason = format!("found `{name}`, expected iact, weight, psum");
+                return wrong(&buffer.name, ".bypass", reason);
+            }
+        }
         Ok(())
     }
+
+    /// Refuses tables without a row for each buffer, and those under which a sum that goes out and comes back costs
+    /// less than one that stays: the mapper's bounds rest on it.
+    fn check_energies(&self, table: &EnergyTable) -> Result<(), AccelError> {
+        let rows = table.rows(&self.buffers)?;
+        let scale = self.calibration.as_ref().map_or(1.0, |c| c.chip);
+        let (mut outer, mut moving) = ("dram", table.dram.reading(1.0) + table.dram.writing(1.0));
+        for (buffer, row) in self.buffers.iter().zip(rows).filter(|(b, _)| b.keeps(Operand::Psum)) {
+            // What comes from outside is not read here.
+            let saved = scale * row.reading(1.0);
+            if moving < saved {
+                let place = format!("architecture `{}`, energy table `{}`", self.name, table.id);
+                let reason = format!(
+                    "found {moving} pJ to write and read a bit at `{outer}`, expected no less than the {saved} pJ \
+                     to read it from `{}` inside it",
+                    buffer.name
+                );
+                return Err(AccelError::invalid(place, reason));
+            }
+            (outer, moving) = (&buffer.name, scale * (row.reading(1.0) + row.writing(1.0)));
+        }
+        Ok(())
+    }
+}
+
+fn is_operand(name: &str) -> bool {
+    Operand::ALL.iter().any(|o| o.name() == name)
 }
 
 #[cfg(test)]
@@ -413,7 +495,7 @@ mod tests {
         assert_eq!(words(Operand::Iact, v2.ports.iact_bits, 8.0), 144.0);
         assert_eq!(words(Operand::Weight, v2.ports.weight_bits, 8.0), 144.0);
         assert_eq!(words(Operand::Psum, v2.ports.psum_bits, 20.0), 128.0);
-        assert_eq!(v2.glb.weight_bytes, 0.0);
+        assert_eq!(v2.buffers[0].weight_bytes, 0.0);
     }
 
     #[test]
@@ -441,8 +523,13 @@ mod tests {
     fn the_examples_can_be_used() {
         let tpu = Architecture::parse(include_str!("../../../examples/accel/tpu-like.toml")).unwrap();
         assert!(
-            !tpu.glb.keeps(Operand::Weight) && tpu.glb.keeps(Operand::Psum) && !tpu.pe.keeps(Operand::Iact)
+            !tpu.buffers[0].keeps(Operand::Weight)
+                && tpu.buffers[0].keeps(Operand::Psum)
+                && !tpu.pe.keeps(Operand::Iact)
         );
+        let deep = Architecture::parse(include_str!("../../../examples/accel/two-level.toml")).unwrap();
+        assert_eq!(deep.buffer_names(), ["l2", "l1"]);
+        assert!(deep.buffers[0].keeps(Operand::Weight) && !deep.buffers[1].keeps(Operand::Weight));
         let text = include_str!("../../../examples/accel/small.yaml");
         let small = Architecture::parse_as(Syntax::Yaml, text).unwrap();
         assert_eq!((small.axes[0].multicast, small.axes[0].reduction, small.pes()), (false, true, 16));
@@ -477,9 +564,11 @@ mod tests {
             ("lanes = 2", "lanes = 0", "pe.lanes"),
             ("energy = \"eyeriss-65nm-chip\"", "energy = \"x\"", "`x`"),
             ("halo = \"reuse\"", "halo = \"reuse\"\nhola = 1", "hola"),
-            ("outputs_bypass = true", "outputs_bypass = true, bypass = [\"x\"]", "glb.bypass"),
+            ("outputs_bypass = true", "outputs_bypass = true, bypass = [\"x\"]", "buffer `glb`.bypass"),
             ("pipeline = 7", "pipeline = 7\nbypass = [\"psum\"]", "only activations"),
-            ("iact_bytes = 73728", "iact_bytes = -1", "glb.iact_bytes"),
+            ("iact_bytes = 73728", "iact_bytes = -1", "buffer `glb`.iact_bytes"),
+            ("name = \"glb\"", "name = \"l1\"", "no buffer `l1`"),
+            ("name = \"glb\"", "name = \"dram\"", "the name is taken"),
         ] {
             let error = Architecture::parse(&text.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");

@@ -1,11 +1,12 @@
 //! Lower bounds that cost less than the bound of a branch, so that most branches need no more.
 //!
 //! A bound is a cost under traffic and PE work that no mapping goes below. Costs do not fall when either rises, with
-//! two exceptions: a sum that comes over the network need not be read from its pad, and one that comes from external
-//! memory need not be read from the buffer. Where the first pays, the bound takes as many of them as there can be;
-//! the second costs more energy than it saves ([`EnergyTable`](crate::EnergyTable) sees to that), and ports of the
-//! buffer are not charged for it.
+//! two exceptions: a sum that comes over the network need not be read from its pad, and one that comes from outside a
+//! buffer need not be read there. Where the first pays, the bound takes as many of them as there can be; the second
+//! costs more energy than it saves ([`Architecture`](crate::Architecture) sees to that when it is read), and ports of
+//! buffers are not charged for it.
 
+use crate::arch::MAX_BUFFERS;
 use crate::cost::{ArrayFacts, Context, Cost, Traffic};
 use crate::layer::{Dim, Layer, Operand};
 use crate::mapping::{Group, Mapping};
@@ -105,13 +106,12 @@ impl Context<'_> {
             weights_per_pe: weights / pes,
             iacts_per_pe: 0.0,
             psums_per_pe: psums / pes,
-            glb_iacts: iacts,
-            glb_weights: weights,
-            glb_psums: psums,
-            not_reread: f64::INFINITY,
+            fills: [[iacts, weights, psums]; MAX_BUFFERS],
+            held: [[1; 8]; MAX_BUFFERS],
+            least: true,
         };
         let work = PeWork { synchronised: 0.0, ..floor.work(self, pe, &[1; 8]) };
-        let cost = self.cost(&array, pe, &work, &traffic, &[1; 8]);
+        let cost = self.cost(&array, pe, &work, &traffic);
         let saved = self.chip_factor() * self.saved_per_sum().max(0.0) * (self.layer.macs() - psums).max(0.0);
         ((cost.energy.total() - saved).max(0.0), cost.cycles.total())
     }
@@ -129,7 +129,7 @@ impl Context<'_> {
             std::array::from_fn(|i| self.layer.bounds[i].div_ceil(spread[i] * pe[i]) as f64);
         // A sum that comes and goes once more is read and written once more.
         let bits = self.arch.bits.psum;
-        let place = if self.arch.glb.keeps(Operand::Psum) { &self.table.glb } else { &self.table.dram };
+        let place = self.row_behind_pes(Operand::Psum);
         let costs =
             array.relevant[2] * (place.reading(bits) + place.writing(bits)) / self.chip_factor().max(1.0);
         let gain = array.instances * self.saved_per_sum() - costs;
@@ -142,40 +142,52 @@ impl Context<'_> {
         self.chip_factor() * gain * self.footprint(Operand::Psum, &tile) * all
     }
 
-    /// Cost that every order of the loops over this tile of the buffer is at or above, but for
-    /// [`Context::relaxed_slack`]: each tensor moves as in the order that suits it best. The orders of `mapping` are
+    /// Cost that every order of the loops at external memory and at the outermost buffer is at or above, but for
+    /// [`Context::relaxed_slack`]: each tensor moves as in the order that suits it best. These orders of `mapping` are
     /// overwritten.
     pub fn tile_floor(&self, mapping: &mut Mapping, array: &ArrayFacts, work: &PeWork) -> Cost {
         use Group::{Filters, Positions, Reduction};
-        let least = |operand| {
+        let pes = mapping.levels.len() - 1;
+        let mut times = [[0.0; 3]; MAX_BUFFERS + 1];
+        for operand in Operand::ALL {
             let order = match operand {
                 Operand::Iact => [Filters, Positions, Reduction],
                 Operand::Weight => [Positions, Reduction, Filters],
                 Operand::Psum => [Reduction, Positions, Filters],
             };
-            (mapping.glb_order, mapping.dram_order) = (order, order);
-            [true, false].map(|with_glb| self.fills(operand, mapping, with_glb).0)
+            (mapping.levels[0].order, mapping.levels[1].order) = (order, order);
+            for (place, times) in times.iter_mut().enumerate().take(pes + 1) {
+                times[operand as usize] = self.fills(operand, &mapping.levels[..=place]).0;
+            }
+        }
+        let (tiles, pe_tile) = self.tiles_of(mapping, array);
+        let taken = |place: usize, tile: &[f64; 8]| {
+            // Windows overlap the more, the longer the loop is that slides them.
+            let along = |d: Dim| {
+                let longest = mapping.levels[..=place].iter().map(|level| level.bounds[d as usize]).max();
+                self.fetched(tile, longest.map(|n| (d, n)))
+            };
+            let [iacts, weights, psums] = times[place];
+            [
+                along(Dim::P).min(along(Dim::Q)) * iacts,
+                self.footprint(Operand::Weight, tile) * weights,
+                self.footprint(Operand::Psum, tile) * psums,
+            ]
         };
-        let [iacts, weights, psums] = Operand::ALL.map(least);
-        let [glb_tile, pe_tile] = self.tiles_of(mapping, array);
-        // Windows overlap the more, the longer the loop is that slides them.
-        let slid = |tile: &[f64; 8], steps: [usize; 8]| {
-            let along = [Dim::P, Dim::Q].map(|d| self.fetched(tile, Some((d, steps[d as usize]))));
-            along[0].min(along[1])
-        };
-        let longest = std::array::from_fn(|i| mapping.glb[i].max(mapping.dram[i]));
+        let mut fills = [[0.0; 3]; MAX_BUFFERS];
+        (0..pes).for_each(|b| fills[b] = taken(b, &tiles[b]));
+        let [iacts_per_pe, weights_per_pe, psums_per_pe] = taken(pes, &pe_tile);
         let traffic = Traffic {
-            tiles: (0..8).map(|i| (mapping.glb[i] * mapping.dram[i]) as f64).product(),
-            weight_fills: weights[0],
-            weights_per_pe: self.footprint(Operand::Weight, &pe_tile) * weights[0],
-            iacts_per_pe: slid(&pe_tile, longest) * iacts[0],
-            psums_per_pe: self.footprint(Operand::Psum, &pe_tile) * psums[0],
-            glb_iacts: slid(&glb_tile, mapping.dram) * iacts[1],
-            glb_weights: self.footprint(Operand::Weight, &glb_tile) * weights[1],
-            glb_psums: self.footprint(Operand::Psum, &glb_tile) * psums[1],
-            not_reread: f64::INFINITY,
+            tiles: mapping.tiles(),
+            weight_fills: times[pes][1],
+            weights_per_pe,
+            iacts_per_pe,
+            psums_per_pe,
+            fills,
+            held: self.held(mapping, array),
+            least: true,
         };
-        self.cost(array, &mapping.pe, work, &traffic, &self.held(mapping, array))
+        self.cost(array, &mapping.pe, work, &traffic)
     }
 
     /// pJ that a sum's pad saves more than its delivery costs, before the calibration.

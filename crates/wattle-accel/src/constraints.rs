@@ -5,6 +5,7 @@
 //! [[constraint]]
 //! layers = ["layer1.*"]                # absent: every layer
 //! pe = { factors = { C = 4 }, most = { M = 16 } }
+//! # Levels are `pe`, `dram` and the architecture's buffers by name.
 //! glb = { order = ["filters", "positions", "reduction"] }   # from the outermost in
 //! axes = { "PE row" = { R = 3 }, "cluster column" = {} }    # exactly these loops; {} leaves the axis idle
 //! ```
@@ -30,22 +31,15 @@ pub struct Constraints {
 
 /// What is asked of some layers.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Constraint {
     /// Names of layers, in which `*` stands for any text; absent means all.
     pub layers: Option<Vec<String>>,
-    /// Loops inside a PE.
-    #[serde(default)]
-    pub pe: LevelConstraint,
-    /// Loops at the buffer.
-    #[serde(default)]
-    pub glb: LevelConstraint,
-    /// Loops at external memory.
-    #[serde(default)]
-    pub dram: LevelConstraint,
     /// For axes by name, all their loops.
     #[serde(default)]
     pub axes: BTreeMap<String, BTreeMap<String, usize>>,
+    /// Loops at levels: `pe`, `dram`, and buffers by name.
+    #[serde(flatten)]
+    pub levels: BTreeMap<String, LevelConstraint>,
 }
 
 /// What is asked of the loops of a level.
@@ -89,11 +83,19 @@ impl Level {
 pub(crate) struct Limits {
     axes: Vec<Option<Vec<(Dim, usize)>>>,
     pub pe: Level,
-    pub glb: Level,
-    pub dram: Level,
+    /// From external memory in, as in a mapping.
+    levels: Vec<Level>,
 }
 
+/// No limits.
+pub(crate) const FREE: Level = Level { fixed: [None; 8], most: [None; 8], order: None };
+
 impl Limits {
+    /// The limits of a level, counted from external memory.
+    pub fn level(&self, at: usize) -> &Level {
+        self.levels.get(at).unwrap_or(&FREE)
+    }
+
     /// The loops that an axis must carry, if they are given.
     pub fn axis(&self, axis: usize) -> Option<&[(Dim, usize)]> {
         self.axes.get(axis)?.as_deref()
@@ -120,21 +122,34 @@ impl Constraints {
 
     /// The limits of a layer, refused where the architecture cannot keep them.
     pub(crate) fn limits(&self, arch: &Architecture, layer: &Layer) -> Result<Limits, AccelError> {
-        let mut limits = Limits { axes: vec![None; arch.axes.len()], ..Limits::default() };
+        let mut limits = Limits {
+            axes: vec![None; arch.axes.len()],
+            pe: FREE,
+            levels: vec![FREE; arch.buffers.len() + 1],
+        };
+        let outside: Vec<&str> =
+            std::iter::once("dram").chain(arch.buffers.iter().map(|b| b.name.as_str())).collect();
         let meant = |c: &&Constraint| {
             c.layers.as_ref().is_none_or(|patterns| patterns.iter().any(|p| answers(&layer.name, p)))
         };
         for constraint in self.list.iter().filter(meant) {
-            let levels = [
-                ("pe", &constraint.pe, &mut limits.pe),
-                ("glb", &constraint.glb, &mut limits.glb),
-                ("dram", &constraint.dram, &mut limits.dram),
-            ];
-            for (name, asked, level) in levels {
+            for (name, asked) in &constraint.levels {
+                let level = match outside.iter().position(|known| known == name) {
+                    Some(at) => &mut limits.levels[at],
+                    None if name == "pe" => &mut limits.pe,
+                    None => {
+                        let reason =
+                            format!("`{}` has no such level, but: {}, pe", arch.name, outside.join(", "));
+                        return Err(AccelError::invalid(format!("constraint on `{name}`"), reason));
+                    }
+                };
                 level.add(name, asked)?;
-            }
-            if constraint.pe.order.is_some() {
-                return Err(AccelError::invalid("constraint, pe.order", "the order inside a PE is fixed"));
+                if name == "pe" && asked.order.is_some() {
+                    return Err(AccelError::invalid(
+                        "constraint, pe.order",
+                        "the order inside a PE is fixed",
+                    ));
+                }
             }
             for (name, loops) in &constraint.axes {
                 let Some(at) = arch.axes.iter().position(|a| a.name == *name) else {
@@ -243,12 +258,13 @@ impl Limits {
             }
         }
         for dim in Dim::ALL {
-            let levels = [self.pe.fixed(dim), self.glb.fixed(dim), self.dram.fixed(dim)];
-            let [Some(pe), Some(glb), Some(dram)] = levels else { continue };
+            let levels = std::iter::once(&self.pe).chain(&self.levels);
+            let product = |n: usize, level: &Level| Some(n.saturating_mul(level.fixed(dim)?));
+            let Some(fixed) = levels.into_iter().try_fold(1, product) else { continue };
             let free =
                 arch.axes.iter().zip(&self.axes).filter(|(axis, loops)| loops.is_none() && axis.allows(dim));
             let widest: usize = free.map(|(axis, _)| axis.size).product();
-            let most = (pe * glb).saturating_mul(dram).saturating_mul(spread[dim as usize] * widest);
+            let most = fixed.saturating_mul(spread[dim as usize] * widest);
             if most < layer.bound(dim) {
                 return infeasible(
                     format!("factors of {}, over all levels", dim.letter()),
@@ -331,7 +347,7 @@ mod tests {
     fn constraints_of_other_layers_do_not_count() {
         assert_eq!(
             limits("[[constraint]]\nlayers = [\"fc\"]\npe = { factors = { C = 999 } }").unwrap(),
-            Limits { axes: vec![None; 4], ..Limits::default() }
+            Limits { axes: vec![None; 4], pe: FREE, levels: vec![FREE; 2] }
         );
     }
 
@@ -345,6 +361,7 @@ mod tests {
             ("pe = { factors = { X = 2 } }", ["`X`", "pe.factors", "N G M"]),
             ("glb = { order = [\"filters\"] }", ["glb.order", "filters", "each once"]),
             ("glb = { factors = { C = 4 }, most = { C = 2 } }", ["C", "4", "at most 2"]),
+            ("l2 = { factors = { C = 4 } }", ["`l2`", "no such level", "dram, glb, pe"]),
             ("glb = { factor = { C = 4 } }", ["factor", "unknown", "factors"]),
         ] {
             let error = limits(&format!("[[constraint]]\n{text}")).unwrap_err().to_string();

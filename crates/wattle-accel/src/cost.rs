@@ -6,11 +6,12 @@
 //! partial sum reads nothing. Tiles that do not divide an extent are averaged for traffic, and rounded up for
 //! cycles and capacity.
 
-use crate::arch::{Architecture, Halo, PeKind};
+use crate::arch::{Architecture, Buffer, Halo, MAX_BUFFERS, PeKind};
 use crate::csc;
-use crate::energy::EnergyTable;
+use crate::energy::{AccessEnergy, EnergyTable};
+use crate::error::AccelError;
 use crate::layer::{Dim, Kind, Layer, Operand};
-use crate::mapping::{Limit, Mapping, Misfit, loops};
+use crate::mapping::{LevelLoops, Limit, Mapping, Misfit, loops};
 use crate::skipping::{PeWork, expected_largest};
 
 /// Which tensors travel and rest compressed.
@@ -43,8 +44,8 @@ impl Accesses {
 pub struct Counts {
     /// External memory.
     pub dram: [Accesses; 3],
-    /// Global buffer.
-    pub glb: [Accesses; 3],
+    /// Buffers, from the outermost in; those that there are not stay at zero.
+    pub buffers: [[Accesses; 3]; MAX_BUFFERS],
     /// Scratch pads of the PEs.
     pub pe: [Accesses; 3],
     /// Values delivered to or taken from PEs over the network, each receiver counted.
@@ -62,27 +63,32 @@ pub enum Bound {
     WeightNetwork,
     /// Collection of partial sums.
     PsumNetwork,
-    /// Reading or writing the buffer.
-    Buffer,
+    /// Reading or writing a buffer, counted from the outermost.
+    Buffer(usize),
     /// External memory.
     Dram,
 }
 
 impl Bound {
-    /// Lower-case name.
-    pub fn name(self) -> &'static str {
+    /// Lower-case name; `buffers` are the names of the buffers, from the outermost in.
+    pub fn name(self, buffers: &[String]) -> &str {
         match self {
             Bound::Compute => "compute",
             Bound::IactNetwork => "iact network",
             Bound::WeightNetwork => "weight network",
             Bound::PsumNetwork => "psum network",
-            Bound::Buffer => "buffer",
+            Bound::Buffer(at) => label(buffers, at),
             Bound::Dram => "dram",
         }
     }
 }
 
-/// Cycles by cause. The first six overlap, the rest adds to the largest of them.
+/// What a buffer is called in tables: one alone needs no name.
+fn label(buffers: &[String], at: usize) -> &str {
+    if buffers.len() > 1 { &buffers[at] } else { "buffer" }
+}
+
+/// Cycles by cause. All but the last two overlap, and these add to the largest of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cycles {
     /// Multiplying, in the slowest PE, with the drain of partial sums where it does not overlap.
@@ -93,8 +99,8 @@ pub struct Cycles {
     pub weight: f64,
     /// Partial sums through theirs.
     pub psum: f64,
-    /// Reading or writing the buffer, whichever takes longer.
-    pub buffer: f64,
+    /// Reading or writing each buffer, whichever takes longer, from the outermost in.
+    pub buffers: [f64; MAX_BUFFERS],
     /// External memory, without what it moves during `start`.
     pub dram: f64,
     /// Fetching weights while the PEs wait.
@@ -108,20 +114,21 @@ impl Cycles {
     pub fn total(&self) -> f64 {
         let busy = self.compute + self.exposed_weights;
         let network = self.iact.max(self.weight).max(self.psum);
-        busy.max(network).max(self.buffer).max(self.dram) + self.start
+        let buffers = self.buffers.iter().fold(0.0, |a: f64, &b| a.max(b));
+        busy.max(network).max(buffers).max(self.dram) + self.start
     }
 
     /// Which of the overlapping causes is the largest.
     pub fn bound(&self) -> Bound {
-        let all = [
+        let array = [
             (self.compute + self.exposed_weights, Bound::Compute),
             (self.iact, Bound::IactNetwork),
             (self.weight, Bound::WeightNetwork),
             (self.psum, Bound::PsumNetwork),
-            (self.buffer, Bound::Buffer),
-            (self.dram, Bound::Dram),
         ];
-        all.into_iter().fold(all[0], |a, b| if b.0 > a.0 { b } else { a }).1
+        let buffers = self.buffers.iter().enumerate().map(|(at, &cycles)| (cycles, Bound::Buffer(at)));
+        let all = array.into_iter().chain(buffers.rev()).chain([(self.dram, Bound::Dram)]);
+        all.fold(array[0], |a, b| if b.0 > a.0 { b } else { a }).1
     }
 }
 
@@ -134,8 +141,8 @@ pub struct Energy {
     pub pe: f64,
     /// Network of the array.
     pub network: f64,
-    /// Global buffer.
-    pub glb: f64,
+    /// Buffers, from the outermost in.
+    pub buffers: [f64; MAX_BUFFERS],
     /// Power that flows anyway.
     pub fixed: f64,
     /// External memory, which published energies of chips leave out.
@@ -145,7 +152,7 @@ pub struct Energy {
 impl Energy {
     /// Without external memory, pJ.
     pub fn chip(&self) -> f64 {
-        self.mac + self.pe + self.network + self.glb + self.fixed
+        self.buffers.iter().fold(self.mac + self.pe + self.network, |sum, buffer| sum + buffer) + self.fixed
     }
 
     /// All, pJ.
@@ -153,16 +160,13 @@ impl Energy {
         self.chip() + self.dram
     }
 
-    /// Names and values, for tables and stacks.
-    pub fn parts(&self) -> [(&'static str, f64); 6] {
-        [
-            ("MAC", self.mac),
-            ("scratch pads", self.pe),
-            ("network", self.network),
-            ("buffer", self.glb),
-            ("static", self.fixed),
-            ("DRAM", self.dram),
-        ]
+    /// Names and values, for tables and stacks; `buffers` are the names of the buffers, from the outermost in.
+    pub fn parts<'a>(&self, buffers: &'a [String]) -> Vec<(&'a str, f64)> {
+        let mut parts = vec![("MAC", self.mac), ("scratch pads", self.pe), ("network", self.network)];
+        // From the PEs outwards.
+        parts.extend((0..buffers.len()).rev().map(|at| (label(buffers, at), self.buffers[at])));
+        parts.extend([("static", self.fixed), ("DRAM", self.dram)]);
+        parts
     }
 }
 
@@ -188,13 +192,13 @@ pub(crate) struct Traffic {
     pub weights_per_pe: f64,
     pub iacts_per_pe: f64,
     pub psums_per_pe: f64,
-    /// Values that the buffer takes from external memory, or gives to it.
-    pub glb_iacts: f64,
-    pub glb_weights: f64,
-    pub glb_psums: f64,
-    /// Sums that do not come back from the buffer because they come from external memory: for a mapping those
-    /// above, for a bound all there may be.
-    pub not_reread: f64,
+    /// Values that each buffer takes from outside (activations, weights) or gives to it (sums), by tensor.
+    pub fills: [[f64; 3]; MAX_BUFFERS],
+    /// Loop bounds inside the first tile of each buffer.
+    pub held: [[usize; 8]; MAX_BUFFERS],
+    /// Not a mapping's, but no more than any mapping's. Sums that leave a buffer oftener come back oftener from
+    /// outside, and are read and written less where they would have stayed; ports are not charged for what may be less.
+    pub least: bool,
 }
 
 /// Footprint of a window: elements that `p` positions with `r` taps touch.
@@ -242,9 +246,27 @@ pub(crate) struct Context<'a> {
     pub layer: &'a Layer,
     pub table: &'a EnergyTable,
     pub format: Format,
+    /// Energies of the buffers, from the outermost in.
+    rows: Vec<&'a AccessEnergy>,
 }
 
 impl<'a> Context<'a> {
+    /// Refuses a table without a row for each buffer.
+    pub fn new(
+        arch: &'a Architecture,
+        layer: &'a Layer,
+        table: &'a EnergyTable,
+        format: Format,
+    ) -> Result<Context<'a>, AccelError> {
+        Ok(Context { arch, layer, table, format, rows: table.rows(&arch.buffers)? })
+    }
+
+    /// Energy of an access to the innermost place outside the PEs that keeps a tensor.
+    pub fn row_behind_pes(&self, operand: Operand) -> &'a AccessEnergy {
+        let at = self.arch.buffers.iter().rposition(|b| b.keeps(operand));
+        at.map_or(&self.table.dram, |b| self.rows[b])
+    }
+
     /// Whether zeros save cycles: only in a sparse PE, only where there is reuse to skip over.
     pub fn skips(&self) -> bool {
         self.arch.pe.kind == PeKind::Sparse && self.layer.kind != Kind::Depthwise
@@ -317,16 +339,16 @@ impl<'a> Context<'a> {
     }
 
     /// Iterations of the loops above a tile that fetch it anew, and the innermost of those loops.
-    pub fn fills(&self, operand: Operand, mapping: &Mapping, with_glb: bool) -> (f64, Option<(Dim, usize)>) {
+    pub fn fills(&self, operand: Operand, above: &[LevelLoops]) -> (f64, Option<(Dim, usize)>) {
         let (mut product, mut innermost) = (1.0, None);
-        let inner = loops(mapping.glb_order).map(|d| (d, mapping.glb[d as usize]));
-        let outer = loops(mapping.dram_order).map(|d| (d, mapping.dram[d as usize]));
-        for (dim, n) in inner.filter(|_| with_glb).chain(outer) {
-            if n == 1 || (innermost.is_none() && !operand.depends_on(dim)) {
-                continue;
+        for LevelLoops { bounds, order } in above.iter().rev() {
+            for (dim, n) in loops(*order).map(|d| (d, bounds[d as usize])) {
+                if n == 1 || (innermost.is_none() && !operand.depends_on(dim)) {
+                    continue;
+                }
+                innermost.get_or_insert((dim, n));
+                product *= n as f64;
             }
-            innermost.get_or_insert((dim, n));
-            product *= n as f64;
         }
         (product, innermost)
     }
@@ -363,35 +385,58 @@ impl<'a> Context<'a> {
 
     /// Cost of a mapping that fits; `work` is what [`PeWork::of`] says of its PE tile.
     pub fn evaluate(&self, mapping: &Mapping, array: &ArrayFacts, work: &PeWork) -> Cost {
-        let [glb_tile, pe_tile] = self.tiles_of(mapping, array);
-        let fills = |operand| self.fills(operand, mapping, true);
-        let (iact_fills, inner) = fills(Operand::Iact);
-        let glb_fills = |operand| self.fills(operand, mapping, false);
-        let (glb_iact_fills, glb_inner) = glb_fills(Operand::Iact);
-        let glb_psums = self.footprint(Operand::Psum, &glb_tile) * glb_fills(Operand::Psum).0;
+        let levels = &mapping.levels;
+        let (tiles, tile) = self.tiles_of(mapping, array);
+        let mut fills = [[0.0; 3]; MAX_BUFFERS];
+        for (b, tile) in tiles.iter().enumerate().take(levels.len() - 1) {
+            fills[b] = self.taken(tile, &levels[..=b]);
+        }
+        let weight_fills = self.fills(Operand::Weight, levels).0;
+        let [iacts_per_pe, weights_per_pe, psums_per_pe] = self.taken(&tile, levels);
         let traffic = Traffic {
-            tiles: (0..8).map(|i| (mapping.glb[i] * mapping.dram[i]) as f64).product(),
-            weight_fills: fills(Operand::Weight).0,
-            weights_per_pe: self.footprint(Operand::Weight, &pe_tile) * fills(Operand::Weight).0,
-            iacts_per_pe: self.fetched(&pe_tile, inner) * iact_fills,
-            psums_per_pe: self.footprint(Operand::Psum, &pe_tile) * fills(Operand::Psum).0,
-            glb_iacts: self.fetched(&glb_tile, glb_inner) * glb_iact_fills,
-            glb_weights: self.footprint(Operand::Weight, &glb_tile) * glb_fills(Operand::Weight).0,
-            glb_psums,
-            not_reread: glb_psums,
+            tiles: mapping.tiles(),
+            weight_fills,
+            weights_per_pe,
+            iacts_per_pe,
+            psums_per_pe,
+            fills,
+            held: self.held(mapping, array),
+            least: false,
         };
-        self.cost(array, &mapping.pe, work, &traffic, &self.held(mapping, array))
+        self.cost(array, &mapping.pe, work, &traffic)
     }
 
-    /// Average extents of the tiles of the buffer and of a PE.
-    pub fn tiles_of(&self, mapping: &Mapping, array: &ArrayFacts) -> [[f64; 8]; 2] {
-        let glb: [f64; 8] = std::array::from_fn(|i| self.layer.bounds[i] as f64 / mapping.dram[i] as f64);
-        [glb, std::array::from_fn(|i| glb[i] / (mapping.glb[i] * array.spread[i]) as f64)]
+    /// What tiles under these loops take in, by tensor.
+    fn taken(&self, tile: &[f64; 8], above: &[LevelLoops]) -> [f64; 3] {
+        let (iacts, innermost) = self.fills(Operand::Iact, above);
+        [
+            self.fetched(tile, innermost) * iacts,
+            self.footprint(Operand::Weight, tile) * self.fills(Operand::Weight, above).0,
+            self.footprint(Operand::Psum, tile) * self.fills(Operand::Psum, above).0,
+        ]
     }
 
-    /// Largest extents of the tile of the buffer.
-    pub fn held(&self, mapping: &Mapping, array: &ArrayFacts) -> [usize; 8] {
-        std::array::from_fn(|i| (mapping.glb[i] * array.spread[i] * mapping.pe[i]).min(self.layer.bounds[i]))
+    /// Average extents of the tiles of each buffer, and of a PE.
+    pub fn tiles_of(&self, mapping: &Mapping, array: &ArrayFacts) -> ([[f64; 8]; MAX_BUFFERS], [f64; 8]) {
+        let mut tile = self.layer.bounds.map(|n| n as f64);
+        let mut tiles = [tile; MAX_BUFFERS];
+        let innermost = mapping.levels.len() - 1;
+        for (b, level) in mapping.levels[..innermost].iter().enumerate() {
+            (0..8).for_each(|i| tile[i] /= level.bounds[i] as f64);
+            tiles[b] = tile;
+        }
+        let inside = &mapping.levels[innermost].bounds;
+        (tiles, std::array::from_fn(|i| tile[i] / (inside[i] * array.spread[i]) as f64))
+    }
+
+    /// Largest extents of the tiles of each buffer.
+    pub fn held(&self, mapping: &Mapping, array: &ArrayFacts) -> [[usize; 8]; MAX_BUFFERS] {
+        let mut all = [[1; 8]; MAX_BUFFERS];
+        for (b, held) in all.iter_mut().enumerate().take(mapping.levels.len() - 1) {
+            let bounds = mapping.held(b, &array.spread);
+            *held = std::array::from_fn(|i| bounds[i].min(self.layer.bounds[i]));
+        }
+        all
     }
 
     /// Costs such that every mapping with this array and PE tile is at or above one of them, component by
@@ -399,51 +444,91 @@ impl<'a> Context<'a> {
     /// the tensor that it suits moves least and the others move at every step. External memory is met once. A group
     /// without loops cannot be innermost and has no cost, unless none has loops.
     pub fn relaxed(&self, array: &ArrayFacts, pe: &[usize; 8], work: &PeWork) -> [Option<Cost>; 3] {
+        let trips = std::array::from_fn(|i| self.layer.bounds[i].div_ceil(array.spread[i] * pe[i]));
+        self.relaxed_outside(array, pe, work, &[], &trips)
+    }
+
+    /// The same where the loops of the innermost levels are known (`inside`, the innermost last), and the levels
+    /// outside have `rest` trips between them. Buffers whose tiles are not known yet are filled once.
+    pub fn relaxed_outside(
+        &self,
+        array: &ArrayFacts,
+        pe: &[usize; 8],
+        work: &PeWork,
+        inside: &[LevelLoops],
+        rest: &[usize; 8],
+    ) -> [Option<Cost>; 3] {
         let spread = &array.spread;
-        let trips: [f64; 8] =
-            std::array::from_fn(|i| self.layer.bounds[i].div_ceil(spread[i] * pe[i]) as f64);
-        let tile: [f64; 8] =
-            std::array::from_fn(|i| self.layer.bounds[i] as f64 / (trips[i] * spread[i] as f64));
-        let held: [usize; 8] = std::array::from_fn(|i| (spread[i] * pe[i]).min(self.layer.bounds[i]));
+        let trips = rest.map(|n| n as f64);
         let all: f64 = trips.iter().product();
         let [n, _, m, c, p, q, r, s] = trips;
         // Iterations of the group that leaves each tensor where it is: M, then N P Q, then C R S.
         let staying = [m, n * p * q, c * r * s];
         let whole: [f64; 8] = self.layer.bounds.map(|n| n as f64);
-        let slides = [Dim::P, Dim::Q].map(|d| self.fetched(&tile, Some((d, trips[d as usize] as usize))));
-        let iacts = slides[0].min(slides[1]);
+        // Bounds inside the outermost known tile; those of unknown tiles are no smaller.
+        let mut held: [usize; 8] = std::array::from_fn(|i| {
+            inside.iter().map(|level| level.bounds[i]).product::<usize>() * spread[i] * pe[i]
+        });
+        let mut all_held = [held; MAX_BUFFERS];
+        // Trips outside each known tile: of the buffers inside from the outermost, then of the PEs.
+        let mut outside = [trips; MAX_BUFFERS + 1];
+        let known = self.arch.buffers.len() - inside.len();
+        for (at, level) in inside.iter().enumerate() {
+            all_held[known + at] = held;
+            (0..8).for_each(|i| held[i] /= level.bounds[i]);
+            let last = outside[at];
+            outside[at + 1] = std::array::from_fn(|i| last[i] * level.bounds[i] as f64);
+        }
+        for held in &mut all_held {
+            (0..8).for_each(|i| held[i] = held[i].min(self.layer.bounds[i]));
+        }
         Operand::ALL.map(|stays| {
             if staying[stays as usize] <= 1.0 && staying.iter().any(|&n| n > 1.0) {
                 return None;
             }
-            let fills = |operand: Operand| {
-                let skipped = if operand == stays { staying[operand as usize] } else { 1.0 };
-                all / skipped
+            let fills = |operand: Operand, at: usize| match self.fills(operand, &inside[..at]) {
+                (_, None) if operand == stays => (all / staying[operand as usize], None),
+                (product, innermost) => (product * all, innermost),
             };
+            // What the tiles of a place take in, by tensor.
+            let taken = |at: usize, tile: &[f64; 8]| {
+                let (iact_fills, innermost) = fills(Operand::Iact, at);
+                let iacts = match innermost {
+                    Some(_) => self.fetched(tile, innermost),
+                    None => {
+                        let slide = |d: Dim| self.fetched(tile, Some((d, rest[d as usize])));
+                        slide(Dim::P).min(slide(Dim::Q))
+                    }
+                };
+                [
+                    iacts * iact_fills,
+                    self.footprint(Operand::Weight, tile) * fills(Operand::Weight, at).0,
+                    self.footprint(Operand::Psum, tile) * fills(Operand::Psum, at).0,
+                ]
+            };
+            let mut filled = [Operand::ALL.map(|o| self.footprint(o, &whole)); MAX_BUFFERS];
+            for at in 0..inside.len() {
+                filled[known + at] = taken(at, &std::array::from_fn(|i| whole[i] / outside[at][i]));
+            }
+            let outside = &outside[inside.len()];
+            let tile = std::array::from_fn(|i| whole[i] / (outside[i] * spread[i] as f64));
+            let [iacts_per_pe, weights_per_pe, psums_per_pe] = taken(inside.len(), &tile);
             let traffic = Traffic {
-                tiles: all,
-                weight_fills: fills(Operand::Weight),
-                weights_per_pe: self.footprint(Operand::Weight, &tile) * fills(Operand::Weight),
-                iacts_per_pe: iacts * fills(Operand::Iact),
-                psums_per_pe: self.footprint(Operand::Psum, &tile) * fills(Operand::Psum),
-                glb_iacts: self.footprint(Operand::Iact, &whole),
-                glb_weights: self.footprint(Operand::Weight, &whole),
-                glb_psums: self.footprint(Operand::Psum, &whole),
-                not_reread: f64::INFINITY,
+                tiles: outside.iter().product(),
+                weight_fills: fills(Operand::Weight, inside.len()).0,
+                weights_per_pe,
+                iacts_per_pe,
+                psums_per_pe,
+                fills: filled,
+                held: all_held,
+                least: true,
             };
-            Some(self.cost(array, pe, work, &traffic, &held))
+            Some(self.cost(array, pe, work, &traffic))
         })
     }
 
     /// Cost of what moves; it never falls when the traffic or the work rises.
-    pub fn cost(
-        &self,
-        array: &ArrayFacts,
-        pe: &[usize; 8],
-        work: &PeWork,
-        traffic: &Traffic,
-        held: &[usize; 8],
-    ) -> Cost {
+    pub fn cost(&self, array: &ArrayFacts, pe: &[usize; 8], work: &PeWork, traffic: &Traffic) -> Cost {
         let (arch, layer) = (self.arch, self.layer);
         let macs = layer.macs();
         // What all PEs take in, and what of it is distinct.
@@ -459,27 +544,34 @@ impl<'a> Context<'a> {
         ];
 
         let mut counts = Counts { delivered: into_pes, ..Counts::default() };
-        for (operand, filled) in [(Operand::Iact, traffic.glb_iacts), (Operand::Weight, traffic.glb_weights)]
-        {
-            let reads = distinct[operand as usize];
-            if arch.glb.keeps(operand) {
-                counts.dram[operand as usize].reads = filled;
-                counts.glb[operand as usize] = Accesses { reads, writes: filled };
-            } else {
-                counts.dram[operand as usize].reads = reads;
+        let places = arch.buffers.len();
+        let kept = |operand: Operand| (0..places).rev().filter(move |&b| arch.buffers[b].keeps(operand));
+        for operand in [Operand::Iact, Operand::Weight] {
+            let tensor = operand as usize;
+            // What the next place in takes.
+            let mut taken = distinct[tensor];
+            for b in kept(operand) {
+                let filled = traffic.fills[b][tensor];
+                counts.buffers[b][tensor] = Accesses { reads: taken, writes: filled };
+                taken = filled;
             }
+            counts.dram[tensor].reads = taken;
         }
         let from_dram = counts.dram[0].reads;
         let outputs = layer.elements(Operand::Psum);
-        let kept = arch.glb.keeps(Operand::Psum);
-        let drained = if kept { traffic.glb_psums } else { distinct[2] };
-        let again = (drained - outputs).max(0.0);
-        counts.dram[2] = Accesses { reads: again, writes: drained };
-        if kept {
-            let refetched = (distinct[2] - drained).max(0.0);
-            let finished = if arch.glb.outputs_bypass { drained } else { 0.0 };
-            counts.glb[2] = Accesses { reads: refetched, writes: distinct[2] - finished + again };
+        // A sum that comes from outside is written to every buffer on its way, and read from none of them. One that
+        // leaves a buffer does so on its last visit, without being read again.
+        let mut given = distinct[2];
+        for b in kept(Operand::Psum) {
+            let drained = traffic.fills[b][2];
+            let again = (drained - outputs).max(0.0);
+            let refetched = (given - drained).max(0.0);
+            let finished = if arch.buffers[b].outputs_bypass { drained } else { 0.0 };
+            counts.buffers[b][2] = Accesses { reads: refetched, writes: given - finished + again };
+            given = drained;
         }
+        let again = (given - outputs).max(0.0);
+        counts.dram[2] = Accesses { reads: again, writes: given };
 
         // Inside the PEs.
         if arch.pe.keeps(Operand::Iact) {
@@ -494,28 +586,47 @@ impl<'a> Context<'a> {
         let written_bits = again * arch.bits.psum + outputs * arch.bits.output;
         let dram_bits = read_bits + written_bits;
         let mut cycles = self.cycles(array, pe, work, traffic);
-        // The buffer holds one tile at a time, so the array waits for each.
+        // A buffer holds one tile at a time, so the array waits for each.
         let limit = arch.dram_bytes_per_cycle.map_or(f64::INFINITY, |b| 8.0 * b);
-        let first = self.footprint(Operand::Iact, &held.map(|n| n as f64)).min(from_dram);
-        let exposed = if arch.pe.serial_weights { from_dram } else { first };
-        let before = exposed * iact_bits;
+        let first = |b: usize, filled: f64| {
+            let whole = self.footprint(Operand::Iact, &traffic.held[b].map(|n| n as f64)).min(filled);
+            if arch.pe.serial_weights { filled } else { whole }
+        };
+        let outermost = kept(Operand::Iact).last();
+        let before = first(outermost.unwrap_or(places - 1), from_dram) * iact_bits;
         cycles.start += before / arch.fill_bits().min(limit);
         // What comes before the start does not come again. The sum of both still rises with either: what comes
         // before is filled no faster than external memory gives it.
         cycles.dram = (dram_bits - before) / limit;
-        let bits = [iact_bits, weight_bits, arch.bits.psum];
-        let mut through_ports = counts.glb;
-        if kept {
-            through_ports[2].reads = (distinct[2] - traffic.not_reread).max(0.0);
+        let width = |bits: Option<f64>| bits.unwrap_or(f64::INFINITY);
+        let mut before = [0.0; MAX_BUFFERS];
+        let mut inside = None;
+        for b in kept(Operand::Iact) {
+            if let Some(inner) = inside.replace(b) {
+                let bits = first(inner, traffic.fills[inner][0]) * iact_bits;
+                let (from, to): (&Buffer, &Buffer) = (&arch.buffers[b], &arch.buffers[inner]);
+                cycles.start += bits / width(from.read_bits_per_cycle).min(width(to.write_bits_per_cycle));
+                before[b] = bits;
+            }
         }
-        let moved = |of: fn(&Accesses) -> f64| (0..3).map(|i| of(&through_ports[i]) * bits[i]).sum::<f64>();
-        let through = |bits: f64, width: Option<f64>| width.map_or(0.0, |width| bits / width);
-        let reading = through(moved(|a| a.reads), arch.glb.read_bits_per_cycle);
-        cycles.buffer = reading.max(through(moved(|a| a.writes), arch.glb.write_bits_per_cycle));
-        // A bound cannot tell sets of weights from their number where both are as small as they can be.
-        let bound = traffic.not_reread == f64::INFINITY;
-        if cycles.exposed_weights > 0.0 && !(bound && arch.glb.keeps(Operand::Weight)) {
-            let sets = counts.dram[1].reads * weight_bits / limit;
+        let bits = [iact_bits, weight_bits, arch.bits.psum];
+        for b in 0..places {
+            let mut through_ports = counts.buffers[b];
+            if traffic.least {
+                through_ports[2].reads = 0.0;
+            }
+            let moved =
+                |of: fn(&Accesses) -> f64| (0..3).map(|i| of(&through_ports[i]) * bits[i]).sum::<f64>();
+            let through = |bits: f64, width: Option<f64>| width.map_or(0.0, |width| bits / width);
+            let reading = through(moved(|a| a.reads) - before[b], arch.buffers[b].read_bits_per_cycle);
+            cycles.buffers[b] =
+                reading.max(through(moved(|a| a.writes), arch.buffers[b].write_bits_per_cycle));
+        }
+        if cycles.exposed_weights > 0.0 {
+            // Sets come from the place behind the PEs, no faster than it gives them.
+            let source = kept(Operand::Weight).next();
+            let given = source.map_or(limit, |b| width(arch.buffers[b].read_bits_per_cycle));
+            let sets = distinct[1] * weight_bits / given;
             cycles.exposed_weights =
                 cycles.exposed_weights.max(sets * cycles.exposed_weights / cycles.weight);
         }
@@ -565,7 +676,7 @@ impl<'a> Context<'a> {
             (false, _) => 0.0,
         };
         let start = arch.pe.pipeline as f64 * traffic.weight_fills;
-        Cycles { compute, iact, weight, psum, buffer: 0.0, dram: 0.0, exposed_weights: exposed, start }
+        Cycles { compute, iact, weight, psum, exposed_weights: exposed, start, ..Cycles::default() }
     }
 
     /// Whether a window and what the next one brings do not fit in the activation pad together.
@@ -617,14 +728,17 @@ impl<'a> Context<'a> {
             + t.psum_spad.writing(done * arch.bits.psum);
         let bits = [iact_bits, weight_bits, arch.bits.psum];
         let network: f64 = (0..3).map(|i| t.array.reading(counts.delivered[i] * bits[i])).sum();
-        let glb: f64 = (0..3)
-            .map(|i| {
-                t.glb.reading(counts.glb[i].reads * bits[i]) + t.glb.writing(counts.glb[i].writes * bits[i])
-            })
-            .sum();
-        let fixed = self.fixed_energy(cycles);
         let k = self.chip_factor();
-        Energy { mac: k * mac, pe: k * pe, network: k * network, glb: k * glb, fixed, dram }
+        let mut buffers = [0.0; MAX_BUFFERS];
+        for (b, row) in self.rows.iter().enumerate() {
+            let of = |i: usize| {
+                let accesses = counts.buffers[b][i];
+                row.reading(accesses.reads * bits[i]) + row.writing(accesses.writes * bits[i])
+            };
+            buffers[b] = k * (0..3).map(of).sum::<f64>();
+        }
+        let fixed = self.fixed_energy(cycles);
+        Energy { mac: k * mac, pe: k * pe, network: k * network, buffers, fixed, dram }
     }
 
     /// Energy, pJ, of power that flows anyway.
@@ -634,40 +748,44 @@ impl<'a> Context<'a> {
 
     /// What a mapping's tiles lack, if anything.
     pub fn misfit(&self, mapping: &Mapping, array: &ArrayFacts, work: &PeWork) -> Option<Misfit> {
-        let glb = &self.arch.glb;
         self.pe_misfit(&mapping.pe, work).or_else(|| {
-            let tile: [f64; 8] = std::array::from_fn(|i| {
-                (mapping.glb[i] * array.spread[i] * mapping.pe[i]).min(self.layer.bounds[i]) as f64
+            let once = [Dim::C, Dim::R, Dim::S]
+                .iter()
+                .all(|&d| mapping.levels.iter().all(|level| level.bounds[d as usize] == 1));
+            (0..self.arch.buffers.len())
+                .find_map(|b| self.buffer_misfit(b, &mapping.held(b, &array.spread), &mapping.pe, once))
+        })
+    }
+
+    /// The same for one buffer, counted from the outermost, whose tiles have these bounds. Where sums are finished
+    /// in one visit (`once`), those that leave without passing the buffer never rest there.
+    pub fn buffer_misfit(&self, at: usize, held: &[usize; 8], pe: &[usize; 8], once: bool) -> Option<Misfit> {
+        let buffer = &self.arch.buffers[at];
+        let tile: [f64; 8] = std::array::from_fn(|i| held[i].min(self.layer.bounds[i]) as f64);
+        let through = buffer.outputs_bypass && once;
+        let bits = |operand| match operand {
+            Operand::Iact => self.iact_bits(pe[3]),
+            Operand::Weight => self.weight_bits(pe[2]),
+            Operand::Psum => self.arch.bits.psum,
+        };
+        let need = Operand::ALL.map(|o| {
+            let rests = buffer.keeps(o) && !(o == Operand::Psum && through);
+            if rests { self.footprint(o, &tile) * bits(o) / 8.0 } else { 0.0 }
+        });
+        if let Some(available) = buffer.shared_bytes {
+            let required = need.iter().sum();
+            return (required > available).then_some(Misfit {
+                limit: Limit::Buffer(at),
+                required,
+                available,
             });
-            // Sums that are finished in one visit never rest in the buffer.
-            let through = glb.outputs_bypass
-                && [Dim::C, Dim::R, Dim::S]
-                    .iter()
-                    .all(|&d| mapping.glb[d as usize] * mapping.dram[d as usize] == 1);
-            let bits = |operand| match operand {
-                Operand::Iact => self.iact_bits(mapping.pe[3]),
-                Operand::Weight => self.weight_bits(mapping.pe[2]),
-                Operand::Psum => self.arch.bits.psum,
-            };
-            let need = Operand::ALL.map(|o| {
-                let rests = glb.keeps(o) && !(o == Operand::Psum && through);
-                if rests { self.footprint(o, &tile) * bits(o) / 8.0 } else { 0.0 }
-            });
-            if let Some(available) = glb.shared_bytes {
-                let required = need.iter().sum();
-                return (required > available).then_some(Misfit {
-                    limit: Limit::Buffer,
-                    required,
-                    available,
-                });
-            }
-            let have = [glb.iact_bytes, glb.weight_bytes, glb.psum_bytes];
-            let lacks = |o: &Operand| need[*o as usize] > have[*o as usize];
-            Operand::ALL.into_iter().find(lacks).map(|o| Misfit {
-                limit: Limit::BufferOf(o),
-                required: need[o as usize],
-                available: have[o as usize],
-            })
+        }
+        let have = [buffer.iact_bytes, buffer.weight_bytes, buffer.psum_bytes];
+        let lacks = |o: &Operand| need[*o as usize] > have[*o as usize];
+        Operand::ALL.into_iter().find(lacks).map(|o| Misfit {
+            limit: Limit::BufferOf(at, o),
+            required: need[o as usize],
+            available: have[o as usize],
         })
     }
 

@@ -1,7 +1,10 @@
 //! Energy tables: named, versioned, cited; a table holds one technology, so two are never mixed.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
+use crate::arch::Buffer;
 use crate::error::AccelError;
 use crate::syntax::Syntax;
 
@@ -58,8 +61,9 @@ pub struct EnergyTable {
     pub psum_spad: AccessEnergy,
     /// Delivery over the array's network to one PE.
     pub array: AccessEnergy,
-    /// Global buffer.
-    pub glb: AccessEnergy,
+    /// Buffers, by name.
+    #[serde(rename = "buffer")]
+    pub buffers: BTreeMap<String, AccessEnergy>,
     /// External memory.
     pub dram: AccessEnergy,
     /// Power that flows whatever the array does, W.
@@ -119,9 +123,10 @@ impl EnergyTable {
             ("weight_spad", &self.weight_spad),
             ("psum_spad", &self.psum_spad),
             ("array", &self.array),
-            ("glb", &self.glb),
             ("dram", &self.dram),
         ];
+        let buffers = self.buffers.iter().map(|(name, access)| (name.as_str(), access));
+        let accesses: Vec<(&str, &AccessEnergy)> = accesses.into_iter().chain(buffers).collect();
         let costs = accesses.iter().flat_map(|(name, a)| [(*name, a.read), (*name, a.write)]);
         let alone =
             [("mac", self.mac.pj), ("mac_gated_pj", self.mac_gated_pj), ("static_watts", self.static_watts)];
@@ -138,14 +143,19 @@ impl EnergyTable {
                 return Err(AccelError::invalid(place(name), reason));
             }
         }
-        // The mapper's bounds rest on it.
-        let (dram, glb) = (self.dram.reading(1.0) + self.dram.writing(1.0), self.glb.reading(1.0));
-        if dram < glb {
-            let reason =
-                format!("found {dram} pJ to write and read a bit, expected no less than the buffer's {glb}");
-            return Err(AccelError::invalid(place("dram"), reason));
-        }
         Ok(())
+    }
+
+    /// The rows of these buffers, in their order.
+    pub(crate) fn rows(&self, buffers: &[Buffer]) -> Result<Vec<&AccessEnergy>, AccelError> {
+        let row = |buffer: &Buffer| {
+            self.buffers.get(&buffer.name).ok_or_else(|| {
+                let known: Vec<&str> = self.buffers.keys().map(String::as_str).collect();
+                let reason = format!("has no buffer `{}`; it has: {}", buffer.name, known.join(", "));
+                AccelError::invalid(format!("energy table `{}`", self.id), reason)
+            })
+        };
+        buffers.iter().map(row).collect()
     }
 
     /// A shipped table.
@@ -177,7 +187,8 @@ mod tests {
         assert_eq!(tables.len(), SHIPPED.len());
         for table in tables {
             assert!(table.source.len() > 20 && !table.technology.is_empty(), "{}", table.id);
-            assert!(table.dram.read / table.dram.bits > table.glb.read / table.glb.bits, "{}", table.id);
+            let glb = &table.buffers["glb"];
+            assert!(table.dram.read / table.dram.bits > glb.read / glb.bits, "{}", table.id);
         }
     }
 
@@ -185,7 +196,7 @@ mod tests {
     fn multipliers_scale_with_both_widths_and_memories_with_bits() {
         let table = EnergyTable::named("eyeriss-65nm-chip").unwrap();
         assert_eq!(table.mac.of(8.0, 8.0), 0.5);
-        assert_eq!(table.glb.reading(8.0), 7.5);
+        assert_eq!(table.buffers["glb"].reading(8.0), 7.5);
         assert!(EnergyTable::named("7nm").unwrap_err().to_string().contains("eyeriss-65nm-chip"));
     }
 }

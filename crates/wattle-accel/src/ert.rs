@@ -3,6 +3,8 @@
 //! An ERT has energies of actions by component, in pJ. It says neither how many bits an access moves, nor the
 //! technology, nor which component plays which part here; a small file beside it does ([`Binding`]).
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use crate::energy::{AccessEnergy, EnergyTable, MacEnergy};
@@ -33,8 +35,9 @@ pub struct Binding {
     pub psum_spad: Part,
     /// Network; absent means that it costs nothing.
     pub array: Option<Part>,
-    /// Buffer.
-    pub glb: Part,
+    /// Buffers, by their name in architectures.
+    #[serde(rename = "buffer")]
+    pub buffers: BTreeMap<String, Part>,
     /// External memory.
     pub dram: Part,
     /// W that flow whatever the array does.
@@ -163,7 +166,11 @@ impl Binding {
             weight_spad: access(&self.weight_spad)?,
             psum_spad: access(&self.psum_spad)?,
             array,
-            glb: access(&self.glb)?,
+            buffers: self
+                .buffers
+                .iter()
+                .map(|(name, part)| Ok((name.clone(), access(part)?)))
+                .collect::<Result<_, AccelError>>()?,
             dram: access(&self.dram)?,
             static_watts: self.static_watts,
         };
@@ -231,7 +238,7 @@ ERT:
         let text = format!(
             "id = \"t\"\nversion = 1\ntechnology = \"45 nm\"\nsource = \"a test\"\nert = \"ERT.yaml\"\n\
              mac = {{ component = \"mac\", bits = 8, gated = \"gated\" }}\niact_spad = {spad}\n\
-             weight_spad = {spad}\npsum_spad = {spad}\nglb = {glb}\ndram = {{ component = \"DRAM\", bits = 64 }}\n"
+             weight_spad = {spad}\npsum_spad = {spad}\nbuffer.glb = {glb}\ndram = {{ component = \"DRAM\", bits = 64 }}\n"
         );
         Binding::parse(Syntax::Toml, &text)?.table(ERT)
     }
@@ -239,7 +246,8 @@ ERT:
     #[test]
     fn components_are_found_by_path_or_last_name_and_the_worst_arguments_count() {
         let table = binding("{ component = \"system.chip.glb\", bits = 64 }").unwrap();
-        assert_eq!((table.glb.read, table.glb.write), (18.0, 14.0));
+        let glb = &table.buffers["glb"];
+        assert_eq!((glb.read, glb.write), (18.0, 14.0));
         assert_eq!((table.mac.of(8.0, 8.0), table.mac_gated_pj), (0.25, 0.125));
         assert_eq!(table.dram.writing(8.0), 513.0 / 8.0);
         assert!(table.citation().contains("ERT.yaml") && table.citation().contains("45 nm"));

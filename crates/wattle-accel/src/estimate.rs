@@ -37,6 +37,8 @@ pub struct LayerEstimate {
 pub struct Estimate {
     /// Name of the architecture.
     pub arch: String,
+    /// Names of its buffers, from the outermost in.
+    pub buffers: Vec<String>,
     /// Clock, Hz.
     pub clock_hz: f64,
     /// Layers in order.
@@ -121,8 +123,22 @@ pub fn estimate_given(
         Ok(described(arch, layer, as_given(arch, layer, &table, format, &mapping)?))
     };
     let layers = workload.layers.iter().map(given).collect::<Result<_, AccelError>>()?;
-    let (host, sources) = (workload.host.clone(), arch.sources()?);
-    Ok(Estimate { arch: arch.name.clone(), clock_hz: arch.clock_hz, layers, host, sources })
+    whole(arch, layers, workload.host.clone())
+}
+
+fn whole(
+    arch: &Architecture,
+    layers: Vec<LayerEstimate>,
+    host: Vec<HostWork>,
+) -> Result<Estimate, AccelError> {
+    Ok(Estimate {
+        arch: arch.name.clone(),
+        buffers: arch.buffer_names(),
+        clock_hz: arch.clock_hz,
+        layers,
+        host,
+        sources: arch.sources()?,
+    })
 }
 
 fn described(arch: &Architecture, layer: &Layer, mapped: Mapped) -> LayerEstimate {
@@ -179,5 +195,5 @@ pub fn estimate(
             Err(other) => return Err(AccelError::invalid(format!("layer `{}`", layer.name), other)),
         }
     }
-    Ok(Estimate { arch: arch.name.clone(), clock_hz: arch.clock_hz, layers, host, sources: arch.sources()? })
+    whole(arch, layers, host)
 }

@@ -3,7 +3,7 @@
 
 use crate::arch::Architecture;
 use crate::constraints::Limits;
-use crate::cost::Context;
+use crate::cost::{Bound, Context};
 use crate::estimate::LayerEstimate;
 use crate::layer::{Dim, Layer};
 use crate::skipping::PeWork;
@@ -26,6 +26,26 @@ pub(crate) fn useful(arch: &Architecture, estimate: &LayerEstimate) -> f64 {
     if arch.pe.kind == PeKind::Sparse { estimate.effective_macs } else { estimate.macs }
 }
 
+/// Cycles in which each port and memory that limits delivery is busy: the networks of the array, the buffers from the
+/// PEs outwards, external memory.
+pub(crate) fn deliveries(arch: &Architecture, estimate: &LayerEstimate) -> Vec<(Bound, f64)> {
+    let cost = &estimate.mapped.cost;
+    let c = &cost.cycles;
+    let mut list =
+        vec![(Bound::IactNetwork, c.iact), (Bound::WeightNetwork, c.weight), (Bound::PsumNetwork, c.psum)];
+    list.extend((0..arch.buffers.len()).rev().map(|b| (Bound::Buffer(b), c.buffers[b])));
+    list.push((Bound::Dram, arch.external_cycles(cost.dram_bits)));
+    list
+}
+
+/// The sixth step for each bandwidth alone: useful products a cycle that it allows, where it has a limit. The least of
+/// them and of the PEs' mean work is the step.
+pub fn bandwidths(arch: &Architecture, estimate: &LayerEstimate) -> Vec<(String, f64)> {
+    let names = arch.buffer_names();
+    let limits = deliveries(arch, estimate).into_iter().filter(|(_, cycles)| *cycles > 0.0);
+    limits.map(|(bound, cycles)| (bound.name(&names).to_string(), useful(arch, estimate) / cycles)).collect()
+}
+
 /// The seven bounds of a mapped layer, in multiplications a cycle. `simulated` cycles set the last step; without
 /// them the model does.
 pub fn eyexam(
@@ -43,7 +63,7 @@ pub fn eyexam(
     let rounds = (dataflow / multipliers).ceil().max(1.0);
     let fragmented = dataflow / rounds;
     let table = arch.table()?;
-    let context = Context { arch, layer, table: &table, format: estimate.mapped.format };
+    let context = Context::new(arch, layer, &table, estimate.mapped.format)?;
     let (mut shaped, mut stored) = (0.0f64, 0.0f64);
     for array in arrays(arch, layer, &Limits::default()) {
         let facts = context.array(&array);
@@ -67,13 +87,8 @@ pub fn eyexam(
     }
     let cycles = estimate.mapped.cost.cycles;
     let useful = useful(arch, estimate);
-    let tiles: f64 =
-        (0..8).map(|i| (estimate.mapped.mapping.glb[i] * estimate.mapped.mapping.dram[i]) as f64).product();
-    let average = (tiles * estimate.mapped.work.mean)
-        .max(cycles.iact)
-        .max(cycles.weight)
-        .max(cycles.psum)
-        .max(arch.external_cycles(estimate.mapped.cost.dram_bits));
+    let delivering = deliveries(arch, estimate).into_iter().map(|(_, cycles)| cycles).fold(0.0, f64::max);
+    let average = (estimate.mapped.mapping.tiles() * estimate.mapped.work.mean).max(delivering);
     let bounds = [
         workload,
         dataflow,

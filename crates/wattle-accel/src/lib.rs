@@ -32,7 +32,8 @@ mod workload;
 mod zeros;
 
 pub use arch::{
-    Architecture, Axis, Bits, Calibration, Glb, Halo, Pe, PeKind, Ports, architecture_text, architectures,
+    Architecture, Axis, Bits, Buffer, Calibration, Halo, MAX_BUFFERS, Pe, PeKind, Ports, architecture_text,
+    architectures,
 };
 pub use constraints::{Constraint, Constraints, LevelConstraint};
 pub use cost::{Accesses, Bound, Cost, Counts, Cycles, Energy, Format};
@@ -42,16 +43,16 @@ pub use energy::{AccessEnergy, EnergyTable, MacEnergy, tables};
 pub use error::AccelError;
 pub use ert::{Binding, EnergyFile, Part};
 pub use estimate::{Estimate, LayerEstimate, estimate, estimate_given, estimate_layer, mode};
-pub use eyexam::{STEPS, eyexam};
+pub use eyexam::{STEPS, bandwidths, eyexam};
 pub use layer::{Dim, Kind, Layer, Operand, Sparsity};
 pub use mapper::{
     Effort, Front, Mapped, Objective, Search, as_given, evaluate, front, map, map_best_format, map_within,
 };
-pub use mapping::{Group, Mapping, ORDERS, Order};
+pub use mapping::{Group, LevelLoops, Mapping, ORDERS, Order};
 pub use mapping_file::{AxisLoops, Compressed, LayerMapping, Loops, MAPPING_SCHEMA, MappingFile};
 pub use remedies::{Remedy, remedies};
 pub use report::{PRESS, network_bounds, report};
-pub use simulate::{Simulation, made_up, simulate};
+pub use simulate::{Simulation, made_up, simulate, simulates};
 pub use skipping::PeWork;
 pub use space::SPACE;
 pub use syntax::Syntax;

@@ -7,6 +7,7 @@
 //! cuts the rest.
 
 mod front;
+mod levels;
 mod tiles;
 mod tree;
 mod works;
@@ -23,7 +24,7 @@ use crate::layer::Layer;
 use crate::mapping::Mapping;
 use crate::skipping::PeWork;
 pub use front::{Front, front};
-use tree::{Branch, Found, Tree};
+use tree::{Branch, Corners, Found, Tree};
 use works::Works;
 
 /// What a mapping is chosen for.
@@ -51,6 +52,11 @@ impl Objective {
             Objective::Delay => cycles,
             Objective::Edp => energy * cycles,
         }
+    }
+
+    /// The least value of mappings at or above these pairs.
+    fn least(self, corners: &Corners) -> f64 {
+        corners.iter().map(|&(e, c)| self.of(e, c)).fold(f64::INFINITY, f64::min)
     }
 
     /// Lower-case name.
@@ -164,12 +170,12 @@ pub fn map_within(
     table: &EnergyTable,
     search: &Search<'_>,
 ) -> Result<Mapped, AccelError> {
-    search_formats(arch, layer, table, &formats(arch, layer, table), search)
+    search_formats(arch, layer, table, &formats(arch, layer, table)?, search)
 }
 
 /// Formats that may be worth it: compressed below 98 % density, raw above 60 %.
-fn formats(arch: &Architecture, layer: &Layer, table: &EnergyTable) -> Vec<Format> {
-    let context = Context { arch, layer, table, format: Format::default() };
+fn formats(arch: &Architecture, layer: &Layer, table: &EnergyTable) -> Result<Vec<Format>, AccelError> {
+    let context = Context::new(arch, layer, table, Format::default())?;
     let worth = |density: f64| {
         if !context.skips() || density >= 0.98 {
             &[false][..]
@@ -183,7 +189,7 @@ fn formats(arch: &Architecture, layer: &Layer, table: &EnergyTable) -> Vec<Forma
     for &iact in worth(layer.iact.density) {
         formats.extend(worth(layer.weight.density).iter().map(|&weight| Format { iact, weight }));
     }
-    formats
+    Ok(formats)
 }
 
 /// The best mapping so far.
@@ -276,7 +282,7 @@ pub fn as_given(
 ) -> Result<Mapped, AccelError> {
     layer.check()?;
     mapping.check(arch, layer)?;
-    let context = Context { arch, layer, table, format };
+    let context = Context::new(arch, layer, table, format)?;
     let facts = context.array(&mapping.spatial);
     let work = Works::default().of(&context, &mapping.pe, &facts.spread);
     if let Some(misfit) = context.misfit(mapping, &facts, &work) {

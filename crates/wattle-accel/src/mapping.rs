@@ -1,6 +1,4 @@
-//! Mappings: which loops run inside a PE, over the array, at the buffer and at external memory, and in what order.
-
-use std::fmt;
+//! Mappings: which loops run inside a PE, over the array, at each buffer and at external memory, and in what order.
 
 use crate::arch::Architecture;
 use crate::error::AccelError;
@@ -56,6 +54,25 @@ pub(crate) fn loops(order: Order) -> impl Iterator<Item = Dim> {
     order.into_iter().flat_map(|g| g.dims().iter().copied()).chain([Dim::G])
 }
 
+/// The loops of one level over the tiles of the next one in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LevelLoops {
+    /// Bounds of N, G, M, C, P, Q, R, S.
+    pub bounds: [usize; 8],
+    /// Order of their groups.
+    pub order: Order,
+}
+
+impl LevelLoops {
+    /// No loops.
+    pub const NONE: LevelLoops = LevelLoops { bounds: [1; 8], order: ORDERS[0] };
+
+    /// Loops with these bounds in this order.
+    pub fn new(bounds: [usize; 8], order: Order) -> LevelLoops {
+        LevelLoops { bounds, order }
+    }
+}
+
 /// Loop bounds at every level of one layer. The product over the levels may exceed an extent: the last tile then
 /// is smaller.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,14 +81,9 @@ pub struct Mapping {
     pub spatial: Vec<Vec<(Dim, usize)>>,
     /// Bounds inside a PE.
     pub pe: [usize; 8],
-    /// Bounds of the loops over PE tiles within a tile of the buffer.
-    pub glb: [usize; 8],
-    /// Order of those loops.
-    pub glb_order: Order,
-    /// Bounds of the loops over tiles of the buffer.
-    pub dram: [usize; 8],
-    /// Order of those loops.
-    pub dram_order: Order,
+    /// From external memory in: the loops there, over tiles of the outermost buffer; then those of each buffer, over
+    /// tiles of the next one, and of the last one over tiles of the PEs.
+    pub levels: Vec<LevelLoops>,
 }
 
 impl Mapping {
@@ -83,6 +95,20 @@ impl Mapping {
     /// Active PEs.
     pub fn active_pes(&self) -> usize {
         self.spatial.iter().flatten().map(|(_, n)| n).product()
+    }
+
+    /// PE tiles, one after the other.
+    pub fn tiles(&self) -> f64 {
+        (0..8).map(|i| self.levels.iter().map(|level| level.bounds[i]).product::<usize>() as f64).product()
+    }
+
+    /// Bounds inside a tile of a buffer, counted from the outermost: those of the levels inside it, spread over the
+    /// array and in the PEs.
+    pub(crate) fn held(&self, buffer: usize, spread: &[usize; 8]) -> [usize; 8] {
+        std::array::from_fn(|i| {
+            let inside: usize = self.levels[buffer + 1..].iter().map(|level| level.bounds[i]).product();
+            inside * spread[i] * self.pe[i]
+        })
     }
 
     /// Refuses loops that an axis cannot hold and levels that do not cover an extent.
@@ -111,6 +137,14 @@ impl Mapping {
                 format!("{expected} axes"),
             ));
         }
+        if self.levels.len() != arch.buffers.len() + 1 {
+            let (found, expected) = (self.levels.len(), arch.buffers.len() + 1);
+            return Err(infeasible(
+                "levels of loops, external memory and each buffer".into(),
+                format!("{found} levels"),
+                format!("{expected} levels"),
+            ));
+        }
         for (axis, loops) in arch.axes.iter().zip(&self.spatial) {
             let used = product(loops.iter().map(|(_, n)| *n).collect())?;
             if used > axis.size {
@@ -132,7 +166,8 @@ impl Mapping {
         for dim in Dim::ALL {
             let i = dim as usize;
             let spread = self.spatial.iter().flatten().filter(|(d, _)| *d == dim).map(|(_, n)| *n);
-            let covered = product(spread.chain([self.pe[i], self.glb[i], self.dram[i]]).collect())?;
+            let levels = self.levels.iter().rev().map(|level| level.bounds[i]);
+            let covered = product(spread.chain([self.pe[i]]).chain(levels).collect())?;
             if covered < layer.bound(dim) {
                 return Err(infeasible(
                     format!("factors of {} over all levels", dim.letter()),
@@ -159,10 +194,10 @@ pub(crate) struct Misfit {
 pub(crate) enum Limit {
     /// A pad of the PE.
     Pad(Operand),
-    /// The buffer, all tensors together.
-    Buffer,
-    /// The part of the buffer for a tensor.
-    BufferOf(Operand),
+    /// A buffer, counted from the outermost, all tensors together.
+    Buffer(usize),
+    /// The part of a buffer for a tensor.
+    BufferOf(usize, Operand),
 }
 
 impl Misfit {
@@ -178,6 +213,11 @@ impl Misfit {
             let texts: Vec<String> = texts.map(|&d| format!("{}0={}", d.letter(), pe[d as usize])).collect();
             if texts.is_empty() { String::new() } else { format!(" ({})", texts.join(" ")) }
         };
+        // One buffer needs no name.
+        let buffer = |at: usize| match arch.buffers.as_slice() {
+            [_] => "buffer".to_string(),
+            several => format!("buffer `{}`", several[at].name),
+        };
         let (constraint, unit) = match self.limit {
             Limit::Pad(Operand::Iact) => {
                 let loops = tile(&[Dim::N, Dim::G, Dim::C, Dim::P, Dim::Q, Dim::R, Dim::S]);
@@ -191,8 +231,10 @@ impl Misfit {
                 let loops = tile(&[Dim::G, Dim::M, Dim::C, Dim::R, Dim::S]);
                 (format!("weights of the fullest PE{loops} in the weight pad, as stored"), "words")
             }
-            Limit::Buffer => ("tiles of all tensors in the buffer".to_string(), "bytes"),
-            Limit::BufferOf(operand) => (format!("the {} tile in the buffer", operand.name()), "bytes"),
+            Limit::Buffer(at) => (format!("tiles of all tensors in the {}", buffer(at)), "bytes"),
+            Limit::BufferOf(at, operand) => {
+                (format!("the {} tile in the {}", operand.name(), buffer(at)), "bytes")
+            }
         };
         AccelError::Infeasible {
             layer: layer.name.clone(),
@@ -204,20 +246,24 @@ impl Misfit {
     }
 }
 
-impl fmt::Display for Mapping {
-    /// `DRAM G2 P4 | GLB C8 Q32 | cluster row C8 ... | PE M32 C8`, loops from the outermost in.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let level = |bounds: &[usize; 8], order: Order| {
-            let mut loops: Vec<Dim> = loops(order).collect();
+impl Mapping {
+    /// `DRAM G2 P4 | GLB C8 Q32 | x C8 ... | PE M32 C8`, loops from the outermost in; `buffers` are the names of the
+    /// buffers, from the outermost in.
+    pub fn text(&self, buffers: &[String]) -> String {
+        let level = |LevelLoops { bounds, order }: &LevelLoops| {
+            let mut loops: Vec<Dim> = loops(*order).collect();
             loops.reverse();
             let texts = loops.iter().filter(|&&d| bounds[d as usize] > 1);
             texts.map(|&d| format!("{}{}", d.letter(), bounds[d as usize])).collect::<Vec<_>>().join(" ")
         };
-        write!(f, "DRAM {} | GLB {}", level(&self.dram, self.dram_order), level(&self.glb, self.glb_order))?;
+        let names = std::iter::once("DRAM".to_string()).chain(buffers.iter().map(|b| b.to_uppercase()));
+        let mut parts: Vec<String> =
+            names.zip(&self.levels).map(|(name, loops)| format!("{name} {}", level(loops))).collect();
         for axis in &self.spatial {
             let texts: Vec<_> = axis.iter().map(|(d, n)| format!("{}{n}", d.letter())).collect();
-            write!(f, " | x {}", texts.join(" "))?;
+            parts.push(format!("x {}", texts.join(" ")));
         }
-        write!(f, " | PE {}", level(&self.pe, ORDERS[0]))
+        parts.push(format!("PE {}", level(&LevelLoops::new(self.pe, ORDERS[0]))));
+        parts.join(" | ")
     }
 }

@@ -9,7 +9,7 @@ use crate::constraints::order;
 use crate::cost::Format;
 use crate::error::AccelError;
 use crate::layer::{Dim, Layer};
-use crate::mapping::{Mapping, Order};
+use crate::mapping::{LevelLoops, Mapping};
 
 /// Version of the file's fields.
 pub const MAPPING_SCHEMA: u32 = 1;
@@ -28,16 +28,16 @@ pub struct MappingFile {
 
 /// The mapping of one layer. Factors are by letter; those that are 1 may be left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct LayerMapping {
     /// Name of the layer.
     pub layer: String,
     /// Which tensors are compressed.
     pub compressed: Compressed,
-    /// Loops over tiles of the buffer.
+    /// Loops at external memory, over tiles of the outermost buffer.
     pub dram: Loops,
-    /// Loops over tiles of the PEs.
-    pub glb: Loops,
+    /// For each buffer, by its name and from the outermost in, its loops over tiles of the next level.
+    #[serde(flatten, with = "in_order")]
+    pub buffers: Vec<(String, Loops)>,
     /// Loops over the axes of the array, in its order.
     pub axes: Vec<AxisLoops>,
     /// Loops inside a PE.
@@ -72,6 +72,42 @@ pub struct AxisLoops {
     pub axis: String,
     /// Factors.
     pub factors: BTreeMap<String, usize>,
+}
+
+/// Fields of a map in the order in which they stand.
+mod in_order {
+    use std::fmt;
+
+    use serde::de::{Deserializer, MapAccess, Visitor};
+    use serde::ser::Serializer;
+
+    use super::Loops;
+
+    pub fn serialize<S: Serializer>(list: &[(String, Loops)], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_map(list.iter().map(|(name, loops)| (name, loops)))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, Loops)>, D::Error> {
+        struct Fields;
+
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Vec<(String, Loops)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("loops by name of buffer")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut list = vec![];
+                while let Some(field) = map.next_entry()? {
+                    list.push(field);
+                }
+                Ok(list)
+            }
+        }
+
+        from.deserialize_map(Fields)
+    }
 }
 
 impl MappingFile {
@@ -134,12 +170,20 @@ impl LayerMapping {
             loops.filter(|(_, n)| *n > 1).map(|(d, n)| (d.letter().to_string(), n)).collect()
         };
         let of = |bounds: &[usize; 8]| above_one(&mut Dim::ALL.into_iter().map(|d| (d, bounds[d as usize])));
-        let names = |order: &Order| order.iter().rev().map(|g| g.name().to_string()).collect();
+        let level = |LevelLoops { bounds, order }: &LevelLoops| Loops {
+            order: order.iter().rev().map(|g| g.name().to_string()).collect(),
+            factors: of(bounds),
+        };
         LayerMapping {
             layer: layer.to_string(),
             compressed: Compressed { iact: format.iact, weight: format.weight },
-            dram: Loops { order: names(&mapping.dram_order), factors: of(&mapping.dram) },
-            glb: Loops { order: names(&mapping.glb_order), factors: of(&mapping.glb) },
+            dram: level(&mapping.levels[0]),
+            buffers: arch
+                .buffers
+                .iter()
+                .zip(&mapping.levels[1..])
+                .map(|(buffer, loops)| (buffer.name.clone(), level(loops)))
+                .collect(),
             axes: arch
                 .axes
                 .iter()
@@ -185,6 +229,21 @@ impl LayerMapping {
                 wrong(field, format!("found {found}, expected {expected}"))
             })
         };
+        let level = |name: &str, given: &Loops| {
+            Ok::<_, AccelError>(LevelLoops {
+                bounds: bounds(&format!("{name}.factors"), &given.factors)?,
+                order: ordered(&format!("{name}.order"), &given.order)?,
+            })
+        };
+        let names: Vec<&str> = self.buffers.iter().map(|(name, _)| name.as_str()).collect();
+        if names != arch.buffer_names() {
+            let expected = arch.buffer_names().join(", ");
+            return Err(wrong("buffers", format!("found {}, expected {expected}", names.join(", "))));
+        }
+        let mut levels = vec![level("dram", &self.dram)?];
+        for (name, loops) in &self.buffers {
+            levels.push(level(name, loops)?);
+        }
         let names: Vec<&str> = self.axes.iter().map(|a| a.axis.as_str()).collect();
         let expected: Vec<&str> = arch.axes.iter().map(|a| a.name.as_str()).collect();
         if names != expected {
@@ -192,14 +251,7 @@ impl LayerMapping {
             return Err(wrong("axes", reason));
         }
         let spatial = self.axes.iter().map(|a| loops(&a.axis, &a.factors)).collect::<Result<_, _>>()?;
-        let mapping = Mapping {
-            spatial,
-            pe: bounds("pe", &self.pe)?,
-            glb: bounds("glb.factors", &self.glb.factors)?,
-            glb_order: ordered("glb.order", &self.glb.order)?,
-            dram: bounds("dram.factors", &self.dram.factors)?,
-            dram_order: ordered("dram.order", &self.dram.order)?,
-        };
+        let mapping = Mapping { spatial, pe: bounds("pe", &self.pe)?, levels };
         Ok((mapping, Format { iact: self.compressed.iact, weight: self.compressed.weight }))
     }
 }
@@ -237,6 +289,8 @@ mod tests {
             ("\"layer\": \"conv\"", "\"layer\": \"fc\"", ["`conv`", "it has: fc"]),
             ("\"PE row\"", "\"PE rows\"", ["axes", "PE rows"]),
             ("\"positions\"", "\"position\"", ["order", "position"]),
+            ("\"glb\": {", "\"l1\": {", ["found l1", "expected glb"]),
+            ("\"schema\": 1,", "\"schema\": 1, \"more\": 1,", ["more", "unknown"]),
             ("\"architecture\": \"eyeriss-v2\"", "\"architecture\": \"x\"", ["`x`", "`eyeriss-v2`"]),
             ("\"pe\": {", "\"pe\": { \"X\": 2,", ["pe", "`X`"]),
             ("\"pe\": {", "\"pe\": { \"N\": 0,", ["pe", "N = 0"]),

@@ -10,7 +10,7 @@ use crate::mapper::{Effort, Objective};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Remedy {
     /// The change.
-    pub change: &'static str,
+    pub change: String,
     /// Cycles an inference before over after; above 1 is faster.
     pub speed_up: f64,
     /// Energy an inference before over after, at the same energy table: larger memories and ports cost nothing more.
@@ -18,12 +18,12 @@ pub struct Remedy {
 }
 
 /// Changes worth trying, each applied alone.
-fn changes(arch: &Architecture, layer: &Layer) -> Vec<(&'static str, Architecture, Layer, f64)> {
+fn changes(arch: &Architecture, layer: &Layer) -> Vec<(String, Architecture, Layer, f64)> {
     let mut list = vec![];
-    let mut chip = |change, edit: &dyn Fn(&mut Architecture)| {
+    let mut chip = |change: &str, edit: &dyn Fn(&mut Architecture)| {
         let mut other = arch.clone();
         edit(&mut other);
-        list.push((change, other, layer.clone(), 1.0));
+        list.push((change.to_string(), other, layer.clone(), 1.0));
     };
     chip("activation ports twice as wide", &|a| a.ports.iact_bits *= 2.0);
     chip("weight ports twice as wide", &|a| a.ports.weight_bits *= 2.0);
@@ -33,6 +33,17 @@ fn changes(arch: &Architecture, layer: &Layer) -> Vec<(&'static str, Architectur
         a.pe.weight_words *= 2;
         a.pe.psum_words *= 2;
     });
+    for (at, buffer) in arch.buffers.iter().enumerate() {
+        let name = if arch.buffers.len() > 1 { format!("buffer `{}`", buffer.name) } else { "buffer".into() };
+        chip(&format!("{name} twice as large"), &|a| a.buffers[at].scale_bytes(2.0));
+        if buffer.read_bits_per_cycle.or(buffer.write_bits_per_cycle).is_some() {
+            chip(&format!("{name} twice as fast"), &|a| {
+                let buffer = &mut a.buffers[at];
+                buffer.read_bits_per_cycle = buffer.read_bits_per_cycle.map(|bits| 2.0 * bits);
+                buffer.write_bits_per_cycle = buffer.write_bits_per_cycle.map(|bits| 2.0 * bits);
+            });
+        }
+    }
     if arch.pe.serial_psums || arch.pe.serial_weights {
         chip("a second copy of each pad, so that loads and drains overlap", &|a| {
             (a.pe.serial_psums, a.pe.serial_weights) = (false, false);
@@ -49,7 +60,7 @@ fn changes(arch: &Architecture, layer: &Layer) -> Vec<(&'static str, Architectur
             batch.input[1] *= 4;
         }
         (batch.iact.mask, batch.weight.mask) = (None, batch.weight.mask);
-        list.push(("four inferences at a time", arch.clone(), batch, 4.0));
+        list.push(("four inferences at a time".to_string(), arch.clone(), batch, 4.0));
     }
     if arch.pe.kind == PeKind::Sparse && layer.kind != Kind::Depthwise {
         let halved = |s: &Sparsity| Sparsity {
@@ -58,7 +69,7 @@ fn changes(arch: &Architecture, layer: &Layer) -> Vec<(&'static str, Architectur
             mask: None,
         };
         let fewer = Layer { weight: halved(&layer.weight), ..layer.clone() };
-        list.push(("half of the weights left pruned", arch.clone(), fewer, 1.0));
+        list.push(("half of the weights left pruned".to_string(), arch.clone(), fewer, 1.0));
     }
     list
 }

@@ -5,7 +5,7 @@ use wattle_report::{Align, Axis, Bar, Bars, Plate, Plot, Report, Table, Tiles, n
 use crate::arch::{Architecture, PeKind};
 use crate::error::AccelError;
 use crate::estimate::{Estimate, LayerEstimate};
-use crate::eyexam::{STEPS, eyexam, useful};
+use crate::eyexam::{STEPS, deliveries, eyexam, useful};
 use crate::layer::{Kind, Layer, Operand};
 use crate::workload::Workload;
 
@@ -84,12 +84,14 @@ const ROOFLINE: &str = "Useful products for each cycle in which the busiest port
 
 /// Energy of layers, stacked by component.
 fn energy(estimate: &Estimate, order: &[usize]) -> Bars {
-    let parts = estimate.layers.first().map(|l| l.mapped.cost.energy.parts().map(|(name, _)| name));
+    let parts = estimate.layers.first().map(|l| l.mapped.cost.energy.parts(&estimate.buffers));
+    let parts = parts.map(|list| list.into_iter().map(|(name, _)| name));
     let mut bars =
-        Bars::new("Energy of each layer by component", "energy (µJ)", parts.unwrap_or_default()).stacked();
+        Bars::new("Energy of each layer by component", "energy (µJ)", parts.into_iter().flatten()).stacked();
     for &i in order {
         let l = &estimate.layers[i];
-        let parts = l.mapped.cost.energy.parts().map(|(_, pj)| Some(Bar::from(pj * 1e-6)));
+        let parts = l.mapped.cost.energy.parts(&estimate.buffers);
+        let parts = parts.into_iter().map(|(_, pj)| Some(Bar::from(pj * 1e-6)));
         bars = bars.group(&l.name, parts);
     }
     bars
@@ -128,8 +130,7 @@ fn roofline(arch: &Architecture, bounds: &[(&LayerEstimate, [f64; 7])]) -> Plot 
     let (mut least, mut most) = (peak / 4.0, peak * 4.0);
     for (found, bounds) in bounds {
         let c = found.mapped.cost.cycles;
-        let external = arch.external_cycles(found.mapped.cost.dram_bits);
-        let busiest = c.iact.max(c.weight).max(c.psum).max(external);
+        let busiest = deliveries(arch, found).into_iter().map(|(_, cycles)| cycles).fold(0.0, f64::max);
         if busiest > 0.0 {
             let x = bounds[6] * c.total() / busiest;
             (least, most) = (least.min(x), most.max(x));
@@ -271,7 +272,7 @@ fn table(estimate: &Estimate) -> Table {
             number::count(l.mapped.cost.cycles.total().round()),
             number::si(l.mapped.cost.energy.total() * 1e-12, "J"),
             number::percent(l.utilisation),
-            l.mapped.cost.cycles.bound().name().to_string(),
+            l.mapped.cost.cycles.bound().name(&estimate.buffers).to_string(),
             l.mode.clone(),
         ]);
     }
@@ -280,7 +281,11 @@ fn table(estimate: &Estimate) -> Table {
 
 /// One line a layer.
 fn mappings(estimate: &Estimate) -> String {
-    estimate.layers.iter().map(|l| format!("{}: {}\n", l.name, l.mapped.mapping)).collect()
+    estimate
+        .layers
+        .iter()
+        .map(|l| format!("{}: {}\n", l.name, l.mapped.mapping.text(&estimate.buffers)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::cost::{Context, Format};
 use crate::energy::EnergyTable;
 use crate::error::AccelError;
 use crate::layer::{Dim, Kind, Layer, Operand};
-use crate::mapping::{Mapping, loops};
+use crate::mapping::{LevelLoops, Mapping, loops};
 use crate::mesh::{Port, Source};
 
 /// What a simulation found.
@@ -59,6 +59,7 @@ pub fn simulate(
     weights: &[i8],
 ) -> Result<Simulation, AccelError> {
     layer.check()?;
+    simulates(arch)?;
     mapping.check(arch, layer)?;
     let expected = [Operand::Iact, Operand::Weight].map(|o| layer.elements(o) as usize);
     for ((what, found), expected) in
@@ -68,7 +69,7 @@ pub fn simulate(
             return Err(AccelError::Size { layer: layer.name.clone(), what, found, expected });
         }
     }
-    let context = Context { arch, layer, table, format };
+    let context = Context::new(arch, layer, table, format)?;
     let mut array = Array::new(&context, mapping, iacts, weights);
     array.run();
     let sums = array.sums.iter().map(Port::end).max().unwrap_or(0);
@@ -82,6 +83,22 @@ pub fn simulate(
         products: array.products,
         outputs: array.outputs,
     })
+}
+
+/// Refuses architectures that the simulator does not know: it runs a PE array behind one buffer.
+pub fn simulates(arch: &Architecture) -> Result<(), AccelError> {
+    match arch.buffer_names().as_slice() {
+        [_] => Ok(()),
+        names => Err(AccelError::invalid(
+            format!("simulation of `{}`", arch.name),
+            format!(
+                "it has {} buffers ({}), and only arrays behind one buffer can be simulated; `wattle accel \
+                 estimate` and `map` model all of them",
+                names.len(),
+                names.join(", ")
+            ),
+        )),
+    }
 }
 
 /// One PE's place in every loop, and whom it shares what with.
@@ -256,14 +273,14 @@ impl<'a> Array<'a> {
 
     /// All steps: the loops above the PEs, from the outermost in.
     fn run(&mut self) {
-        let level = |bounds: &[usize; 8], order| {
+        let level = |LevelLoops { bounds, order }: &LevelLoops| {
             let mut list: Vec<(Dim, usize)> =
-                loops(order).map(|d| (d, bounds[d as usize])).filter(|(_, n)| *n > 1).collect();
+                loops(*order).map(|d| (d, bounds[d as usize])).filter(|(_, n)| *n > 1).collect();
             list.reverse();
             list
         };
-        let outer = level(&self.mapping.dram, self.mapping.dram_order);
-        let inner = level(&self.mapping.glb, self.mapping.glb_order);
+        let [outer, inner] = [0, 1].map(|at| level(&self.mapping.levels[at]));
+        let in_buffer = self.mapping.levels[1].bounds;
         let of = |operand: Operand, at: &[usize; 8]| -> [usize; 8] {
             std::array::from_fn(|i| if operand.depends_on(Dim::ALL[i]) { at[i] } else { 0 })
         };
@@ -273,7 +290,7 @@ impl<'a> Array<'a> {
         loop {
             let mut at_glb = [0usize; 8];
             loop {
-                let base: [usize; 8] = std::array::from_fn(|i| at_dram[i] * self.mapping.glb[i] + at_glb[i]);
+                let base: [usize; 8] = std::array::from_fn(|i| at_dram[i] * in_buffer[i] + at_glb[i]);
                 if let Some(last) = last.filter(|last| of(Operand::Psum, last) != of(Operand::Psum, &base)) {
                     self.drain(&last);
                 }
@@ -321,7 +338,7 @@ impl<'a> Array<'a> {
             return;
         }
         let tile: [f64; 8] = std::array::from_fn(|i| {
-            let whole = c.layer.bounds[i].div_ceil(self.mapping.dram[i]);
+            let whole = c.layer.bounds[i].div_ceil(self.mapping.levels[0].bounds[i]);
             c.layer.bounds[i].saturating_sub(at[i] * whole).min(whole) as f64
         });
         let bits = c.footprint(Operand::Iact, &tile) * c.iact_bits(self.mapping.pe[3]);
@@ -549,7 +566,7 @@ impl<'a> Array<'a> {
         let (pe, serial) = (&c.arch.pe, c.arch.pe.serial_psums);
         let finished = [Dim::C, Dim::R, Dim::S].iter().all(|&d| {
             let i = d as usize;
-            last[i] + 1 == self.mapping.glb[i] * self.mapping.dram[i]
+            last[i] + 1 == self.mapping.levels.iter().map(|level| level.bounds[i]).product::<usize>()
         });
         let mut drained = vec![false; self.free.len()];
         for place in 0..self.places.len() {

@@ -3,9 +3,9 @@
 //! - Every axis of the array carries one or two loops that it allows, in the order N G M C P Q R S, or none. Of two,
 //!   the first may be any of its least factors; the last is as wide as the rest of the axis lets it be.
 //! - A PE holds `M0` filters, `C0` channels and all or one of the filter's rows and of its columns.
-//! - The buffer holds tiles of M, C, P, and of Q when it holds one row; taps that no PE holds follow inside it;
-//!   N and G run outside it.
-//! - At both levels the groups positions (N P Q), reduction (C R S) and filters (M) are nested in any order.
+//! - Each buffer holds tiles of M, C, P, and of Q when it holds one row; taps that no PE holds follow inside the
+//!   innermost; N and G run at external memory.
+//! - At every level the groups positions (N P Q), reduction (C R S) and filters (M) are nested in any order.
 //!
 //! A least factor is the smallest tile that gives a number of tiles, whether it divides the extent or not.
 //! Constraints replace what they fix, also by factors outside this list.
@@ -18,7 +18,7 @@ use crate::mapping::{Group, ORDERS, Order};
 /// In one sentence, for those who read a proof.
 pub const SPACE: &str = "at most two loops an axis, in the order NGMCPQRS, the last as wide as the axis lets it; M0, C0 \
                          and whole or single filter rows and columns in a PE; tiles of M, C, P (of Q within one row) \
-                         in the buffer, N and G outside; least factors, divisors or not; every order of positions, \
+                         in each buffer, N and G outside; least factors, divisors or not; every order of positions, \
                          reduction, filters";
 
 /// Loops over the axes of an array.
@@ -136,11 +136,17 @@ pub(crate) fn pe_tiles(arch: &Architecture, rest: &[usize; 8], limits: &Limits) 
     tiles
 }
 
-/// Buffer tiles: bounds at the buffer and at external memory that cover these trips.
-pub(crate) fn buffer_tiles(trips: &[usize; 8], limits: &Limits) -> Vec<([usize; 8], [usize; 8])> {
+/// Tiles of a buffer: bounds of the loops inside them and of those outside that cover these trips, where the tiles of
+/// the next level in have so many rows of PE tiles.
+pub(crate) fn splits(
+    trips: &[usize; 8],
+    rows_inside: usize,
+    inside: &Level,
+    outside: &Level,
+) -> Vec<([usize; 8], [usize; 8])> {
     let of = |dim: Dim, free: &dyn Fn(usize) -> Vec<usize>| -> Vec<(usize, usize)> {
         let trips = trips[dim as usize];
-        let pairs = match (limits.glb.fixed(dim), limits.dram.fixed(dim)) {
+        let pairs = match (inside.fixed(dim), outside.fixed(dim)) {
             (None, Some(outer)) => vec![(trips.div_ceil(outer), outer)],
             (Some(inner), Some(outer)) => vec![(inner, outer)],
             (inner, None) => {
@@ -150,20 +156,20 @@ pub(crate) fn buffer_tiles(trips: &[usize; 8], limits: &Limits) -> Vec<([usize; 
         };
         let fits = |&(inner, outer): &(usize, usize)| {
             inner * outer >= trips
-                && limits.glb.most(dim).is_none_or(|most| inner <= most)
-                && limits.dram.most(dim).is_none_or(|most| outer <= most)
+                && inside.most(dim).is_none_or(|most| inner <= most)
+                && outside.most(dim).is_none_or(|most| outer <= most)
         };
         pairs.into_iter().filter(fits).collect()
     };
     let whole = |trips: usize| vec![trips];
-    let outside = |_: usize| vec![1];
+    let one = |_: usize| vec![1];
     let any = |trips: usize| covers(trips, trips);
-    let (n, g) = (of(Dim::N, &outside), of(Dim::G, &outside));
+    let (n, g) = (of(Dim::N, &one), of(Dim::G, &one));
     let (r, s) = (of(Dim::R, &whole), of(Dim::S, &whole));
     let (filters, channels) = (of(Dim::M, &any), of(Dim::C, &any));
     let mut maps = vec![];
     for rows in of(Dim::P, &any) {
-        let columns = if rows.0 == 1 { of(Dim::Q, &any) } else { of(Dim::Q, &whole) };
+        let columns = if rows_inside * rows.0 == 1 { of(Dim::Q, &any) } else { of(Dim::Q, &whole) };
         maps.extend(columns.into_iter().map(|columns| (rows, columns)));
     }
     let mut tiles = vec![];
@@ -230,7 +236,7 @@ mod tests {
     #[test]
     fn buffer_tiles_cover_their_trips_with_imperfect_factors_too() {
         let trips = [2, 3, 5, 7, 4, 3, 3, 1];
-        let tiles = buffer_tiles(&trips, &Limits::default());
+        let tiles = splits(&trips, 1, &Level::default(), &Level::default());
         for (glb, dram) in &tiles {
             assert!((0..8).all(|i| glb[i] * dram[i] >= trips[i]), "{glb:?} {dram:?}");
         }

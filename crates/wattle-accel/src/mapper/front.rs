@@ -33,7 +33,7 @@ pub fn front(
     table: &EnergyTable,
     search: &Search<'_>,
 ) -> Result<Front, AccelError> {
-    front_of(arch, layer, table, &formats(arch, layer, table), search)
+    front_of(arch, layer, table, &formats(arch, layer, table)?, search)
 }
 
 /// Points that rise in energy and fall in cycles.

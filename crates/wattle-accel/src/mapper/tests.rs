@@ -2,13 +2,40 @@
 
 use super::front::front_of;
 use super::*;
-use crate::arch::PeKind;
+use crate::arch::{Buffer, PeKind};
 use crate::bounds::Floor;
-use crate::constraints::Limits;
+use crate::constraints::{FREE, Limits};
 use crate::layer::Sparsity;
-use crate::mapping::ORDERS;
-use crate::space::{self, buffer_tiles};
+use crate::mapping::{LevelLoops, ORDERS};
+use crate::space::{self, splits};
 use crate::syntax::Syntax;
+
+/// Every way to give trips to the levels outside a PE tile, as far as the space has it, in every order.
+fn all_levels(buffers: usize, trips: &[usize; 8], visit: &mut impl FnMut(&[LevelLoops])) {
+    fn go(
+        at: usize,
+        trips: &[usize; 8],
+        rows: usize,
+        levels: &mut Vec<LevelLoops>,
+        visit: &mut impl FnMut(&[LevelLoops]),
+    ) {
+        let in_order = |bounds, levels: &mut Vec<LevelLoops>, then: &mut dyn FnMut(&mut Vec<LevelLoops>)| {
+            // Behind one buffer also the orders that differ in nothing; there are 216 behind two.
+            let orders = if levels.len() > 2 { space::orders(&bounds, &FREE) } else { ORDERS.to_vec() };
+            for order in orders {
+                levels[at] = LevelLoops::new(bounds, order);
+                then(levels);
+            }
+        };
+        if at == 0 {
+            return in_order(*trips, levels, &mut |levels| visit(levels));
+        }
+        for (bounds, rest) in splits(trips, rows, &FREE, &FREE) {
+            in_order(bounds, levels, &mut |levels| go(at - 1, &rest, rows * bounds[4], levels, visit));
+        }
+    }
+    go(buffers, trips, 1, &mut vec![LevelLoops::NONE; buffers + 1], visit);
+}
 
 /// Every mapping of the space that fits, one after the other, with no bound.
 fn all_mappings(context: &Context<'_>, mut visit: impl FnMut(&Cost)) {
@@ -18,17 +45,14 @@ fn all_mappings(context: &Context<'_>, mut visit: impl FnMut(&Cost)) {
         for pe in space::pe_tiles(arch, &space::rest(layer, &spatial), &free) {
             let work = Works::default().of(context, &pe, &facts.spread);
             let trips = std::array::from_fn(|i| layer.bounds[i].div_ceil(facts.spread[i] * pe[i]));
-            for (glb, dram) in buffer_tiles(&trips, &free) {
-                for dram_order in ORDERS {
-                    for glb_order in ORDERS {
-                        let spatial = spatial.clone();
-                        let mapping = Mapping { spatial, pe, glb, glb_order, dram, dram_order };
-                        if context.misfit(&mapping, &facts, &work).is_none() {
-                            visit(&context.evaluate(&mapping, &facts, &work));
-                        }
-                    }
+            let mut mapping = Mapping { spatial: spatial.clone(), pe, levels: vec![] };
+            all_levels(arch.buffers.len(), &trips, &mut |levels| {
+                mapping.levels.clear();
+                mapping.levels.extend_from_slice(levels);
+                if context.misfit(&mapping, &facts, &work).is_none() {
+                    visit(&context.evaluate(&mapping, &facts, &work));
                 }
-            }
+            });
         }
     }
 }
@@ -48,7 +72,7 @@ fn small_arch(draw: &mut impl FnMut(u64) -> usize) -> Architecture {
     let mut arch = Architecture::named("eyeriss-v2").unwrap();
     arch.axes.retain(|a| a.name == "cluster row" || a.name == "PE row");
     arch.axes.iter_mut().for_each(|a| a.size = 2);
-    (arch.glb.iact_bytes, arch.glb.psum_bytes) = (160.0, 100.0);
+    (arch.buffers[0].iact_bytes, arch.buffers[0].psum_bytes) = (160.0, 100.0);
     (arch.pe.iact_words, arch.pe.psum_words, arch.pe.weight_words) = (6, 4, 12);
     if draw(2) == 0 {
         arch.pe.kind = PeKind::Gated;
@@ -56,9 +80,9 @@ fn small_arch(draw: &mut impl FnMut(u64) -> usize) -> Architecture {
         arch.dram_bytes_per_cycle = Some(4.0);
     }
     match draw(6) {
-        0 => arch.glb.shared_bytes = Some(200.0),
-        1 => arch.glb.bypass = vec!["iact".to_string()],
-        2 => arch.glb.bypass = vec!["psum".to_string()],
+        0 => arch.buffers[0].shared_bytes = Some(200.0),
+        1 => arch.buffers[0].bypass = vec!["iact".to_string()],
+        2 => arch.buffers[0].bypass = vec!["psum".to_string()],
         3 => arch.pe.bypass = vec!["iact".to_string()],
         _ => {}
     }
@@ -70,11 +94,43 @@ fn small_arch(draw: &mut impl FnMut(u64) -> usize) -> Architecture {
     match draw(5) {
         0 => arch.axes[0].multicast = false,
         1 => arch.axes[1].reduction = false,
-        2 => arch.glb.read_bits_per_cycle = Some(8.0),
-        3 => arch.glb.write_bits_per_cycle = Some(8.0),
+        2 => arch.buffers[0].read_bits_per_cycle = Some(8.0),
+        3 => arch.buffers[0].write_bits_per_cycle = Some(8.0),
         _ => {}
     }
     arch
+}
+
+/// The same behind an outer buffer, which keeps what it may and often is too small as well.
+fn two_buffers(draw: &mut impl FnMut(u64) -> usize) -> Architecture {
+    let mut arch = small_arch(draw);
+    let mut table = arch.table().unwrap();
+    let mut row = table.buffers["glb"].clone();
+    row.read *= 1.5;
+    row.write *= 2.0;
+    table.buffers.insert("l2".to_string(), row);
+    let bypass = match draw(5) {
+        0 => vec!["iact"],
+        1 => vec!["weight"],
+        2 => vec!["psum"],
+        _ => vec![],
+    };
+    let width = |draw: &mut dyn FnMut(u64) -> usize| [None, None, Some(8.0), Some(64.0)][draw(4)];
+    let outer = Buffer {
+        name: "l2".to_string(),
+        shared_bytes: Some([90.0, 300.0, 1e6][draw(3)]),
+        bypass: bypass.into_iter().map(str::to_string).collect(),
+        outputs_bypass: draw(2) == 0,
+        read_bits_per_cycle: width(draw),
+        write_bits_per_cycle: width(draw),
+        ..arch.buffers[0].clone()
+    };
+    (arch.buffers[0].iact_bytes, arch.buffers[0].weight_bytes) = (60.0, [0.0, 40.0][draw(2)]);
+    if draw(2) == 0 {
+        arch.buffers[0].outputs_bypass = false;
+    }
+    arch.buffers.insert(0, outer);
+    arch.with_energy(table).unwrap()
 }
 
 fn small_layer(draw: &mut impl FnMut(u64) -> usize) -> Layer {
@@ -96,14 +152,31 @@ fn small_layer(draw: &mut impl FnMut(u64) -> usize) -> Layer {
 #[test]
 fn branch_and_bound_equals_brute_force_on_500_random_problems() {
     let mut draw = draws(7);
-    let (mut solved, mut infeasible) = (0, 0);
-    for case in 0..500 {
-        let (arch, layer) = (small_arch(&mut draw), small_layer(&mut draw));
+    let solved = solved_as_by_brute_force(500, &mut draw, small_arch);
+    assert!(solved > 400, "{solved} solved");
+}
+
+#[test]
+fn branch_and_bound_equals_brute_force_on_100_random_problems_with_two_buffers() {
+    let mut draw = draws(19);
+    let solved = solved_as_by_brute_force(100, &mut draw, two_buffers);
+    assert!(solved > 60, "{solved} solved");
+}
+
+/// Maps random problems, compares each with all mappings there are, and tells how many have one.
+fn solved_as_by_brute_force<D: FnMut(u64) -> usize>(
+    problems: usize,
+    draw: &mut D,
+    architecture: fn(&mut D) -> Architecture,
+) -> usize {
+    let mut solved = 0;
+    for case in 0..problems {
+        let (arch, layer) = (architecture(draw), small_layer(draw));
         let table = arch.table().unwrap();
         let objective = [Objective::Energy, Objective::Delay, Objective::Edp][draw(3)];
         let compressed = arch.pe.kind == PeKind::Sparse && draw(2) == 0;
         let format = Format { iact: compressed, weight: compressed };
-        let context = Context { arch: &arch, layer: &layer, table: &table, format };
+        let context = Context::new(&arch, &layer, &table, format).unwrap();
         let mut least: Option<f64> = None;
         all_mappings(&context, |cost| {
             let value = objective.value(cost);
@@ -127,11 +200,81 @@ fn branch_and_bound_equals_brute_force_on_500_random_problems() {
                     text.contains("required") && (text.contains(" words") || text.contains(" bytes")),
                     "{text}"
                 );
-                infeasible += 1;
             }
         }
     }
-    assert!(solved > 400, "{solved} solved, {infeasible} infeasible");
+    solved
+}
+
+/// Behind two buffers the space has 4 of the 6 orders at most at each level, as behind one: no other costs less.
+#[test]
+fn orders_that_count_as_one_cost_the_same_behind_two_buffers() {
+    let mut draw = draws(29);
+    for case in 0..150 {
+        let (arch, layer) = (two_buffers(&mut draw), small_layer(&mut draw));
+        let table = arch.table().unwrap();
+        let context = Context::new(&arch, &layer, &table, Format::default()).unwrap();
+        let arrays = space::arrays(&arch, &layer, &Limits::default());
+        let spatial = arrays[draw(arrays.len() as u64)].clone();
+        let facts = context.array(&spatial);
+        let trips = std::array::from_fn(|i| layer.bounds[i].div_ceil(facts.spread[i]));
+        let inner = splits(&trips, 1, &FREE, &FREE);
+        let (l1, rest) = inner[draw(inner.len() as u64)];
+        let outer = splits(&rest, l1[4], &FREE, &FREE);
+        let (l2, dram) = outer[draw(outer.len() as u64)];
+        let work = Works::default().of(&context, &[1; 8], &facts.spread);
+        let least = |orders: &dyn Fn(&[usize; 8]) -> Vec<crate::Order>| {
+            let mut costs = vec![];
+            for (a, b, c) in orders(&dram).into_iter().flat_map(|a| {
+                let inner = orders(&l1);
+                orders(&l2).into_iter().flat_map(move |b| inner.clone().into_iter().map(move |c| (a, b, c)))
+            }) {
+                let levels = vec![LevelLoops::new(dram, a), LevelLoops::new(l2, b), LevelLoops::new(l1, c)];
+                let mapping = Mapping { spatial: spatial.clone(), pe: [1; 8], levels };
+                costs.push(Objective::Edp.value(&context.evaluate(&mapping, &facts, &work)));
+            }
+            costs.into_iter().fold(f64::INFINITY, f64::min)
+        };
+        let (all, some) = (least(&|_| ORDERS.to_vec()), least(&|bounds| space::orders(bounds, &FREE)));
+        assert!((some / all - 1.0).abs() < 1e-12, "case {case}: {some} {all} {arch:?} {layer:?}");
+    }
+}
+
+/// The bound of a tile of the inner buffer, whatever the outer one and external memory do with the rest.
+#[test]
+fn every_mapping_lies_above_the_bounds_of_its_inner_tile() {
+    let (mut draw, free) = (draws(23), Limits::default());
+    for case in 0..40 {
+        let (arch, layer) = (two_buffers(&mut draw), small_layer(&mut draw));
+        let table = arch.table().unwrap();
+        let context = Context::new(&arch, &layer, &table, Format::default()).unwrap();
+        for spatial in space::arrays(&arch, &layer, &free) {
+            let facts = context.array(&spatial);
+            for pe in space::pe_tiles(&arch, &space::rest(&layer, &spatial), &free) {
+                let work = Works::default().of(&context, &pe, &facts.spread);
+                let slack = context.relaxed_slack(&facts, &pe);
+                let whole = context.relaxed(&facts, &pe, &work);
+                let trips = std::array::from_fn(|i| layer.bounds[i].div_ceil(facts.spread[i] * pe[i]));
+                for (inner, rest) in splits(&trips, 1, &FREE, &FREE) {
+                    let inside = [LevelLoops::new(inner, ORDERS[draw(6)])];
+                    let known = context.relaxed_outside(&facts, &pe, &work, &inside, &rest);
+                    for (l2, dram) in splits(&rest, inner[4], &FREE, &FREE) {
+                        let outer = [dram, l2].map(|bounds| LevelLoops::new(bounds, ORDERS[draw(6)]));
+                        let levels = [&outer[..], &inside[..]].concat();
+                        let mapping = Mapping { spatial: spatial.clone(), pe, levels };
+                        let cost = context.evaluate(&mapping, &facts, &work);
+                        let near = 1.0 + 1e-9;
+                        let (e, c) = (near * cost.energy.total(), near * cost.cycles.total());
+                        for corners in [&whole, &known] {
+                            let above = |k: &Cost| e >= k.energy.total() - slack && c >= k.cycles.total();
+                            let any = corners.iter().flatten().any(above);
+                            assert!(any, "case {case}: {mapping:?} {cost:?} {corners:?} {arch:?} {layer:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// Stronger than the least values being equal: each bound on the way to a branch holds for each of its mappings.
@@ -143,7 +286,7 @@ fn every_mapping_lies_above_all_bounds_of_its_branch() {
         let table = arch.table().unwrap();
         let compressed = arch.pe.kind == PeKind::Sparse && draw(2) == 0;
         let format = Format { iact: compressed, weight: compressed };
-        let context = Context { arch: &arch, layer: &layer, table: &table, format };
+        let context = Context::new(&arch, &layer, &table, format).unwrap();
         let floor = Floor::of(&context);
         let mut works = Works::default();
         for spatial in space::arrays(&arch, &layer, &free) {
@@ -157,23 +300,23 @@ fn every_mapping_lies_above_all_bounds_of_its_branch() {
                 let slack = context.relaxed_slack(&facts, &pe);
                 let steps = [&least, &work].map(|w| context.relaxed(&facts, &pe, w));
                 let trips = std::array::from_fn(|i| layer.bounds[i].div_ceil(facts.spread[i] * pe[i]));
-                for (glb, dram) in buffer_tiles(&trips, &free) {
+                for (glb, dram) in splits(&trips, 1, &FREE, &FREE) {
                     let (dram_order, glb_order) = (ORDERS[draw(6)], ORDERS[draw(6)]);
-                    let spatial = spatial.clone();
-                    let mut mapping = Mapping { spatial, pe, glb, glb_order, dram, dram_order };
+                    let levels = vec![LevelLoops::new(dram, dram_order), LevelLoops::new(glb, glb_order)];
+                    let mut mapping = Mapping { spatial: spatial.clone(), pe, levels };
                     let cost = context.evaluate(&mapping, &facts, &work);
                     let tile = context.tile_floor(&mut mapping, &facts, &work);
                     let near = 1.0 + 1e-9;
                     let (e, c) = (near * cost.energy.total(), near * cost.cycles.total());
-                    assert!(e >= energy && c >= delay, "case {case}: {mapping} {arch:?} {layer:?}");
+                    assert!(e >= energy && c >= delay, "case {case}: {mapping:?} {arch:?} {layer:?}");
                     assert!(
                         e >= tile.energy.total() - slack && c >= tile.cycles.total(),
-                        "case {case}: {mapping} {cost:?} {tile:?} {arch:?} {layer:?}"
+                        "case {case}: {mapping:?} {cost:?} {tile:?} {arch:?} {layer:?}"
                     );
                     for corners in &steps {
                         let above = |k: &Cost| e >= k.energy.total() - slack && c >= k.cycles.total();
                         let any = corners.iter().flatten().any(above);
-                        assert!(any, "case {case}: {mapping} {cost:?} {corners:?} {arch:?} {layer:?}");
+                        assert!(any, "case {case}: {mapping:?} {cost:?} {corners:?} {arch:?} {layer:?}");
                     }
                 }
             }
@@ -189,7 +332,7 @@ fn the_front_is_that_of_all_mappings_on_100_random_problems() {
         let (arch, layer) = (small_arch(&mut draw), small_layer(&mut draw));
         let table = arch.table().unwrap();
         let format = Format::default();
-        let context = Context { arch: &arch, layer: &layer, table: &table, format };
+        let context = Context::new(&arch, &layer, &table, format).unwrap();
         let mut all: Vec<(f64, f64)> = vec![];
         all_mappings(&context, |cost| all.push((cost.energy.total(), cost.cycles.total())));
         let none = Constraints::default();
@@ -273,7 +416,7 @@ fn constraints_are_kept_also_by_factors_that_the_space_does_not_have() {
     assert_eq!(found.mapping.pe[3], 5);
     assert!(found.mapping.pe[2] <= 8);
     assert_eq!(
-        found.mapping.glb_order,
+        found.mapping.levels[1].order,
         [crate::Group::Reduction, crate::Group::Positions, crate::Group::Filters]
     );
     let (arch, _) = v2();
@@ -293,7 +436,7 @@ fn constraints_that_no_mapping_keeps_are_an_error_with_what_is_missing() {
     );
     let text = "[[constraint]]\ndram = { factors = { P = 1, Q = 1, M = 1, C = 1 } }\n";
     let (mut arch, layer) = v2();
-    arch.glb.iact_bytes = 64.0;
+    arch.buffers[0].iact_bytes = 64.0;
     let constraints = Constraints::parse(Syntax::Toml, text).unwrap();
     let effort = Effort::default();
     let search = Search {
@@ -335,23 +478,20 @@ fn networks_that_do_not_share_cost_accesses_and_tensors_that_bypass_the_buffer_l
     let mapping = Mapping {
         spatial: vec![vec![(crate::Dim::C, 4)], vec![(crate::Dim::M, 2)], vec![(crate::Dim::R, 3)], vec![]],
         pe: [1, 1, 20, 3, 1, 1, 1, 3],
-        glb: [1, 1, 1, 2, 13, 13, 1, 1],
-        glb_order: ORDERS[0],
-        dram: [1; 8],
-        dram_order: ORDERS[0],
+        levels: vec![LevelLoops::NONE, LevelLoops::new([1, 1, 1, 2, 13, 13, 1, 1], ORDERS[0])],
     };
     let of =
         |arch: &Architecture| evaluate(arch, &layer, &table, Format::default(), &mapping).unwrap().counts;
     let (shared, alone) = (of(&arch), of(&apart));
     // Activations are the same for 2 cluster columns; sums are added over 4 cluster rows and 3 PE rows.
-    assert!(alone.glb[0].reads > 1.99 * shared.glb[0].reads);
+    assert!(alone.buffers[0][0].reads > 1.99 * shared.buffers[0][0].reads);
     assert_eq!(
-        alone.glb[2].writes + layer.elements(crate::Operand::Psum),
-        12.0 * (shared.glb[2].writes + layer.elements(crate::Operand::Psum))
+        alone.buffers[0][2].writes + layer.elements(crate::Operand::Psum),
+        12.0 * (shared.buffers[0][2].writes + layer.elements(crate::Operand::Psum))
     );
     let mut bypassing = arch.clone();
-    bypassing.glb.bypass = vec!["iact".to_string()];
+    bypassing.buffers[0].bypass = vec!["iact".to_string()];
     let passed = of(&bypassing);
-    assert_eq!(passed.glb[0], crate::Accesses::default());
-    assert_eq!(passed.dram[0].reads, shared.glb[0].reads);
+    assert_eq!(passed.buffers[0][0], crate::Accesses::default());
+    assert_eq!(passed.dram[0].reads, shared.buffers[0][0].reads);
 }

@@ -3,9 +3,10 @@
 //! What is found does not depend on the number of threads: pieces of work that run side by side know what was found
 //! before all of them, and what they find is joined in order.
 
+use super::levels::Allowance;
 use super::tiles::{Shelves, Tile};
 use super::works::Works;
-use super::{Objective, Search};
+use super::{Effort, Objective, Search};
 use crate::arch::Architecture;
 use crate::bounds::Floor;
 use crate::constraints::{Constraints, Limits};
@@ -13,23 +14,33 @@ use crate::cost::{Context, Cost, Format};
 use crate::energy::EnergyTable;
 use crate::error::AccelError;
 use crate::layer::Layer;
-use crate::mapping::{Mapping, Misfit, ORDERS};
+use crate::mapping::{Mapping, Misfit};
 use crate::skipping::PeWork;
-use crate::space::{self, Spatial, buffer_tiles, orders};
+use crate::space::{self, Spatial};
+
+/// pJ and cycles: every mapping meant is at or above one of these pairs in both.
+pub(super) type Corners = [(f64, f64); 3];
+
+/// The pairs of costs; those that cannot be are above everything.
+pub(super) fn corners(costs: [Option<Cost>; 3], slack: f64) -> Corners {
+    costs.map(|cost| {
+        let none = (f64::INFINITY, f64::INFINITY);
+        cost.map_or(none, |c| ((c.energy.total() - slack).max(0.0), c.cycles.total()))
+    })
+}
 
 /// An array with a PE tile and a format, whose mappings are not known yet.
 #[derive(Clone, Copy)]
 pub(super) struct Branch {
-    /// pJ and cycles: every mapping of the branch is at or above one of these pairs in both.
-    corners: [(f64, f64); 3],
-    format: u8,
-    array: u32,
-    pe: [usize; 8],
+    corners: Corners,
+    pub format: u8,
+    pub array: u32,
+    pub pe: [usize; 8],
 }
 
 impl Branch {
     pub fn bound(&self, objective: Objective) -> f64 {
-        self.corners.iter().map(|&(e, c)| objective.of(e, c)).fold(f64::INFINITY, f64::min)
+        objective.least(&self.corners)
     }
 }
 
@@ -38,9 +49,9 @@ pub(super) trait Found: Send + Sync {
     /// Whether mappings at or above this energy and these cycles are of no use.
     fn cuts(&self, energy: f64, cycles: f64) -> bool;
 
-    /// Whether a branch is of no use.
-    fn cuts_branch(&self, branch: &Branch) -> bool {
-        branch.corners.iter().all(|&(energy, cycles)| self.cuts(energy, cycles))
+    /// Whether mappings that are each at or above one of these pairs are of no use.
+    fn cuts_all(&self, corners: &Corners) -> bool {
+        corners.iter().all(|&(energy, cycles)| self.cuts(energy, cycles))
     }
 
     /// Takes a mapping; `false` ends its branch.
@@ -72,18 +83,27 @@ pub(super) struct Tally {
     pub opened: u64,
     /// Mappings evaluated.
     pub evaluated: u64,
-    /// Tiles of the buffer that cover their layer.
-    tiles: u64,
+    /// Loops of inner buffers bounded.
+    pub bounded: u64,
+    /// Tiles of buffers that cover their layer.
+    pub tiles: u64,
+    /// Least bound of the branches that were left before their end.
+    pub unfinished: Option<f64>,
     /// The nearest of the tiles that do not fit.
     nearest: Option<Near>,
 }
 
 impl Tally {
-    fn remember(&mut self, near: Near) {
+    pub fn remember(&mut self, near: Near) {
         let rank = |(misfit, array, pe): &Near| (misfit.excess(), *array, *pe);
         if self.nearest.is_none_or(|nearest| rank(&near) < rank(&nearest)) {
             self.nearest = Some(near);
         }
+    }
+
+    /// Leaves a branch with this bound before its end.
+    pub fn leave(&mut self, bound: f64) {
+        self.unfinished = Some(self.unfinished.map_or(bound, |least| least.min(bound)));
     }
 
     fn of(workers: &[Worker]) -> Tally {
@@ -92,7 +112,9 @@ impl Tally {
             all.fitting += tally.fitting;
             all.opened += tally.opened;
             all.evaluated += tally.evaluated;
+            all.bounded += tally.bounded;
             all.tiles += tally.tiles;
+            tally.unfinished.into_iter().for_each(|bound| all.leave(bound));
             tally.nearest.into_iter().for_each(|near| all.remember(near));
         }
         all
@@ -100,19 +122,19 @@ impl Tally {
 }
 
 /// What a thread keeps for itself.
-struct Worker {
+pub(super) struct Worker {
     /// Works in each format.
-    works: Vec<Works>,
-    tally: Tally,
+    pub works: Vec<Works>,
+    pub tally: Tally,
 }
 
 /// The tree of branches of a layer.
 pub(super) struct Tree<'a> {
-    contexts: Vec<Context<'a>>,
+    pub contexts: Vec<Context<'a>>,
     floors: Vec<Floor>,
-    limits: Limits,
+    pub limits: Limits,
     /// From the most active PEs to the fewest.
-    arrays: Vec<Spatial>,
+    pub arrays: Vec<Spatial>,
     shelves: Shelves,
 }
 
@@ -136,7 +158,8 @@ impl<'a> Tree<'a> {
         let mut arrays = space::arrays(arch, layer, &limits);
         arrays
             .sort_by_cached_key(|a| std::cmp::Reverse(a.iter().flatten().map(|(_, n)| n).product::<usize>()));
-        let contexts: Vec<_> = formats.iter().map(|&format| Context { arch, layer, table, format }).collect();
+        let contexts = formats.iter().map(|&format| Context::new(arch, layer, table, format));
+        let contexts = contexts.collect::<Result<Vec<_>, AccelError>>()?;
         let floors: Vec<_> = contexts.iter().map(Floor::of).collect();
         let shelves = Shelves::of(&contexts, &floors, &arrays, &limits);
         Ok(Tree { contexts, floors, limits, arrays, shelves })
@@ -148,7 +171,7 @@ impl<'a> Tree<'a> {
     }
 
     /// Opens branches until what was found cuts all others, or the effort is spent; returns the least bound of those
-    /// that were not opened. Bounds come in steps, each dearer and closer: floors of all PE tiles of an array and of
+    /// that were not opened or left before their end. Bounds come in steps, each dearer and closer: floors of all PE tiles of an array and of
     /// one, corners without idle lanes or waiting, corners with them, floors of the buffer's tiles.
     pub fn search(&self, found: &mut impl Found, objective: Objective, search: &Search<'_>) -> (f64, Tally) {
         let Search { effort, crew, watch, .. } = *search;
@@ -158,8 +181,14 @@ impl<'a> Tree<'a> {
         };
         let mut workers: Vec<Worker> = (0..crew.size()).map(|_| worker()).collect();
         let enough = |workers: &[Worker]| {
-            let evaluated = Tally::of(workers).evaluated;
-            evaluated > 0 && effort.spent(evaluated)
+            let tally = Tally::of(workers);
+            tally.evaluated > 0 && effort.spent(tally.evaluated + tally.bounded)
+        };
+        // What branches opened side by side may spend each.
+        let share = |workers: &[Worker], branches: usize| {
+            let Tally { evaluated, bounded, .. } = Tally::of(workers);
+            let left = effort.evaluations.saturating_sub(evaluated + bounded) / branches as u64;
+            Allowance { objective, effort: Effort { evaluations: left, ..effort }, found: evaluated > 0 }
         };
         let mut kept: Vec<(f64, Branch)> = vec![];
         let (mut from, mut block) = (0, FEW);
@@ -174,28 +203,35 @@ impl<'a> Tree<'a> {
             let best = fresh.iter().enumerate().min_by(|a, b| a.1.0.total_cmp(&b.1.0)).map(|(i, _)| i);
             if let Some(i) = best
                 && !enough(&workers)
-                && !found.cuts_branch(&fresh[i].1)
+                && !found.cuts_all(&fresh[i].1.corners)
             {
                 let (_, branch) = fresh.swap_remove(i);
-                self.open(&branch, found, &mut workers[0]);
+                let allowance = share(&workers, 1);
+                self.open(&branch, found, &mut workers[0], allowance);
             }
-            kept.extend(fresh.into_iter().filter(|(_, branch)| !found.cuts_branch(branch)));
+            kept.extend(fresh.into_iter().filter(|(_, branch)| !found.cuts_all(&branch.corners)));
             (from, block) = (to, (2 * block).min(MANY));
         }
         kept.sort_by(|(a, x), (b, y)| {
             a.total_cmp(b).then_with(|| (x.array, x.pe, x.format).cmp(&(y.array, y.pe, y.format)))
         });
-        let (mut rest, mut together) = (kept.iter(), 1);
+        let (mut kept, mut together) = (kept.iter(), 1);
         loop {
-            let next: Vec<_> = rest.by_ref().filter(|(_, b)| !found.cuts_branch(b)).take(together).collect();
-            let Some((bound, _)) = next.first() else { return (f64::INFINITY, Tally::of(&workers)) };
+            let next: Vec<_> =
+                kept.by_ref().filter(|(_, b)| !found.cuts_all(&b.corners)).take(together).collect();
+            let rest = |bound: f64| {
+                let tally = Tally::of(&workers);
+                (tally.unfinished.map_or(bound, |left| left.min(bound)), tally)
+            };
+            let Some((bound, _)) = next.first() else { return rest(f64::INFINITY) };
             if enough(&workers) {
-                return (*bound, Tally::of(&workers));
+                return rest(*bound);
             }
+            let allowance = share(&workers, next.len());
             let before = &*found;
             let forks = crew.each(&mut workers, next.len(), |worker, at| {
                 let mut fork = before.fork();
-                self.open(&next[at].1, &mut fork, worker);
+                self.open(&next[at].1, &mut fork, worker, allowance);
                 fork
             });
             forks.into_iter().for_each(|fork| found.join(fork));
@@ -231,16 +267,11 @@ impl<'a> Tree<'a> {
                     continue;
                 }
                 let slack = context.relaxed_slack(&facts, &tile.pe);
-                let corners = |work: &PeWork| {
-                    context.relaxed(&facts, &tile.pe, work).map(|cost| {
-                        let none = (f64::INFINITY, f64::INFINITY);
-                        cost.map_or(none, |c| ((c.energy.total() - slack).max(0.0), c.cycles.total()))
-                    })
-                };
+                let corners = |work: &PeWork| corners(context.relaxed(&facts, &tile.pe, work), slack);
                 let least = floor.work(context, &tile.pe, &facts.spread);
                 let mut branch =
                     Branch { corners: corners(&least), format: format as u8, array: at as u32, pe: tile.pe };
-                if found.cuts_branch(&branch) {
+                if found.cuts_all(&branch.corners) {
                     worker.tally.fitting += 1;
                     continue;
                 }
@@ -251,55 +282,12 @@ impl<'a> Tree<'a> {
                 }
                 worker.tally.fitting += 1;
                 branch.corners = corners(&work);
-                if !found.cuts_branch(&branch) {
+                if !found.cuts_all(&branch.corners) {
                     branches.push((branch.bound(objective), branch));
                 }
             }
         }
         branches
-    }
-
-    /// Evaluates the mappings of a branch.
-    fn open(&self, branch: &Branch, found: &mut impl Found, worker: &mut Worker) {
-        worker.tally.opened += 1;
-        let format = branch.format as usize;
-        let context = &self.contexts[format];
-        let spatial = &self.arrays[branch.array as usize];
-        let facts = context.array(spatial);
-        let work = worker.works[format].of(context, &branch.pe, &facts.spread);
-        let slack = context.relaxed_slack(&facts, &branch.pe);
-        let trips: [usize; 8] =
-            std::array::from_fn(|i| context.layer.bounds[i].div_ceil(facts.spread[i] * branch.pe[i]));
-        let mut mapping = Mapping {
-            spatial: spatial.clone(),
-            pe: branch.pe,
-            glb: [1; 8],
-            glb_order: ORDERS[0],
-            dram: [1; 8],
-            dram_order: ORDERS[0],
-        };
-        for (glb, dram) in buffer_tiles(&trips, &self.limits) {
-            (mapping.glb, mapping.dram) = (glb, dram);
-            worker.tally.tiles += 1;
-            if let Some(misfit) = context.misfit(&mapping, &facts, &work) {
-                worker.tally.remember((misfit, branch.array, branch.pe));
-                continue;
-            }
-            let floor = context.tile_floor(&mut mapping, &facts, &work);
-            if found.cuts((floor.energy.total() - slack).max(0.0), floor.cycles.total()) {
-                continue;
-            }
-            for dram_order in orders(&dram, &self.limits.dram) {
-                for glb_order in orders(&glb, &self.limits.glb) {
-                    (mapping.dram_order, mapping.glb_order) = (dram_order, glb_order);
-                    let cost = context.evaluate(&mapping, &facts, &work);
-                    worker.tally.evaluated += 1;
-                    if !found.take(&mapping, &cost, &work, context.format, branch) {
-                        return;
-                    }
-                }
-            }
-        }
     }
 
     /// Why there is no mapping at all.

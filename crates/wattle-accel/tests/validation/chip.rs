@@ -182,6 +182,6 @@ fn depthwise_layers_gain_nothing_from_sparsity() {
             let (a, b) = (sparse.mapped.cost.cycles.total(), dense.mapped.cost.cycles.total());
             assert!(a >= b * 0.999, "{}: {a} on v2, {b} on v1.5", sparse.name);
         }
-        assert_eq!(sparse.mapped.cost.counts.glb[1].total(), 0.0, "weights never pass the buffer");
+        assert_eq!(sparse.mapped.cost.counts.buffers[0][1].total(), 0.0, "weights never pass the buffer");
     }
 }

@@ -2,6 +2,7 @@
 
 mod chip;
 mod eyeriss_v1;
+mod hierarchy;
 mod page;
 mod pe_cycles;
 mod pitfalls;

@@ -109,8 +109,9 @@ fn thirty_two_filters_fit_if_the_fullest_pe_holds_them() {
     let found = wattle_accel::map(&arch, &base, &table, Format::default(), Objective::Edp, Effort::default());
     let mut mapping = found.expect("it fits").mapping;
     mapping.spatial = vec![vec![]; 4];
-    (mapping.pe, mapping.glb) = ([1, 1, 32, 16, 1, 1, 1, 1], [1, 1, 2, 4, 8, 8, 1, 1]);
-    mapping.dram = [1; 8];
+    mapping.pe = [1, 1, 32, 16, 1, 1, 1, 1];
+    mapping.levels[1].bounds = [1, 1, 2, 4, 8, 8, 1, 1];
+    mapping.levels[0].bounds = [1; 8];
     // Twelve weights of each column of 32: 16 x 12 pairs are 192.
     let fits = with(&|filter, channel| (filter + channel) % 32 < 12);
     evaluate(&arch, &fits, &table, format, &mapping).expect("192 pairs fit");

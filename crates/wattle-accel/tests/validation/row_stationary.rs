@@ -7,7 +7,8 @@
 //! as free at the buffer; the accesses of the blocking it finds are counted by this crate's model.
 
 use wattle_accel::{
-    Architecture, Dim, EnergyTable, Format, Group, Halo, Layer, Mapping, ORDERS, Order, PeKind, evaluate,
+    Architecture, Dim, EnergyTable, Format, Group, Halo, Layer, LevelLoops, Mapping, ORDERS, Order, PeKind,
+    evaluate,
 };
 
 use crate::published::Row;
@@ -54,8 +55,8 @@ fn architecture() -> Architecture {
     arch.energy = "eyeriss-65nm-16b-relative".to_string();
     arch.calibration = None;
     (arch.bits.iact, arch.bits.weight, arch.bits.psum, arch.bits.output) = (16.0, 16.0, 16.0, 16.0);
-    arch.glb.shared_bytes = Some(BUFFER_BYTES);
-    arch.glb.outputs_bypass = false;
+    arch.buffers[0].shared_bytes = Some(BUFFER_BYTES);
+    arch.buffers[0].outputs_bypass = false;
     arch.halo = Halo::Reuse;
     arch.pe.kind = PeKind::Dense;
     (arch.pe.iact_words, arch.pe.weight_words, arch.pe.psum_words) = (PE_WORDS, PE_WORDS, PE_WORDS);
@@ -164,10 +165,10 @@ fn external_accesses(arch: &Architecture, table: &EnergyTable, layer: &Layer) ->
                     let mut mapping = Mapping {
                         spatial: spatial.clone(),
                         pe: [n[2], 1, m[2], c[2], 1, 1, 1, taps],
-                        glb: [n[1], 1, m[1], c[1], 1, width, 1, 1],
-                        glb_order: ORDERS[0],
-                        dram: [n[0], 1, m[0], c[0], strips, 1, 1, 1],
-                        dram_order: ORDERS[0],
+                        levels: vec![
+                            LevelLoops::new([n[0], 1, m[0], c[0], strips, 1, 1, 1], ORDERS[0]),
+                            LevelLoops::new([n[1], 1, m[1], c[1], 1, width, 1, 1], ORDERS[0]),
+                        ],
                     };
                     if evaluate(arch, layer, table, Format::default(), &mapping).is_err() {
                         continue;
@@ -182,7 +183,7 @@ fn external_accesses(arch: &Architecture, table: &EnergyTable, layer: &Layer) ->
                             })
                             .sum();
                         if best.as_ref().is_none_or(|b| cost < b.0) {
-                            (mapping.dram_order, mapping.glb_order) = (outer, inner);
+                            (mapping.levels[0].order, mapping.levels[1].order) = (outer, inner);
                             best = Some((cost, mapping.clone()));
                         }
                     }

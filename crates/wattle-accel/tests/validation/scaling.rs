@@ -17,7 +17,8 @@ fn mesh(side: usize) -> Architecture {
     }
     // One router of 24 b an iact bank; four banks and four rows a cluster.
     arch.ports.iact_bits = 96.0;
-    (arch.glb.iact_bytes, arch.glb.psum_bytes) = (arch.glb.iact_bytes * grown, arch.glb.psum_bytes * grown);
+    arch.buffers[0].iact_bytes *= grown;
+    arch.buffers[0].psum_bytes *= grown;
     arch
 }
 
@@ -28,7 +29,8 @@ fn flat(side: usize) -> Architecture {
     for (axis, dims) in arch.axes.iter_mut().zip(["RC", "PM"]) {
         (axis.size, axis.dims) = (4 * side, dims.to_string());
     }
-    (arch.glb.iact_bytes, arch.glb.psum_bytes) = (arch.glb.iact_bytes * grown, arch.glb.psum_bytes * grown);
+    arch.buffers[0].iact_bytes *= grown;
+    arch.buffers[0].psum_bytes *= grown;
     arch
 }
 

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use wattle_accel::{
-    Architecture, Dim, Format, Group, Halo, Layer, Mapping, ORDERS, Operand, PeKind, evaluate,
+    Architecture, Dim, Format, Group, Halo, Layer, LevelLoops, Mapping, ORDERS, Operand, PeKind, evaluate,
 };
 
 /// Loops of one level from the outermost in.
-fn nest(bounds: &[usize; 8], order: [Group; 3]) -> Vec<(usize, usize)> {
+pub fn nest(bounds: &[usize; 8], order: [Group; 3]) -> Vec<(usize, usize)> {
     let of = |group: Group| match group {
         Group::Positions => vec![Dim::Q, Dim::P, Dim::N],
         Group::Reduction => vec![Dim::S, Dim::R, Dim::C],
@@ -19,7 +19,7 @@ fn nest(bounds: &[usize; 8], order: [Group; 3]) -> Vec<(usize, usize)> {
 }
 
 /// All indices of a nest in the order they are visited.
-fn walk(loops: &[(usize, usize)]) -> Vec<[usize; 8]> {
+pub fn walk(loops: &[(usize, usize)]) -> Vec<[usize; 8]> {
     let mut list = vec![[0usize; 8]];
     for &(dim, n) in loops {
         let with = |at: &[usize; 8], i: usize| {
@@ -33,7 +33,7 @@ fn walk(loops: &[(usize, usize)]) -> Vec<[usize; 8]> {
 }
 
 /// Distinct elements of a tensor that tiles at `origin` of `extents` touch.
-fn elements(
+pub fn elements(
     layer: &Layer,
     operand: Operand,
     origin: &[usize; 8],
@@ -73,7 +73,7 @@ fn counts_equal_a_walk_through_the_loops_on_random_nests() {
     arch.halo = Halo::Refetch;
     arch.pe.kind = PeKind::Dense;
     (arch.pe.iact_words, arch.pe.weight_words, arch.pe.psum_words) = (4096, 4096, 4096);
-    arch.glb.outputs_bypass = false;
+    arch.buffers[0].outputs_bypass = false;
     // Two axes of one PE each: the array is told apart in other tests.
     arch.axes.iter_mut().for_each(|axis| axis.size = 1);
     let table = arch.table().expect("it is shipped");
@@ -105,18 +105,18 @@ fn counts_equal_a_walk_through_the_loops_on_random_nests() {
         let mapping = Mapping {
             spatial: vec![vec![], vec![]],
             pe: levels[2],
-            glb: levels[1],
-            glb_order: ORDERS[draw(6)],
-            dram: levels[0],
-            dram_order: ORDERS[draw(6)],
+            levels: vec![
+                LevelLoops::new(levels[0], ORDERS[draw(6)]),
+                LevelLoops::new(levels[1], ORDERS[draw(6)]),
+            ],
         };
         let cost = evaluate(&arch, &layer, &table, Format::default(), &mapping);
         let counts = cost.unwrap_or_else(|e| panic!("case {case}: {e}")).counts;
-        let outer = walk(&nest(&mapping.dram, mapping.dram_order));
-        let inner = walk(&nest(&mapping.glb, mapping.glb_order));
+        let outer = walk(&nest(&levels[0], mapping.levels[0].order));
+        let inner = walk(&nest(&levels[1], mapping.levels[1].order));
         let both: Vec<[usize; 8]> = outer
             .iter()
-            .flat_map(|o| inner.iter().map(|i| std::array::from_fn(|d| o[d] * mapping.glb[d] + i[d])))
+            .flat_map(|o| inner.iter().map(|i| std::array::from_fn(|d| o[d] * levels[1][d] + i[d])))
             .collect();
         let in_buffer: [usize; 8] = std::array::from_fn(|i| levels[1][i] * levels[2][i]);
         let into_buffer = taken(&layer, Operand::Iact, &outer, &in_buffer);
@@ -124,11 +124,11 @@ fn counts_equal_a_walk_through_the_loops_on_random_nests() {
         let close = |what: &str, model: f64, walked: f64| {
             assert!(
                 (model - walked).abs() <= 1e-6 * walked,
-                "case {case}, {what}: {model} against {walked} {mapping}"
+                "case {case}, {what}: {model} against {walked} {mapping:?}"
             );
         };
         close("external activations", counts.dram[0].reads, into_buffer);
-        close("activations into the PE", counts.glb[0].reads, into_pe(Operand::Iact));
+        close("activations into the PE", counts.buffers[0][0].reads, into_pe(Operand::Iact));
         close("weights into the PE", counts.dram[1].reads, into_pe(Operand::Weight));
         // Sums leave whenever their tile does; all but the first visit read them back.
         let visits = into_pe(Operand::Psum);
@@ -136,6 +136,6 @@ fn counts_equal_a_walk_through_the_loops_on_random_nests() {
         let outputs = layer.elements(Operand::Psum);
         close("sums that leave the chip", counts.dram[2].writes, drained);
         close("sums read back from outside", counts.dram[2].reads, drained - outputs);
-        close("sums read back from the buffer", counts.glb[2].reads, visits - drained);
+        close("sums read back from the buffer", counts.buffers[0][2].reads, visits - drained);
     }
 }

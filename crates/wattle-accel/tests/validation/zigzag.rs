@@ -1,6 +1,8 @@
 //! T6: ZigZag's ResNet-18 on its `tpu_like`, the mappings that ZigZag chose priced by the model here.
 
-use wattle_accel::{Architecture, Dim, Effort, Format, Group, Layer, Mapping, Objective, evaluate, map};
+use wattle_accel::{
+    Architecture, Dim, Effort, Format, Group, Layer, LevelLoops, Mapping, Objective, evaluate, map,
+};
 
 use crate::published::Row;
 
@@ -33,10 +35,13 @@ fn layers() -> impl Iterator<Item = (Layer, Mapping, Found)> {
         let mapping = Mapping {
             spatial: vec![vec![(Dim::M, columns)], vec![(Dim::C, rows)]],
             pe: [1, 1, 1, c0, 1, 1, r0, s0],
-            glb: [1, 1, rest(m, columns), rest(c, rows * c0), map, map, rest(taps, r0), rest(taps, s0)],
-            glb_order: [Group::Positions, Group::Filters, Group::Reduction],
-            dram: [1; 8],
-            dram_order: [Group::Positions, Group::Filters, Group::Reduction],
+            levels: vec![
+                LevelLoops::NONE,
+                LevelLoops::new(
+                    [1, 1, rest(m, columns), rest(c, rows * c0), map, map, rest(taps, r0), rest(taps, s0)],
+                    [Group::Positions, Group::Filters, Group::Reduction],
+                ),
+            ],
         };
         (layer, mapping, found)
     })

@@ -1,7 +1,7 @@
 //! `wattle accel archs`: the architectures and energy tables that come with wattle.
 
 use serde::Serialize;
-use wattle_accel::{PRESS, PeKind, architecture_text, architectures, tables};
+use wattle_accel::{Buffer, Operand, PRESS, PeKind, architecture_text, architectures, tables};
 use wattle_report::{Align, Table, number};
 
 use crate::context::Context;
@@ -30,11 +30,37 @@ struct Arch {
     multipliers: usize,
     /// `dense`, `gated` or `sparse`.
     pe: &'static str,
+    /// Of all buffers together.
     buffer_bytes: f64,
+    /// From the outermost in.
+    buffers: Vec<Memory>,
     clock_hz: f64,
     energy_table: String,
     technology: String,
     source: String,
+}
+
+#[derive(Serialize)]
+struct Memory {
+    name: String,
+    bytes: f64,
+    /// Tensors that rest in it.
+    keeps: Vec<&'static str>,
+    /// Absent where only the ports limit it.
+    read_bits_per_cycle: Option<f64>,
+    write_bits_per_cycle: Option<f64>,
+}
+
+impl Memory {
+    fn of(buffer: &Buffer) -> Memory {
+        Memory {
+            name: buffer.name.clone(),
+            bytes: buffer.bytes(),
+            keeps: Operand::ALL.into_iter().filter(|&o| buffer.keeps(o)).map(Operand::name).collect(),
+            read_bits_per_cycle: buffer.read_bits_per_cycle,
+            write_bits_per_cycle: buffer.write_bits_per_cycle,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -64,8 +90,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
             PeKind::Gated => "gated",
             PeKind::Sparse => "sparse",
         };
-        let parts = arch.glb.iact_bytes + arch.glb.weight_bytes + arch.glb.psum_bytes;
-        let buffer_bytes = arch.glb.shared_bytes.unwrap_or(parts);
+        let buffer_bytes = arch.buffers.iter().map(Buffer::bytes).sum();
         table.row([
             arch.name.clone(),
             arch.multipliers().to_string(),
@@ -79,6 +104,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
             multipliers: arch.multipliers(),
             pe,
             buffer_bytes,
+            buffers: arch.buffers.iter().map(Memory::of).collect(),
             clock_hz: arch.clock_hz,
             energy_table: arch.energy.clone(),
             technology: arch.table()?.technology,

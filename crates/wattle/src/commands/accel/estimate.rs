@@ -69,11 +69,11 @@ struct Layer {
     cycles: f64,
     energy_j: f64,
     /// Joules by component; they sum to `energy_j`.
-    energy_parts_j: BTreeMap<&'static str, f64>,
+    energy_parts_j: BTreeMap<String, f64>,
     utilisation: f64,
     mode: String,
     compressed: Compressed,
-    bound: &'static str,
+    bound: String,
     mapping: String,
 }
 
@@ -150,6 +150,10 @@ fn of_channels(sparsity: &Sparsity) -> Option<Vec<f64>> {
 
 /// The whole estimate as JSON.
 pub fn document(estimate: &Estimate, workload: &Workload) -> Document {
+    let parts = |l: &LayerEstimate| {
+        let parts = l.mapped.cost.energy.parts(&estimate.buffers).into_iter();
+        parts.map(|(part, pj)| (part.to_string(), pj * 1e-12)).collect()
+    };
     let layer = |l: &LayerEstimate| {
         let (dense, given) = (Sparsity::dense(), layer_of(workload, l));
         let [iact, weight] = given.map_or([&dense; 2], |l| [&l.iact, &l.weight]);
@@ -162,12 +166,12 @@ pub fn document(estimate: &Estimate, workload: &Workload) -> Document {
             channel_density: ChannelDensity { iact: of_channels(iact), weight: of_channels(weight) },
             cycles: l.mapped.cost.cycles.total(),
             energy_j: l.mapped.cost.energy.total() * 1e-12,
-            energy_parts_j: l.mapped.cost.energy.parts().map(|(part, pj)| (part, pj * 1e-12)).into(),
+            energy_parts_j: parts(l),
             utilisation: l.utilisation,
             mode: l.mode.clone(),
             compressed: Compressed { iact: l.mapped.format.iact, weight: l.mapped.format.weight },
-            bound: l.mapped.cost.cycles.bound().name(),
-            mapping: l.mapped.mapping.to_string(),
+            bound: l.mapped.cost.cycles.bound().name(&estimate.buffers).to_string(),
+            mapping: l.mapped.mapping.text(&estimate.buffers),
         }
     };
     let host = |h: &HostWork| Host {
@@ -224,7 +228,7 @@ fn text(estimate: &Estimate, workload: &Workload) -> String {
             number::count(l.mapped.cost.cycles.total().round()),
             number::si(l.mapped.cost.energy.total() * 1e-12, "J"),
             number::percent(l.utilisation),
-            l.mapped.cost.cycles.bound().name().to_string(),
+            l.mapped.cost.cycles.bound().name(&estimate.buffers).to_string(),
             l.mode.clone(),
         ]);
     }

@@ -1,9 +1,12 @@
 //! `wattle accel explain`: Eyexam's seven bounds, layer by layer and summed, the layers that lose most, and what
 //! would help them.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use wattle_accel::{
-    Effort, LayerEstimate, Remedy, STEPS, eyexam, made_up, network_bounds, remedies, simulate,
+    Effort, LayerEstimate, Remedy, STEPS, bandwidths, eyexam, made_up, network_bounds, remedies, simulate,
+    simulates,
 };
 use wattle_report::{Align, Table, number};
 
@@ -31,8 +34,8 @@ pub struct Args {
     /// For how many of them to try what would help: each is mapped again after every change.
     #[arg(long, default_value_t = 3)]
     remedies: usize,
-    /// Largest layer to simulate for the last step, in multiply-accumulates; the model sets it for larger ones, and
-    /// for all with 0.
+    /// Largest layer to simulate for the last step, in multiply-accumulates; the model sets it for larger ones, for
+    /// all with 0, and for all on architectures of more than one buffer.
     #[arg(long, default_value_t = 20e6)]
     max_macs: f64,
 }
@@ -56,6 +59,8 @@ struct Layer {
     name: String,
     /// Multiplications a cycle after each step.
     bounds: [f64; 7],
+    /// The sixth step for each network and memory that limits delivery, alone.
+    bandwidths: BTreeMap<String, f64>,
     /// Whether `simulated` or `modelled` cycles set the last step; `cycles` are these.
     last_step: &'static str,
     cycles: f64,
@@ -72,7 +77,7 @@ struct Layer {
 /// The layer mapped again after one change.
 #[derive(Serialize)]
 struct Help {
-    change: &'static str,
+    change: String,
     speed_up: f64,
     energy_gain: f64,
 }
@@ -84,13 +89,14 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let objective = args.model.objective();
     let estimate = args.given.estimate(&arch, &workload, objective, context)?;
     let table = arch.table()?;
+    let can_simulate = simulates(&arch).is_ok();
     let mut examined: Vec<Examined<'_>> = vec![];
     let bar = context.progress("simulating", estimate.layers.len() as u64);
     for found in &estimate.layers {
         bar.inc(1);
         let Some(layer) = workload.layers.iter().find(|l| l.name == found.name) else { continue };
         let mut simulated = None;
-        if layer.macs() <= args.max_macs {
+        if can_simulate && layer.macs() <= args.max_macs {
             let (iacts, weights) = made_up(layer, 1);
             let mapped = &found.mapped;
             let run = simulate(&arch, layer, &table, mapped.format, &mapped.mapping, &iacts, &weights)?;
@@ -122,6 +128,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         layers.push(Layer {
             name: found.name.clone(),
             bounds: *bounds,
+            bandwidths: bandwidths(&arch, found).into_iter().collect(),
             last_step: if simulated.is_some() { "simulated" } else { "modelled" },
             cycles: examined.cycles(),
             model_cycles: found.mapped.cost.cycles.total(),
@@ -141,7 +148,10 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         text += &format!("\n{}\n", worst(&layers[..args.worst.min(layers.len())], all));
         text += "multiplications a cycle after each step; lost: cycles beyond those of fully busy multipliers, and \
                  their share\n";
-        text += &last_step(&layers, args.max_macs);
+        text += &match simulates(&arch) {
+            Ok(()) => last_step(&layers, args.max_macs),
+            Err(error) => format!("step 7: modelled; {error}\n"),
+        };
         for layer in layers.iter().take(tried) {
             text += &helped(layer);
         }
@@ -242,6 +252,11 @@ fn worst(layers: &[Layer], all: f64) -> Table {
 /// What would help a layer, as tried.
 fn helped(layer: &Layer) -> String {
     let mut text = format!("{}, held back by {}: {}\n", layer.name, layer.held_back_by, layer.advice);
+    if layer.held_back_by == STEPS[5]
+        && let Some((name, _)) = layer.bandwidths.iter().min_by(|a, b| a.1.total_cmp(b.1))
+    {
+        text += &format!("  the tightest is that of the {name}\n");
+    }
     let Some(list) = &layer.would_help else { return text };
     if list.is_empty() {
         text += "  nothing of what was tried helps\n";

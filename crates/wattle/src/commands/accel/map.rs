@@ -159,6 +159,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         ("mapping", Align::Left),
     ]);
     let (mut layers, mut proven) = (vec![], 0);
+    let buffers = arch.buffer_names();
     for (name, m) in &found {
         let given = args.mapping.is_some();
         proven += usize::from(m.proven());
@@ -173,7 +174,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
             number::count(m.cost.cycles.total()),
             gap,
             format!("{} of {}", number::count(m.opened as f64), number::count(m.branches as f64)),
-            m.mapping.to_string(),
+            m.mapping.text(&buffers),
         ]);
         layers.push(Layer {
             name: name.clone(),
@@ -185,7 +186,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
             evaluated: m.evaluated,
             energy_pj: m.cost.energy.total(),
             cycles: m.cost.cycles.total(),
-            mapping: m.mapping.to_string(),
+            mapping: m.mapping.text(&buffers),
             loops: LayerMapping::new(&arch, name, m.format, &m.mapping),
         });
     }
@@ -238,6 +239,7 @@ fn show_front(
         ("mapping", Align::Left),
     ]);
     let mut layers = vec![];
+    let buffers = arch.buffer_names();
     for (name, Front { points, proven, evaluated, branches, opened }) in &found {
         let mut list = vec![];
         for (at, point) in points.iter().enumerate() {
@@ -246,10 +248,10 @@ fn show_front(
                 if at == 0 { name.clone() } else { String::new() },
                 number::si(energy_pj * 1e-12, "J"),
                 number::count(cycles),
-                point.mapping.to_string(),
+                point.mapping.text(&buffers),
             ]);
             let loops = LayerMapping::new(arch, name, point.format, &point.mapping);
-            list.push(Point { energy_pj, cycles, mapping: point.mapping.to_string(), loops });
+            list.push(Point { energy_pj, cycles, mapping: point.mapping.text(&buffers), loops });
         }
         layers.push(FrontLayer {
             name: name.clone(),
