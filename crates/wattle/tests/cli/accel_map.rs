@@ -102,6 +102,7 @@ fn architectures_tables_and_constraints_come_from_files() {
     for flags in [
         format!("--arch {}", example("small.yaml")),
         format!("--arch {}", example("tpu-like.toml")),
+        format!("--arch {}", example("two-level.toml")),
         format!("--arch eyeriss-like-45nm --energy {}", example("ert-binding.toml")),
     ] {
         let document = sandbox.json(&format!("accel map m.onnx {flags}"));
@@ -117,6 +118,76 @@ fn architectures_tables_and_constraints_come_from_files() {
     let document = sandbox.json("accel map m.onnx --constraints c.toml");
     for layer in document["layers"].as_array().expect("a list") {
         assert_eq!(layer["loops"]["pe"]["C"], 4);
+    }
+}
+
+#[test]
+fn buffers_in_a_row_are_mapped_priced_explained_and_named() {
+    let sandbox = sandbox();
+    let arch = format!("--arch {}", example("two-level.toml"));
+    let found = sandbox.json(&format!("accel map m.onnx {arch} --out best.json"));
+    let given = sandbox.json(&format!("accel map m.onnx {arch} --mapping best.json --out again.json"));
+    assert_eq!(sandbox.read("best.json"), sandbox.read("again.json"));
+    let text = String::from_utf8(sandbox.read("best.json")).expect("JSON is text");
+    let at = |field: &str| text.find(field).unwrap_or_else(|| panic!("{field} in {text}"));
+    assert!(at("\"dram\"") < at("\"l2\"") && at("\"l2\"") < at("\"l1\""), "from the outermost in: {text}");
+    for (found, given) in
+        found["layers"].as_array().expect("a list").iter().zip(given["layers"].as_array().expect("a list"))
+    {
+        assert_eq!(found["energy_pj"], given["energy_pj"]);
+        let mapping = found["mapping"].as_str().expect("text");
+        assert!(mapping.contains("| L2") && mapping.contains("| L1"), "{mapping}");
+    }
+    // Energy has a part for each buffer, and the parts add up.
+    let estimate = sandbox.json(&format!("accel estimate m.onnx {arch} --report r.html"));
+    let layer = &estimate["layers"][0];
+    let parts = layer["energy_parts_j"].as_object().expect("parts");
+    assert!(parts.contains_key("l1") && parts.contains_key("l2") && !parts.contains_key("buffer"));
+    let sum: f64 = parts.values().filter_map(serde_json::Value::as_f64).sum();
+    assert!((sum / layer["energy_j"].as_f64().expect("a number") - 1.0).abs() < 1e-9);
+    assert!(String::from_utf8_lossy(&sandbox.read("r.html")).contains("L1"));
+    // Bandwidths stand alone beside the sixth step, which no one of them is below.
+    let explained = sandbox.json(&format!("accel explain m.onnx {arch} --remedies 1"));
+    for layer in explained["layers"].as_array().expect("a list") {
+        let bandwidths = layer["bandwidths"].as_object().expect("bandwidths");
+        let sixth = layer["bounds"][5].as_f64().expect("a number");
+        assert!(bandwidths.contains_key("l2") && bandwidths.contains_key("l1"));
+        assert!(bandwidths.values().all(|b| b.as_f64().is_some_and(|b| b >= sixth * (1.0 - 1e-9))));
+        assert_eq!(layer["last_step"], "modelled");
+    }
+    let constrained = |text: &str| {
+        sandbox.write("c.toml", format!("[[constraint]]\n{text}\n"));
+        sandbox.run(&format!("accel map m.onnx {arch} --constraints c.toml --json"))
+    };
+    let kept = constrained("l1 = { factors = { C = 2 } }\nl2 = { factors = { M = 1 } }");
+    let kept: serde_json::Value = serde_json::from_slice(&kept.stdout).expect("JSON");
+    assert_eq!(kept["layers"][0]["loops"]["l1"]["factors"]["C"], 2);
+    assert_eq!(kept["layers"][0]["loops"]["l2"]["factors"]["M"], serde_json::Value::Null);
+    for (output, words) in [
+        (constrained("glb = { factors = { C = 2 } }"), ["`glb`", "dram, l2, l1, pe"]),
+        (sandbox.run(&format!("accel simulate m.onnx {arch}")), ["2 buffers (l2, l1)", "behind one buffer"]),
+    ] {
+        assert_eq!(output.status.code(), Some(2));
+        assert!(words.iter().all(|w| stderr(&output).contains(w)), "{}", stderr(&output));
+    }
+    let text = std::fs::read_to_string(example("two-level.toml")).expect("a committed file");
+    sandbox.write("tiny.toml", text.replace("shared_bytes = 65536", "shared_bytes = 16"));
+    let document = sandbox.json("accel map m.onnx --arch tiny.toml");
+    let reason = document["infeasible"][0]["reason"].as_str().expect("text");
+    assert!(
+        reason.contains("buffer `l1`")
+            && reason.contains("required")
+            && reason.contains("available 16 bytes"),
+        "{reason}"
+    );
+    for (from, to, words) in [
+        ("name = \"l1\"", "name = \"l3\"", ["no buffer `l3`", "glb, l1, l2"]),
+        ("name = \"l1\"", "name = \"l2\"", ["buffer `l2`", "two buffers"]),
+        ("bypass = [\"weight\"]", "bypass = [\"weights\"]", ["buffer `l1`.bypass", "`weights`"]),
+    ] {
+        sandbox.write("bad.toml", text.replace(from, to));
+        let output = sandbox.run("accel map m.onnx --arch bad.toml");
+        assert!(words.iter().all(|w| stderr(&output).contains(w)), "{}", stderr(&output));
     }
 }
 
