@@ -6,8 +6,8 @@
 use std::collections::HashSet;
 
 use wattle_accel::{
-    Accesses, Architecture, Buffer, Counts, Dim, Format, Halo, Layer, LevelLoops, MAX_BUFFERS, Mapping,
-    ORDERS, Operand, PeKind, evaluate,
+    Accesses, Architecture, Buffer, Counts, Dim, Format, Group, Halo, Layer, LevelLoops, MAX_BUFFERS,
+    Mapping, ORDERS, Operand, PeKind, evaluate,
 };
 
 use crate::trace::{elements, nest, walk};
@@ -303,5 +303,179 @@ fn a_buffer_that_keeps_nothing_changes_nothing() {
             assert_eq!(parts, (one.cycles.total(), one.energy.total(), one.counts.dram), "{mapping:?}");
             arch.buffers.remove(at);
         }
+    }
+}
+
+/// A layer as ZigZag maps it: channels, filters, output map, input map, taps, stride; its loops above the array from
+/// the innermost out; how many of them lie in the PE, in the tile of the L1 for sums, in that for activations; pJ that
+/// activations cost at the L1, at the L2 and at external memory, and weights there; sums written to the L2.
+type Peer = ([usize; 6], &'static [(Dim, usize)], [usize; 3], [f64; 4], f64);
+
+/// ZigZag 3.9.1 on its `tpu_like` with an L1 of 64 KiB for activations and sums below its 2 MiB (60 and 50 pJ for 2048
+/// bits), every memory moving single values, its own orders of loops for its ResNet-18; what `benches/peers/hierarchy.py`
+/// prints, but for the last layer, whose filters ZigZag rounds up.
+const PEERS: [Peer; 11] = {
+    use Dim::{C, M, P, Q, R, S};
+    [
+        (
+            [3, 64, 112, 224, 7, 2],
+            &[(S, 7), (R, 7), (Q, 112), (P, 112), (M, 2)],
+            [2, 3, 3],
+            [1070160.0, 1935413.76, 13171200.0, 823200.0],
+            802816.0,
+        ),
+        (
+            [64, 64, 56, 56, 3, 1],
+            &[(C, 2), (S, 3), (R, 3), (Q, 56), (P, 56), (M, 2)],
+            [3, 4, 4],
+            [1081920.0, 2254282.24, 17561600.0, 3225600.0],
+            200704.0,
+        ),
+        (
+            [64, 128, 28, 56, 3, 2],
+            &[(C, 2), (S, 3), (R, 3), (Q, 28), (P, 28), (M, 4)],
+            [3, 5, 4],
+            [658560.0, 2254282.24, 17561600.0, 6451200.0],
+            100352.0,
+        ),
+        (
+            [64, 128, 28, 56, 1, 2],
+            &[(C, 2), (Q, 28), (P, 28), (M, 4)],
+            [1, 2, 4],
+            [56840.0, 155733.76, 4390400.0, 716800.0],
+            100352.0,
+        ),
+        (
+            [128, 128, 28, 28, 3, 1],
+            &[(C, 4), (S, 3), (R, 3), (Q, 28), (P, 28), (M, 4)],
+            [3, 5, 4],
+            [1081920.0, 2105949.44, 8780800.0, 12902400.0],
+            100352.0,
+        ),
+        (
+            [128, 256, 14, 28, 3, 2],
+            &[(C, 4), (S, 3), (R, 3), (Q, 14), (P, 14), (M, 8)],
+            [3, 6, 4],
+            [658560.0, 2105949.44, 8780800.0, 25804800.0],
+            50176.0,
+        ),
+        (
+            [128, 256, 14, 28, 1, 2],
+            &[(C, 4), (Q, 14), (P, 14), (M, 8)],
+            [1, 3, 4],
+            [51940.0, 77866.88, 2195200.0, 2867200.0],
+            50176.0,
+        ),
+        (
+            [256, 256, 14, 14, 3, 1],
+            &[(C, 8), (R, 3), (Q, 14), (P, 14), (M, 8), (S, 3)],
+            [2, 4, 6],
+            [856520.0, 155733.76, 4390400.0, 51609600.0],
+            150528.0,
+        ),
+        (
+            [256, 512, 7, 14, 3, 2],
+            &[(R, 3), (Q, 7), (P, 7), (M, 16), (S, 3), (C, 8)],
+            [1, 6, 5],
+            [433160.0, 155733.76, 4390400.0, 103219200.0],
+            25088.0,
+        ),
+        (
+            [256, 512, 7, 14, 1, 2],
+            &[(C, 8), (Q, 7), (P, 7), (M, 16)],
+            [1, 4, 4],
+            [49490.0, 38933.44, 1097600.0, 11468800.0],
+            25088.0,
+        ),
+        (
+            [512, 512, 7, 7, 3, 1],
+            &[(C, 16), (Q, 7), (P, 7), (M, 16), (S, 3), (R, 3)],
+            [1, 3, 6],
+            [851620.0, 77866.88, 2195200.0, 206438400.0],
+            225792.0,
+        ),
+    ]
+};
+
+/// `tpu_like` with an L1 for each of the two tensors, so that their tiles can differ as ZigZag's do, in this order.
+fn with_two_l1(sums_outside: bool) -> Architecture {
+    let mut arch =
+        Architecture::parse(include_str!("../../../../examples/accel/tpu-like.toml")).expect("a file");
+    let mut table = arch.table().expect("it is shipped");
+    let mut row = table.buffers["glb"].clone();
+    (row.read, row.write) = (60.0, 50.0);
+    let l1 = |name: &str, passing: &str| {
+        let bypass = vec!["weight".to_string(), passing.to_string()];
+        Buffer { name: name.to_string(), bypass, ..arch.buffers[0].clone() }
+    };
+    let mut both = [l1("sums", "iact"), l1("iacts", "psum")];
+    if !sums_outside {
+        both.reverse();
+    }
+    for buffer in both {
+        table.buffers.insert(buffer.name.clone(), row.clone());
+        arch.buffers.push(buffer);
+    }
+    arch.with_energy(table).expect("its rows are those of the buffers")
+}
+
+/// A sum is counted by other rules there (its way out is read, its last word is 8 bits wide), how often it moves is not.
+#[test]
+fn activations_and_weights_cost_at_every_level_what_zigzag_counts() {
+    for ([c, m, map, input, taps, stride], loops, [in_pe, in_sums, in_iacts], pj, sums) in PEERS {
+        let arch = with_two_l1(in_sums >= in_iacts);
+        let table = arch.table().expect("it was given");
+        let layer = Layer { input: [input; 2], ..Layer::conv("l", 1, c, m, map, taps, stride) };
+        // Loops from one place of the order to another; groups in the order in which they come.
+        let level = |from: usize, to: usize| {
+            let (mut bounds, mut groups) = ([1; 8], vec![]);
+            for &(dim, n) in &loops[from..to] {
+                bounds[dim as usize] = n;
+                let group = match dim {
+                    Dim::M => Group::Filters,
+                    Dim::C | Dim::R | Dim::S => Group::Reduction,
+                    _ => Group::Positions,
+                };
+                if !groups.contains(&group) {
+                    groups.push(group);
+                }
+            }
+            for group in [Group::Positions, Group::Reduction, Group::Filters] {
+                if !groups.contains(&group) {
+                    groups.push(group);
+                }
+            }
+            LevelLoops::new(bounds, [groups[0], groups[1], groups[2]])
+        };
+        let (inner, outer) = (in_sums.min(in_iacts), in_sums.max(in_iacts));
+        let mapping = Mapping {
+            spatial: vec![vec![(Dim::M, m.min(32))], vec![(Dim::C, c.min(32))]],
+            pe: level(0, in_pe).bounds,
+            levels: vec![
+                LevelLoops::NONE,
+                level(outer, loops.len()),
+                level(inner, outer),
+                level(in_pe, inner),
+            ],
+        };
+        let counts = evaluate(&arch, &layer, &table, Format::default(), &mapping).expect("it fits").counts;
+        let at = |name: &str| arch.buffers.iter().position(|b| b.name == name).expect("it has one");
+        let cost = |name: &str, a: Accesses| {
+            let row = &table.buffers[name];
+            row.reading(8.0 * a.reads) + row.writing(8.0 * a.writes)
+        };
+        let found = [
+            cost("iacts", counts.buffers[at("iacts")][0]),
+            cost("glb", counts.buffers[0][0]),
+            table.dram.reading(8.0 * counts.dram[0].reads),
+            table.dram.reading(8.0 * counts.dram[1].reads),
+        ];
+        for (found, pj) in found.into_iter().zip(pj) {
+            assert!((found / pj - 1.0).abs() < 1e-9, "{layer:?}: {found} pJ against {pj}");
+        }
+        assert_eq!(
+            (counts.buffers[0][2].writes, counts.dram[2].writes),
+            (sums, layer.elements(Operand::Psum))
+        );
     }
 }
