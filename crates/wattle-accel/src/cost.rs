@@ -592,7 +592,7 @@ impl<'a> Context<'a> {
             let whole = self.footprint(Operand::Iact, &traffic.held[b].map(|n| n as f64)).min(filled);
             if arch.pe.serial_weights { filled } else { whole }
         };
-        let outermost = kept(Operand::Iact).last();
+        let outermost = kept(Operand::Iact).next_back();
         let before = first(outermost.unwrap_or(places - 1), from_dram) * iact_bits;
         cycles.start += before / arch.fill_bits().min(limit);
         // What comes before the start does not come again. The sum of both still rises with either: what comes
@@ -610,7 +610,7 @@ impl<'a> Context<'a> {
             }
         }
         let bits = [iact_bits, weight_bits, arch.bits.psum];
-        for b in 0..places {
+        for (b, buffer) in arch.buffers.iter().enumerate() {
             let mut through_ports = counts.buffers[b];
             if traffic.least {
                 through_ports[2].reads = 0.0;
@@ -618,9 +618,8 @@ impl<'a> Context<'a> {
             let moved =
                 |of: fn(&Accesses) -> f64| (0..3).map(|i| of(&through_ports[i]) * bits[i]).sum::<f64>();
             let through = |bits: f64, width: Option<f64>| width.map_or(0.0, |width| bits / width);
-            let reading = through(moved(|a| a.reads) - before[b], arch.buffers[b].read_bits_per_cycle);
-            cycles.buffers[b] =
-                reading.max(through(moved(|a| a.writes), arch.buffers[b].write_bits_per_cycle));
+            let reading = through(moved(|a| a.reads) - before[b], buffer.read_bits_per_cycle);
+            cycles.buffers[b] = reading.max(through(moved(|a| a.writes), buffer.write_bits_per_cycle));
         }
         if cycles.exposed_weights > 0.0 {
             // Sets come from the place behind the PEs, no faster than it gives them.
