@@ -16,8 +16,9 @@ use crate::failure::Failure;
 
 /// How long a turn should take when nobody says how many runs it has, in milliseconds.
 const TURN_MS: f64 = 60.0;
-/// Between turns: threads of the one before spin for some milliseconds and would slow the next.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+/// Between turns: threads of the one before wait awake and would slow the next. onnxruntime's were seen to take a processor
+/// for 60 ms after their last run, and OpenMP's may for 200.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(300);
 
 /// Flags of the comparison.
 #[derive(clap::Args, Debug)]
