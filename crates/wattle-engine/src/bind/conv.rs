@@ -90,7 +90,11 @@ fn pack(plan: &ConvPlan, depthwise: bool, cpu: &wattle_kernels::Cpu, w: &[f32], 
 
 impl Kernel for Conv {
     fn name(&self) -> String {
-        let kind = if self.depthwise { "depthwise" } else { "conv" };
+        let kind = match () {
+            _ if self.depthwise => "depthwise",
+            _ if self.plan.shape().is_transformed() => "conv-transformed",
+            _ => "conv",
+        };
         format!("{kind}-nhwc-f32-{}", self.isa)
     }
 
