@@ -14,9 +14,9 @@ use wattle_kernels::Cpu;
 use wattle_kernels::sparse::{Cut, SparseWeights};
 
 use crate::bind;
+use crate::choices::Sparse;
 use crate::error::EngineError;
 use crate::kernel::{Io, Kernel};
-use crate::plan::Sparse;
 use crate::sparse_cost::{Layer, Training};
 
 /// The kept elements of a tensor, read as a matrix of its first axis by all others.

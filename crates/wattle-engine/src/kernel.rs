@@ -7,12 +7,11 @@ use wattle_graph::{DType, Node, Tensor};
 use wattle_kernels::Cpu;
 use wattle_kernels::arena::{Span, Views};
 
+use crate::choices::Sparse;
 use crate::error::EngineError;
 use crate::kept::Kept;
 use crate::layout::Layout;
-use crate::plan::Sparse;
-use crate::sparse_cost::Form;
-use crate::timings::Doubt;
+use crate::sparse_cost::{Doubt, Form};
 
 /// A node bound to code; holds whatever was computed at plan time (offset tables, packed weights).
 pub(crate) trait Kernel: Send + Sync {

@@ -9,6 +9,7 @@
 
 mod bind;
 mod bytes;
+mod choices;
 mod error;
 mod kept;
 mod kernel;
@@ -17,12 +18,14 @@ mod memory;
 mod parts;
 mod plan;
 mod session;
+mod sharing;
 mod sparse_cost;
 mod timings;
 
+pub use choices::{Batch, Sparse};
 pub use error::EngineError;
 pub use layout::Layout;
-pub use plan::{Batch, Plan, PlanOptions, Sparse, StepInfo};
+pub use plan::{Plan, PlanOptions, StepInfo};
 pub use session::Session;
 pub use timings::{LayerTimes, Timings};
 pub use wattle_kernels::{Cpu, Isa};

@@ -3,7 +3,8 @@
 use wattle_graph::{Graph, GraphError, NodeId, Tensor, ValueId, rewrite};
 use wattle_kernels::arena::Span;
 
-use crate::plan::{Batch, Plan, Port};
+use crate::choices::Batch;
+use crate::plan::{Plan, Port};
 
 /// What a step may read and write before a batch is worth cutting, and half of which one part's may take: the second-level
 /// cache of a core, as a number, since the cut decides the bits of results.

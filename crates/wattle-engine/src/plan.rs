@@ -5,20 +5,20 @@ use std::fmt;
 use std::sync::Arc;
 
 use wattle_graph::rewrite::{self, LogEntry};
-use wattle_graph::{
-    DType, Graph, GraphError, NodeId, Parameter, Parameters, Role, Shapes, Source, Tensor, ValueId,
-};
+use wattle_graph::{DType, Graph, GraphError, NodeId, Parameter, Parameters, Role, Source, Tensor, ValueId};
 use wattle_kernels::arena::Span;
 use wattle_kernels::{Cpu, Threads};
 
 use crate::bind;
 use crate::bytes;
+use crate::choices::{Batch, Sparse};
 use crate::error::EngineError;
 use crate::kept::{self, Kept};
 use crate::kernel::{Bound, Kernel, Operand, Site};
 use crate::layout::Layout;
 use crate::memory::{Storage, StorageId, place};
 use crate::parts::{self, Parts};
+use crate::sharing::{is_small, is_small_move};
 use crate::timings::Timings;
 
 /// What a plan is made for.
@@ -37,30 +37,6 @@ pub struct PlanOptions {
     pub timings: Option<Arc<Timings>>,
     /// Whether a batch may be run part by part.
     pub batch: Batch,
-}
-
-/// How a network for inference runs a batch whose images no operator mixes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Batch {
-    /// In parts that stay in the caches, where that saves more than reading the weights for each part costs.
-    #[default]
-    Auto,
-    /// Layer by layer, all images at once.
-    Whole,
-    /// In so many parts, if the batch can be divided by them: for tests and comparisons.
-    Parts(usize),
-}
-
-/// When a layer runs on a sparse kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Sparse {
-    /// Where the cost model finds it faster.
-    #[default]
-    Auto,
-    /// Nowhere: for comparisons.
-    Never,
-    /// Wherever a sparse kernel exists: for tests.
-    Always,
 }
 
 impl PlanOptions {
@@ -124,36 +100,6 @@ pub struct Plan {
     /// The same instruction set with the calling thread alone, for steps too small to share.
     pub(crate) alone: Cpu,
     log: Vec<LogEntry>,
-}
-
-/// Seconds of work below which a step stays on the calling thread: calling another and waiting for it takes about a
-/// quarter of this.
-const WORTH_SHARING: f64 = 4e-6;
-/// The same for sparse products, whose threads first make panels of activations that all of them read: measured on
-/// LeNet-300-100, batch 16 and 60, which two threads made slower, and 784 x 304, batch 64, which they make faster.
-const SPARSE_WORTH_SHARING: f64 = 20e-6;
-
-/// A low guess of a step's time in seconds: one core's usual rates, in products and in bytes moved.
-fn guessed_time(macs: u64, bytes: usize) -> f64 {
-    macs as f64 / 40e9 + bytes as f64 / 10e9
-}
-
-/// Whether a node is too small for other threads to be called, computing `density` of its products and touching `bytes`.
-pub(crate) fn is_small(site: &Site<'_>, density: f64, bytes: usize) -> bool {
-    let extents: Vec<_> = site.inputs.iter().map(|i| i.as_ref().map(|i| i.extents.clone())).collect();
-    let results: Vec<_> = site.outputs.iter().map(|o| o.0.clone()).collect();
-    let densities = vec![1.0; extents.len()];
-    let work = site.node.op.work(&Shapes { inputs: &extents, outputs: &results, densities: &densities });
-    // An update of kept elements touches as many of them.
-    let kept = site.kept.iter().chain(&site.kept_outputs).flatten().next();
-    let share = kept.map_or(density, |kept| kept.density());
-    let macs = (work.macs as f64 * share) as u64;
-    let elements = (work.element_ops as f64 * share) as u64;
-    if density < 1.0 {
-        guessed_time(macs, 0) < SPARSE_WORTH_SHARING
-    } else {
-        guessed_time(macs.max(elements / 4), bytes) < WORTH_SHARING
-    }
 }
 
 impl Plan {
@@ -457,7 +403,7 @@ impl<'a> Planner<'a> {
                 outputs: vec![to],
                 scratch: None,
                 in_place: vec![],
-                alone: guessed_time(0, 2 * self.storages[to.0].bytes) < WORTH_SHARING,
+                alone: is_small_move(2 * self.storages[to.0].bytes),
             });
             to
         };

@@ -8,7 +8,7 @@ use std::fmt;
 
 use wattle_kernels::conv::ConvShape;
 
-use crate::plan::Sparse;
+use crate::choices::Sparse;
 
 /// A sparse form is taken if its estimate is below this share of the dense estimate.
 const MARGIN: f64 = 0.9;
@@ -190,6 +190,36 @@ impl Layer {
         let forms: Vec<(Form, f64)> = [dense].into_iter().chain(self.sparse_forms(lanes)).collect();
         let least = forms.iter().map(|f| f.1).fold(f64::INFINITY, f64::min);
         forms.into_iter().filter(|f| f.1 < DOUBT * least).map(|f| f.0).collect()
+    }
+}
+
+/// A layer's kernels between which the cost model is in doubt.
+#[derive(Clone, Debug)]
+pub(crate) struct Doubt {
+    layer: String,
+    taken: Form,
+    forms: Vec<Form>,
+}
+
+impl Doubt {
+    /// The model takes one of `forms`; `None` where that is the only one.
+    pub fn new(layer: String, taken: Form, forms: Vec<Form>) -> Option<Doubt> {
+        (forms.len() > 1 && forms.contains(&taken)).then_some(Doubt { layer, taken, forms })
+    }
+
+    /// What tells the layer from others.
+    pub fn layer(&self) -> &str {
+        &self.layer
+    }
+
+    /// The form that the model takes.
+    pub fn taken(&self) -> Form {
+        self.taken
+    }
+
+    /// The forms in doubt.
+    pub fn forms(&self) -> &[Form] {
+        &self.forms
     }
 }
 

@@ -15,8 +15,8 @@ use wattle_kernels::{Cpu, Threads};
 
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Site};
-use crate::plan::is_small;
-use crate::sparse_cost::Form;
+use crate::sharing::is_small;
+use crate::sparse_cost::{Doubt, Form};
 
 /// Turns of all contenders; the least time of each counts, since other programs only add to it.
 const TURNS: usize = 7;
@@ -26,26 +26,6 @@ const ENOUGH: Duration = Duration::from_millis(100);
 const FASTER: f64 = 0.95;
 /// Bytes touched between two runs at most: more than any second-level cache.
 const TOUCHED: usize = 4 << 20;
-
-/// A layer's kernels between which the cost model is in doubt.
-#[derive(Clone, Debug)]
-pub(crate) struct Doubt {
-    layer: String,
-    taken: Form,
-    forms: Vec<Form>,
-}
-
-impl Doubt {
-    /// The model takes one of `forms`; `None` where that is the only one.
-    pub fn new(layer: String, taken: Form, forms: Vec<Form>) -> Option<Doubt> {
-        (forms.len() > 1 && forms.contains(&taken)).then_some(Doubt { layer, taken, forms })
-    }
-
-    /// The forms in doubt.
-    pub fn forms(&self) -> &[Form] {
-        &self.forms
-    }
-}
 
 /// Seconds that a layer takes in each form, by description of the layer, its instruction set and threads.
 pub type LayerTimes = BTreeMap<String, BTreeMap<String, f64>>;
@@ -90,7 +70,7 @@ impl Timings {
         lone: bool,
     ) -> Result<Bound, EngineError> {
         let threads = if lone { 1 } else { site.cpu.threads.count() };
-        let key = format!("{} {} x{threads}", doubt.layer, site.cpu.isa.name());
+        let key = format!("{} {} x{threads}", doubt.layer(), site.cpu.isa.name());
         let known = self.all().remove(&key).unwrap_or_default();
         let times: Option<Vec<f64>> =
             contenders.iter().map(|(f, _)| known.get(&f.to_string()).copied()).collect();
@@ -108,7 +88,7 @@ impl Timings {
             contenders.into_iter().zip(times).map(|((f, bound), t)| (f, t, bound)).collect();
         ranked.sort_by(|a, b| a.1.total_cmp(&b.1));
         let least = ranked[0].1;
-        let close = ranked.iter().position(|(form, time, _)| *form == doubt.taken && least > FASTER * time);
+        let close = ranked.iter().position(|(form, time, _)| *form == doubt.taken() && least > FASTER * time);
         let (form, time, bound) = ranked.remove(close.unwrap_or(0));
         let others = ranked.iter().map(|(form, time, _)| format!(", {form} {:.3} ms", 1e3 * time));
         let others: String = others.collect();

@@ -1,5 +1,7 @@
 //! Every environment variable the meter reads, declared once.
 
+use std::path::PathBuf;
+
 /// An environment variable that changes what a receipt says or where it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Variable {
@@ -36,6 +38,19 @@ pub const FACTORS: [Variable; 3] = [CARBON_INTENSITY, PRICE, PUE];
 
 /// All of them, for help pages. `XDG_DATA_HOME`, `HOME` and `LOCALAPPDATA` are read too, to find the default ledger.
 pub const VARIABLES: [Variable; 4] = [CARBON_INTENSITY, PRICE, PUE, LEDGER];
+
+/// A folder of the user's: `variable` of the XDG base directory specification (a relative path is invalid and to be
+/// ignored), else `below_home` in `$HOME`, else, on Windows, `%LOCALAPPDATA%`.
+pub fn user_folder(
+    environment: impl Fn(&str) -> Option<String>,
+    variable: &str,
+    below_home: &str,
+) -> Option<PathBuf> {
+    let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute(variable)
+        .or_else(|| Some(absolute("HOME")?.join(below_home)))
+        .or_else(|| absolute("LOCALAPPDATA"))
+}
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::environment::LEDGER;
+use crate::environment::{LEDGER, user_folder};
 use crate::{Quantity, Receipt, WarningKind};
 
 /// Where receipts go unless told otherwise: `$WATTLE_LEDGER`, else `$XDG_DATA_HOME/wattle/ledger.jsonl`, else
@@ -17,11 +17,7 @@ pub fn default_path(environment: impl Fn(&str) -> Option<String>) -> Option<Path
     if let Some(path) = environment(LEDGER.name) {
         return (!path.is_empty()).then(|| PathBuf::from(path));
     }
-    // The XDG base directory specification: a relative path is invalid and to be ignored.
-    let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let data = absolute("XDG_DATA_HOME")
-        .or_else(|| Some(absolute("HOME")?.join(".local/share")))
-        .or_else(|| absolute("LOCALAPPDATA"))?;
+    let data = user_folder(environment, "XDG_DATA_HOME", ".local/share")?;
     Some(data.join("wattle/ledger.jsonl"))
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use wattle_engine::{LayerTimes, Plan, PlanOptions, Timings};
 use wattle_graph::{Graph, Parameters};
 use wattle_meter::Machine;
+use wattle_meter::environment::user_folder;
 use wattle_train::atomic_file::write_atomically;
 
 use crate::failure::Failure;
@@ -54,11 +55,7 @@ fn path(environment: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     if let Some(path) = environment(VARIABLE) {
         return (!path.is_empty()).then(|| PathBuf::from(path));
     }
-    // The XDG base directory specification: a relative path is invalid and to be ignored.
-    let absolute = |name: &str| environment(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = absolute("XDG_CACHE_HOME")
-        .or_else(|| Some(absolute("HOME")?.join(".cache")))
-        .or_else(|| absolute("LOCALAPPDATA"))?;
+    let cache = user_folder(environment, "XDG_CACHE_HOME", ".cache")?;
     Some(cache.join("wattle/timings.json"))
 }
 

@@ -10,12 +10,11 @@ use wattle_kernels::sparse::{
 };
 
 use super::Epilogue;
+use crate::choices::Sparse;
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Site};
 use crate::layout::Layout;
-use crate::plan::Sparse;
-use crate::sparse_cost::{Form, Layer};
-use crate::timings::Doubt;
+use crate::sparse_cost::{Doubt, Form, Layer};
 
 /// With more non-zeros than this share, no sparse kernel is considered, nor is the choice reported.
 const WORTH_COUNTING: f64 = 0.7;
