@@ -7,7 +7,8 @@
 //! buffers are not charged for it.
 
 use crate::arch::MAX_BUFFERS;
-use crate::cost::{ArrayFacts, Context, Cost, Traffic};
+use crate::cost::Cost;
+use crate::evaluation::{ArrayFacts, Context, Traffic};
 use crate::layer::{Dim, Layer, Operand};
 use crate::mapping::{Group, Mapping};
 use crate::skipping::PeWork;

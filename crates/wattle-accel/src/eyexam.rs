@@ -3,8 +3,9 @@
 
 use crate::arch::Architecture;
 use crate::constraints::Limits;
-use crate::cost::{Bound, Context};
+use crate::cost::Bound;
 use crate::estimate::LayerEstimate;
+use crate::evaluation::Context;
 use crate::layer::{Dim, Layer};
 use crate::skipping::PeWork;
 use crate::space::{arrays, pe_tiles, rest};

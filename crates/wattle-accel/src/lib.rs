@@ -14,6 +14,7 @@ mod energy;
 mod error;
 mod ert;
 mod estimate;
+mod evaluation;
 mod eyexam;
 mod layer;
 mod mapper;

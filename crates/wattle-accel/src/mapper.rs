@@ -16,10 +16,11 @@ use std::time::Instant;
 
 use crate::arch::Architecture;
 use crate::constraints::Constraints;
-use crate::cost::{Context, Cost, Format};
+use crate::cost::{Cost, Format};
 use crate::crew::Crew;
 use crate::energy::EnergyTable;
 use crate::error::AccelError;
+use crate::evaluation::Context;
 use crate::layer::Layer;
 use crate::mapping::Mapping;
 use crate::skipping::PeWork;

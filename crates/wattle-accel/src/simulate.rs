@@ -9,9 +9,10 @@
 use std::collections::HashMap;
 
 use crate::arch::Architecture;
-use crate::cost::{Context, Format};
+use crate::cost::Format;
 use crate::energy::EnergyTable;
 use crate::error::AccelError;
+use crate::evaluation::Context;
 use crate::layer::{Dim, Kind, Layer, Operand};
 use crate::mapping::{LevelLoops, Mapping, loops};
 use crate::mesh::{Port, Source};

@@ -1,7 +1,7 @@
 //! How long PEs take for a tile when zeros take no cycle, and how long they wait for each other.
 
-use crate::cost::Context;
 use crate::csc::expected_pairs;
+use crate::evaluation::Context;
 use crate::layer::{Dim, Operand};
 use crate::pe::fullest_tile_words;
 

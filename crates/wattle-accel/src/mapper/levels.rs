@@ -8,7 +8,7 @@
 use super::tree::{Branch, Corners, Found, Tree, Worker, corners};
 use super::{Effort, Objective};
 use crate::constraints::FREE;
-use crate::cost::{ArrayFacts, Context};
+use crate::evaluation::{ArrayFacts, Context};
 use crate::layer::Dim;
 use crate::mapping::{LevelLoops, Mapping};
 use crate::skipping::PeWork;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::works::Quick;
 use crate::bounds::Floor;
 use crate::constraints::Limits;
-use crate::cost::Context;
+use crate::evaluation::Context;
 use crate::space::{Spatial, pe_tiles, rest};
 
 /// A PE tile in a format.

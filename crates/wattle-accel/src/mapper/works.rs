@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
 
-use crate::cost::Context;
+use crate::evaluation::Context;
 use crate::skipping::{PeWork, fullest_words};
 use crate::space::chain;
 
