@@ -27,7 +27,7 @@ impl Accesses {
     }
 }
 
-/// Accesses of every level, by tensor (in the order of [`Operand::ALL`]).
+/// Accesses of every level, by tensor (in the order of [`Operand::ALL`](crate::Operand::ALL)).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Counts {
     /// External memory.
