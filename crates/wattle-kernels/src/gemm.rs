@@ -56,6 +56,16 @@ impl Gemm {
         self.transpose_b || self.m >= PACK_ROWS
     }
 
+    /// Whether each panel of B is packed by the thread that then multiplies with it, and read by no other: worth it
+    /// where there are few rows of A, so that packing is much of the work, and panels for all threads.
+    fn packs_panel_by_panel(&self, cpu: &Cpu) -> bool {
+        let threads = cpu.threads.count();
+        self.transpose_b
+            && self.m < PACK_ROWS
+            && !self.k.is_multiple_of(igemm::CONFLICT)
+            && (threads == 1 || self.packed_shape(cpu).panels() >= 2 * threads)
+    }
+
     /// Whether C is a sum of outer products of rows of A and B as they lie.
     fn is_outer(&self) -> bool {
         self.transpose_a && !self.transpose_b
@@ -71,7 +81,13 @@ impl Gemm {
         if self.is_outer() {
             return cpu.threads.count() * OuterBlocks::new(cpu, self).scratch_len();
         }
-        let packed = if self.packs() { self.packed_shape(cpu).len() } else { 0 };
+        let packed = match self.packs() {
+            true if self.packs_panel_by_panel(cpu) => {
+                cpu.threads.count() * self.packed_shape(cpu).panel_len()
+            }
+            true => self.packed_shape(cpu).len(),
+            false => 0,
+        };
         packed + if self.transpose_a { self.m * self.copied_row() } else { 0 }
     }
 }
@@ -93,6 +109,9 @@ pub fn gemm(cpu: &Cpu, shape: &Gemm, a: &[f32], b: &[f32], e: Epilogue, c: &mut 
         (a, k, scratch)
     };
     let a = Rows { data: a, step: a_row };
+    if shape.packs_panel_by_panel(cpu) {
+        return panel_by_panel(cpu, shape, a, b, e, c, scratch);
+    }
     if shape.packs() {
         let packed = shape.packed_shape(cpu);
         pack::pack(cpu.isa, &cpu.threads, &packed, &Source::matrix(k, n, shape.transpose_b, b), scratch);
@@ -187,17 +206,59 @@ fn product(
     e: Epilogue,
     c: &mut [f32],
 ) {
+    let op = operation([m, n, k], a, b.as_ptr(), b_layout, e, c);
+    // SAFETY: A, C, bias and residual have the lengths that `operation` asserts, B the length of its layout; C is
+    // borrowed mutably, so it overlaps none of them.
+    unsafe { igemm::run(cpu.isa, &cpu.threads, &op) };
+}
+
+/// The product with B `[n, k]`, of which each thread packs one panel after the other and multiplies with it while it is
+/// in its own cache.
+fn panel_by_panel(
+    cpu: &Cpu,
+    shape: &Gemm,
+    a: Rows,
+    b: &[f32],
+    e: Epilogue,
+    c: &mut [f32],
+    scratch: &mut [f32],
+) {
+    let Gemm { m, n, k, .. } = *shape;
+    let packed = shape.packed_shape(cpu);
+    let source = Source::matrix(k, n, true, b);
+    let op = operation([m, n, k], a, std::ptr::null(), packed.layout(), e, c);
+    let (scratch, len) = (Shared::new(scratch), packed.panel_len());
+    cpu.threads.for_each_slot(packed.panels(), |slot, panel| {
+        // SAFETY: a slot's scratch belongs to the thread that runs it.
+        let own = unsafe { scratch.slice(slot * len, len) };
+        pack::pack_panel(cpu.isa, &packed, &source, panel, own);
+        let op = op.with_b(own.as_ptr().wrapping_sub(panel * len));
+        // SAFETY: A, C, bias and residual have the lengths that `operation` asserts, and this panel of B lies where its
+        // layout says; tasks have disjoint columns of C, which is borrowed mutably, so it overlaps none of them.
+        unsafe { igemm::run_panel(cpu.isa, &op, panel) };
+    });
+}
+
+/// The product `[m, n, k]` as the micro-kernel takes it, its operands checked but for B.
+fn operation<'a>(
+    [m, n, k]: [usize; 3],
+    a: Rows,
+    b: *const f32,
+    b_layout: LayoutOfB,
+    e: Epilogue<'a>,
+    c: &mut [f32],
+) -> Igemm<'a> {
     assert_eq!(a.data.len(), m * a.step, "A of a product {m} x {n} x {k}");
     assert_eq!(c.len(), m * n, "C of a product {m} x {n} x {k}");
     e.check(m, n);
-    let op = Igemm {
+    Igemm {
         m,
         n,
         k,
         taps: 1,
         a: a.data.as_ptr(),
         a_rows: RowsOfA::Affine { stride: a.step },
-        b: b.as_ptr(),
+        b,
         b_layout,
         c: c.as_mut_ptr(),
         c_rows: RowsOfC::Affine { stride: n },
@@ -205,10 +266,7 @@ fn product(
         residual: e.residual.map_or(std::ptr::null(), <[f32]>::as_ptr),
         accumulate: e.accumulate,
         activation: e.activation,
-    };
-    // SAFETY: A, C, bias and residual have the lengths asserted above, B the length of its layout; C is borrowed
-    // mutably, so it overlaps none of them.
-    unsafe { igemm::run(cpu.isa, &cpu.threads, &op) };
+    }
 }
 
 impl Epilogue<'_> {

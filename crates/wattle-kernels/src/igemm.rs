@@ -101,6 +101,11 @@ pub(crate) struct Igemm<'a> {
 unsafe impl Sync for Igemm<'_> {}
 
 impl Igemm<'_> {
+    /// The same product with B elsewhere.
+    pub(crate) fn with_b(&self, b: *const f32) -> Self {
+        Igemm { b, ..*self }
+    }
+
     /// Elements that the panel after this one is read from, where they follow each other; 0 otherwise.
     fn ahead(&self, panel: usize, end: usize, k: usize) -> usize {
         let follow = self.b_layout.row == self.b_layout.width && (self.taps == 1 || k == self.k);
@@ -216,6 +221,17 @@ pub(crate) unsafe fn run_rows(isa: Isa, op: &Igemm, rows: Range<usize>) {
     if !rows.is_empty() && op.n > 0 {
         // SAFETY: the caller's promise.
         unsafe { run_block(isa, op, rows, 0..op.n.div_ceil(op.b_layout.width)) };
+    }
+}
+
+/// Computes one panel of columns on the calling thread.
+///
+/// # Safety
+/// As [`run`], for these columns; of B only this panel is read.
+pub(crate) unsafe fn run_panel(isa: Isa, op: &Igemm, panel: usize) {
+    if op.m > 0 {
+        // SAFETY: the caller's promise.
+        unsafe { run_block(isa, op, 0..op.m, panel..panel + 1) };
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::Cpu;
 use crate::igemm::{LayoutOfB, panel_vectors};
 use crate::simd::{Isa, Kernel, Simd};
-use crate::threads::{Shared, Threads};
+use crate::threads::Threads;
 
 /// The shape of a packed matrix: `taps` matrices of k rows and n columns, packed for one instruction set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +34,16 @@ impl PackedShape {
         (full + tail) * self.k * self.taps
     }
 
+    /// Number of panels.
+    pub(crate) fn panels(&self) -> usize {
+        self.n.div_ceil(self.width)
+    }
+
+    /// Number of `f32` that a panel takes; the last may be shorter.
+    pub(crate) fn panel_len(&self) -> usize {
+        self.taps * self.k * self.width
+    }
+
     /// Whether there is nothing to pack.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -55,7 +65,7 @@ impl PackedShape {
         let tail = (self.n % self.width).next_multiple_of(self.lanes);
         LayoutOfB {
             width: self.width,
-            panel: self.taps * self.k * self.width,
+            panel: self.panel_len(),
             tap: self.k * self.width,
             row: self.width,
             tail_row: tail,
@@ -154,31 +164,27 @@ pub(crate) fn pack(isa: Isa, threads: &Threads, shape: &PackedShape, source: &So
     if out.is_empty() {
         return;
     }
-    let panels = shape.n.div_ceil(shape.width);
-    let panel_len = shape.taps * shape.k * shape.width;
-    let total = out.len();
-    let shared = Shared::new(out);
-    threads.for_each(panels, |panel| {
-        let start = panel * panel_len;
-        // SAFETY: panels are disjoint.
-        let out = unsafe { shared.slice(start, panel_len.min(total - start)) };
-        let column = panel * shape.width;
-        let columns = (shape.n - column).min(shape.width);
-        let row = columns.next_multiple_of(shape.lanes);
-        for t in 0..shape.taps {
-            let base = source.tap(t) + column * source.n_stride;
-            let out = &mut out[t * shape.k * row..][..shape.k * row];
-            if source.n_stride == 1 {
-                for (k, out) in out.chunks_exact_mut(row).enumerate() {
-                    let from = base + k * source.k_stride;
-                    out[..columns].copy_from_slice(&source.data[from..from + columns]);
-                    out[columns..].fill(0.0);
-                }
-            } else {
-                transpose_into(isa, source, base, columns, row, out);
+    threads.for_each_piece(out, shape.panel_len(), |panel, out| pack_panel(isa, shape, source, panel, out));
+}
+
+/// Packs one panel into `out`, which is as long as the panel.
+pub(crate) fn pack_panel(isa: Isa, shape: &PackedShape, source: &Source, panel: usize, out: &mut [f32]) {
+    let column = panel * shape.width;
+    let columns = (shape.n - column).min(shape.width);
+    let row = columns.next_multiple_of(shape.lanes);
+    for t in 0..shape.taps {
+        let base = source.tap(t) + column * source.n_stride;
+        let out = &mut out[t * shape.k * row..][..shape.k * row];
+        if source.n_stride == 1 {
+            for (k, out) in out.chunks_exact_mut(row).enumerate() {
+                let from = base + k * source.k_stride;
+                out[..columns].copy_from_slice(&source.data[from..from + columns]);
+                out[columns..].fill(0.0);
             }
+        } else {
+            transpose_into(isa, source, base, columns, row, out);
         }
-    });
+    }
 }
 
 /// Packs one tap of one panel whose columns are far apart, in square blocks so that cache lines are used whole.
