@@ -7,8 +7,9 @@
 
 FOLDER is what networks.py wrote. Run it with the Python that has torch, onnx and onnxruntime. Each comparison is one
 process of wattle that takes turns with one process of the peer; a row is the median of both and of the ratio over the
-rounds (peer over wattle, above 1 where wattle is faster). Results are appended to --out, a JSON line each, and rows that
-are there already are not measured again; rows measured on a busy machine are marked.
+rounds (peer over wattle, above 1 where wattle is faster). "At the limits" is what wattle would take if each node ran as
+fast as what limits it, multiply-adds or bandwidth (`wattle bench --roofline`). Results are appended to --out, a JSON
+line each, and rows that are there already are not measured again; rows measured on a busy machine are marked.
 """
 
 import argparse
@@ -50,14 +51,26 @@ def cell(result):
     return text, f"{result['ratio']:.2f} [{result['ratio_p10']:.2f} {result['ratio_p90']:.2f}]", result["ratio"]
 
 
+def least(arguments, done, key, command):
+    """Milliseconds if each node ran at what limits it: multiply-adds in registers, or bandwidth at its size."""
+    if key not in done:
+        line = [*shlex.split(arguments.before), arguments.wattle, "bench", *command, "--roofline", "--json"]
+        run = subprocess.run([str(part) for part in line], capture_output=True, text=True, check=True)
+        nodes = json.loads(run.stdout)["roofline"]["nodes"]
+        done[key] = {"least_ms": sum(node["ms"] * (node["share"] or 0) for node in nodes)}
+        with open(arguments.out, "a") as file:
+            file.write(json.dumps({"key": key, **done[key]}) + "\n")
+    return done[key]["least_ms"]
+
+
 def rows(arguments, files, peers, floors):
     """One Markdown row a file and number of threads."""
     done = {}
     if Path(arguments.out).exists():
         done = {r.pop("key"): r for r in map(json.loads, open(arguments.out))}
     names = " | ".join(f"{peer}, ms | ratio [p10 p90]" for peer, _ in peers)
-    print(f"| network | batch | threads | wattle, ms | {names} | floors |")
-    print("|---|---|---|---|" + "---|---|" * len(peers) + "---|")
+    print(f"| network | batch | threads | wattle, ms | at the limits, ms | {names} | floors |")
+    print("|---|---|---|---|---|" + "---|---|" * len(peers) + "---|")
     for label, network, batch, path, inputs in files:
         for threads in arguments.threads:
             cells, ours, ratios = [], [], {}
@@ -69,6 +82,8 @@ def rows(arguments, files, peers, floors):
                 ratios[peer] = value
                 if "wattle" in result:
                     ours.append(result["wattle"]["median_ms"])
+            key = f"{label} b{batch} t{threads} roofline"
+            bound = f"{least(arguments, done, key, [path, *inputs, '--threads', threads]):.3g}" if ours else ""
             verdict = []
             for floor, of in zip(floors(network, batch), (("onnxruntime", "torch"), ("deepsparse",))):
                 found = [ratios[peer] for peer in of if peer in ratios]
@@ -76,7 +91,8 @@ def rows(arguments, files, peers, floors):
                     worst = min(found)
                     verdict.append(f"{floor:g}x {'met' if worst >= floor else 'missed'}")
             mine = f"{sorted(ours)[len(ours) // 2]:.3g}" if ours else "failed"
-            print(f"| {label} | {batch} | {threads} | {mine} | " + " | ".join(cells) + f" | {', '.join(verdict)} |", flush=True)
+            cells = [label, batch, threads, mine, bound, *cells, ", ".join(verdict)]
+            print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
 
 
 def main():
