@@ -14,7 +14,7 @@ line each, and rows that are there already are not measured again; rows measured
 
 import argparse
 import json
-import os
+import math
 import shlex
 import subprocess
 import sys
@@ -86,7 +86,7 @@ def rows(arguments, files, peers, floors):
             bound = f"{least(arguments, done, key, [path, *inputs, '--threads', threads]):.3g}" if ours else ""
             verdict = []
             for floor, of in zip(floors(network, batch), (("onnxruntime", "torch"), ("deepsparse",))):
-                found = [ratios[peer] for peer in of if peer in ratios]
+                found = [ratios[peer] for peer in of if peer in ratios and not math.isnan(ratios[peer])]
                 if floor and found:
                     worst = min(found)
                     verdict.append(f"{floor:g}x {'met' if worst >= floor else 'missed'}")
