@@ -16,6 +16,7 @@ use crate::evaluation::Context;
 use crate::layer::{Dim, Kind, Layer, Operand};
 use crate::mapping::{LevelLoops, Mapping, loops};
 use crate::mesh::{Port, Source};
+use crate::places::{Place, places};
 
 /// What a simulation found.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,19 +103,6 @@ pub fn simulates(arch: &Architecture) -> Result<(), AccelError> {
     }
 }
 
-/// One PE's place in every loop, and whom it shares what with.
-struct Place {
-    index: [usize; 8],
-    /// PEs that add up the same sums.
-    chain: usize,
-    /// Sender of its activations, of its weights, taker of its sums.
-    source: usize,
-    weights: usize,
-    sums: usize,
-    /// PEs of one set number hold the same weights.
-    set: usize,
-}
-
 /// The weights of a PE's tile as it walks them: columns (c, r, s) of non-zero weights, by filter.
 #[derive(Clone, Default)]
 struct Columns {
@@ -166,58 +154,6 @@ struct Array<'a> {
 /// Cycles to move bits through a port.
 fn cycles_of(bits: f64, width: f64) -> u64 {
     (bits / width).ceil() as u64
-}
-
-/// The number of a key, given in order of appearance.
-fn number(known: &mut HashMap<Vec<usize>, usize>, key: Vec<usize>) -> usize {
-    let next = known.len();
-    *known.entry(key).or_insert(next)
-}
-
-/// Places of the array, numbered by whom they share chains, senders and ports with.
-fn places(arch: &Architecture, mapping: &Mapping) -> Vec<Place> {
-    // Index in every loop, and digits of the axes that have ports of their own for each tensor.
-    let mut found = vec![([0usize; 8], [vec![], vec![], vec![]], vec![])];
-    for (axis, spread) in arch.axes.iter().zip(&mapping.spatial) {
-        for &(dim, n) in spread {
-            let mut wider = Vec::with_capacity(found.len() * n);
-            for (index, ports, chain) in &found {
-                for i in 0..n {
-                    let (mut index, mut ports, mut chain): ([usize; 8], [Vec<usize>; 3], Vec<usize>) =
-                        (*index, ports.clone(), chain.clone());
-                    index[dim as usize] = index[dim as usize] * n + i;
-                    for operand in Operand::ALL {
-                        // Ports that bring the same are one multicast group, and wait for each other.
-                        let apart = operand == Operand::Psum || operand.depends_on(dim);
-                        if axis.has_port(operand) && apart {
-                            ports[operand as usize].push(i);
-                        }
-                    }
-                    if Operand::Psum.depends_on(dim) {
-                        chain.push(i);
-                    }
-                    wider.push((index, ports, chain));
-                }
-            }
-            found = wider;
-        }
-    }
-    let mut known: [HashMap<Vec<usize>, usize>; 5] = Default::default();
-    let [chains, sources, loaders, takers, sets] = &mut known;
-    let mut list = Vec::with_capacity(found.len());
-    for (index, [iact, weight, psum], chain) in found {
-        let [_, g, m, c, _, _, r, s] = index;
-        list.push(Place {
-            index,
-            chain: number(chains, chain),
-            source: number(sources, iact),
-            weights: number(loaders, weight),
-            // Sums that a chain adds up leave by the port of one of its PEs.
-            sums: number(takers, psum),
-            set: number(sets, vec![g, m, c, r, s]),
-        });
-    }
-    list
 }
 
 impl<'a> Array<'a> {
@@ -606,36 +542,11 @@ fn advance(list: &[(Dim, usize)], at: &mut [usize; 8]) -> bool {
     false
 }
 
-/// Values with the zeros of the layer's masks, or of its densities where there are none, for layers whose tensors are
-/// not at hand: ones, or small integers drawn by a fixed generator, channel by channel. Returns activations and weights.
-pub fn made_up(layer: &Layer, seed: u64) -> (Vec<i8>, Vec<i8>) {
-    let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
-    let mut draw = move |density: f64| {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        let alive = ((state >> 40) as f64) < density * (1u64 << 24) as f64;
-        if alive { ((state >> 33) % 15) as i8 + 1 } else { 0 }
-    };
-    let [_, g, m, c, _, _, r, s] = layer.bounds;
-    let plane = layer.input[0] * layer.input[1];
-    let iacts = (0..layer.elements(Operand::Iact) as usize)
-        .map(|i| match &layer.iact.mask {
-            Some(mask) if mask.len() as f64 == layer.elements(Operand::Iact) => i8::from(mask.get(i)),
-            _ => draw(layer.iact.of_channel(i / plane % (g * c))),
-        })
-        .collect();
-    let weights = (0..g * m * c * r * s)
-        .map(|i| match &layer.weight.mask {
-            Some(mask) if mask.len() == g * m * c * r * s => i8::from(mask.get(i)),
-            _ => draw(layer.weight.of_channel(i / (m * c * r * s) * c + i / (r * s) % c)),
-        })
-        .collect();
-    (iacts, weights)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::layer::Sparsity;
+    use crate::made_up::made_up;
     use crate::mapper::{Effort, Objective, map_best_format};
 
     /// The definition of a convolution.
@@ -685,18 +596,6 @@ mod tests {
                 assert_eq!(run.products, pairs, "{} {}", arch.name, layer.name);
             }
         }
-    }
-
-    #[test]
-    fn values_have_the_zeros_of_the_masks_of_both_operands() {
-        use wattle_graph::Mask;
-        let layer = Layer::conv("l", 1, 2, 3, 4, 1, 1);
-        let bits = |n: usize| (0..n).map(|i| i % 3 == 1).collect::<Vec<bool>>();
-        let mask = |operand| Mask::from_bools(bits(layer.elements(operand) as usize));
-        let [iact, weight] = [Operand::Iact, Operand::Weight].map(|o| Sparsity::of_mask(&layer, o, mask(o)));
-        let (iacts, weights) = made_up(&layer.clone().with_sparsity(iact, weight), 1);
-        assert_eq!(iacts.iter().map(|&v| v != 0).collect::<Vec<_>>(), bits(32));
-        assert_eq!(weights.iter().map(|&v| v != 0).collect::<Vec<_>>(), bits(6));
     }
 
     #[test]
