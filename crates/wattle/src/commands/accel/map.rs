@@ -190,8 +190,10 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
             loops: LayerMapping::new(&arch, name, m.format, &m.mapping),
         });
     }
-    let energy: f64 = found.iter().map(|(_, m)| m.cost.energy.total()).sum();
-    let cycles: f64 = found.iter().map(|(_, m)| m.cost.cycles.total()).sum();
+    // From zero, since a sum of nothing is minus zero.
+    let [energy, cycles] = found.iter().fold([0.0; 2], |[energy, cycles], (_, m)| {
+        [energy + m.cost.energy.total(), cycles + m.cost.cycles.total()]
+    });
     let sums = format!(
         "{} layers: {}, {} cycles",
         found.len(),
