@@ -172,6 +172,34 @@ fn depthwise_layers_match_the_oracle() {
 }
 
 #[test]
+fn depthwise_3x3_layers_of_any_size_and_padding_match_the_oracle() {
+    let numbers = &mut Numbers::new(7);
+    for seed in 0..40 {
+        let channels = numbers.pick(&[1, 5, 8, 16, 33, 48, 70]);
+        let shape = ConvShape {
+            groups: channels,
+            stride: [numbers.pick(&[1, 2]); 2],
+            pads: [
+                numbers.pick(&[0, 1, 2]),
+                numbers.pick(&[0, 1, 2]),
+                numbers.pick(&[0, 1, 3]),
+                numbers.pick(&[0, 1, 2]),
+            ],
+            ..shape(
+                numbers.pick(&[1, 2]),
+                [numbers.pick(&[1, 2, 5, 8]), numbers.pick(&[1, 2, 3, 4, 7])],
+                channels,
+                channels,
+                3,
+            )
+        };
+        if !shape.output().contains(&0) {
+            check(shape, 200 + seed);
+        }
+    }
+}
+
+#[test]
 fn random_shapes_match_the_oracle() {
     let numbers = &mut Numbers::new(99);
     for seed in 0..25 {
