@@ -39,18 +39,6 @@ impl PackedShape {
         self.len() == 0
     }
 
-    /// Where element (t, k, n) is in the packed matrix.
-    pub(crate) fn position(&self, t: usize, k: usize, n: usize) -> usize {
-        let layout = self.layout();
-        let (panel, column) = (n / self.width, n % self.width);
-        let (row, tap) = if (panel + 1) * self.width <= self.n {
-            (layout.row, layout.tap)
-        } else {
-            (layout.tail_row, layout.tail_tap)
-        };
-        panel * layout.panel + t * tap + k * row + column
-    }
-
     pub(crate) fn layout(&self) -> LayoutOfB {
         let tail = (self.n % self.width).next_multiple_of(self.lanes);
         LayoutOfB {

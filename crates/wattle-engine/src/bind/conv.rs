@@ -48,7 +48,7 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Opti
     if !site.all(DType::F32) {
         return None;
     }
-    let plan = ConvPlan::new(shape(op, &site.input(0).extents, &site.input(1).extents)?);
+    let mut plan = ConvPlan::new(shape(op, &site.input(0).extents, &site.input(1).extents)?);
     let depthwise = plan.shape().is_depthwise();
     let present = |index: Option<usize>| index.filter(|&i| site.optional(i).is_some());
     let epilogue = Epilogue { bias: present(epilogue.bias), residual: epilogue.residual, ..*epilogue };
@@ -61,6 +61,7 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Opti
         Some(Err(refusal)) => refusal,
         None => sparse::Refusal::default(),
     };
+    let read = input_layout(site, &mut plan);
     let packed = site.input(1).constant.and_then(|w| w.as_f32()).map(|w| {
         let mut packed = vec![0.0; packed_len(&plan, depthwise, site)];
         pack(&plan, depthwise, site.cpu, w, &mut packed);
@@ -72,8 +73,15 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Opti
     let kernel = Conv { plan, depthwise, packed, epilogue, isa: site.cpu.isa.name() };
     let dense = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(packing + scratch);
     let mut bound = refusal.explain(dense);
+    bound.input_layouts[0] = read;
     bound.input_layouts[1] = Layout::RowMajor;
     Some(if taken { bound.takes(1) } else { bound })
+}
+
+/// The layout that the plan reads the image in, from now on: a network's input may stay as it is where channels are few.
+pub(super) fn input_layout(site: &Site<'_>, plan: &mut ConvPlan) -> Layout {
+    let planes = site.input(0).layout == Layout::RowMajor && plan.read_planes();
+    if planes { Layout::RowMajor } else { Layout::ChannelsLast }
 }
 
 fn packed_len(plan: &ConvPlan, depthwise: bool, site: &Site<'_>) -> usize {
@@ -92,6 +100,7 @@ impl Kernel for Conv {
     fn name(&self) -> String {
         let kind = match () {
             _ if self.depthwise => "depthwise",
+            _ if self.plan.reads_planes() => return format!("conv-nchw-f32-{}", self.isa),
             _ if self.plan.shape().is_transformed() => "conv-transformed",
             _ => "conv",
         };
