@@ -5,6 +5,7 @@
 
 use crate::Cpu;
 use crate::igemm::{LayoutOfB, panel_vectors};
+use crate::pages::HugeVec;
 use crate::simd::{Isa, Kernel, Simd};
 use crate::threads::{Shared, Threads};
 
@@ -56,7 +57,7 @@ impl PackedShape {
 /// A matrix packed ahead of time.
 pub struct PackedWeights {
     shape: PackedShape,
-    data: Vec<f32>,
+    data: HugeVec<f32>,
 }
 
 impl PackedWeights {
@@ -64,7 +65,7 @@ impl PackedWeights {
     pub fn matrix(isa: Isa, k: usize, n: usize, transposed: bool, weights: &[f32]) -> Self {
         let source = Source::matrix(k, n, transposed, weights);
         let shape = PackedShape::new(isa, 1, k, n);
-        let mut data = vec![0.0; shape.len()];
+        let mut data = HugeVec::zeroed(shape.len());
         pack(isa, &Threads::single(), &shape, &source, &mut data);
         PackedWeights { shape, data }
     }

@@ -3,6 +3,7 @@
 use wattle_graph::{DType, ops};
 use wattle_kernels::conv::{self, ConvPlan, ConvShape};
 use wattle_kernels::gemm;
+use wattle_kernels::pages::HugeVec;
 
 use super::{Epilogue, kept_conv, sparse};
 use crate::error::EngineError;
@@ -39,7 +40,7 @@ struct Conv {
     plan: ConvPlan,
     depthwise: bool,
     /// Weights packed at plan time, where they are constant.
-    packed: Option<Vec<f32>>,
+    packed: Option<HugeVec<f32>>,
     epilogue: Epilogue,
     isa: &'static str,
 }
@@ -63,7 +64,7 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Opti
     };
     let read = input_layout(site, &mut plan);
     let packed = site.input(1).constant.and_then(|w| w.as_f32()).map(|w| {
-        let mut packed = vec![0.0; packed_len(&plan, depthwise, site)];
+        let mut packed = HugeVec::zeroed(packed_len(&plan, depthwise, site));
         pack(&plan, depthwise, site.cpu, w, &mut packed);
         packed
     });
@@ -142,7 +143,7 @@ impl Kernel for Conv {
 struct Transposed {
     plan: ConvPlan,
     depthwise: bool,
-    packed: Option<Vec<f32>>,
+    packed: Option<HugeVec<f32>>,
     epilogue: Epilogue,
     isa: &'static str,
 }
@@ -157,7 +158,7 @@ pub(super) fn transposed(site: &Site<'_>, op: &ops::ConvTranspose, epilogue: &Ep
     let len = transposed_len(&plan, depthwise, site.cpu.isa);
     let scratch = if depthwise { 0 } else { plan.input_gradient_scratch_len(site.cpu) };
     let packed = site.input(1).constant.and_then(|w| w.as_f32()).map(|w| {
-        let mut packed = vec![0.0; len];
+        let mut packed = HugeVec::zeroed(len);
         pack_transposed(&plan, depthwise, site.cpu, w, &mut packed);
         packed
     });

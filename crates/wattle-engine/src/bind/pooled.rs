@@ -3,6 +3,7 @@
 use wattle_graph::{DType, ops};
 use wattle_kernels::conv::{self, ConvPlan};
 use wattle_kernels::gemm;
+use wattle_kernels::pages::HugeVec;
 use wattle_kernels::pool::PoolShape;
 
 use super::Epilogue;
@@ -14,7 +15,7 @@ struct Pooled {
     plan: ConvPlan,
     pool: PoolShape,
     /// Weights packed at plan time, where they are constant.
-    packed: Option<Vec<f32>>,
+    packed: Option<HugeVec<f32>>,
     epilogue: Epilogue,
     isa: &'static str,
 }
@@ -30,7 +31,7 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, pool: &ops::Pool, epilogue: 
     let read = super::conv::input_layout(site, &mut plan);
     let len = plan.forward_weights_len(site.cpu.isa);
     let packed = site.input(1).constant.and_then(|w| w.as_f32()).map(|w| {
-        let mut packed = vec![0.0; len];
+        let mut packed = HugeVec::zeroed(len);
         plan.pack_forward(site.cpu, w, &mut packed);
         packed
     });
