@@ -7,7 +7,7 @@ use wattle_kernels::conv::{self, ConvPlan, ConvShape};
 use wattle_kernels::elementwise::{self, Unary};
 use wattle_kernels::gemm::{Epilogue, Gemm, gemm, gemm_packed};
 use wattle_kernels::pack::PackedWeights;
-use wattle_kernels::{Cpu, Isa, norm, peak};
+use wattle_kernels::{Activation, Cpu, Isa, norm, peak};
 
 /// The shortest of enough runs to fill about 60 ms, in seconds.
 fn seconds(mut f: impl FnMut()) -> f64 {
@@ -108,8 +108,10 @@ impl Table {
         }
         let (a, b, mut c) = (numbers(m * k), numbers(k * n), numbers(m * n));
         let packed = PackedWeights::matrix(self.cpu.isa, k, n, false, &b);
-        let time = seconds(|| gemm_packed(&self.cpu, m, &a, packed.view(), Epilogue::default(), &mut c));
-        self.row(&format!("gemm packed {m}x{n}x{k}"), m * n * k, time);
+        let bias = numbers(n);
+        let e = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Default::default() };
+        let time = seconds(|| gemm_packed(&self.cpu, m, &a, packed.view(), e, &mut c));
+        self.row(&format!("gemm packed {m}x{n}x{k}, bias, relu"), m * n * k, time);
     }
 
     fn conv(&self, name: &str, shape: ConvShape) {
@@ -202,8 +204,22 @@ fn main() {
         table.gemm(m, n, k, false, true);
         table.gemm(k, n, m, true, false);
     }
-    table.gemm_packed(49, 1024, 1024);
     table.gemm_packed(128, 512, 512);
+    // The 1 x 1 layers and the last of MobileNetV1.
+    for (pixels, filters, channels) in [
+        (12544, 64, 32),
+        (3136, 128, 64),
+        (3136, 128, 128),
+        (784, 256, 128),
+        (784, 256, 256),
+        (196, 512, 256),
+        (196, 512, 512),
+        (49, 1024, 512),
+        (49, 1024, 1024),
+        (1, 1000, 1024),
+    ] {
+        table.gemm_packed(pixels, filters, channels);
+    }
     table.gemm(784, 300, 60, true, false);
     table.gemm(300, 784, 60, true, false);
     table.gemm(300, 100, 60, true, false);
@@ -231,6 +247,9 @@ fn main() {
     table.conv("conv 512->512 7x7", square(1, 7, 512, 512, 3, 1));
     table.conv("depthwise 3x3 32 112x112", ConvShape { groups: 32, ..square(1, 112, 32, 32, 3, 1) });
     table.conv("depthwise 3x3 64 112x112 s2", ConvShape { groups: 64, ..square(1, 112, 64, 64, 3, 2) });
+    table.conv("depthwise 3x3 128 56x56 s2", ConvShape { groups: 128, ..square(1, 56, 128, 128, 3, 2) });
+    table.conv("depthwise 3x3 256 28x28", ConvShape { groups: 256, ..square(1, 28, 256, 256, 3, 1) });
+    table.conv("depthwise 3x3 1024 7x7", ConvShape { groups: 1024, ..square(1, 7, 1024, 1024, 3, 1) });
     table.conv("depthwise 3x3 128 56x56", ConvShape { groups: 128, ..square(1, 56, 128, 128, 3, 1) });
     table.conv("depthwise 3x3 512 14x14", ConvShape { groups: 512, ..square(1, 14, 512, 512, 3, 1) });
     table.conv("depthwise 3x3 64 80x80", ConvShape { groups: 64, ..square(1, 80, 64, 64, 3, 1) });

@@ -8,6 +8,8 @@ use std::alloc::Layout;
 use std::cell::Cell;
 use std::ptr::NonNull;
 
+use crate::pages::{HUGE_PAGE, advise_huge_pages};
+
 /// Arena bytes and spans are aligned to this many bytes (a cache line, an AVX-512 vector).
 pub const ALIGNMENT: usize = 64;
 
@@ -71,22 +73,6 @@ pub enum ViewError {
     TooMany,
 }
 
-#[cfg(target_os = "linux")]
-fn advise_huge_pages(start: NonNull<u8>, bytes: usize) {
-    unsafe extern "C" {
-        fn madvise(start: *mut std::ffi::c_void, bytes: usize, advice: std::ffi::c_int) -> std::ffi::c_int;
-    }
-    const MADV_HUGEPAGE: std::ffi::c_int = 14;
-    // SAFETY: the range is owned and page-aligned; this advice changes no contents. A refusal costs only speed.
-    unsafe { madvise(start.as_ptr().cast(), bytes, MADV_HUGEPAGE) };
-}
-
-#[cfg(not(target_os = "linux"))]
-fn advise_huge_pages(_start: NonNull<u8>, _bytes: usize) {}
-
-/// From this size on, the arena asks for huge pages: walks of the page table cost large tensors dearly.
-const HUGE_PAGE: usize = 2 << 20;
-
 /// One buffer of bytes, zero at first, aligned to [`ALIGNMENT`].
 pub struct Arena {
     start: NonNull<u8>,
@@ -115,6 +101,7 @@ impl Arena {
         // SAFETY: the layout's size is not zero.
         let start = unsafe { std::alloc::alloc_zeroed(layout) };
         let start = NonNull::new(start).unwrap_or_else(|| std::alloc::handle_alloc_error(layout));
+        // Walks of the page table cost large tensors dearly.
         if bytes >= HUGE_PAGE {
             advise_huge_pages(start, bytes);
         }

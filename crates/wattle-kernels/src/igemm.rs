@@ -361,13 +361,18 @@ struct PanelTask<'a> {
     ahead: usize,
 }
 
-/// Covers the task's rows with tiles: the largest while they last, then the smallest that covers the rest.
+/// Covers the task's rows with tiles: the largest while they last, then the smallest that covers the rest. One row more
+/// than the largest, which alone would wait for its own sums, may be a size of its own.
 macro_rules! tiles {
-    ($task:expr, $s:expr, $columns:expr, $nv:literal, $partial:literal, $($mr:literal)*) => {{
+    ($task:expr, $s:expr, $columns:expr, $nv:literal, $partial:literal, $($mr:literal)* $(, or $exact:literal)?) => {{
         let mut m = $task.rows.start;
         while m < $task.rows.end {
             let left = $task.rows.end - m;
             let largest = [$($mr),*].into_iter().fold(0, usize::max);
+            $(if left == $exact {
+                $s.run(Tile::<$exact, $nv, $partial> { task: $task, m, columns: $columns });
+                break;
+            })?
             $(if left <= $mr || $mr == largest {
                 $s.run(Tile::<$mr, $nv, $partial> { task: $task, m, columns: $columns });
                 m += left.min($mr);
@@ -406,7 +411,7 @@ impl PanelTask<'_> {
     fn tiles_of_32_registers<S: Simd>(&self, s: S, columns: usize, vectors: usize, partial: bool) {
         match (vectors, partial) {
             (1, false) => tiles!(self, s, columns, 1, false, 1 4 8 16 24),
-            (2, false) => tiles!(self, s, columns, 2, false, 1 2 4 8 12),
+            (2, false) => tiles!(self, s, columns, 2, false, 1 2 4 8 12, or 13),
             (3, false) => tiles!(self, s, columns, 3, false, 1 4 8),
             (_, false) => tiles!(self, s, columns, 4, false, 1 3 6),
             (1, true) => tiles!(self, s, columns, 1, true, 1 4 8 16 24),
@@ -485,18 +490,9 @@ impl<const MR: usize, const NV: usize, const PARTIAL: bool> Kernel for Tile<'_, 
             }
         }
 
-        if !PARTIAL && self.is_plain(S::LANES * NV) {
-            let mut places = op.c_rows.from(self.m);
-            unrolled!(i < MR => {
-                if i < rows {
-                    let row = places.next() + task.panel * layout.width;
-                    for v in 0..NV {
-                        // SAFETY: the row and the tile's columns are in C by the contract of `run`.
-                        unsafe { s.store(op.c.add(row + v * S::LANES), acc[i][v]) };
-                    }
-                }
-            });
-            return;
+        if !PARTIAL && self.is_simple(S::LANES * NV) {
+            // SAFETY: as for this function.
+            return unsafe { self.store(s, rows, &acc) };
         }
         // Through memory, so that finishing is a plain loop over rows.
         let mut sums = [[s.zero(); NV]; MR];
@@ -509,16 +505,50 @@ impl<const MR: usize, const NV: usize, const PARTIAL: bool> Kernel for Tile<'_, 
 }
 
 impl<const MR: usize, const NV: usize, const PARTIAL: bool> Tile<'_, MR, NV, PARTIAL> {
-    /// Whether sums of `width` columns are stored as they are.
+    /// Whether sums of `width` columns want nothing from memory but a bias.
     #[inline(always)]
-    fn is_plain(&self, width: usize) -> bool {
+    fn is_simple(&self, width: usize) -> bool {
         let op = self.task.op;
+        let is_final = self.task.k == op.k;
         self.columns == width
             && self.task.k0 == 0
             && !op.accumulate
-            && op.bias.is_none()
-            && op.residual.is_null()
-            && op.activation.clamp() == Activation::None.clamp()
+            && (!is_final || op.residual.is_null())
+    }
+
+    /// Adds the bias, clamps and stores the first `rows` rows of a tile that [`Self::is_simple`], from registers.
+    ///
+    /// # Safety
+    /// As for [`run`].
+    #[inline(always)]
+    unsafe fn store<S: Simd>(&self, s: S, rows: usize, sums: &[[S::F; NV]; MR]) {
+        let op = self.task.op;
+        let column = self.task.panel * op.b_layout.width;
+        let is_final = self.task.k == op.k;
+        let plain = !is_final || (op.bias.is_none() && op.activation.clamp() == Activation::None.clamp());
+        let (low, high) = op.activation.clamp();
+        let (low, high) = (s.splat(low), s.splat(high));
+        let mut bias = [s.zero(); NV];
+        if let (Some(values), true) = (op.bias, is_final) {
+            for (v, bias) in bias.iter_mut().enumerate() {
+                // SAFETY: the bias has op.n elements, and the panel all its columns.
+                *bias = unsafe { s.load(values.as_ptr().add(column + v * S::LANES)) };
+            }
+        }
+        let mut places = op.c_rows.from(self.m);
+        unrolled!(i < MR => {
+            if i < rows {
+                let row = places.next() + column;
+                for v in 0..NV {
+                    let mut x = sums[i][v];
+                    if !plain {
+                        x = s.min(high, s.max(low, s.add(x, bias[v])));
+                    }
+                    // SAFETY: the row and the tile's columns are in C by the contract of `run`.
+                    unsafe { s.store(op.c.add(row + v * S::LANES), x) };
+                }
+            }
+        });
     }
 
     /// Adds what C holds, bias and residual, clamps and stores the first `rows` rows.

@@ -30,6 +30,7 @@ pub mod norm;
 pub mod optimizer;
 mod outer;
 pub mod pack;
+pub mod pages;
 pub mod peak;
 pub mod pool;
 pub mod quantize;

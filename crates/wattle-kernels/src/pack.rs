@@ -5,6 +5,7 @@
 
 use crate::Cpu;
 use crate::igemm::{LayoutOfB, panel_vectors};
+use crate::pages::HugeVec;
 use crate::simd::{Isa, Kernel, Simd};
 use crate::threads::Threads;
 
@@ -49,18 +50,6 @@ impl PackedShape {
         self.len() == 0
     }
 
-    /// Where element (t, k, n) is in the packed matrix.
-    pub(crate) fn position(&self, t: usize, k: usize, n: usize) -> usize {
-        let layout = self.layout();
-        let (panel, column) = (n / self.width, n % self.width);
-        let (row, tap) = if (panel + 1) * self.width <= self.n {
-            (layout.row, layout.tap)
-        } else {
-            (layout.tail_row, layout.tail_tap)
-        };
-        panel * layout.panel + t * tap + k * row + column
-    }
-
     pub(crate) fn layout(&self) -> LayoutOfB {
         let tail = (self.n % self.width).next_multiple_of(self.lanes);
         LayoutOfB {
@@ -78,7 +67,7 @@ impl PackedShape {
 /// A matrix packed ahead of time.
 pub struct PackedWeights {
     shape: PackedShape,
-    data: Vec<f32>,
+    data: HugeVec<f32>,
 }
 
 impl PackedWeights {
@@ -86,7 +75,7 @@ impl PackedWeights {
     pub fn matrix(isa: Isa, k: usize, n: usize, transposed: bool, weights: &[f32]) -> Self {
         let source = Source::matrix(k, n, transposed, weights);
         let shape = PackedShape::new(isa, 1, k, n);
-        let mut data = vec![0.0; shape.len()];
+        let mut data = HugeVec::zeroed(shape.len());
         pack(isa, &Threads::single(), &shape, &source, &mut data);
         PackedWeights { shape, data }
     }

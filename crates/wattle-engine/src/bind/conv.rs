@@ -3,6 +3,7 @@
 use wattle_graph::{DType, ops};
 use wattle_kernels::conv::{self, ConvPlan, ConvShape};
 use wattle_kernels::gemm;
+use wattle_kernels::pages::HugeVec;
 
 use super::{Epilogue, kept_conv, sparse};
 use crate::error::EngineError;
@@ -39,7 +40,7 @@ struct Conv {
     plan: ConvPlan,
     depthwise: bool,
     /// Weights packed at plan time, where they are constant.
-    packed: Option<Vec<f32>>,
+    packed: Option<HugeVec<f32>>,
     epilogue: Epilogue,
     isa: &'static str,
 }
@@ -48,7 +49,7 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Opti
     if !site.all(DType::F32) {
         return None;
     }
-    let plan = ConvPlan::new(shape(op, &site.input(0).extents, &site.input(1).extents)?);
+    let mut plan = ConvPlan::new(shape(op, &site.input(0).extents, &site.input(1).extents)?);
     let depthwise = plan.shape().is_depthwise();
     let present = |index: Option<usize>| index.filter(|&i| site.optional(i).is_some());
     let epilogue = Epilogue { bias: present(epilogue.bias), residual: epilogue.residual, ..*epilogue };
@@ -61,8 +62,9 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Opti
         Some(Err(refusal)) => refusal,
         None => sparse::Refusal::default(),
     };
+    let read = input_layout(site, &mut plan);
     let packed = site.input(1).constant.and_then(|w| w.as_f32()).map(|w| {
-        let mut packed = vec![0.0; packed_len(&plan, depthwise, site)];
+        let mut packed = HugeVec::zeroed(packed_len(&plan, depthwise, site));
         pack(&plan, depthwise, site.cpu, w, &mut packed);
         packed
     });
@@ -72,8 +74,15 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Opti
     let kernel = Conv { plan, depthwise, packed, epilogue, isa: site.cpu.isa.name() };
     let dense = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(packing + scratch);
     let mut bound = refusal.explain(dense);
+    bound.input_layouts[0] = read;
     bound.input_layouts[1] = Layout::RowMajor;
     Some(if taken { bound.takes(1) } else { bound })
+}
+
+/// The layout that the plan reads the image in, from now on: a network's input may stay as it is where channels are few.
+pub(super) fn input_layout(site: &Site<'_>, plan: &mut ConvPlan) -> Layout {
+    let planes = site.input(0).layout == Layout::RowMajor && plan.read_planes();
+    if planes { Layout::RowMajor } else { Layout::ChannelsLast }
 }
 
 fn packed_len(plan: &ConvPlan, depthwise: bool, site: &Site<'_>) -> usize {
@@ -92,6 +101,7 @@ impl Kernel for Conv {
     fn name(&self) -> String {
         let kind = match () {
             _ if self.depthwise => "depthwise",
+            _ if self.plan.reads_planes() => return format!("conv-nchw-f32-{}", self.isa),
             _ if self.plan.shape().is_transformed() => "conv-transformed",
             _ => "conv",
         };
@@ -133,7 +143,7 @@ impl Kernel for Conv {
 struct Transposed {
     plan: ConvPlan,
     depthwise: bool,
-    packed: Option<Vec<f32>>,
+    packed: Option<HugeVec<f32>>,
     epilogue: Epilogue,
     isa: &'static str,
 }
@@ -148,7 +158,7 @@ pub(super) fn transposed(site: &Site<'_>, op: &ops::ConvTranspose, epilogue: &Ep
     let len = transposed_len(&plan, depthwise, site.cpu.isa);
     let scratch = if depthwise { 0 } else { plan.input_gradient_scratch_len(site.cpu) };
     let packed = site.input(1).constant.and_then(|w| w.as_f32()).map(|w| {
-        let mut packed = vec![0.0; len];
+        let mut packed = HugeVec::zeroed(len);
         pack_transposed(&plan, depthwise, site.cpu, w, &mut packed);
         packed
     });

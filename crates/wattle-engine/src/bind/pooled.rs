@@ -3,6 +3,7 @@
 use wattle_graph::{DType, ops};
 use wattle_kernels::conv::{self, ConvPlan};
 use wattle_kernels::gemm;
+use wattle_kernels::pages::HugeVec;
 use wattle_kernels::pool::PoolShape;
 
 use super::Epilogue;
@@ -14,7 +15,7 @@ struct Pooled {
     plan: ConvPlan,
     pool: PoolShape,
     /// Weights packed at plan time, where they are constant.
-    packed: Option<Vec<f32>>,
+    packed: Option<HugeVec<f32>>,
     epilogue: Epilogue,
     isa: &'static str,
 }
@@ -26,10 +27,11 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, pool: &ops::Pool, epilogue: 
     let shape = super::conv::shape(op, &site.input(0).extents, &site.input(1).extents)?;
     let [height, width] = shape.output();
     let pool = super::pool::shape(pool, &[shape.batch, shape.filters, height, width], site.output(0))?;
-    let plan = ConvPlan::direct(shape);
+    let mut plan = ConvPlan::direct(shape);
+    let read = super::conv::input_layout(site, &mut plan);
     let len = plan.forward_weights_len(site.cpu.isa);
     let packed = site.input(1).constant.and_then(|w| w.as_f32()).map(|w| {
-        let mut packed = vec![0.0; len];
+        let mut packed = HugeVec::zeroed(len);
         plan.pack_forward(site.cpu, w, &mut packed);
         packed
     });
@@ -39,13 +41,15 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, pool: &ops::Pool, epilogue: 
     let taken = packed.is_some();
     let kernel = Pooled { plan, pool, packed, epilogue, isa: site.cpu.isa.name() };
     let mut bound = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(scratch);
+    bound.input_layouts[0] = read;
     bound.input_layouts[1] = Layout::RowMajor;
     Some(if taken { bound.takes(1) } else { bound })
 }
 
 impl Kernel for Pooled {
     fn name(&self) -> String {
-        format!("conv+max_pool-nhwc-f32-{}", self.isa)
+        let read = if self.plan.reads_planes() { "nchw" } else { "nhwc" };
+        format!("conv+max_pool-{read}-f32-{}", self.isa)
     }
 
     fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {

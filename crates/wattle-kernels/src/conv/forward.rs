@@ -1,11 +1,11 @@
-//! Convolution forward: one indirect product per group, or transformed tiles.
+//! Convolution forward: one indirect product per group, transformed tiles, or a stem's sums.
 
 use super::ConvPlan;
 use crate::Cpu;
 use crate::gemm::Epilogue;
 use crate::igemm::{self, Igemm, RowsOfA, RowsOfC};
 
-/// `y = activation(conv(x) + bias + residual)`, all NHWC; `weights` from [`ConvPlan::pack_forward`] for this
+/// `y = activation(conv(x) + bias + residual)`, all NHWC (but see [`ConvPlan::read_planes`]); `weights` from [`ConvPlan::pack_forward`] for this
 /// instruction set, `scratch` of [`ConvPlan::forward_scratch_len`] elements.
 pub fn forward(
     cpu: &Cpu,
@@ -29,14 +29,11 @@ pub fn forward(
     if let Some(winograd) = &plan.winograd {
         return winograd.run(cpu, x, weights, e, y, scratch);
     }
+    if let Some(stem) = &plan.stem {
+        return stem.run(cpu, x, weights, e, y, scratch);
+    }
     let packed = plan.forward_packed_shape(cpu.isa);
-    let (x, image_stride) = match &plan.padded {
-        Some(padded) => {
-            padded.copy(cpu, shape, x, scratch);
-            (&*scratch, padded.image_len(shape))
-        }
-        None => (x, shape.height * shape.width * shape.channels),
-    };
+    let image_stride = shape.height * shape.width * shape.channels;
     let a_rows = if shape.is_plain() {
         RowsOfA::Affine { stride: shape.channels }
     } else {

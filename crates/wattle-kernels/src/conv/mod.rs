@@ -11,6 +11,7 @@ mod forward;
 mod input_gradient;
 mod offsets;
 mod pooled;
+mod stem;
 mod weight_gradient;
 mod winograd;
 mod winograd_weight;
@@ -28,6 +29,7 @@ pub use weight_gradient::{weight_gradient, weight_gradient_scratch_len};
 use crate::pack::{self, PackedShape, Source, Taps};
 use crate::{Cpu, Isa};
 use input_gradient::Phase;
+use stem::Stem;
 use std::sync::OnceLock;
 use winograd::Winograd;
 use winograd_weight::WeightGradient;
@@ -129,9 +131,11 @@ impl ConvShape {
 /// Everything about a convolution that its shape decides.
 pub struct ConvPlan {
     shape: ConvShape,
-    /// Few channels: the input is copied with its padding, and a row of the kernel is one tap.
+    /// Forward with few channels.
+    stem: Option<Stem>,
+    /// The weights' gradient with few channels: the input is copied with its padding, and a row of the kernel is one tap.
     padded: Option<offsets::Padded>,
-    /// `[tap][output pixel]`, into the input or its padded copy.
+    /// `[tap][output pixel]`, into the input.
     offsets: Vec<i32>,
     /// Made when the input's gradient is first prepared: inference never needs it.
     phases: OnceLock<Vec<Phase>>,
@@ -158,15 +162,13 @@ impl ConvPlan {
     /// The same by direct sums alone, as [`max_pooled`] needs.
     pub fn direct(shape: ConvShape) -> Self {
         shape.check();
-        let padded = offsets::Padded::new(&shape);
-        let offsets = match &padded {
-            Some(padded) => padded.offsets(&shape),
-            None if shape.is_plain() => Vec::new(),
-            None => offsets::forward(&shape),
-        };
+        let stem = Stem::new(&shape);
+        let offsets =
+            if stem.is_some() || shape.is_plain() { Vec::new() } else { offsets::forward(&shape) };
         ConvPlan {
             shape,
-            padded,
+            stem,
+            padded: offsets::Padded::new(&shape),
             offsets,
             phases: OnceLock::new(),
             winograd: None,
@@ -184,11 +186,23 @@ impl ConvPlan {
         &self.shape
     }
 
-    /// Scratch elements that [`forward`] needs: the padded copy of an input with few channels, or transformed tiles.
+    /// From now on [`forward`] and [`max_pooled`] read images as planes, `[batch, channels, height, width]`, if they can:
+    /// with few channels. Says whether.
+    pub fn read_planes(&mut self) -> bool {
+        self.stem.as_mut().map(|stem| stem.planes = true).is_some()
+    }
+
+    /// Whether [`Self::read_planes`] was asked for and granted.
+    pub fn reads_planes(&self) -> bool {
+        self.stem.as_ref().is_some_and(|stem| stem.planes)
+    }
+
+    /// Scratch elements that [`forward`] needs: strips of an image with few channels, or transformed tiles.
     pub fn forward_scratch_len(&self, cpu: &Cpu) -> usize {
-        match &self.winograd {
-            Some(winograd) => winograd.scratch_len(cpu),
-            None => self.padded_len(),
+        match (&self.winograd, &self.stem) {
+            (Some(winograd), _) => winograd.scratch_len(cpu),
+            (None, Some(stem)) => stem.scratch_len(cpu),
+            (None, None) => 0,
         }
     }
 
@@ -203,17 +217,16 @@ impl ConvPlan {
     }
 
     fn forward_packed_shape(&self, isa: Isa) -> PackedShape {
-        let (taps, k) = match self.padded {
-            Some(_) => (self.shape.kernel[0], self.shape.kernel[1] * self.shape.channels),
-            None => (self.shape.taps(), self.shape.group_channels()),
-        };
-        PackedShape::new(isa, taps, k, self.shape.group_filters())
+        PackedShape::new(isa, self.shape.taps(), self.shape.group_channels(), self.shape.group_filters())
     }
 
     /// Elements of weights packed for [`forward`].
     pub fn forward_weights_len(&self, isa: Isa) -> usize {
         if let Some(winograd) = &self.winograd {
             return winograd.weights_len(isa);
+        }
+        if let Some(stem) = &self.stem {
+            return stem.weights_len(isa);
         }
         self.shape.groups * self.forward_packed_shape(isa).len()
     }
@@ -225,11 +238,11 @@ impl ConvPlan {
         if let Some(winograd) = &self.winograd {
             return winograd.pack(cpu, weights, out);
         }
+        if let Some(stem) = &self.stem {
+            return stem.pack(cpu.isa, weights, out);
+        }
         let packed = self.forward_packed_shape(cpu.isa);
         let (taps, channels) = (shape.taps(), shape.group_channels());
-        if self.padded.is_some() {
-            return self.pack_merged(&packed, weights, out);
-        }
         for group in 0..shape.groups {
             let source = Source {
                 data: &weights[group * shape.group_filters() * channels * taps..],
@@ -238,24 +251,6 @@ impl ConvPlan {
                 n_stride: channels * taps,
             };
             pack::pack(cpu.isa, &cpu.threads, &packed, &source, &mut out[group * packed.len()..]);
-        }
-    }
-
-    /// Packs the weights of a convolution with few channels, where k runs over (kernel column, channel).
-    fn pack_merged(&self, packed: &PackedShape, weights: &[f32], out: &mut [f32]) {
-        let shape = &self.shape;
-        let [kernel_height, kernel_width] = shape.kernel;
-        let taps = shape.taps();
-        out[..packed.len()].fill(0.0);
-        for (filter, weights) in weights.chunks_exact(shape.channels * taps).enumerate() {
-            for (channel, weights) in weights.chunks_exact(taps).enumerate() {
-                for y in 0..kernel_height {
-                    for x in 0..kernel_width {
-                        let at = packed.position(y, x * shape.channels + channel, filter);
-                        out[at] = weights[y * kernel_width + x];
-                    }
-                }
-            }
         }
     }
 

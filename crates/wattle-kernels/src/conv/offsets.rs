@@ -64,21 +64,6 @@ impl Padded {
         shape.batch * self.image_len(shape)
     }
 
-    /// For each kernel row and output pixel, where that row of the kernel starts in the padded image.
-    pub(super) fn offsets(&self, shape: &ConvShape) -> Vec<i32> {
-        let [out_height, out_width] = shape.output();
-        let mut table = Vec::with_capacity(shape.kernel[0] * out_height * out_width);
-        for ky in 0..shape.kernel[0] {
-            for oy in 0..out_height {
-                for ox in 0..out_width {
-                    let y = oy * shape.stride[0] + ky * shape.dilation[0];
-                    table.push(((y * self.width + ox * shape.stride[1]) * shape.channels) as i32);
-                }
-            }
-        }
-        table
-    }
-
     /// Copies all images with their padding.
     pub(super) fn copy(&self, cpu: &Cpu, shape: &ConvShape, x: &[f32], out: &mut [f32]) {
         let image = shape.height * shape.width * shape.channels;

@@ -19,16 +19,22 @@ fn strip_rows(plan: &ConvPlan, pool: &PoolShape) -> usize {
     rows.min(pool.output[0].max(1))
 }
 
-/// Elements of a strip of the convolution's result.
-fn strip_len(plan: &ConvPlan, pool: &PoolShape) -> usize {
+/// Rows of the convolution's result in a strip.
+fn held_rows(plan: &ConvPlan, pool: &PoolShape) -> usize {
     let reach = (pool.kernel[0] - 1) * pool.dilation[0] + 1;
-    let rows = ((strip_rows(plan, pool) - 1) * pool.stride[0] + reach).min(pool.input[0]);
-    (rows * pool.input[1] * plan.shape.filters).next_multiple_of(16)
+    ((strip_rows(plan, pool) - 1) * pool.stride[0] + reach).min(pool.input[0])
 }
 
-/// Scratch elements that [`max_pooled`] needs: one strip a thread, besides those of [`super::forward`].
+/// Elements of a strip of the convolution's result, and of the planes that it reads where channels are few.
+fn strip_len(plan: &ConvPlan, pool: &PoolShape) -> [usize; 2] {
+    let rows = held_rows(plan, pool);
+    let planes = plan.stem.as_ref().filter(|_| rows > 0).map_or(0, |stem| stem.planes_len(rows));
+    [(rows * pool.input[1] * plan.shape.filters).next_multiple_of(16), planes]
+}
+
+/// Scratch elements that [`max_pooled`] needs: one strip a thread.
 pub fn max_pooled_scratch_len(plan: &ConvPlan, pool: &PoolShape, threads: &Threads) -> usize {
-    plan.padded_len().next_multiple_of(16) + threads.count() * strip_len(plan, pool)
+    threads.count() * strip_len(plan, pool).iter().sum::<usize>()
 }
 
 /// `y = max_pool(activation(conv(x) + bias))`, all NHWC, for a convolution of one group: as [`super::forward`]
@@ -65,30 +71,24 @@ pub fn max_pooled(
         return;
     }
     let packed = plan.forward_packed_shape(cpu.isa);
-    let (copy, strips) = scratch.split_at_mut(plan.padded_len().next_multiple_of(16));
-    let (x, image_stride) = match &plan.padded {
-        Some(padded) => {
-            padded.copy(cpu, shape, x, copy);
-            (&*copy, padded.image_len(shape))
-        }
-        None => (x, shape.height * shape.width * shape.channels),
-    };
+    let image_stride = shape.height * shape.width * shape.channels;
     let a_rows = if shape.is_plain() {
         RowsOfA::Affine { stride: shape.channels }
     } else {
         RowsOfA::Table { offsets: &plan.offsets, pixels, image_stride }
     };
-    let (height, strip_len) = (strip_rows(plan, pool), strip_len(plan, pool));
+    let (height, [strip_len, planes_len]) = (strip_rows(plan, pool), strip_len(plan, pool));
     let parts = match cpu.threads.count() {
         1 => 1,
         threads => (4 * threads).div_ceil(shape.batch).min(pool.output[0]),
     };
     let part_rows = pool.output[0].div_ceil(parts);
     let (row, out_row) = (pool.input[1] * shape.filters, pool.output[1] * pool.channels);
-    let (strips, y) = (Shared::new(strips), Shared::new(y));
+    let (scratch, y) = (Shared::new(scratch), Shared::new(y));
     cpu.threads.for_each_slot(shape.batch * parts, |slot, task| {
         // SAFETY: tasks that run at the same time have different slots.
-        let strip = unsafe { strips.slice(slot * strip_len, strip_len) };
+        let own = unsafe { scratch.slice(slot * (strip_len + planes_len), strip_len + planes_len) };
+        let (strip, planes) = own.split_at_mut(strip_len);
         let (image, mut from) = (task / parts, task % parts * part_rows);
         let end = pool.output[0].min(from + part_rows);
         let mut held: Range<usize> = 0..0;
@@ -98,27 +98,38 @@ pub fn max_pooled(
             // Windows that overlap those of the strip before find its last rows again.
             let known = held.end.saturating_sub(rows.start).min(rows.len());
             strip.copy_within((held.len() - known) * row..held.len() * row, 0);
-            let first = image * pixels + rows.start * pool.input[1];
-            let op = Igemm {
-                m: shape.batch * pixels,
-                n: shape.filters,
-                k: packed.k,
-                taps: packed.taps,
-                a: x.as_ptr(),
-                a_rows,
-                b: weights.as_ptr(),
-                b_layout: packed.layout(),
-                c: strip.as_mut_ptr(),
-                c_rows: RowsOfC::Part { first, stride: shape.filters },
-                bias: e.bias,
-                residual: std::ptr::null(),
-                accumulate: false,
-                activation: e.activation,
-            };
-            let fresh = first + known * pool.input[1]..first + rows.len() * pool.input[1];
-            // SAFETY: lengths are asserted above; the table was built for this shape; a strip has room for the rows that
-            // so many rows of the result read, and is this task's.
-            unsafe { igemm::run_rows(cpu.isa, &op, fresh) };
+            match &plan.stem {
+                Some(stem) => {
+                    let fresh = rows.start + known..rows.end;
+                    let to = &mut strip[known * row..rows.len() * row];
+                    if !fresh.is_empty() {
+                        stem.rows(cpu.isa, x, weights, e, image, fresh, to, planes);
+                    }
+                }
+                None => {
+                    let first = image * pixels + rows.start * pool.input[1];
+                    let op = Igemm {
+                        m: shape.batch * pixels,
+                        n: shape.filters,
+                        k: packed.k,
+                        taps: packed.taps,
+                        a: x.as_ptr(),
+                        a_rows,
+                        b: weights.as_ptr(),
+                        b_layout: packed.layout(),
+                        c: strip.as_mut_ptr(),
+                        c_rows: RowsOfC::Part { first, stride: shape.filters },
+                        bias: e.bias,
+                        residual: std::ptr::null(),
+                        accumulate: false,
+                        activation: e.activation,
+                    };
+                    let fresh = first + known * pool.input[1]..first + rows.len() * pool.input[1];
+                    // SAFETY: lengths are asserted above; the table was built for this shape; a strip has room for the
+                    // rows that so many rows of the result read, and is this task's.
+                    unsafe { igemm::run_rows(cpu.isa, &op, fresh) };
+                }
+            }
             // SAFETY: each task has its own rows of the result.
             let y = unsafe { y.slice((image * pool.output[0] + from) * out_row, (to - from) * out_row) };
             pool.max_of_rows(cpu.isa, from, to, &strip[..rows.len() * row], y);

@@ -162,6 +162,56 @@ fn transformed_tiles_match_the_oracle() {
 }
 
 #[test]
+fn layers_of_few_channels_match_the_oracle_and_read_planes_to_the_bit() {
+    let numbers = &mut Numbers::new(11);
+    for seed in 0..30 {
+        let shape = ConvShape {
+            kernel: [numbers.pick(&[1, 2, 3, 7]), numbers.pick(&[2, 3, 5])],
+            stride: [numbers.pick(&[1, 2, 3]), numbers.pick(&[1, 2, 3])],
+            dilation: [numbers.pick(&[1, 2]), 1],
+            pads: [
+                numbers.pick(&[0, 1, 3]),
+                numbers.pick(&[0, 1, 9]),
+                numbers.pick(&[0, 1, 3]),
+                numbers.pick(&[0, 1, 9]),
+            ],
+            ..shape(
+                numbers.pick(&[1, 3]),
+                [numbers.pick(&[1, 7, 14]), numbers.pick(&[2, 9, 31])],
+                numbers.pick(&[2, 3, 4]),
+                numbers.pick(&[1, 8, 16, 23, 32, 70]),
+                1,
+            )
+        };
+        if shape.output().contains(&0) {
+            continue;
+        }
+        check(shape, 300 + seed);
+        let [x, w] = [shape.input_len(), shape.weights_len()].map(|len| numbers.take(len));
+        let image = shape.height * shape.width;
+        let mut planes = x.clone();
+        for (i, value) in x.iter().enumerate() {
+            let (pixel, channel) = (i / shape.channels, i % shape.channels);
+            planes[(pixel / image * shape.channels + channel) * image + pixel % image] = *value;
+        }
+        let pixels = ConvPlan::new(shape);
+        let mut reading_planes = ConvPlan::new(shape);
+        assert!(reading_planes.read_planes());
+        for cpu in cpus().iter().flatten() {
+            let results = [(&pixels, &x), (&reading_planes, &planes)].map(|(plan, x)| {
+                let mut packed = vec![f32::NAN; plan.forward_weights_len(cpu.isa)];
+                plan.pack_forward(cpu, &w, &mut packed);
+                let mut scratch = vec![f32::NAN; plan.forward_scratch_len(cpu)];
+                let mut y = vec![f32::NAN; shape.output_len()];
+                forward(cpu, plan, x, &packed, Epilogue::default(), &mut y, &mut scratch);
+                y
+            });
+            assert_eq!(results[0], results[1], "{shape:?}");
+        }
+    }
+}
+
+#[test]
 fn depthwise_layers_match_the_oracle() {
     for (i, channels) in [3, 8, 16, 37, 70].into_iter().enumerate() {
         check(ConvShape { groups: channels, ..shape(2, [7, 9], channels, channels, 3) }, 20 + i as u64);
@@ -169,6 +219,34 @@ fn depthwise_layers_match_the_oracle() {
     check(ConvShape { groups: 19, stride: [2, 2], ..shape(2, [9, 8], 19, 19, 5) }, 30);
     check(ConvShape { groups: 20, stride: [2, 2], pads: [0, 1, 2, 0], ..shape(2, [9, 11], 20, 20, 3) }, 32);
     check(ConvShape { groups: 33, dilation: [2, 2], stride: [1, 2], ..shape(1, [9, 8], 33, 33, 3) }, 31);
+}
+
+#[test]
+fn depthwise_3x3_layers_of_any_size_and_padding_match_the_oracle() {
+    let numbers = &mut Numbers::new(7);
+    for seed in 0..40 {
+        let channels = numbers.pick(&[1, 5, 8, 16, 33, 48, 70]);
+        let shape = ConvShape {
+            groups: channels,
+            stride: [numbers.pick(&[1, 2]); 2],
+            pads: [
+                numbers.pick(&[0, 1, 2]),
+                numbers.pick(&[0, 1, 2]),
+                numbers.pick(&[0, 1, 3]),
+                numbers.pick(&[0, 1, 2]),
+            ],
+            ..shape(
+                numbers.pick(&[1, 2]),
+                [numbers.pick(&[1, 2, 5, 8]), numbers.pick(&[1, 2, 3, 4, 7])],
+                channels,
+                channels,
+                3,
+            )
+        };
+        if !shape.output().contains(&0) {
+            check(shape, 200 + seed);
+        }
+    }
 }
 
 #[test]

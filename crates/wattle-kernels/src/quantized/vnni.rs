@@ -8,6 +8,7 @@ use std::arch::x86_64::*;
 use super::{Bytes, Rows, Target};
 use crate::Cpu;
 use crate::igemm::OUTSIDE;
+use crate::pages::HugeVec;
 use crate::simd::unrolled;
 use crate::threads::Shared;
 
@@ -39,7 +40,7 @@ pub(super) struct Packed {
     _proof: Vnni,
     pub k: usize,
     pub n: usize,
-    data: Vec<i8>,
+    data: HugeVec<i8>,
     /// Sum of each column, whole panels.
     sums: Vec<i32>,
     /// Zero point of the packed bytes.
@@ -57,7 +58,7 @@ impl Packed {
     pub fn new(proof: Vnni, k: usize, n: usize, at: impl Fn(usize, usize) -> i8) -> Packed {
         let groups = k.div_ceil(4);
         let columns = n.next_multiple_of(PANEL);
-        let (mut data, mut sums) = (vec![0; columns * groups * 4], vec![0; columns]);
+        let (mut data, mut sums) = (HugeVec::zeroed(columns * groups * 4), vec![0; columns]);
         for column in 0..n {
             for row in 0..k {
                 let value = at(row, column);

@@ -159,18 +159,6 @@ pub(crate) fn prefetch(p: *const f32) {
 /// Elements that `Simd::lookup` chooses from: what two of the widest vectors hold.
 pub(crate) const WINDOW: usize = 32;
 
-/// Asks for the cache line at `p` in the first-level cache, to be read. Any address will do.
-#[inline(always)]
-pub(crate) fn prefetch_near(p: *const f32) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: as for [`prefetch`].
-    unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = p;
-}
-
 /// Asks for the cache line at `p`, to be written. Any address will do.
 #[inline(always)]
 pub(crate) fn prefetch_write(p: *const f32) {

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::n_of_m::NOfM;
+use crate::pages::HugeVec;
 
 /// Rows that share a column list in the blocked form: a block is `HEIGHT x 1`.
 pub const HEIGHT: usize = 4;
@@ -87,12 +88,12 @@ pub struct SparseWeights {
     pub(super) groups: Vec<Group>,
     pub(super) row_list: Vec<u32>,
     /// Column within the block; empty where a pattern gives the groups.
-    pub(super) indices: Vec<u16>,
+    pub(super) indices: HugeVec<u16>,
     /// Column within its group of a pattern.
     pub(super) offsets: Vec<u8>,
     pub(super) pattern: Option<NOfM>,
     /// `height` values for each index.
-    pub(super) values: Vec<f32>,
+    pub(super) values: HugeVec<f32>,
     /// `row * columns + column` of each value; `u32::MAX` for rows beyond the last.
     pub(super) positions: Vec<u32>,
     kept: usize,
@@ -172,24 +173,33 @@ impl SparseWeights {
             tiles: vec![],
             groups: vec![],
             row_list: vec![],
-            indices: vec![],
+            indices: HugeVec::default(),
             offsets: vec![],
             pattern: cut.pattern,
-            values: vec![],
+            values: HugeVec::default(),
             positions: vec![],
             kept,
             row_numbers: (0..rows as u32).collect(),
         };
+        let mut indices = vec![];
         for b in 0..blocks {
             for part in &parts {
-                out.add_tile(b, part.clone(), &lists, &place);
+                out.add_tile(b, part.clone(), &lists, &place, &mut indices);
             }
         }
-        out.values = vec![0.0; out.positions.len()];
+        out.indices = HugeVec::from(&*indices);
+        out.values = HugeVec::zeroed(out.positions.len());
         out
     }
 
-    fn add_tile(&mut self, block: usize, bands: Range<usize>, lists: &[Vec<u32>], place: &[u32]) {
+    fn add_tile(
+        &mut self,
+        block: usize,
+        bands: Range<usize>,
+        lists: &[Vec<u32>],
+        place: &[u32],
+        indices: &mut Vec<u16>,
+    ) {
         let columns = block * self.block..(block + 1) * self.block;
         let block_of = |column: u32| place[column as usize] as usize / self.block;
         let mut entries: Vec<(u8, u32, u32, Range<usize>)> = vec![];
@@ -222,7 +232,7 @@ impl SparseWeights {
             self.row_list.push(band);
             for &column in &lists[band as usize][range] {
                 match self.pattern {
-                    None => self.indices.push((place[column as usize] as usize - columns.start) as u16),
+                    None => indices.push((place[column as usize] as usize - columns.start) as u16),
                     Some(pattern) => self.offsets.push((column as usize % pattern.m()) as u8),
                 }
                 for i in 0..self.height {
