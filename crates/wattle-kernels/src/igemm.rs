@@ -510,10 +510,7 @@ impl<const MR: usize, const NV: usize, const PARTIAL: bool> Tile<'_, MR, NV, PAR
     fn is_simple(&self, width: usize) -> bool {
         let op = self.task.op;
         let is_final = self.task.k == op.k;
-        self.columns == width
-            && self.task.k0 == 0
-            && !op.accumulate
-            && (!is_final || op.residual.is_null())
+        self.columns == width && self.task.k0 == 0 && !op.accumulate && (!is_final || op.residual.is_null())
     }
 
     /// Adds the bias, clamps and stores the first `rows` rows of a tile that [`Self::is_simple`], from registers.

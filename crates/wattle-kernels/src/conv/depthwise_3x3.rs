@@ -106,8 +106,14 @@ impl<const STRIDE: usize, const R: usize, const READ: usize> Kernel for Channels
 }
 
 /// `NV` vectors of channels from `c` (of the last only `lanes` if partial), all columns of a band.
-struct Window<'a, const STRIDE: usize, const R: usize, const READ: usize, const NV: usize, const PARTIAL: bool>
-{
+struct Window<
+    'a,
+    const STRIDE: usize,
+    const R: usize,
+    const READ: usize,
+    const NV: usize,
+    const PARTIAL: bool,
+> {
     band: Band<'a>,
     c: usize,
     lanes: usize,

@@ -29,8 +29,8 @@ pub use weight_gradient::{weight_gradient, weight_gradient_scratch_len};
 use crate::pack::{self, PackedShape, Source, Taps};
 use crate::{Cpu, Isa};
 use input_gradient::Phase;
-use stem::Stem;
 use std::sync::OnceLock;
+use stem::Stem;
 use winograd::Winograd;
 use winograd_weight::WeightGradient;
 
@@ -163,8 +163,7 @@ impl ConvPlan {
     pub fn direct(shape: ConvShape) -> Self {
         shape.check();
         let stem = Stem::new(&shape);
-        let offsets =
-            if stem.is_some() || shape.is_plain() { Vec::new() } else { offsets::forward(&shape) };
+        let offsets = if stem.is_some() || shape.is_plain() { Vec::new() } else { offsets::forward(&shape) };
         ConvPlan {
             shape,
             stem,
