@@ -164,7 +164,8 @@ fn tile<const MR: usize>(n: usize, column: usize, a: &[i16], b: &[i16], c: &mut 
 fn tile_plainly(n: usize, column: usize, a: &[i16], b: &[i16], c: &mut [i32]) {
     let width = a.len() / ROWS;
     let columns = PANEL.min(n - column);
-    for (a, c) in a.chunks_exact(width.max(1)).zip(c.chunks_exact_mut(n)) {
+    for (i, c) in c.chunks_exact_mut(n).enumerate() {
+        let a = &a[i * width..][..width];
         let mut sums = [0i32; PANEL];
         for (x, b) in a.chunks_exact(2).zip(b.chunks_exact(2 * PANEL)) {
             let (x, y) = (i32::from(x[0]), i32::from(x[1]));
