@@ -19,6 +19,8 @@ const DOUBT: f64 = 2.0;
 const DENSE_SHARE: f64 = 0.75;
 /// How much faster dense convolution by transformed tiles is than direct sums.
 const TRANSFORMED: f64 = 1.6;
+/// How much slower dense groups are than one product of their size, as their sums are short (measured on ResNeXt's).
+const GROUP_COST: f64 = 1.5;
 /// Bytes a cycle at which weights that are read once arrive.
 const STREAM: f64 = 16.0;
 /// Positions of a strip and columns of a block, as the kernels cut them.
@@ -46,7 +48,7 @@ impl ByteRates {
             (_, Isa::Scalar(_)) => {
                 ByteRates { dense: 3.0, strip: 32, group: 24.0, output: 200.0, turned: 2.0 }
             }
-            _ => ByteRates { dense: 22.0, strip: 32, group: 5.5, output: 35.0, turned: 0.35 },
+            _ => ByteRates { dense: 22.0, strip: 32, group: 5.5, output: 45.0, turned: 0.35 },
         }
     }
 }
@@ -170,12 +172,12 @@ impl Layer {
             + if self.taps { 2.0 * groups as f64 * columns * vectors } else { 0.0 };
         match form {
             Form::Dense | Form::Direct => {
-                // Groups are products of their own, in whole vectors of outputs.
-                let of_group = match groups {
-                    1 => self.rows,
-                    _ => (self.rows / groups).next_multiple_of(lanes) * groups,
+                // Groups are products of their own, in whole pairs of vectors of outputs.
+                let outputs = match groups {
+                    1 => rows,
+                    _ => GROUP_COST * ((self.rows / groups).next_multiple_of(2 * lanes) * groups) as f64,
                 };
-                let arithmetic = of_group as f64 * columns * positions / (2.0 * lanes as f64 * DENSE_SHARE);
+                let arithmetic = outputs * columns * positions / (2.0 * lanes as f64 * DENSE_SHARE);
                 let tiles = self.transformed && form == Form::Dense;
                 let arithmetic = if tiles { arithmetic / TRANSFORMED } else { arithmetic };
                 arithmetic.max(4.0 * rows * columns / STREAM)

@@ -97,6 +97,17 @@ fn a_block_with_groups_agrees_with_dense_kernels() {
 }
 
 #[test]
+fn many_small_groups_run_as_one_sparse_matrix_even_without_zeros() {
+    let groups = Conv { sliding: Sliding::padded(2, 1), groups: 32 };
+    let layer = graph(groups, &[1, 128, 28, 28], &[128, 4, 3, 3], false);
+    let (kernel, why, got) = run(&layer, Sparse::Auto, 1);
+    assert!(kernel.starts_with("conv-sparse-4x1"), "{kernel}: {why:?}");
+    let (_, _, want) = run(&layer, Sparse::Never, 1);
+    let scale = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+    assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() <= 1e-5 * scale));
+}
+
+#[test]
 fn two_of_four_channels_of_a_3x3_convolution_are_stored_as_such() {
     let w = Tensor::from_f64(
         DType::F32,
