@@ -31,8 +31,9 @@ const BYTES_WORTH_COUNTING: f64 = 0.5;
 
 /// What kernels of bytes cost, in cycles; measured on Zen 4.
 struct ByteRates {
-    /// Multiply-adds a cycle of the dense kernel.
+    /// Multiply-adds a cycle of the dense kernel, and cycles that an element of its operand or its result adds.
     dense: f64,
+    moved: f64,
     /// Rows of a strip.
     strip: usize,
     /// A group of non-zeros with a strip, an output of a strip, and a byte that is turned.
@@ -44,11 +45,13 @@ struct ByteRates {
 impl ByteRates {
     fn of(cpu: &Cpu) -> ByteRates {
         match (quantized::group(cpu), cpu.isa) {
-            (4, _) => ByteRates { dense: 45.0, strip: 64, group: 8.5, output: 25.0, turned: 0.25 },
-            (_, Isa::Scalar(_)) => {
-                ByteRates { dense: 3.0, strip: 32, group: 24.0, output: 200.0, turned: 2.0 }
+            (4, _) => {
+                ByteRates { dense: 45.0, moved: 0.0, strip: 64, group: 8.5, output: 25.0, turned: 0.25 }
             }
-            _ => ByteRates { dense: 22.0, strip: 32, group: 5.5, output: 45.0, turned: 0.35 },
+            (_, Isa::Scalar(_)) => {
+                ByteRates { dense: 3.0, moved: 1.0, strip: 32, group: 24.0, output: 200.0, turned: 2.0 }
+            }
+            _ => ByteRates { dense: 22.0, moved: 1.0, strip: 32, group: 5.5, output: 45.0, turned: 0.35 },
         }
     }
 }
@@ -168,8 +171,9 @@ impl Layer {
         // Each block of columns begins or resumes every row.
         let visits = rows * (self.columns as f64 / 128.0).ceil();
         let groups = self.groups.max(1);
-        let packing = 0.5 * self.transposed as f64
-            + if self.taps { 2.0 * groups as f64 * columns * vectors } else { 0.0 };
+        // With groups a panel serves few outputs, and what it costs shows: half a cycle for each number (ResNeXt, Zen 4).
+        let copied = if groups > 1 { 0.5 * lanes as f64 * groups as f64 } else { 2.0 };
+        let packing = 0.5 * self.transposed as f64 + if self.taps { copied * columns * vectors } else { 0.0 };
         match form {
             Form::Dense | Form::Direct => {
                 // Groups are products of their own, in whole pairs of vectors of outputs.
@@ -314,7 +318,7 @@ impl ByteLayer {
         let strips = self.m.div_ceil(rates.strip) as f64;
         // Threads take whole strips, or make a panel each.
         let panels = strips.max(cpu.threads.count() as f64);
-        let dense = (m * k * n / rates.dense).max(k * n / STREAM);
+        let dense = (m * k * n / rates.dense + m * (k + n) * rates.moved).max(k * n / STREAM);
         let found = strips * (groups * rates.group + n * rates.output)
             + (panels * k + strips * n) * rates.strip as f64 * rates.turned;
         let gain = dense / found.max(1.0);
