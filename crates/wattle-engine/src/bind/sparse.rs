@@ -16,8 +16,8 @@ use crate::kernel::{Bound, Io, Kernel, Site};
 use crate::layout::Layout;
 use crate::sparse_cost::{Doubt, Form, Layer};
 
-/// With more non-zeros than this share, no sparse kernel is considered, nor is the choice reported; unless there are
-/// groups: what a filter does not see is zero in the matrix of all channels.
+/// With more non-zeros than this share, no sparse kernel is considered, nor is the choice reported; unless groups are
+/// small, since in the matrix of all channels a filter has zeros wherever it does not see.
 const WORTH_COUNTING: f64 = 0.7;
 
 /// A sparse kernel, or why not.
@@ -61,7 +61,7 @@ fn form(site: &Site<'_>, layer: &Layer, kind: impl fmt::Debug) -> Result<Chosen,
         (Sparse::Never, _) => {
             Err(Refusal { why: Some("sparse kernels are switched off".into()), doubt: dense() })
         }
-        (Sparse::Auto, _) if layer.density() > WORTH_COUNTING && layer.groups <= 1 => {
+        (Sparse::Auto, _) if layer.density() > WORTH_COUNTING && !layer.has_small_groups() => {
             Err(Refusal { why: None, doubt: dense() })
         }
         (Sparse::Auto, Form::Dense | Form::Direct) => Err(Refusal { why: Some(why), doubt: doubt() }),
