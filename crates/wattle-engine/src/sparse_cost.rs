@@ -7,6 +7,8 @@
 use std::fmt;
 
 use wattle_kernels::conv::ConvShape;
+use wattle_kernels::sparse::HEIGHT;
+use wattle_kernels::{Cpu, Isa, quantized};
 
 use crate::choices::Sparse;
 
@@ -18,6 +20,8 @@ const DOUBT: f64 = 2.0;
 const DENSE_SHARE: f64 = 0.75;
 /// How much faster dense convolution by transformed tiles is than direct sums.
 const TRANSFORMED: f64 = 1.6;
+/// How much slower dense groups are than one product of their size, as their sums are short (measured on ResNeXt's).
+const GROUP_COST: f64 = 1.5;
 /// Bytes a cycle at which weights that are read once arrive.
 const STREAM: f64 = 16.0;
 /// Positions of a strip and columns of a block, as the kernels cut them.
@@ -25,17 +29,40 @@ const STRIP: usize = 64;
 
 /// Products of bytes: with more non-zeros than this share, sparse kernels are not considered.
 const BYTES_WORTH_COUNTING: f64 = 0.5;
-/// Multiply-adds a cycle of the dense kernel.
-const DENSE_BYTES: f64 = 45.0;
-/// Cycles of four non-zeros with a strip, of an output of a strip, and of a byte that is turned.
-const FOUR: f64 = 8.5;
-const BYTE_OUTPUT: f64 = 25.0;
-const TURNED_BYTE: f64 = 0.25;
+
+/// What kernels of bytes cost, in cycles; measured on Zen 4.
+struct ByteRates {
+    /// Multiply-adds a cycle of the dense kernel, and cycles that an element of its operand or its result adds.
+    dense: f64,
+    moved: f64,
+    /// Rows of a strip.
+    strip: usize,
+    /// A group of non-zeros with a strip, an output of a strip, and a byte that is turned.
+    group: f64,
+    output: f64,
+    turned: f64,
+}
+
+impl ByteRates {
+    fn of(cpu: &Cpu) -> ByteRates {
+        match (quantized::group(cpu), cpu.isa) {
+            (4, _) => {
+                ByteRates { dense: 45.0, moved: 0.0, strip: 64, group: 8.5, output: 25.0, turned: 0.25 }
+            }
+            (_, Isa::Scalar(_)) => {
+                ByteRates { dense: 3.0, moved: 1.0, strip: 32, group: 24.0, output: 200.0, turned: 2.0 }
+            }
+            _ => ByteRates { dense: 22.0, moved: 1.0, strip: 32, group: 5.5, output: 45.0, turned: 0.35 },
+        }
+    }
+}
 
 /// How a layer may be computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     Dense,
+    /// Dense, by direct sums where transformed tiles would be taken.
+    Direct,
     /// Single elements, panels of activations.
     Unstructured,
     /// Blocks of 4 x 1.
@@ -48,6 +75,7 @@ impl fmt::Display for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Form::Dense => "dense",
+            Form::Direct => "direct",
             Form::Unstructured => "csr",
             Form::Blocked => "4x1",
             Form::Vector => "vector",
@@ -60,8 +88,10 @@ impl fmt::Display for Form {
 pub(crate) struct Layer {
     /// Outputs at one position.
     pub rows: usize,
-    /// Inputs at one position (over all taps of a convolution).
+    /// Inputs at one position (over all taps of a convolution) that one output sees.
     pub columns: usize,
+    /// Groups of a convolution, each with columns and rows of its own; 0 counts as 1.
+    pub groups: usize,
     /// Samples or pixels.
     pub positions: usize,
     /// Activations that are transposed on their way in and out.
@@ -93,7 +123,8 @@ impl Layer {
             if plain { width } else { width + (shape.kernel[1] - 1) * shape.dilation[1] / shape.stride[1] };
         Layer {
             rows: shape.filters,
-            columns: shape.channels * taps,
+            columns: shape.channels / shape.groups * taps,
+            groups: shape.groups,
             positions: shape.batch * height * line,
             transposed: shape.input_len() + shape.output_len(),
             taps: !plain,
@@ -126,6 +157,12 @@ impl Layer {
         self
     }
 
+    /// Whether there are groups of so few filters that each is one block of the blocked form at most: even without zeros
+    /// they were then faster as one sparse matrix (ResNeXt's of 4: 2.1 to 1.2 ms), and with 8 or more filters not.
+    pub fn has_small_groups(&self) -> bool {
+        self.groups > 1 && self.rows <= HEIGHT * self.groups
+    }
+
     /// Non-zeros of all weights, 0 to 1.
     pub fn density(&self) -> f64 {
         self.kept as f64 / (self.rows * self.columns).max(1) as f64
@@ -140,11 +177,20 @@ impl Layer {
             + (self.positions % STRIP).div_ceil(lanes)) as f64;
         // Each block of columns begins or resumes every row.
         let visits = rows * (self.columns as f64 / 128.0).ceil();
-        let packing = 0.5 * self.transposed as f64 + if self.taps { 2.0 * columns * vectors } else { 0.0 };
+        let groups = self.groups.max(1);
+        // With groups a panel serves few outputs, and what it costs shows: half a cycle for each number (ResNeXt, Zen 4).
+        let copied = if groups > 1 { 0.5 * lanes as f64 * groups as f64 } else { 2.0 };
+        let packing = 0.5 * self.transposed as f64 + if self.taps { copied * columns * vectors } else { 0.0 };
         match form {
-            Form::Dense => {
-                let arithmetic = rows * columns * positions / (2.0 * lanes as f64 * DENSE_SHARE);
-                let arithmetic = if self.transformed { arithmetic / TRANSFORMED } else { arithmetic };
+            Form::Dense | Form::Direct => {
+                // Groups are products of their own, in whole pairs of vectors of outputs.
+                let outputs = match groups {
+                    1 => rows,
+                    _ => GROUP_COST * ((self.rows / groups).next_multiple_of(2 * lanes) * groups) as f64,
+                };
+                let arithmetic = outputs * columns * positions / (2.0 * lanes as f64 * DENSE_SHARE);
+                let tiles = self.transformed && form == Form::Dense;
+                let arithmetic = if tiles { arithmetic / TRANSFORMED } else { arithmetic };
                 arithmetic.max(4.0 * rows * columns / STREAM)
             }
             Form::Unstructured => {
@@ -169,6 +215,11 @@ impl Layer {
         packing + self.kept as f64 * (3.0 * strips + 0.75 * vectors) + visits * (4.0 * strips + vectors)
     }
 
+    /// The dense forms it can take.
+    pub fn dense_forms(&self) -> impl Iterator<Item = Form> {
+        [Form::Dense].into_iter().chain(self.transformed.then_some(Form::Direct))
+    }
+
     /// The sparse forms it can take, with their estimated cycles.
     fn sparse_forms(&self, lanes: usize) -> impl Iterator<Item = (Form, f64)> {
         let forms = [Form::Unstructured, Form::Blocked, Form::Vector].into_iter();
@@ -186,8 +237,8 @@ impl Layer {
 
     /// The forms that may be fastest, the estimates being what they are; the dense one first.
     pub fn contenders(&self, lanes: usize) -> Vec<Form> {
-        let dense = (Form::Dense, self.cycles(Form::Dense, lanes));
-        let forms: Vec<(Form, f64)> = [dense].into_iter().chain(self.sparse_forms(lanes)).collect();
+        let dense = self.dense_forms().map(|f| (f, self.cycles(f, lanes)));
+        let forms: Vec<(Form, f64)> = dense.chain(self.sparse_forms(lanes)).collect();
         let least = forms.iter().map(|f| f.1).fold(f64::INFINITY, f64::min);
         forms.into_iter().filter(|f| f.1 < DOUBT * least).map(|f| f.0).collect()
     }
@@ -230,49 +281,67 @@ pub(crate) struct ByteLayer {
     k: usize,
     n: usize,
     kept: usize,
-    /// Fours of non-zeros, each of one output.
-    fours: usize,
+    /// Groups of non-zeros, each of one output.
+    groups: usize,
+}
+
+/// How a product of bytes is computed.
+#[derive(Debug, Default)]
+pub(crate) struct ByteChoice {
+    /// By its non-zeros.
+    pub sparse: bool,
+    /// Why, where weights are sparse enough to say.
+    pub why: Option<String>,
+    pub doubt: Option<Doubt>,
 }
 
 impl ByteLayer {
     /// Counts what is not zero.
-    pub fn count(m: usize, k: usize, n: usize, kept: impl Fn(usize, usize) -> bool) -> ByteLayer {
+    pub fn count(cpu: &Cpu, m: usize, k: usize, n: usize, kept: impl Fn(usize, usize) -> bool) -> ByteLayer {
         let mut of_column = vec![0usize; n];
         for row in 0..k {
             of_column.iter_mut().enumerate().for_each(|(j, count)| *count += usize::from(kept(row, j)));
         }
-        let fours = of_column.iter().map(|count| count.div_ceil(4)).sum();
-        ByteLayer { m, k, n, kept: of_column.iter().sum(), fours }
+        let groups = of_column.iter().map(|count| count.div_ceil(quantized::group(cpu))).sum();
+        ByteLayer { m, k, n, kept: of_column.iter().sum(), groups }
     }
 
-    /// Whether the sparse kernel is taken, and why, where weights are sparse enough to say.
-    pub fn choose(&self, sparse: Sparse, threads: usize) -> (bool, Option<String>) {
-        let [m, k, n, fours] = [self.m, self.k, self.n, self.fours].map(|x| x as f64);
+    /// The kernel for this processor, or the form demanded.
+    pub fn choose(&self, sparse: Sparse, form: Option<Form>, cpu: &Cpu) -> ByteChoice {
+        let [m, k, n, groups] = [self.m, self.k, self.n, self.groups].map(|x| x as f64);
         let percent = 100.0 * self.kept as f64 / (k * n).max(1.0);
+        let worth = percent < 100.0 * BYTES_WORTH_COUNTING;
         match sparse {
-            Sparse::Never if percent < 100.0 * BYTES_WORTH_COUNTING => {
-                return (false, Some("sparse kernels are switched off".into()));
+            Sparse::Never if worth => {
+                let why = Some("sparse kernels are switched off".into());
+                return ByteChoice { why, ..ByteChoice::default() };
             }
-            Sparse::Never => return (false, None),
-            Sparse::Always => return (true, None),
-            Sparse::Auto if percent >= 100.0 * BYTES_WORTH_COUNTING => return (false, None),
+            Sparse::Never => return ByteChoice::default(),
+            Sparse::Always => return ByteChoice { sparse: true, ..ByteChoice::default() },
+            Sparse::Auto if !worth => return ByteChoice::default(),
             Sparse::Auto => {}
         }
-        let strips = self.m.div_ceil(STRIP) as f64;
+        let rates = ByteRates::of(cpu);
+        let strips = self.m.div_ceil(rates.strip) as f64;
         // Threads take whole strips, or make a panel each.
-        let panels = strips.max(threads as f64);
-        let dense = (m * k * n / DENSE_BYTES).max(k * n / STREAM);
-        let found = strips * (fours * FOUR + n * BYTE_OUTPUT)
-            + (panels * k + strips * n) * STRIP as f64 * TURNED_BYTE;
+        let panels = strips.max(cpu.threads.count() as f64);
+        let dense = (m * k * n / rates.dense + m * (k + n) * rates.moved).max(k * n / STREAM);
+        let found = strips * (groups * rates.group + n * rates.output)
+            + (panels * k + strips * n) * rates.strip as f64 * rates.turned;
         let gain = dense / found.max(1.0);
-        if found < MARGIN * dense {
-            (true, Some(format!("{percent:.1} % non-zero: modelled {gain:.1}x faster than dense")))
-        } else {
-            (
-                false,
-                Some(format!("{percent:.1} % non-zero: the sparse kernel is modelled at {gain:.2}x dense")),
-            )
-        }
+        let taken = if found < MARGIN * dense { Form::Unstructured } else { Form::Dense };
+        let why = match taken {
+            Form::Dense => {
+                format!("{percent:.1} % non-zero: the sparse kernel is modelled at {gain:.2}x dense")
+            }
+            _ => format!("{percent:.1} % non-zero: modelled {gain:.1}x faster than dense"),
+        };
+        let forms = match () {
+            () if gain < 1.0 / DOUBT || gain > DOUBT => vec![taken],
+            () => vec![Form::Dense, Form::Unstructured],
+        };
+        let doubt = Doubt::new(format!("bytes {self:?}"), taken, forms);
+        ByteChoice { sparse: form.unwrap_or(taken) != Form::Dense, why: Some(why), doubt }
     }
 }
 

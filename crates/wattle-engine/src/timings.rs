@@ -10,9 +10,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use wattle_graph::DType;
 use wattle_kernels::arena::{ALIGNMENT, Arena, Span};
 use wattle_kernels::{Cpu, Threads};
 
+use crate::bytes;
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Site};
 use crate::sharing::is_small;
@@ -92,8 +94,8 @@ impl Timings {
         let (form, time, bound) = ranked.remove(close.unwrap_or(0));
         let others = ranked.iter().map(|(form, time, _)| format!(", {form} {:.3} ms", 1e3 * time));
         let others: String = others.collect();
-        let modelled = bound.why.as_deref().unwrap_or_default();
-        let why = format!("{modelled}; timed, {form} {:.3} ms{others}", 1e3 * time);
+        let modelled = bound.why.as_ref().map_or(String::new(), |why| format!("{why}; "));
+        let why = format!("{modelled}timed, {form} {:.3} ms{others}", 1e3 * time);
         Ok(bound.because(why))
     }
 }
@@ -133,12 +135,25 @@ impl Runner<'_> {
         let scratch = next(bound.scratch * size_of::<f32>());
         let alone = lone || is_small(site, bound.density, bytes);
         let mut arena = Arena::new(end);
-        for &span in inputs.iter().flatten() {
+        for (i, span) in inputs.iter().enumerate() {
+            let (Some(span), Some(operand)) = (*span, &site.inputs[i]) else { continue };
+            if let Some(constant) = operand.constant {
+                let content = bytes::of(constant, bound.input_layouts[i]);
+                arena.write::<u8>(span)?.copy_from_slice(&content);
+                continue;
+            }
             let mut state = 1u32;
-            for x in arena.write::<f32>(span)? {
-                // Numerical Recipes' generator: any noise that is neither zero nor subnormal will do.
+            // Numerical Recipes' generator: any noise that is neither zero nor subnormal will do.
+            let mut noise = || {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                *x = (state >> 8) as f32 / (1 << 23) as f32 - 1.0;
+                state >> 8
+            };
+            match operand.dtype {
+                DType::F32 => {
+                    let x = arena.write::<f32>(span)?;
+                    x.iter_mut().for_each(|x| *x = noise() as f32 / (1 << 23) as f32 - 1.0);
+                }
+                _ => arena.write::<u8>(span)?.iter_mut().for_each(|x| *x = noise() as u8),
             }
         }
         Ok(Runner { bound, arena, inputs, outputs, scratch, alone })

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use wattle_engine::{Cpu, Plan, PlanOptions, Session, Sparse, Timings};
-use wattle_graph::ops::{Conv, MatMul, Sliding};
+use wattle_graph::ops::{Binary, BinaryFunction, Conv, Function, MatMul, MatMulInteger, Sliding, Unary};
 use wattle_graph::{DType, Example, Graph, Op, Parameters, Shape, Tensor};
 
 /// Weights of which every tenth, or all, are kept.
@@ -50,6 +50,8 @@ fn sparse_layers_run_on_sparse_kernels_and_agree_with_dense_ones() {
         graph(MatMul::default(), &[1, 784], &[784, 300], true),
         graph(convolution(), &[2, 64, 15, 14], &[64, 64, 3, 3], true),
         graph(Conv { sliding: Sliding::padded(2, 0), groups: 1 }, &[1, 128, 14, 14], &[256, 128, 1, 1], true),
+        graph(Conv { sliding: Sliding::padded(2, 1), groups: 4 }, &[1, 128, 14, 14], &[128, 32, 3, 3], true),
+        graph(Conv { sliding: Sliding::padded(2, 0), groups: 2 }, &[1, 256, 14, 14], &[256, 128, 1, 1], true),
     ];
     for layer in &layers {
         let (kernel, why, got) = run(layer, Sparse::Auto, 1);
@@ -61,6 +63,72 @@ fn sparse_layers_run_on_sparse_kernels_and_agree_with_dense_ones() {
         assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() <= 1e-5 * scale), "{kernel}");
         assert_eq!(got, run(layer, Sparse::Auto, 2).2, "threads change bits of {kernel}");
     }
+}
+
+#[test]
+fn a_block_with_groups_agrees_with_dense_kernels() {
+    // As ResNeXt has them: 1 x 1 down, 3 x 3 in groups, 1 x 1 up, added to what came in.
+    let mut graph = Graph::new("block");
+    let x = graph.input("x", DType::F32, Shape::known(&[2, 64, 9, 10]));
+    let mut y = x;
+    for (w, kernel, groups) in [([32, 64, 1, 1], 1, 1), ([32, 4, 3, 3], 3, 8), ([64, 32, 1, 1], 1, 1)] {
+        let w = graph.constant(weights(&w, true));
+        let sliding = Sliding::padded(2, kernel / 2);
+        y = graph.apply(Conv { sliding, groups }, &[y, w]).expect("operands fit");
+        if kernel == 3 {
+            y = graph.apply(Unary { function: Function::Relu }, &[y]).expect("operands fit");
+        }
+    }
+    y = graph.apply(Binary { function: BinaryFunction::Add }, &[y, x]).expect("operands fit");
+    graph.set_outputs(vec![y]);
+    let (_, _, want) = run(&graph, Sparse::Never, 1);
+    let scale = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+    for threads in [1, 2] {
+        let (_, _, got) = run(&graph, Sparse::Always, threads);
+        assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() <= 1e-5 * scale), "{threads} threads");
+    }
+    let plan = Plan::compile(
+        &graph,
+        &Parameters::new(),
+        &PlanOptions { sparse: Sparse::Always, ..PlanOptions::new(Arc::new(Cpu::new(1).expect("a thread"))) },
+    );
+    let plan = plan.expect("a plan");
+    assert_eq!(plan.steps().filter(|s| s.kernel.starts_with("conv-sparse")).count(), 3);
+}
+
+#[test]
+fn many_small_groups_run_as_one_sparse_matrix_even_without_zeros() {
+    let groups = Conv { sliding: Sliding::padded(2, 1), groups: 32 };
+    let layer = graph(groups, &[1, 128, 28, 28], &[128, 4, 3, 3], false);
+    let (kernel, why, got) = run(&layer, Sparse::Auto, 1);
+    assert!(kernel.starts_with("conv-sparse-4x1"), "{kernel}: {why:?}");
+    let (_, _, want) = run(&layer, Sparse::Never, 1);
+    let scale = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+    assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() <= 1e-5 * scale));
+}
+
+#[test]
+fn two_of_four_channels_of_a_3x3_convolution_are_stored_as_such() {
+    let w = Tensor::from_f64(
+        DType::F32,
+        &[64, 64, 3, 3],
+        (0..64 * 64 * 9)
+            .map(|i| {
+                let (f, c, tap) = (i / 576, i / 9 % 64, i % 9);
+                if (c + tap * f + f) % 4 < 2 { 0.1 + (i % 17) as f64 } else { 0.0 }
+            })
+            .collect(),
+    );
+    let mut graph = Graph::new("layer");
+    let x = graph.input("x", DType::F32, Shape::known(&[1, 64, 15, 14]));
+    let w = graph.constant(w);
+    let y = graph.apply(convolution(), &[x, w]).expect("operands fit");
+    graph.set_outputs(vec![y]);
+    let (kernel, _, got) = run(&graph, Sparse::Always, 1);
+    let (_, _, want) = run(&graph, Sparse::Never, 1);
+    assert!(kernel.starts_with("conv-sparse-2:4"), "{kernel}");
+    let scale = want.iter().fold(0.0f64, |m, x| m.max(x.abs()));
+    assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() <= 1e-5 * scale));
 }
 
 #[test]
@@ -116,4 +184,42 @@ fn what_the_model_does_not_doubt_is_not_timed() {
     let (kernel, why) = planned(&layer, &timings);
     assert!(!kernel.contains("sparse") && !why.contains("timed"), "{kernel}: {why}");
     assert!(!timings.has_grown());
+}
+
+/// The kernels that a layer gets when one form after the other is said to be fastest.
+fn forced(layer: &Graph, forms: &[&str]) -> Vec<String> {
+    let timings = Arc::new(Timings::default());
+    let (_, why) = planned(layer, &timings);
+    assert!(timings.has_grown() && why.contains("timed, "), "{why}");
+    let kernel = |form: &&str| {
+        let mut known = timings.all();
+        for times in known.values_mut() {
+            *times.get_mut(*form).expect("one of those in doubt") = 1e-9;
+        }
+        planned(layer, &Arc::new(Timings::new(known))).0
+    };
+    forms.iter().map(kernel).collect()
+}
+
+#[test]
+fn transformed_tiles_and_direct_sums_are_told_apart_by_their_times() {
+    let same = Conv { sliding: Sliding::padded(2, 1), groups: 1 };
+    let layer = graph(same, &[1, 64, 14, 14], &[64, 64, 3, 3], false);
+    let kernels = forced(&layer, &["dense", "direct"]);
+    assert!(kernels[0].starts_with("conv-transformed-nhwc"), "{kernels:?}");
+    assert!(kernels[1].starts_with("conv-nhwc"), "{kernels:?}");
+}
+
+#[test]
+fn sparse_and_dense_bytes_are_told_apart_by_their_times() {
+    let mut layer = Graph::new("layer");
+    let x = layer.input("x", DType::U8, Shape::known(&[128, 256]));
+    // A quarter is kept, anywhere.
+    let kept = |i: usize| if i * 7 % 16 < 4 { (i % 251) as f64 - 125.0 } else { 0.0 };
+    let w: Vec<f64> = (0..256 * 256).map(kept).collect();
+    let w = layer.constant(Tensor::from_f64(DType::I8, &[256, 256], w));
+    let y = layer.apply(MatMulInteger, &[x, w]).expect("operands fit");
+    layer.set_outputs(vec![y]);
+    let kernels = forced(&layer, &["dense", "csr"]);
+    assert!(!kernels[0].contains("sparse") && kernels[1].contains("sparse"), "{kernels:?}");
 }

@@ -46,7 +46,7 @@ pub mod threads;
 pub mod transpose;
 
 pub use activation::Activation;
-pub use simd::Isa;
+pub use simd::{Isa, NoSuchIsa};
 pub use threads::{Threads, ThreadsError};
 
 /// What kernels run on: an instruction set and threads.

@@ -40,7 +40,7 @@ pub fn value(byte: u8, signed: bool) -> i32 {
 /// Zero points that are taken: those of bytes, with room.
 const ZEROS: std::ops::Range<i32> = -1024..1024;
 
-fn bounds(signed: bool) -> (i32, i32) {
+pub(crate) fn bounds(signed: bool) -> (i32, i32) {
     if signed { (-128, 127) } else { (0, 255) }
 }
 
@@ -79,7 +79,7 @@ vectorised! {
 
 /// The byte of a whole level between two bounds, which are a byte's less `zero`; 0 for NaN, as a cast gives it.
 #[inline(always)]
-fn saturated(level: f32, low: f32, high: f32, zero: i32) -> u8 {
+pub(crate) fn saturated(level: f32, low: f32, high: f32, zero: i32) -> u8 {
     let inside = if level < low {
         low
     } else if level > high {

@@ -200,16 +200,23 @@ struct Metered<'a, T> {
 mod networks {
     use std::sync::Arc;
 
-    use wattle_engine::{Cpu, PlanOptions};
+    use wattle_engine::{Cpu, Isa, PlanOptions};
     use wattle_meter::Meter;
 
     use super::Context;
     use crate::failure::Failure;
 
+    /// Names the instruction set to compute with, for comparisons; the widest of the processor by default.
+    const ISA: &str = "WATTLE_ISA";
+
     pub fn cpu(threads: Option<u16>, computes: bool) -> Result<Arc<Cpu>, Failure> {
         let cores = std::thread::available_parallelism().map_or(1, |n| if computes { n.get() } else { 1 });
         let threads = threads.map_or(cores, usize::from);
-        Cpu::new(threads).map(Arc::new).map_err(|e| Failure::Input(e.to_string()))
+        let isa = match std::env::var(ISA) {
+            Ok(name) if !name.is_empty() => Isa::named(&name).map_err(|e| Failure::at(ISA, e))?,
+            _ => Isa::detect(),
+        };
+        Cpu::with_isa(isa, threads).map(Arc::new).map_err(|e| Failure::Input(e.to_string()))
     }
 
     impl Context {

@@ -9,6 +9,7 @@ use super::{Epilogue, kept_conv, sparse};
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Site};
 use crate::layout::Layout;
+use crate::sparse_cost::Form;
 
 /// The kernel's description of a convolution over `x` by `w`, logical extents; `None` where the kernels do not
 /// reach (three spatial axes).
@@ -49,7 +50,8 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Opti
     if !site.all(DType::F32) {
         return None;
     }
-    let mut plan = ConvPlan::new(shape(op, &site.input(0).extents, &site.input(1).extents)?);
+    let planned = if site.form == Some(Form::Direct) { ConvPlan::direct } else { ConvPlan::new };
+    let mut plan = planned(shape(op, &site.input(0).extents, &site.input(1).extents)?);
     let depthwise = plan.shape().is_depthwise();
     let present = |index: Option<usize>| index.filter(|&i| site.optional(i).is_some());
     let epilogue = Epilogue { bias: present(epilogue.bias), residual: epilogue.residual, ..*epilogue };
@@ -102,7 +104,7 @@ impl Kernel for Conv {
         let kind = match () {
             _ if self.depthwise => "depthwise",
             _ if self.plan.reads_planes() => return format!("conv-nchw-f32-{}", self.isa),
-            _ if self.plan.shape().is_transformed() => "conv-transformed",
+            _ if self.plan.is_transformed() => "conv-transformed",
             _ => "conv",
         };
         format!("{kind}-nhwc-f32-{}", self.isa)

@@ -15,7 +15,7 @@ use crate::bytes;
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Site, lock};
 use crate::layout::Layout;
-use crate::sparse_cost::ByteLayer;
+use crate::sparse_cost::{ByteChoice, ByteLayer};
 
 /// How the sums are formed.
 enum Sums {
@@ -81,33 +81,35 @@ fn zeros(site: &Site<'_>, form: &Form, columns: usize) -> Option<Vec<u8>> {
     [1, columns].contains(&zeros.len()).then_some(zeros)
 }
 
-/// Weights for products of m rows by a matrix `[k, n]`, and why in their form, where there was a choice.
+/// Weights for products of m rows by a matrix `[k, n]`, and what is known of the choice of their form.
 fn pack(
     site: &Site<'_>,
     tensor: &Tensor,
     [m, k, n]: [usize; 3],
     zeros: &[u8],
     at: impl Fn(usize, usize) -> usize,
-) -> Option<(QuantizedWeights, Option<String>)> {
+) -> Option<(QuantizedWeights, ByteChoice)> {
     let weights = bytes::of(tensor, Layout::RowMajor);
     let signed = byte(tensor.dtype())?;
-    let layer = ByteLayer::count(m, k, n, |i, j| {
+    let layer = ByteLayer::count(site.cpu, m, k, n, |i, j| {
         value(weights[at(i, j)], signed) != value(zeros[if zeros.len() == 1 { 0 } else { j }], signed)
     });
-    let (wanted, why) = layer.choose(site.sparse, site.cpu.threads.count());
-    let sparse = if !wanted {
+    let choice = layer.choose(site.sparse, site.form, site.cpu);
+    let sparse = if !choice.sparse {
         None
     } else if signed {
         QuantizedWeights::sparse::<i8>(site.cpu, k, n, cast_slice(&weights), cast_slice(zeros), &at)
     } else {
         QuantizedWeights::sparse(site.cpu, k, n, &weights, zeros, &at)
     };
-    Some(match (sparse, signed) {
-        (Some(sparse), _) => (sparse, why),
-        (None, _) if wanted => {
-            (dense(site, signed, [k, n], &weights, zeros, at), Some("no sparse kernel for bytes here".into()))
+    Some(match sparse {
+        Some(sparse) => (sparse, choice),
+        None => {
+            let too_wide = || format!("no sparse kernel for bytes takes {k} inputs");
+            let why = if choice.sparse { Some(too_wide()) } else { choice.why };
+            let doubt = choice.doubt.filter(|_| !choice.sparse);
+            (dense(site, signed, [k, n], &weights, zeros, at), ByteChoice { sparse: false, why, doubt })
         }
-        _ => (dense(site, signed, [k, n], &weights, zeros, at), why),
     })
 }
 
@@ -133,8 +135,9 @@ pub(super) fn matmul(site: &Site<'_>, quantized: bool) -> Option<Bound> {
     let m = a.len() / columns.max(1);
     let fits = k > 0 && columns == k && (!quantized || [1, n].contains(&site.input(4).len()));
     let constant = b.constant.filter(|_| fits)?;
-    let (weights, why) = pack(site, constant, [m, k, n], &zeros(site, &form, n)?, |k, j| k * n + j)?;
-    Some(product(site, &form, Sums::Rows(weights), [m, k, n], Layout::RowMajor)?.because(why))
+    let (weights, choice) = pack(site, constant, [m, k, n], &zeros(site, &form, n)?, |k, j| k * n + j)?;
+    let bound = product(site, &form, Sums::Rows(weights), [m, k, n], Layout::RowMajor)?;
+    Some(bound.because(choice.why).doubted(choice.doubt))
 }
 
 pub(super) fn convolution(site: &Site<'_>, op: &ops::Conv, quantized: bool) -> Option<Bound> {
@@ -150,15 +153,15 @@ pub(super) fn convolution(site: &Site<'_>, op: &ops::Conv, quantized: bool) -> O
     let rows = shape.batch * height * width;
     let size = [rows, taps * channels / shape.groups, filters];
     let constant = w.constant?;
-    let mut reason = None;
+    let mut choice = ByteChoice::default();
     let frames = Frames::new(&shape).and_then(|frames| framed(site, constant, &shape, frames, &zeros));
     let sums = if let Some(frames) = frames {
         frames
     } else if shape.groups == 1 {
         // The weights' own order is [filters, channels, taps].
         let at = |k: usize, n: usize| (n * channels + k % channels) * taps + k / channels;
-        let (weights, why) = pack(site, constant, size, &zeros, at)?;
-        reason = why;
+        let weights;
+        (weights, choice) = pack(site, constant, size, &zeros, at)?;
         let direct = taps == 1 && shape.stride == [1, 1] && shape.pads == [0; 4];
         if direct {
             Sums::Rows(weights)
@@ -180,7 +183,8 @@ pub(super) fn convolution(site: &Site<'_>, op: &ops::Conv, quantized: bool) -> O
     } else {
         return None;
     };
-    Some(product(site, &form, sums, size, Layout::ChannelsLast)?.because(reason))
+    let bound = product(site, &form, sums, size, Layout::ChannelsLast)?;
+    Some(bound.because(choice.why).doubted(choice.doubt))
 }
 
 /// A convolution of images with few channels, where the kernels read rows tap by tap.

@@ -16,7 +16,8 @@ use crate::kernel::{Bound, Io, Kernel, Site};
 use crate::layout::Layout;
 use crate::sparse_cost::{Doubt, Form, Layer};
 
-/// With more non-zeros than this share, no sparse kernel is considered, nor is the choice reported.
+/// With more non-zeros than this share, no sparse kernel is considered, nor is the choice reported; unless groups are
+/// small, since in the matrix of all channels a filter has zeros wherever it does not see.
 const WORTH_COUNTING: f64 = 0.7;
 
 /// A sparse kernel, or why not.
@@ -51,14 +52,23 @@ fn form(site: &Site<'_>, layer: &Layer, kind: impl fmt::Debug) -> Result<Chosen,
         let described = format!("{kind:?} {layer:?}");
         Doubt::new(described, choice.form, layer.contenders(lanes))
     };
+    // Of weights that are not sparse there is nothing to say but how tiles compare with direct sums.
+    let dense = || {
+        let described = format!("{kind:?} {layer:?}");
+        Doubt::new(described, Form::Dense, layer.dense_forms().collect())
+    };
     match (site.sparse, site.form.unwrap_or(choice.form)) {
         (Sparse::Never, _) => {
-            Err(Refusal { why: Some("sparse kernels are switched off".into()), doubt: None })
+            Err(Refusal { why: Some("sparse kernels are switched off".into()), doubt: dense() })
         }
-        (Sparse::Auto, _) if layer.density() > WORTH_COUNTING => Err(Refusal::default()),
-        (Sparse::Auto, Form::Dense) => Err(Refusal { why: Some(why), doubt: doubt() }),
+        (Sparse::Auto, _) if layer.density() > WORTH_COUNTING && !layer.has_small_groups() => {
+            Err(Refusal { why: None, doubt: dense() })
+        }
+        (Sparse::Auto, Form::Dense | Form::Direct) => Err(Refusal { why: Some(why), doubt: doubt() }),
         (Sparse::Auto, form) => Ok(Chosen { form, why, doubt: doubt() }),
-        (Sparse::Always, Form::Dense) => Ok(Chosen { form: Form::Unstructured, why, doubt: None }),
+        (Sparse::Always, Form::Dense | Form::Direct) => {
+            Ok(Chosen { form: Form::Unstructured, why, doubt: None })
+        }
         (Sparse::Always, form) => Ok(Chosen { form, why, doubt: None }),
     }
 }
@@ -68,7 +78,7 @@ fn cut(form: Form, threads: usize, [rows, columns]: [usize; 2], keep: impl Fn(us
     match form {
         Form::Blocked => Cut::blocked(threads),
         Form::Vector => Cut::unstructured(threads),
-        Form::Unstructured | Form::Dense => match NOfM::of(rows, columns, keep) {
+        Form::Unstructured | Form::Dense | Form::Direct => match NOfM::of(rows, columns, keep) {
             Some(pattern) => Cut::n_of_m(pattern, threads),
             None => Cut::unstructured(threads),
         },
@@ -169,15 +179,19 @@ struct Conv {
 /// A convolution with constant weights, channels last.
 pub(super) fn conv(site: &Site<'_>, plan: &ConvPlan, weights: &[f32], epilogue: &Epilogue) -> Answer {
     let shape = *plan.shape();
-    if shape.groups != 1 || weights.is_empty() || !site.all(DType::F32) {
+    if shape.is_depthwise() || weights.is_empty() || !site.all(DType::F32) {
         return Err(Refusal::default());
     }
     let layer = Layer::of_conv_shape(&shape);
     let layer = layer.count(weights, false);
     let Chosen { form, why, doubt } = form(site, &layer, shape)?;
-    // With more taps than one, a column of the weights is a tap of a channel: patterns go along channels.
-    let (columns, single) = (weights.len() / shape.filters, shape.kernel == [1, 1]);
-    let keep = |row: usize, column: usize| !single || weights[row * columns + column] != 0.0;
+    // Patterns go along channels; a filter of a group has nothing in the others' columns, which fits no pattern.
+    let (channels, taps) = (shape.channels, shape.kernel[0] * shape.kernel[1]);
+    let columns = channels * taps;
+    let keep = |row: usize, column: usize| {
+        let (c, tap) = (column % channels, column / channels);
+        shape.groups > 1 || weights[(row * channels + c) * taps + tap] != 0.0
+    };
     let cut = cut(form, site.cpu.threads.count(), [shape.filters, columns], keep);
     let conv = SparseConv::new(shape, weights, cut).ok_or_else(Refusal::default)?;
     let scratch = conv.scratch_len(site.cpu);

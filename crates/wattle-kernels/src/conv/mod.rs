@@ -176,6 +176,11 @@ impl ConvPlan {
         }
     }
 
+    /// Whether [`forward`] multiplies transformed tiles: not where it was planned by direct sums.
+    pub fn is_transformed(&self) -> bool {
+        self.winograd.is_some()
+    }
+
     fn phases(&self) -> &[Phase] {
         self.phases.get_or_init(|| input_gradient::phases(&self.shape))
     }

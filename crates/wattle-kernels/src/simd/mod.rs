@@ -52,6 +52,8 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
+use std::fmt;
+
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -109,6 +111,15 @@ impl Isa {
         all.into_iter().flatten()
     }
 
+    /// The instruction set of this name.
+    ///
+    /// # Errors
+    /// If there is none of that name, or this CPU does not have it.
+    pub fn named(name: &str) -> Result<Isa, NoSuchIsa> {
+        let found = Isa::available().find(|isa| isa.name() == name);
+        found.ok_or_else(|| NoSuchIsa { name: name.to_owned() })
+    }
+
     /// Its name in plans and benchmark tables: `scalar`, `avx2` or `avx512`.
     pub fn name(self) -> &'static str {
         match self {
@@ -143,6 +154,26 @@ impl Isa {
         }
     }
 }
+
+/// An instruction set that was asked for and that this CPU does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoSuchIsa {
+    name: String,
+}
+
+impl fmt::Display for NoSuchIsa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let here: Vec<_> = Isa::available().map(Isa::name).collect();
+        let what = if ["avx2", "avx512"].contains(&&*self.name) {
+            "is not what this processor has"
+        } else {
+            "names no instruction set"
+        };
+        write!(f, "`{}` {what}: it has {}", self.name, here.join(", "))
+    }
+}
+
+impl std::error::Error for NoSuchIsa {}
 
 /// Asks for the cache line at `p` in the second-level cache. Any address will do; an unreadable one is ignored.
 #[inline(always)]
@@ -287,5 +318,19 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn neg(self, a: Self::F) -> Self::F {
         self.sub(self.splat(-0.0), a)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_instruction_set_of_this_processor_is_found_by_its_name_and_no_other() {
+        for isa in Isa::available() {
+            assert_eq!(Isa::named(isa.name()), Ok(isa));
+        }
+        let refused = Isa::named("sse9").unwrap_err().to_string();
+        assert!(refused.contains("`sse9`") && refused.contains("scalar"), "{refused}");
     }
 }

@@ -130,26 +130,50 @@ impl Planes {
 }
 
 impl SparseConv {
-    /// The non-zeros of weights `[filters, channels, kernel height, kernel width]`; `None` for grouped convolutions,
-    /// which have no sparse kernel.
+    /// The non-zeros of weights `[filters, channels / groups, kernel height, kernel width]`; `None` where there is no
+    /// output, or an image exceeds the reach of 32-bit places.
+    ///
+    /// With groups, a filter has elements in the columns of its own group only: what it does not see costs nothing, and
+    /// all groups share their panels. A pattern of the cut is of channels: of m neighbours, n are kept at each tap.
     pub fn new(shape: ConvShape, weights: &[f32], cut: Cut) -> Option<SparseConv> {
-        if shape.groups != 1 {
-            return None;
-        }
+        assert_eq!(weights.len(), shape.weights_len(), "weights of {shape:?}");
         let taps = shape.kernel[0] * shape.kernel[1];
-        let weights = SparseWeights::new(shape.filters, shape.channels * taps, false, weights, cut);
-        SparseConv::of(shape, weights)
+        let seen = shape.channels / shape.groups;
+        let by_tap = cut.pattern.is_some();
+        let at = |filter: usize, column: usize| {
+            let (c, tap) = if by_tap {
+                (column % shape.channels, column / shape.channels)
+            } else {
+                (column / taps, column % taps)
+            };
+            let group = filter / (shape.filters / shape.groups);
+            let own = c.checked_sub(group * seen).filter(|c| *c < seen);
+            own.map_or(0.0, |c| weights[(filter * seen + c) * taps + tap])
+        };
+        let columns = shape.channels * taps;
+        let mut stored = SparseWeights::pattern(shape.filters, columns, |r, c| at(r, c) != 0.0, cut);
+        stored.fill(at);
+        let mut conv = SparseConv::of(shape, stored)?;
+        if let Some(planes) = conv.planes.as_mut().filter(|_| by_tap) {
+            let by_channel = std::mem::take(&mut planes.starts);
+            planes.starts = (0..columns)
+                .map(|column| by_channel[column % shape.channels * taps + column / shape.channels])
+                .collect();
+        }
+        Some(conv)
     }
 
-    /// With weights that are stored already, a column for each (channel, kernel row, kernel column).
+    /// With weights that are stored already, a column for each (channel, kernel row, kernel column), channels of all
+    /// groups.
     pub fn of(shape: ConvShape, weights: SparseWeights) -> Option<SparseConv> {
         let [out_height, out_width] = shape.output();
         let reach = shape.channels * (shape.height + 64) * (shape.width + 64);
-        if shape.groups != 1 || out_height * out_width == 0 || reach > u32::MAX as usize / 8 {
+        if out_height * out_width == 0 || reach > u32::MAX as usize / 8 {
             return None;
         }
         assert_eq!(weights.rows(), shape.filters, "filters of {shape:?}");
-        assert_eq!(weights.columns() * shape.filters, shape.weights_len(), "weights of {shape:?}");
+        let taps = shape.kernel[0] * shape.kernel[1];
+        assert_eq!(weights.columns(), shape.channels * taps, "weights of {shape:?}");
         let planes = (!shape.is_plain()).then(|| Planes::new(&shape));
         Some(SparseConv { shape, weights, planes })
     }
@@ -159,7 +183,8 @@ impl SparseConv {
         &self.shape
     }
 
-    /// The weights, with a column for each (channel, kernel row, kernel column).
+    /// The weights, with a column for each (channel, kernel row, kernel column); by a pattern, for each (kernel row,
+    /// kernel column, channel).
     pub fn weights(&self) -> &SparseWeights {
         &self.weights
     }

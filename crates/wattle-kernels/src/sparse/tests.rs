@@ -187,19 +187,22 @@ fn a_transposed_matrix_is_read_as_such() {
 #[test]
 fn convolutions_match_the_oracle() {
     let numbers = &mut Numbers::new(13);
-    for i in 0..24 {
+    for i in 0..36 {
+        // Channels and filters of a group, and a pattern that the weights keep to.
+        let groups = numbers.pick(&[1, 1, 2, 4]);
+        let pattern = if i % 6 == 5 && groups == 1 { NOfM::new(2, 4) } else { None };
         let kernel = numbers.pick(&[[1, 1], [3, 3], [3, 1], [5, 5], [2, 3]]);
         let shape = ConvShape {
             batch: numbers.pick(&[1, 2]),
             height: numbers.pick(&[5, 7, 12]),
             width: numbers.pick(&[5, 9, 20]),
-            channels: numbers.pick(&[1, 5, 17, 32]),
-            filters: numbers.pick(&[1, 6, 20]),
+            channels: groups * if pattern.is_some() { 12 } else { numbers.pick(&[1, 5, 17, 32]) },
+            filters: groups * numbers.pick(&[1, 6, 20]),
             kernel,
             stride: numbers.pick(&[[1, 1], [2, 2], [3, 2]]),
             dilation: numbers.pick(&[[1, 1], [1, 1], [2, 1]]),
             pads: numbers.pick(&[[0; 4], [1; 4], [2, 0, 1, 3]]),
-            groups: 1,
+            groups,
         };
         let [out_height, out_width] = shape.output();
         if out_height * out_width == 0 {
@@ -207,7 +210,17 @@ fn convolutions_match_the_oracle() {
         }
         let taps = kernel[0] * kernel[1];
         let density = numbers.pick(&[0.0, 0.1, 0.3, 1.0]);
-        let w = matrix(numbers, shape.filters, shape.channels * taps, density, 1, i % 2 == 0);
+        let seen = shape.channels / groups;
+        let mut w = matrix(numbers, shape.filters, seen * taps, density, 1, i % 2 == 0);
+        if pattern.is_some() {
+            for f in 0..shape.filters {
+                for i in 0..seen * taps {
+                    // Of four neighbouring channels, two of each tap that are not the same for all.
+                    let (c, tap) = (i / taps, i % taps);
+                    w[f * seen * taps + i] = if (c + tap + f) % 4 < 2 { 0.5 + c as f32 } else { 0.0 };
+                }
+            }
+        }
         let (x, bias) = (numbers.take(shape.input_len()), numbers.take(shape.filters));
         let residual = numbers.take(shape.output_len());
         let mut want = vec![0.0; shape.output_len()];
@@ -216,19 +229,23 @@ fn convolutions_match_the_oracle() {
             let (ox, oy) = (pixel % out_width, pixel / out_width % out_height);
             let image = pixel / out_width / out_height;
             let mut sum = bias[filter] as f64 + residual[o] as f64;
-            for k in 0..shape.channels * taps {
-                let (c, ky, kx) = (k / taps, k % taps / kernel[1], k % kernel[1]);
+            for k in 0..seen * taps {
+                let first = filter / (shape.filters / groups) * seen;
+                let (c, ky, kx) = (first + k / taps, k % taps / kernel[1], k % kernel[1]);
                 let y = (oy * shape.stride[0] + ky * shape.dilation[0]).wrapping_sub(shape.pads[0]);
                 let x_at = (ox * shape.stride[1] + kx * shape.dilation[1]).wrapping_sub(shape.pads[1]);
                 if y < shape.height && x_at < shape.width {
                     let at = ((image * shape.height + y) * shape.width + x_at) * shape.channels + c;
-                    sum += x[at] as f64 * w[filter * shape.channels * taps + k] as f64;
+                    sum += x[at] as f64 * w[filter * seen * taps + k] as f64;
                 }
             }
             *want = sum.max(0.0);
         }
         agree(&want, &format!("{shape:?} density {density}"), |cpu| {
-            let conv = SparseConv::new(shape, &w, Cut::unstructured(cpu.threads.count())).expect("one group");
+            let cut = Cut { pattern, ..Cut::unstructured(cpu.threads.count()) };
+            let blocked = Cut::blocked(cpu.threads.count());
+            let cut = if i % 6 == 2 { blocked } else { cut };
+            let conv = SparseConv::new(shape, &w, cut).expect("there is an output");
             let mut scratch = vec![f32::NAN; conv.scratch_len(cpu)];
             let mut y = vec![f32::NAN; want.len()];
             let e = Epilogue {

@@ -95,6 +95,7 @@ struct OnAccelerator {
 struct Measured {
     runs: usize,
     threads: usize,
+    isa: &'static str,
     source: &'static str,
     inputs: &'static str,
     interpreted_nodes: Vec<String>,
@@ -118,6 +119,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         measured = Some(Measured {
             runs: RUNS,
             threads: context.cpu.threads.count(),
+            isa: context.cpu.isa.name(),
             source: "measured:monotonic clock around each step",
             inputs: if args.inputs.iter().any(|i| matches!(i.1, InputText::File(_))) {
                 "files"
@@ -277,8 +279,8 @@ fn text(document: &Document) -> String {
     }
     if let (Some(ms), Some(m)) = (t.ms, &document.measured) {
         text += &format!(
-            "measured on {}: {ms:.3} ms, median of {} runs, {} threads\n",
-            m.inputs, m.runs, m.threads
+            "measured on {}: {ms:.3} ms, median of {} runs, {} threads, {}\n",
+            m.inputs, m.runs, m.threads, m.isa
         );
         if let Some(parts) = m.parts {
             text += &format!("the batch was run in {parts} parts, all layers for each in turn\n");

@@ -30,6 +30,23 @@ fn files_that_are_no_models_are_named() {
 }
 
 #[test]
+fn an_instruction_set_is_obeyed_or_refused_by_name() {
+    let sandbox = Sandbox::new();
+    sandbox.classifier("m.onnx", 10);
+    let bench = |isa: &str| {
+        let mut command = sandbox.command("bench m.onnx --runs 1 --json");
+        command.env("WATTLE_ISA", isa).output().expect("the binary was built with this test")
+    };
+    let scalar = bench("scalar");
+    let document: serde_json::Value = serde_json::from_slice(&scalar.stdout).expect("one JSON document");
+    assert_eq!(document["isa"], "scalar");
+    let refused = bench("sse9");
+    let message = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(2), "{message}");
+    assert!(message.contains("WATTLE_ISA: `sse9`") && message.contains("scalar"), "{message}");
+}
+
+#[test]
 fn every_unsupported_operator_is_listed() {
     let sandbox = Sandbox::new();
     sandbox.strange("m.onnx");

@@ -40,7 +40,7 @@ impl Sandbox {
         command.args(line.split_whitespace()).current_dir(self.0.path());
         command.env("XDG_DATA_HOME", self.path("data")).env("HOME", self.0.path());
         // What the person at the keyboard has set must not change what a test sees.
-        command.env_remove("WATTLE_LEDGER").env("WATTLE_TIMINGS", "");
+        command.env_remove("WATTLE_LEDGER").env_remove("WATTLE_ISA").env("WATTLE_TIMINGS", "");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

@@ -31,6 +31,7 @@ use inference::Inference;
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 #[command(after_help = "Example: wattle bench model.onnx --input x=1x3x224x224 --threads 2 --runs 50\n\
     Example: wattle bench model.onnx --against onnxruntime --python venv/bin/python\n\
+    Example: WATTLE_ISA=avx2 wattle bench model.onnx (scalar, avx2 or avx512; the widest by default)\n\
     Example: wattle bench --out bench.html (the suite, about half a minute)")]
 pub struct Args {
     #[command(subcommand)]
