@@ -33,7 +33,11 @@ pub(crate) fn is_small(site: &Site<'_>, density: f64, bytes: usize) -> bool {
     let macs = (work.macs as f64 * share) as u64;
     let elements = (work.element_ops as f64 * share) as u64;
     if density < 1.0 {
-        guessed_time(macs, 0) < SPARSE_WORTH_SHARING
+        guessed_time(macs, 0)
+            < std::env::var("XT")
+                .ok()
+                .and_then(|x| x.parse::<f64>().ok())
+                .map_or(SPARSE_WORTH_SHARING, |x| x * 1e-6)
     } else {
         guessed_time(macs.max(elements / 4), bytes) < WORTH_SHARING
     }

@@ -352,7 +352,8 @@ impl Job<'_> {
             Some(residual) if in_place => residual[at..].as_ptr(),
             _ => std::ptr::null(),
         };
-        let clamp = if in_place { self.epilogue.activation.clamp() } else { Activation::None.clamp() };
+        let done = in_place || self.epilogue.residual.is_none();
+        let clamp = if done { self.epilogue.activation.clamp() } else { Activation::None.clamp() };
         let run = TileRun {
             height: w.height,
             groups: &w.groups[tile.groups.clone()],
