@@ -233,24 +233,35 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn transpose(self, from: *const f32, from_step: usize, to: *mut f32, to_step: usize) {
         proven!({
-            // Four columns at a time: loads put rows 4 apart into 128-bit lanes, which leaves a 4 x 4 block to turn in
-            // each. Shuffles are what limits this, and masked loads need none.
-            for column in (0..16).step_by(4) {
-                let mut r = [_mm512_setzero_ps(); 4];
-                for (n, r) in r.iter_mut().enumerate() {
-                    let row = from.add(n * from_step + column);
-                    *r = _mm512_castps128_ps512(_mm_loadu_ps(row));
-                    *r = _mm512_mask_broadcast_f32x4(*r, 0x00f0, _mm_loadu_ps(row.add(4 * from_step)));
-                    *r = _mm512_mask_broadcast_f32x4(*r, 0x0f00, _mm_loadu_ps(row.add(8 * from_step)));
-                    *r = _mm512_mask_broadcast_f32x4(*r, 0xf000, _mm_loadu_ps(row.add(12 * from_step)));
-                }
-                let (a, b) = (_mm512_unpacklo_ps(r[0], r[1]), _mm512_unpacklo_ps(r[2], r[3]));
-                let (c, d) = (_mm512_unpackhi_ps(r[0], r[1]), _mm512_unpackhi_ps(r[2], r[3]));
-                let to = to.add(column * to_step);
-                _mm512_storeu_ps(to, _mm512_shuffle_ps::<0x44>(a, b));
-                _mm512_storeu_ps(to.add(to_step), _mm512_shuffle_ps::<0xee>(a, b));
-                _mm512_storeu_ps(to.add(2 * to_step), _mm512_shuffle_ps::<0x44>(c, d));
-                _mm512_storeu_ps(to.add(3 * to_step), _mm512_shuffle_ps::<0xee>(c, d));
+            let mut r = [_mm512_setzero_ps(); 16];
+            for (n, r) in r.iter_mut().enumerate() {
+                *r = _mm512_loadu_ps(from.add(n * from_step));
+            }
+            // Pairs of rows, then fours, within 128-bit lanes; then the lanes of four vectors, as a 4 x 4 block.
+            let mut u = [_mm512_setzero_ps(); 16];
+            for i in 0..4 {
+                let (a, b) = (
+                    _mm512_unpacklo_ps(r[4 * i], r[4 * i + 1]),
+                    _mm512_unpacklo_ps(r[4 * i + 2], r[4 * i + 3]),
+                );
+                let (c, d) = (
+                    _mm512_unpackhi_ps(r[4 * i], r[4 * i + 1]),
+                    _mm512_unpackhi_ps(r[4 * i + 2], r[4 * i + 3]),
+                );
+                u[4 * i] = _mm512_shuffle_ps::<0x44>(a, b);
+                u[4 * i + 1] = _mm512_shuffle_ps::<0xee>(a, b);
+                u[4 * i + 2] = _mm512_shuffle_ps::<0x44>(c, d);
+                u[4 * i + 3] = _mm512_shuffle_ps::<0xee>(c, d);
+            }
+            for j in 0..4 {
+                let a = _mm512_shuffle_f32x4::<0x88>(u[j], u[4 + j]);
+                let b = _mm512_shuffle_f32x4::<0xdd>(u[j], u[4 + j]);
+                let c = _mm512_shuffle_f32x4::<0x88>(u[8 + j], u[12 + j]);
+                let d = _mm512_shuffle_f32x4::<0xdd>(u[8 + j], u[12 + j]);
+                _mm512_storeu_ps(to.add(j * to_step), _mm512_shuffle_f32x4::<0x88>(a, c));
+                _mm512_storeu_ps(to.add((4 + j) * to_step), _mm512_shuffle_f32x4::<0x88>(b, d));
+                _mm512_storeu_ps(to.add((8 + j) * to_step), _mm512_shuffle_f32x4::<0xdd>(a, c));
+                _mm512_storeu_ps(to.add((12 + j) * to_step), _mm512_shuffle_f32x4::<0xdd>(b, d));
             }
         })
     }
