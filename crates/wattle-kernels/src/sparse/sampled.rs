@@ -9,7 +9,7 @@ use super::panel::{Pack, STRIP, Source};
 use super::product::{Activations, LINE, Product, aligned};
 use super::weights::{Group, SparseWeights, Tile};
 use crate::Cpu;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, Scalar, Simd};
 use crate::threads::Shared;
 
 /// Scratch elements that [`sampled_product`] needs.
@@ -217,43 +217,55 @@ impl Kernel for Sample<'_> {
 /// Adds to every `H`-th of `dw` the dot product of `dy` with a listed column.
 #[inline(always)]
 fn dots<S: Simd, const H: usize>(s: S, dy: &[f32], x: &[f32], indices: &[u16], dw: &mut [f32]) {
-    let mut fours = indices.chunks_exact(4);
-    let mut at = 0;
-    for four in &mut fours {
-        let sums = sums::<S, 4>(s, dy, x, four);
-        for (j, sum) in sums.into_iter().enumerate() {
-            dw[(at + j) * H] += sum;
-        }
-        at += 4;
+    assert_eq!(dy.len(), STRIP);
+    let mut vectors = [s.zero(); STRIP / Scalar::LANES];
+    for v in 0..STRIP / S::LANES {
+        // SAFETY: dy has STRIP elements, a multiple of the lanes.
+        vectors[v] = unsafe { s.load(dy.as_ptr().add(v * S::LANES)) };
     }
-    let rest = fours.remainder();
-    let sums = match rest.len() {
-        0 => return,
-        1 => sums::<S, 1>(s, dy, x, rest),
-        2 => sums::<S, 2>(s, dy, x, rest),
-        _ => sums::<S, 3>(s, dy, x, rest),
+    let (fours, rest) = indices.as_chunks::<4>();
+    for (four, dw) in fours.iter().zip(dw.chunks_mut(4 * H)) {
+        let sums = sums(s, &vectors, x, four);
+        // Whole where values follow each other: four sums are then added as one vector.
+        match dw.first_chunk_mut::<4>() {
+            Some(dw) if H == 1 => {
+                for (dw, sum) in dw.iter_mut().zip(sums) {
+                    *dw += sum;
+                }
+            }
+            _ => {
+                for (j, sum) in sums.into_iter().enumerate() {
+                    dw[j * H] += sum;
+                }
+            }
+        }
+    }
+    let sums = match *rest {
+        [a] => sums(s, &vectors, x, &[a]),
+        [a, b] => sums(s, &vectors, x, &[a, b]),
+        [a, b, c] => sums(s, &vectors, x, &[a, b, c]),
+        _ => return,
     };
+    let done = 4 * fours.len();
     for (j, sum) in sums.into_iter().take(rest.len()).enumerate() {
-        dw[(at + j) * H] += sum;
+        dw[(done + j) * H] += sum;
     }
 }
 
-/// The dot products of `dy` with N columns, whose sums do not wait for each other.
+/// The dot products of N columns, whose sums do not wait for each other.
 #[inline(always)]
-fn sums<S: Simd, const N: usize>(s: S, dy: &[f32], x: &[f32], indices: &[u16]) -> [f32; 4] {
-    assert!(indices.len() == N && dy.len() == STRIP);
+fn sums<S: Simd, const N: usize>(
+    s: S,
+    dy: &[S::F; STRIP / Scalar::LANES],
+    x: &[f32],
+    indices: &[u16; N],
+) -> [f32; 4] {
     let mut acc = [s.zero(); 4];
-    let mut columns = [std::ptr::null::<f32>(); N];
-    for n in 0..N {
-        columns[n] = x[indices[n] as usize * STRIP..][..STRIP].as_ptr();
-    }
-    for v in (0..STRIP).step_by(S::LANES) {
-        // SAFETY: dy and each column have STRIP elements, a multiple of the lanes, as sliced above.
-        unsafe {
-            let d = s.load(dy.as_ptr().add(v));
-            for n in 0..N {
-                acc[n] = s.fma(d, s.load(columns[n].add(v)), acc[n]);
-            }
+    for (acc, &index) in acc.iter_mut().zip(indices) {
+        let column = x[index as usize * STRIP..][..STRIP].as_ptr();
+        for v in 0..STRIP / S::LANES {
+            // SAFETY: a column has STRIP elements, a multiple of the lanes, as sliced above.
+            *acc = unsafe { s.fma(dy[v], s.load(column.add(v * S::LANES)), *acc) };
         }
     }
     s.sums(acc)

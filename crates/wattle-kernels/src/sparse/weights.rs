@@ -12,8 +12,9 @@ use crate::pages::HugeVec;
 /// Rows that share a column list in the blocked form: a block is `HEIGHT x 1`.
 pub const HEIGHT: usize = 4;
 
-/// Columns of a block, at most: with 64 activations for each, 32 KiB, leaving room for the results in a cache of 48.
-pub const BLOCK_COLUMNS: usize = 128;
+/// Columns of a block, at most. With 64 activations for each a panel has 64 KiB, more than most first-level caches: half
+/// of it comes from the second level, which costs less than beginning and ending rows twice as often.
+pub const BLOCK_COLUMNS: usize = 256;
 
 /// How a sparse matrix is cut up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
