@@ -1,7 +1,7 @@
 //! Vectors in huge pages: weights are read once a run, and with pages of 4 KiB their way through the page table costs more
 //! than fetching them.
 //!
-//! A huge page has 2 MiB, more than most layers' weights, so vectors share [`Chunk`]s of memory, in the order in which they
+//! A huge page has 2 MiB, more than most layers' weights, so vectors share chunks of memory, in the order in which they
 //! are made.
 
 use bytemuck::Pod;

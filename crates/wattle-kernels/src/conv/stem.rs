@@ -37,7 +37,7 @@ impl Stem {
             && shape.dilation[1] == 1
             && out_height * out_width > 0;
         let width = (out_width + PIXELS - 2) * shape.stride[1] + shape.kernel[1];
-        applies.then(|| Stem { shape: *shape, width, planes: false })
+        applies.then_some(Stem { shape: *shape, width, planes: false })
     }
 
     /// Products of one sum.

@@ -261,7 +261,28 @@ impl Job<'_> {
             Rows::Taps { channels, .. } => (packed.k / channels, channels / 4),
         };
         let mut b = packed.data[panel * (taps * groups) * PANEL * 4..].as_ptr();
+        let column = [panel * PANEL, panel * PANEL + LANES];
+        let masks =
+            column.map(|column| ((1u32 << packed.n.saturating_sub(column).min(LANES)) - 1) as __mmask16);
+        // Sums begin with what belongs to their columns.
         let mut acc = [[_mm512_setzero_si512(); 2]; MR];
+        for v in 0..2 {
+            // SAFETY: column sums are whole panels; the mask keeps to the columns that there are.
+            let shift = unsafe {
+                let sums = _mm512_loadu_si512(packed.sums.as_ptr().add(column[v]).cast());
+                let zeros = _mm512_mullo_epi32(sums, _mm512_set1_epi32(self.zero));
+                let bias = match &self.to {
+                    To::Bytes { bias: Some(bias), .. } => {
+                        _mm512_maskz_loadu_epi32(masks[v], bias.as_ptr().wrapping_add(column[v]))
+                    }
+                    _ => _mm512_setzero_si512(),
+                };
+                _mm512_sub_epi32(bias, zeros)
+            };
+            unrolled!(i < MR => {
+                acc[i][v] = shift;
+            });
+        }
         for tap in 0..taps {
             let mut a = [std::ptr::null(); MR];
             for (i, a) in a.iter_mut().enumerate() {
@@ -281,85 +302,64 @@ impl Job<'_> {
                 }
             }
         }
-        // Through memory of its own, so that finishing is a plain loop over rows and the sums above stay in registers.
-        let mut sums = [[_mm512_setzero_si512(); 2]; MR];
-        unrolled!(i < MR => {
-            sums[i] = acc[i];
-        });
-        let sums = std::hint::black_box(&sums);
-        for v in 0..2 {
-            let column = panel * PANEL + v * LANES;
-            if column < packed.n {
-                // SAFETY: these columns are inside; the rest is the caller's promise.
-                unsafe { self.finish(m, column, sums, v) };
-            }
+        let rows = (self.m - m).min(MR);
+        // And what belongs to their rows, where B has a zero point.
+        if packed.zero != 0 {
+            unrolled!(i < MR => {
+                if i < rows {
+                    let own = _mm512_set1_epi32(packed.zero * self.row_sum(m + i));
+                    for v in 0..2 {
+                        acc[i][v] = _mm512_sub_epi32(acc[i][v], own);
+                    }
+                }
+            });
         }
-    }
-
-    /// Brings vector v of the sums of some rows to the target, as far as there are rows.
-    ///
-    /// # Safety
-    /// As for [`Job::tile`]; the column is less than n and begins a vector.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    unsafe fn finish(&self, m: usize, column: usize, sums: &[[__m512i; 2]], v: usize) {
-        let packed = self.packed;
-        let lanes = LANES.min(packed.n - column);
-        let mask = ((1u32 << lanes) - 1) as __mmask16;
-        // SAFETY: column sums are whole panels; masks keep loads and stores to the `lanes` columns that there are.
+        let n = packed.n;
+        // SAFETY: these rows and columns are the target's and this call's alone; masks keep to the columns that there are.
         unsafe {
-            let columns = _mm512_loadu_si512(packed.sums.as_ptr().add(column).cast());
-            let mut shift = _mm512_sub_epi32(
-                _mm512_setzero_si512(),
-                _mm512_mullo_epi32(columns, _mm512_set1_epi32(self.zero)),
-            );
             match &self.to {
                 To::Sums(c) => {
-                    for (i, sums) in sums.iter().enumerate().take(self.m - m) {
-                        let c = c.slice((m + i) * packed.n + column, lanes);
-                        _mm512_mask_storeu_epi32(c.as_mut_ptr(), mask, self.shifted(m + i, sums[v], shift));
-                    }
+                    let c = c.pointer(m * n, rows * n);
+                    unrolled!(i < MR => {
+                        if i < rows {
+                            for v in 0..2 {
+                                let to = c.wrapping_add(i * n + column[v]);
+                                _mm512_mask_storeu_epi32(to, masks[v], acc[i][v]);
+                            }
+                        }
+                    });
                 }
-                To::Bytes { y, bias, factors, zero, low, high } => {
-                    if let Some(bias) = bias {
-                        shift = _mm512_add_epi32(
-                            shift,
-                            _mm512_maskz_loadu_epi32(mask, bias.as_ptr().add(column)),
-                        );
-                    }
-                    let factor = match factors {
-                        [factor] => _mm512_set1_ps(*factor),
-                        factors => _mm512_maskz_loadu_ps(mask, factors.as_ptr().add(column)),
-                    };
-                    let (low, high) = (_mm512_set1_ps(*low as f32), _mm512_set1_ps(*high as f32));
-                    for (i, sums) in sums.iter().enumerate().take(self.m - m) {
-                        let sum = self.shifted(m + i, sums[v], shift);
-                        let level = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), factor);
-                        // Clamped while still a float: the conversion, which rounds halves to even, would turn what is
-                        // too large into a negative number.
-                        let level = _mm512_min_ps(_mm512_max_ps(level, low), high);
-                        let whole = _mm512_add_epi32(_mm512_cvtps_epi32(level), _mm512_set1_epi32(*zero));
-                        let (y, bytes) =
-                            (y.slice((m + i) * packed.n + column, lanes), _mm512_cvtepi32_epi8(whole));
-                        if lanes == LANES {
-                            _mm_storeu_si128(y.as_mut_ptr().cast(), bytes);
-                        } else {
-                            _mm_mask_storeu_epi8(y.as_mut_ptr().cast(), mask, bytes);
+                To::Bytes { y, factors, zero, low, high, .. } => {
+                    let y = y.pointer(m * n, rows * n);
+                    let mut factor = [_mm512_set1_ps(factors[0]); 2];
+                    if factors.len() > 1 {
+                        for v in 0..2 {
+                            let own = factors.as_ptr().wrapping_add(column[v]);
+                            factor[v] = _mm512_maskz_loadu_ps(masks[v], own);
                         }
                     }
+                    let (low, high) = (_mm512_set1_ps(*low as f32), _mm512_set1_ps(*high as f32));
+                    let zero = _mm512_set1_epi32(*zero);
+                    unrolled!(i < MR => {
+                        if i < rows {
+                            for v in 0..2 {
+                                let level = _mm512_mul_ps(_mm512_cvtepi32_ps(acc[i][v]), factor[v]);
+                                // Clamped while still a float: the conversion, which rounds halves to even, would turn
+                                // what is too large into a negative number.
+                                let level = _mm512_min_ps(_mm512_max_ps(level, low), high);
+                                let whole = _mm512_add_epi32(_mm512_cvtps_epi32(level), zero);
+                                let bytes = _mm512_cvtepi32_epi8(whole);
+                                let to = y.wrapping_add(i * n + column[v]);
+                                if masks[v] == __mmask16::MAX {
+                                    _mm_storeu_si128(to.cast(), bytes);
+                                } else {
+                                    _mm_mask_storeu_epi8(to.cast(), masks[v], bytes);
+                                }
+                            }
+                        }
+                    });
                 }
             }
-        }
-    }
-
-    /// Sums of a row, shifted by what belongs to their columns, and by what belongs to the row where B has a zero point.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-    fn shifted(&self, row: usize, sum: __m512i, shift: __m512i) -> __m512i {
-        let sum = _mm512_add_epi32(sum, shift);
-        match self.packed.zero {
-            0 => sum,
-            zero => _mm512_sub_epi32(sum, _mm512_set1_epi32(zero * self.row_sum(row))),
         }
     }
 }
