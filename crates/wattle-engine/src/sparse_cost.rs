@@ -363,10 +363,8 @@ impl ByteLayer {
             }
             _ => format!("{percent:.1} % non-zero: modelled {gain:.1}x faster than dense"),
         };
-        let forms = match () {
-            () if gain < 1.0 / DOUBT || gain > DOUBT => vec![taken],
-            () => vec![Form::Dense, Form::Unstructured],
-        };
+        let in_doubt = (1.0 / DOUBT..=DOUBT).contains(&gain);
+        let forms = if in_doubt { vec![Form::Dense, Form::Unstructured] } else { vec![taken] };
         let doubt = Doubt::new(format!("bytes {self:?}"), taken, forms);
         ByteChoice { sparse: form.unwrap_or(taken) != Form::Dense, why: Some(why), doubt }
     }
