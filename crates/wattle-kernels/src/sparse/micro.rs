@@ -29,8 +29,8 @@ pub(super) struct TileRun<'a> {
     pub clamp: (f32, f32),
     /// Vectors across the panel.
     pub vectors: usize,
-    /// Memory that the next strip reads or writes, asked for row by row while this one is computed.
-    pub ahead: Ahead,
+    /// Memory that the next strip reads and writes, asked for row by row while this one is computed.
+    pub ahead: [Ahead; 2],
 }
 
 /// The columns of the block that the elements stand in.
@@ -155,7 +155,7 @@ fn across<S: Simd, P: Places>(s: S, tile: TileRun, places: P) {
         tile.residual =
             if tile.residual.is_null() { tile.residual } else { tile.residual.wrapping_add(now * S::LANES) };
         // What comes next has been asked for.
-        tile.ahead.rows = 0;
+        tile.ahead = [Ahead::NOTHING; 2];
     }
 }
 
@@ -211,7 +211,10 @@ fn strip<S: Simd, P: Places, const R: usize, const V: usize>(s: S, t: &TileRun, 
             unsafe {
                 let row = *rows as usize * R;
                 rows = rows.add(1);
-                unrolled!(r < R => { t.ahead.ask(row + r); });
+                unrolled!(r < R => {
+                    t.ahead[0].ask(row + r);
+                    t.ahead[1].ask(row + r);
+                });
                 let y = t.y.add(row * t.y_stride);
                 let mut acc = [[s.zero(); V]; R];
                 if first {

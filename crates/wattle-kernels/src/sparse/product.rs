@@ -251,17 +251,18 @@ impl Job<'_> {
     /// What the next strip of the image will read, asked for in the first block, and write, asked for in the last: where
     /// activations lie feature-first and exceed the second-level cache, each row of a strip is elsewhere in memory, which
     /// no prefetcher guesses.
-    fn ahead(&self, strip: &Strip, block: usize, in_place: bool, out: *const f32) -> Ahead {
+    fn ahead(&self, strip: &Strip, block: usize, in_place: bool, out: *const f32) -> [Ahead; 2] {
         let w = self.weights;
-        if block == 0 {
-            return Ahead::of((self.source)(strip.image), strip.first, self.positions, w.columns);
-        }
+        let read = match block {
+            0 => Ahead::of((self.source)(strip.image), strip.first, self.positions, w.columns),
+            _ => Ahead::NOTHING,
+        };
         let more =
             strip.first + strip.width + STRIP <= self.positions && 4 * w.rows * self.positions > 1 << 19;
         if !in_place || block + 1 < w.blocks() || !more {
-            return Ahead::NOTHING;
+            return [read, Ahead::NOTHING];
         }
-        Ahead { start: out.wrapping_add(strip.width), step: self.positions, rows: w.rows }
+        [read, Ahead { start: out.wrapping_add(strip.width), step: self.positions, rows: w.rows }]
     }
 
     /// # Safety

@@ -80,18 +80,19 @@ impl Job<'_> {
             return;
         }
         let height = weights.height;
-        let sample = |columns: &[u32], tile: &Tile, x: &[f32], dy: &[f32], ahead: Ahead, dw: &mut [f32]| {
-            cpu.isa.run(Sample {
-                height,
-                groups: &weights.groups[tile.groups.clone()],
-                rows: &weights.row_list[tile.row..],
-                indices: &weights.indices[tile.element..],
-                x: &x[..columns.len() * STRIP],
-                dy,
-                ahead,
-                dw,
-            });
-        };
+        let sample =
+            |columns: &[u32], tile: &Tile, x: &[f32], dy: &[f32], ahead: [Ahead; 2], dw: &mut [f32]| {
+                cpu.isa.run(Sample {
+                    height,
+                    groups: &weights.groups[tile.groups.clone()],
+                    rows: &weights.row_list[tile.row..],
+                    indices: &weights.indices[tile.element..],
+                    x: &x[..columns.len() * STRIP],
+                    dy,
+                    ahead,
+                    dw,
+                });
+            };
         if cpu.threads.count() == 1 {
             // Each strip is packed where the caches still have it when it is read.
             let (dy, panel) = aligned(scratch).split_at_mut(dy_len);
@@ -141,21 +142,24 @@ impl Job<'_> {
                 for tile in &weights.tiles[tiles.clone()] {
                     let skipped = (tile.element - elements.start) * height;
                     let dy = &dy_panels[strip * dy_len..][..dy_len];
-                    sample(columns, tile, panel, dy, Ahead::NOTHING, &mut dw[skipped..]);
+                    sample(columns, tile, panel, dy, [Ahead::NOTHING; 2], &mut dw[skipped..]);
                 }
             }
         });
     }
 
     /// What the next strip will read: gradients are asked for in the first block, activations in the last.
-    fn ahead(&self, strip: usize, block: usize) -> Ahead {
+    fn ahead(&self, strip: usize, block: usize) -> [Ahead; 2] {
         let (w, per_image) = (self.weights, self.positions.div_ceil(STRIP));
         let (image, first) = (strip / per_image, strip % per_image * STRIP);
-        match block {
-            0 => Ahead::of((self.dy)(image), first, self.positions, w.rows),
-            last if last + 1 == w.blocks() => Ahead::of((self.x)(image), first, self.positions, w.columns),
-            _ => Ahead::NOTHING,
+        let mut ahead = [Ahead::NOTHING; 2];
+        if block == 0 {
+            ahead[0] = Ahead::of((self.dy)(image), first, self.positions, w.rows);
         }
+        if block + 1 == w.blocks() {
+            ahead[1] = Ahead::of((self.x)(image), first, self.positions, w.columns);
+        }
+        ahead
     }
 
     /// Packs one strip of the listed features, filled up with zeros.
@@ -182,7 +186,7 @@ struct Sample<'a> {
     indices: &'a [u16],
     x: &'a [f32],
     dy: &'a [f32],
-    ahead: Ahead,
+    ahead: [Ahead; 2],
     dw: &'a mut [f32],
 }
 
@@ -195,7 +199,8 @@ impl Kernel for Sample<'_> {
         for group in self.groups {
             let elements = group.elements as usize;
             for _ in 0..group.rows {
-                self.ahead.ask(self.rows[row] as usize * self.height);
+                self.ahead[0].ask(self.rows[row] as usize * self.height);
+                self.ahead[1].ask(self.rows[row] as usize * self.height);
                 let indices = &self.indices[element..element + elements];
                 let height = if elements > 0 { self.height } else { 0 };
                 for r in 0..height {

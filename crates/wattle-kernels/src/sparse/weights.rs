@@ -37,7 +37,9 @@ impl Cut {
 
     /// N:M, for this many threads.
     pub fn n_of_m(pattern: NOfM, threads: usize) -> Cut {
-        Cut { pattern: Some(pattern), ..Cut::unstructured(threads) }
+        // Every other column: half as many already make rows long, and their panel stays in the first-level cache.
+        let columns = if 2 * pattern.n() >= pattern.m() { BLOCK_COLUMNS / 2 } else { BLOCK_COLUMNS };
+        Cut { columns, pattern: Some(pattern), ..Cut::unstructured(threads) }
     }
 
     /// Blocks of `4 x 1`, for this many threads.

@@ -263,7 +263,11 @@ pub fn time(case: &Case, cpu: &Cpu) -> Times {
     if let Some(pattern) = case.n_of_m {
         thin(&mut dense, pattern);
     }
-    let cut = Cut { height, pattern: case.n_of_m, ..Cut::unstructured(cpu.threads.count()) };
+    let threads = cpu.threads.count();
+    let cut = match case.n_of_m {
+        Some(pattern) => Cut::n_of_m(pattern, threads),
+        None => Cut { height, ..Cut::unstructured(threads) },
+    };
     let weights = SparseWeights::new(m, k, false, &dense, cut);
     let mut transposed =
         case.backward.then(|| Transposed::new(&weights, Cut::unstructured(cpu.threads.count())));
