@@ -111,7 +111,7 @@ fn many_small_groups_run_as_one_sparse_matrix_even_without_zeros() {
 fn two_of_four_channels_of_a_3x3_convolution_are_stored_as_such() {
     let w = Tensor::from_f64(
         DType::F32,
-        &[64, 64, 3, 3],
+        [64, 64, 3, 3],
         (0..64 * 64 * 9)
             .map(|i| {
                 let (f, c, tap) = (i / 576, i / 9 % 64, i % 9);
@@ -218,7 +218,7 @@ fn sparse_and_dense_bytes_are_told_apart_by_their_times() {
     // A quarter is kept, anywhere.
     let kept = |i: usize| if i * 7 % 16 < 4 { (i % 251) as f64 - 125.0 } else { 0.0 };
     let w: Vec<f64> = (0..256 * 256).map(kept).collect();
-    let w = layer.constant(Tensor::from_f64(DType::I8, &[256, 256], w));
+    let w = layer.constant(Tensor::from_f64(DType::I8, [256, 256], w));
     let y = layer.apply(MatMulInteger, &[x, w]).expect("operands fit");
     layer.set_outputs(vec![y]);
     let kernels = forced(&layer, &["dense", "csr"]);
