@@ -67,7 +67,7 @@ impl ByWeight {
     ) -> Bound {
         let weight = Weight::new(kept, transposed, site.cpu.threads.count());
         let shape = rows(positions);
-        let scratch = sparse::product_scratch_len(site.cpu, weight.get(), &shape);
+        let scratch = sparse::product_scratch_len(site.cpu, weight.get());
         let name = format!("{op}-sparse-csr-f32-{}", site.cpu.isa.name());
         let kernel = ByWeight { weight: Mutex::new(weight), shape, epilogue: Epilogue { ..*epilogue }, name };
         let mut bound = Bound::uniform(site, layout, kernel)

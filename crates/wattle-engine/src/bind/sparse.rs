@@ -123,7 +123,7 @@ pub(super) fn matmul(site: &Site<'_>, gemm: &Gemm, weights: &[f32], epilogue: &E
             };
             let cut = cut(form, threads, [n, k], keep);
             let weights = SparseWeights::new(n, k, !transpose_b, weights, cut);
-            let scratch = sparse::product_scratch_len(site.cpu, &weights, &shape);
+            let scratch = sparse::product_scratch_len(site.cpu, &weights);
             (Stored::Panels(Box::new(weights)), scratch, cut.pattern)
         }
     };

@@ -32,6 +32,20 @@ unsafe fn compiled<K: Kernel>(token: Avx2, kernel: K) -> K::Output {
     kernel.run(token)
 }
 
+/// The vector itself, of whose origin the compiler then knows nothing: it would read the elements of a load anew.
+///
+/// # Safety
+/// The CPU must have the features of [`Avx2`].
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn kept(mut x: __m256) -> __m256 {
+    // SAFETY: no instruction is executed.
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(ymm_reg) x, options(pure, nomem, nostack, preserves_flags));
+    }
+    x
+}
+
 macro_rules! proven {
     ($e:expr) => {{
         // SAFETY: `self` proves that the CPU has AVX2 and FMA; pointers are the caller's promise.
@@ -60,6 +74,19 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn load(self, p: *const f32) -> Self::F {
         proven!(_mm256_loadu_ps(p))
+    }
+    #[inline(always)]
+    unsafe fn load_four(self, p: *const f32) -> Self::F {
+        proven!(kept(_mm256_broadcast_ps(&p.cast::<__m128>().read_unaligned())))
+    }
+    #[inline(always)]
+    fn one_of_four(self, four: Self::F, i: usize) -> Self::F {
+        proven!(match i {
+            0 => _mm256_permute_ps::<0x00>(four),
+            1 => _mm256_permute_ps::<0x55>(four),
+            2 => _mm256_permute_ps::<0xaa>(four),
+            _ => _mm256_permute_ps::<0xff>(four),
+        })
     }
     #[inline(always)]
     unsafe fn load_partial(self, p: *const f32, n: usize) -> Self::F {

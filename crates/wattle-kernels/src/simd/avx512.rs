@@ -34,6 +34,20 @@ unsafe fn compiled<K: Kernel>(token: Avx512, kernel: K) -> K::Output {
     kernel.run(token)
 }
 
+/// The vector itself, of whose origin the compiler then knows nothing: it would read the elements of a load anew.
+///
+/// # Safety
+/// The CPU must have the features of [`Avx512`].
+#[target_feature(enable = "avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")]
+#[inline]
+unsafe fn kept(mut x: __m512) -> __m512 {
+    // SAFETY: no instruction is executed.
+    unsafe {
+        std::arch::asm!("/* {0} */", inout(zmm_reg) x, options(pure, nomem, nostack, preserves_flags));
+    }
+    x
+}
+
 macro_rules! proven {
     ($e:expr) => {{
         // SAFETY: `self` proves that the CPU has these instructions; pointers are the caller's promise.
@@ -62,6 +76,19 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load(self, p: *const f32) -> Self::F {
         proven!(_mm512_loadu_ps(p))
+    }
+    #[inline(always)]
+    unsafe fn load_four(self, p: *const f32) -> Self::F {
+        proven!(kept(_mm512_broadcast_f32x4(_mm_loadu_ps(p))))
+    }
+    #[inline(always)]
+    fn one_of_four(self, four: Self::F, i: usize) -> Self::F {
+        proven!(match i {
+            0 => _mm512_permute_ps::<0x00>(four),
+            1 => _mm512_permute_ps::<0x55>(four),
+            2 => _mm512_permute_ps::<0xaa>(four),
+            _ => _mm512_permute_ps::<0xff>(four),
+        })
     }
     #[inline(always)]
     unsafe fn load_partial(self, p: *const f32, n: usize) -> Self::F {

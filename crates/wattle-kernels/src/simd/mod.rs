@@ -210,6 +210,13 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` must be readable for `LANES` elements.
     unsafe fn load(self, p: *const f32) -> Self::F;
+    /// Four elements, repeated over the lanes.
+    ///
+    /// # Safety
+    /// `p` must be readable for four elements.
+    unsafe fn load_four(self, p: *const f32) -> Self::F;
+    /// Element `i` of four repeated ones in every lane.
+    fn one_of_four(self, four: Self::F, i: usize) -> Self::F;
     /// # Safety
     /// `p` must be readable for `n` elements, `n <= LANES`.
     unsafe fn load_partial(self, p: *const f32, n: usize) -> Self::F;

@@ -61,6 +61,15 @@ impl Simd for Scalar {
         unsafe { p.cast::<[f32; L]>().read_unaligned() }
     }
     #[inline(always)]
+    unsafe fn load_four(self, p: *const f32) -> Self::F {
+        // SAFETY: the caller promises four readable elements, which are all lanes.
+        unsafe { self.load(p) }
+    }
+    #[inline(always)]
+    fn one_of_four(self, four: Self::F, i: usize) -> Self::F {
+        [four[i]; L]
+    }
+    #[inline(always)]
     unsafe fn load_partial(self, p: *const f32, n: usize) -> Self::F {
         let mut out = [0.0; L];
         for (i, o) in out.iter_mut().enumerate().take(n) {

@@ -5,8 +5,8 @@
 //! whose "columns" (channel, kernel row, kernel column) start at places in the planes. A 1 x 1 convolution needs no
 //! planes. Positions are numbered along the planes' lines; those that belong to no output are computed and dropped.
 
-use super::panel::{STRIP, Source};
-use super::product::{Grid, Job, Sink, scratch_len};
+use super::panel::Source;
+use super::product::{Grid, Job, Sink, product_scratch_len};
 use super::weights::{Cut, SparseWeights};
 use crate::Cpu;
 use crate::conv::ConvShape;
@@ -185,8 +185,7 @@ impl SparseConv {
 
     /// Scratch elements that [`SparseConv::forward`] needs.
     pub fn scratch_len(&self, cpu: &Cpu) -> usize {
-        let (images, positions) = self.positions();
-        self.planes_len() + scratch_len(cpu, &self.weights, images * positions.div_ceil(STRIP))
+        self.planes_len() + product_scratch_len(cpu, &self.weights)
     }
 
     /// `y = activation(conv(x) + bias + residual)`, all NHWC.

@@ -185,9 +185,8 @@ impl SparseConvInputGradient {
     pub fn scratch_len(&self, cpu: &Cpu) -> usize {
         let batch = self.shape.batch;
         let of_phase = |phase: &Phase| {
-            let strips = batch * self.positions(phase).div_ceil(STRIP);
             let product =
-                phase.weights.as_ref().map_or(0, |w| product::scratch_len(cpu, w.weights(), strips));
+                phase.weights.as_ref().map_or(0, |w| product::product_scratch_len(cpu, w.weights()));
             let apart = if self.is_whole() { 0 } else { phase.count[0] * phase.count[1] };
             product + batch * apart * self.shape.channels
         };

@@ -51,13 +51,18 @@ impl Kernel for Pack<'_> {
     }
 }
 
+/// Copies a row and fills it up with zeros to whole vectors.
 #[inline(always)]
 fn copy_row<S: Simd>(s: S, from: &[f32], to: &mut [f32]) {
-    let mut at = 0;
-    while at < to.len() {
+    let whole = from.len() / S::LANES * S::LANES;
+    assert!(from.len() <= to.len());
+    for at in (0..whole).step_by(S::LANES) {
+        // SAFETY: both have `whole` elements.
+        unsafe { s.store(to.as_mut_ptr().add(at), s.load(from.as_ptr().add(at))) };
+    }
+    for at in (whole..to.len()).step_by(S::LANES) {
         let x = s.read(&from[at.min(from.len())..]);
         s.write(&mut to[at..], x);
-        at += S::LANES;
     }
 }
 
@@ -118,7 +123,7 @@ fn transpose_rows<S: Simd>(
     }
 }
 
-/// Moves results `[row][stride]` of a strip to `y[position * step + row]`, adding the residual and clamping.
+/// Moves results `[row][stride]` of a strip to `y[position * step + row]`; where there is a residual, adds it and clamps.
 pub(super) struct Unpack<'a> {
     pub panel: &'a [f32],
     pub stride: usize,
@@ -165,14 +170,18 @@ impl Kernel for Unpack<'_> {
                         }
                         (from.as_ptr(), lanes)
                     };
+                    if self.residual.is_none() && rows == lanes && positions == lanes {
+                        s.transpose(source, source_step, self.y.add(p * self.step + row), self.step);
+                        continue;
+                    }
                     s.transpose(source, source_step, block.as_mut_ptr(), lanes);
                     for i in 0..positions {
                         let at = (p + i) * self.step + row;
                         let mut x = s.load(block.as_ptr().add(i * lanes));
                         if let Some(residual) = self.residual {
                             x = s.add(x, s.read(&residual[at..at + rows]));
+                            x = s.min(high, s.max(low, x));
                         }
-                        x = s.min(high, s.max(low, x));
                         if rows == lanes {
                             s.store(self.y.add(at), x);
                         } else {

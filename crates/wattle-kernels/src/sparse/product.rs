@@ -30,40 +30,15 @@ pub struct Product {
     pub y: Activations,
 }
 
-impl Product {
-    fn strips(&self) -> usize {
-        self.images * self.positions.div_ceil(STRIP)
-    }
-}
-
-/// How a product is shared out: each thread takes whole strips, or parts of the rows of all strips.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sharing {
-    Strips,
-    Parts,
-}
-
-fn sharing(cpu: &Cpu, strips: usize) -> Sharing {
-    let threads = cpu.threads.count();
-    // Panels that several threads read travel between their cores, which costs more than an uneven share of strips.
-    if strips >= threads { Sharing::Strips } else { Sharing::Parts }
+/// Parts of the rows that each strip is shared out by: several only where there are fewer strips than threads. Each then
+/// packs panels of its own, since one that several read would travel between their cores.
+fn parts_of(cpu: &Cpu, weights: &SparseWeights, strips: usize) -> usize {
+    if strips >= cpu.threads.count() { 1 } else { weights.parts }
 }
 
 /// Scratch elements that [`product`] needs.
-pub fn product_scratch_len(cpu: &Cpu, weights: &SparseWeights, shape: &Product) -> usize {
-    scratch_len(cpu, weights, shape.strips())
-}
-
-pub(super) fn scratch_len(cpu: &Cpu, weights: &SparseWeights, strips: usize) -> usize {
-    let results = weights.padded_rows() * STRIP;
-    let len = match sharing(cpu, strips) {
-        Sharing::Strips => cpu.threads.count() * (weights.block * STRIP + results),
-        // No less than one thread alone needs.
-        Sharing::Parts => {
-            (strips * (weights.used.len() * STRIP + results)).max(weights.block * STRIP + results)
-        }
-    };
-    len + LINE
+pub fn product_scratch_len(cpu: &Cpu, weights: &SparseWeights) -> usize {
+    cpu.threads.count() * (weights.block + weights.padded_rows()) * STRIP + LINE
 }
 
 /// Elements of a cache line. A load that crosses two lines costs two, so panels start on one.
@@ -182,71 +157,35 @@ impl Job<'_> {
         assert!(e.bias.is_none_or(|b| b.len() == weights.rows), "one bias for each of {} rows", weights.rows);
         assert!(e.residual.is_none_or(|r| r.len() == y.len()), "a residual has the shape of the result");
         let strips = self.images * self.strips(cpu);
-        assert!(scratch.len() >= scratch_len(cpu, weights, strips), "scratch of a sparse product");
+        assert!(scratch.len() >= product_scratch_len(cpu, weights), "scratch of a sparse product");
         assert_eq!(y.len(), self.images * self.grid.results(self.positions) * weights.rows, "results");
         if y.is_empty() {
             return;
         }
         let scratch = aligned(scratch);
         let (y, results) = (Shared::new(y), weights.padded_rows() * STRIP);
-        match sharing(cpu, strips) {
-            Sharing::Strips => {
-                let scratch = Shared::new(scratch);
-                let panel = weights.block * STRIP;
-                cpu.threads.for_each_slot(strips, |slot, i| {
-                    // SAFETY: a slot's scratch belongs to the thread that runs it.
-                    let scratch = unsafe { scratch.slice(slot * (panel + results), panel + results) };
-                    let (panel, results) = scratch.split_at_mut(panel);
-                    let strip = self.strip(cpu, i);
-                    for block in 0..weights.blocks() {
-                        let direct = self.pack(cpu, &strip, block, panel);
-                        for part in 0..weights.parts {
-                            let panel = direct.unwrap_or(panel.as_ptr());
-                            // SAFETY: this task alone writes the strip's results.
-                            unsafe { self.tile(cpu, &strip, block, part, panel, results.as_mut_ptr(), &y) };
-                        }
-                    }
-                    // SAFETY: as above.
-                    unsafe { self.finish(cpu, &strip, 0..weights.rows, results, &y) };
-                });
+        let (panel, scratch) = (weights.block * STRIP, Shared::new(scratch));
+        let parts = parts_of(cpu, weights, strips);
+        let per_task = weights.parts / parts;
+        cpu.threads.for_each_slot(strips * parts, |slot, task| {
+            // SAFETY: a slot's scratch belongs to the thread that runs it.
+            let scratch = unsafe { scratch.slice(slot * (panel + results), panel + results) };
+            let (panel, results) = scratch.split_at_mut(panel);
+            let (strip, first) = (self.strip(cpu, task / parts), task % parts * per_task);
+            let parts = first..first + per_task;
+            for block in 0..weights.blocks() {
+                let direct = self.pack(cpu, &strip, block, panel);
+                for part in parts.clone() {
+                    let panel = direct.unwrap_or(panel.as_ptr());
+                    // SAFETY: this task alone writes these rows of the strip's results.
+                    unsafe { self.tile(cpu, &strip, block, part, panel, results.as_mut_ptr(), &y) };
+                }
             }
-            Sharing::Parts => {
-                let panel = weights.used.len() * STRIP;
-                let (panels, scratch) = scratch.split_at_mut(strips * panel);
-                let blocks = weights.blocks();
-                let shared = Shared::new(panels);
-                cpu.threads.for_each(strips * blocks, |i| {
-                    let (strip, block) = (i / blocks, i % blocks);
-                    let columns = weights.block_columns(block).len();
-                    // SAFETY: panels are disjoint.
-                    let out = unsafe {
-                        shared.slice(strip * panel + block * weights.block * STRIP, columns * STRIP)
-                    };
-                    self.pack(cpu, &self.strip(cpu, strip), block, out);
-                });
-                let panels = &*panels;
-                let shared = Shared::new(scratch);
-                cpu.threads.for_each(strips * weights.parts, |i| {
-                    let (part, i) = (i / strips, i % strips);
-                    let strip = self.strip(cpu, i);
-                    // SAFETY: an empty slice overlaps nothing; parts write disjoint rows of it.
-                    let base = unsafe { shared.slice(i * results, 0).as_mut_ptr() };
-                    for block in 0..blocks {
-                        let own = &panels[i * panel + (block * weights.block * STRIP).min(panel)..];
-                        let panel = self.direct(&strip, block).unwrap_or(own.as_ptr());
-                        // SAFETY: this task alone writes these rows of the strip's results.
-                        unsafe { self.tile(cpu, &strip, block, part, panel, base, &y) };
-                    }
-                    let rows = weights.part_rows(part);
-                    // SAFETY: the rows of this part, which no other task touches.
-                    let own = unsafe {
-                        shared.slice(i * results + rows.start * strip.stride, rows.len() * strip.stride)
-                    };
-                    // SAFETY: as above.
-                    unsafe { self.finish(cpu, &strip, rows, own, &y) };
-                });
-            }
-        }
+            let rows = weights.part_rows(parts.start).start..weights.part_rows(parts.end - 1).end;
+            let own = &results[rows.start * strip.stride..];
+            // SAFETY: as above.
+            unsafe { self.finish(cpu, &strip, rows, own, &y) };
+        });
     }
 
     /// Strips of an image: as few as possible, and as many for each thread where rows are gathered in any case.
@@ -312,17 +251,18 @@ impl Job<'_> {
     /// What the next strip of the image will read, asked for in the first block, and write, asked for in the last: where
     /// activations lie feature-first and exceed the second-level cache, each row of a strip is elsewhere in memory, which
     /// no prefetcher guesses.
-    fn ahead(&self, strip: &Strip, block: usize, in_place: bool, out: *const f32) -> Ahead {
+    fn ahead(&self, strip: &Strip, block: usize, in_place: bool, out: *const f32) -> [Ahead; 2] {
         let w = self.weights;
-        if block == 0 {
-            return Ahead::of((self.source)(strip.image), strip.first, self.positions, w.columns);
-        }
+        let read = match block {
+            0 => Ahead::of((self.source)(strip.image), strip.first, self.positions, w.columns),
+            _ => Ahead::NOTHING,
+        };
         let more =
             strip.first + strip.width + STRIP <= self.positions && 4 * w.rows * self.positions > 1 << 19;
         if !in_place || block + 1 < w.blocks() || !more {
-            return Ahead::NOTHING;
+            return [read, Ahead::NOTHING];
         }
-        Ahead { start: out.wrapping_add(strip.width), step: self.positions, rows: w.rows }
+        [read, Ahead { start: out.wrapping_add(strip.width), step: self.positions, rows: w.rows }]
     }
 
     /// # Safety
@@ -352,7 +292,8 @@ impl Job<'_> {
             Some(residual) if in_place => residual[at..].as_ptr(),
             _ => std::ptr::null(),
         };
-        let clamp = if in_place { self.epilogue.activation.clamp() } else { Activation::None.clamp() };
+        let done = in_place || self.epilogue.residual.is_none();
+        let clamp = if done { self.epilogue.activation.clamp() } else { Activation::None.clamp() };
         let run = TileRun {
             height: w.height,
             groups: &w.groups[tile.groups.clone()],

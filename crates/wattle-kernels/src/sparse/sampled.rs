@@ -9,7 +9,7 @@ use super::panel::{Pack, STRIP, Source};
 use super::product::{Activations, LINE, Product, aligned};
 use super::weights::{Group, SparseWeights, Tile};
 use crate::Cpu;
-use crate::simd::{Kernel, Simd};
+use crate::simd::{Kernel, Scalar, Simd};
 use crate::threads::Shared;
 
 /// Scratch elements that [`sampled_product`] needs.
@@ -80,18 +80,19 @@ impl Job<'_> {
             return;
         }
         let height = weights.height;
-        let sample = |columns: &[u32], tile: &Tile, x: &[f32], dy: &[f32], ahead: Ahead, dw: &mut [f32]| {
-            cpu.isa.run(Sample {
-                height,
-                groups: &weights.groups[tile.groups.clone()],
-                rows: &weights.row_list[tile.row..],
-                indices: &weights.indices[tile.element..],
-                x: &x[..columns.len() * STRIP],
-                dy,
-                ahead,
-                dw,
-            });
-        };
+        let sample =
+            |columns: &[u32], tile: &Tile, x: &[f32], dy: &[f32], ahead: [Ahead; 2], dw: &mut [f32]| {
+                cpu.isa.run(Sample {
+                    height,
+                    groups: &weights.groups[tile.groups.clone()],
+                    rows: &weights.row_list[tile.row..],
+                    indices: &weights.indices[tile.element..],
+                    x: &x[..columns.len() * STRIP],
+                    dy,
+                    ahead,
+                    dw,
+                });
+            };
         if cpu.threads.count() == 1 {
             // Each strip is packed where the caches still have it when it is read.
             let (dy, panel) = aligned(scratch).split_at_mut(dy_len);
@@ -141,21 +142,24 @@ impl Job<'_> {
                 for tile in &weights.tiles[tiles.clone()] {
                     let skipped = (tile.element - elements.start) * height;
                     let dy = &dy_panels[strip * dy_len..][..dy_len];
-                    sample(columns, tile, panel, dy, Ahead::NOTHING, &mut dw[skipped..]);
+                    sample(columns, tile, panel, dy, [Ahead::NOTHING; 2], &mut dw[skipped..]);
                 }
             }
         });
     }
 
     /// What the next strip will read: gradients are asked for in the first block, activations in the last.
-    fn ahead(&self, strip: usize, block: usize) -> Ahead {
+    fn ahead(&self, strip: usize, block: usize) -> [Ahead; 2] {
         let (w, per_image) = (self.weights, self.positions.div_ceil(STRIP));
         let (image, first) = (strip / per_image, strip % per_image * STRIP);
-        match block {
-            0 => Ahead::of((self.dy)(image), first, self.positions, w.rows),
-            last if last + 1 == w.blocks() => Ahead::of((self.x)(image), first, self.positions, w.columns),
-            _ => Ahead::NOTHING,
+        let mut ahead = [Ahead::NOTHING; 2];
+        if block == 0 {
+            ahead[0] = Ahead::of((self.dy)(image), first, self.positions, w.rows);
         }
+        if block + 1 == w.blocks() {
+            ahead[1] = Ahead::of((self.x)(image), first, self.positions, w.columns);
+        }
+        ahead
     }
 
     /// Packs one strip of the listed features, filled up with zeros.
@@ -182,7 +186,7 @@ struct Sample<'a> {
     indices: &'a [u16],
     x: &'a [f32],
     dy: &'a [f32],
-    ahead: Ahead,
+    ahead: [Ahead; 2],
     dw: &'a mut [f32],
 }
 
@@ -195,7 +199,8 @@ impl Kernel for Sample<'_> {
         for group in self.groups {
             let elements = group.elements as usize;
             for _ in 0..group.rows {
-                self.ahead.ask(self.rows[row] as usize * self.height);
+                self.ahead[0].ask(self.rows[row] as usize * self.height);
+                self.ahead[1].ask(self.rows[row] as usize * self.height);
                 let indices = &self.indices[element..element + elements];
                 let height = if elements > 0 { self.height } else { 0 };
                 for r in 0..height {
@@ -217,43 +222,55 @@ impl Kernel for Sample<'_> {
 /// Adds to every `H`-th of `dw` the dot product of `dy` with a listed column.
 #[inline(always)]
 fn dots<S: Simd, const H: usize>(s: S, dy: &[f32], x: &[f32], indices: &[u16], dw: &mut [f32]) {
-    let mut fours = indices.chunks_exact(4);
-    let mut at = 0;
-    for four in &mut fours {
-        let sums = sums::<S, 4>(s, dy, x, four);
-        for (j, sum) in sums.into_iter().enumerate() {
-            dw[(at + j) * H] += sum;
-        }
-        at += 4;
+    assert_eq!(dy.len(), STRIP);
+    let mut vectors = [s.zero(); STRIP / Scalar::LANES];
+    for v in 0..STRIP / S::LANES {
+        // SAFETY: dy has STRIP elements, a multiple of the lanes.
+        vectors[v] = unsafe { s.load(dy.as_ptr().add(v * S::LANES)) };
     }
-    let rest = fours.remainder();
-    let sums = match rest.len() {
-        0 => return,
-        1 => sums::<S, 1>(s, dy, x, rest),
-        2 => sums::<S, 2>(s, dy, x, rest),
-        _ => sums::<S, 3>(s, dy, x, rest),
+    let (fours, rest) = indices.as_chunks::<4>();
+    for (four, dw) in fours.iter().zip(dw.chunks_mut(4 * H)) {
+        let sums = sums(s, &vectors, x, four);
+        // Whole where values follow each other: four sums are then added as one vector.
+        match dw.first_chunk_mut::<4>() {
+            Some(dw) if H == 1 => {
+                for (dw, sum) in dw.iter_mut().zip(sums) {
+                    *dw += sum;
+                }
+            }
+            _ => {
+                for (j, sum) in sums.into_iter().enumerate() {
+                    dw[j * H] += sum;
+                }
+            }
+        }
+    }
+    let sums = match *rest {
+        [a] => sums(s, &vectors, x, &[a]),
+        [a, b] => sums(s, &vectors, x, &[a, b]),
+        [a, b, c] => sums(s, &vectors, x, &[a, b, c]),
+        _ => return,
     };
+    let done = 4 * fours.len();
     for (j, sum) in sums.into_iter().take(rest.len()).enumerate() {
-        dw[(at + j) * H] += sum;
+        dw[(done + j) * H] += sum;
     }
 }
 
-/// The dot products of `dy` with N columns, whose sums do not wait for each other.
+/// The dot products of N columns, whose sums do not wait for each other.
 #[inline(always)]
-fn sums<S: Simd, const N: usize>(s: S, dy: &[f32], x: &[f32], indices: &[u16]) -> [f32; 4] {
-    assert!(indices.len() == N && dy.len() == STRIP);
+fn sums<S: Simd, const N: usize>(
+    s: S,
+    dy: &[S::F; STRIP / Scalar::LANES],
+    x: &[f32],
+    indices: &[u16; N],
+) -> [f32; 4] {
     let mut acc = [s.zero(); 4];
-    let mut columns = [std::ptr::null::<f32>(); N];
-    for n in 0..N {
-        columns[n] = x[indices[n] as usize * STRIP..][..STRIP].as_ptr();
-    }
-    for v in (0..STRIP).step_by(S::LANES) {
-        // SAFETY: dy and each column have STRIP elements, a multiple of the lanes, as sliced above.
-        unsafe {
-            let d = s.load(dy.as_ptr().add(v));
-            for n in 0..N {
-                acc[n] = s.fma(d, s.load(columns[n].add(v)), acc[n]);
-            }
+    for (acc, &index) in acc.iter_mut().zip(indices) {
+        let column = x[index as usize * STRIP..][..STRIP].as_ptr();
+        for v in 0..STRIP / S::LANES {
+            // SAFETY: a column has STRIP elements, a multiple of the lanes, as sliced above.
+            *acc = unsafe { s.fma(dy[v], s.load(column.add(v * S::LANES)), *acc) };
         }
     }
     s.sums(acc)

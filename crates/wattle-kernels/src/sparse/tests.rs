@@ -109,7 +109,7 @@ fn products_match_the_oracle_in_every_arrangement() {
             let cut = Cut { height, columns: 32, parts: cpu.threads.count(), pattern: None };
             let sparse = SparseWeights::new(rows, columns, false, &w, cut);
             assert_eq!(sparse.kept(), w.iter().filter(|&&w| w != 0.0).count());
-            let mut scratch = vec![f32::NAN; product_scratch_len(cpu, &sparse, &shape)];
+            let mut scratch = vec![f32::NAN; product_scratch_len(cpu, &sparse)];
             let mut y = vec![f32::NAN; want.len()];
             product(cpu, &sparse, &shape, &x, e, &mut y, &mut scratch);
             y
@@ -159,7 +159,7 @@ fn n_of_m_weights_match_the_oracle_and_single_elements() {
             let run = |cpu: &Cpu, cut: Cut| {
                 let sparse = SparseWeights::new(rows, columns, false, &w, cut);
                 assert_eq!(sparse.kept(), w.iter().filter(|&&w| w != 0.0).count());
-                let mut scratch = vec![f32::NAN; product_scratch_len(cpu, &sparse, &shape)];
+                let mut scratch = vec![f32::NAN; product_scratch_len(cpu, &sparse)];
                 let mut y = vec![f32::NAN; want.len()];
                 let e = Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Default::default() };
                 product(cpu, &sparse, &shape, &x, e, &mut y, &mut scratch);
@@ -363,7 +363,7 @@ fn nan_survives_relu_and_zero_weights_hide_nothing_they_touch() {
     let sparse = SparseWeights::new(1, 2, false, &[1.0, 0.0], cut);
     for cpu in cpus().iter().map(|group| &group[0]) {
         let shape = Product { images: 1, positions: 1, x: Activations::Rows, y: Activations::Rows };
-        let mut scratch = vec![0.0; product_scratch_len(cpu, &sparse, &shape)];
+        let mut scratch = vec![0.0; product_scratch_len(cpu, &sparse)];
         let mut y = [0.0];
         let e = Epilogue { activation: Activation::Relu, ..Default::default() };
         product(cpu, &sparse, &shape, &[f32::NAN, 1.0], e, &mut y, &mut scratch);
@@ -420,7 +420,7 @@ fn gradients_match_the_oracle() {
             // The transpose follows the values as they change.
             sparse.values_mut().iter_mut().for_each(|v| *v *= 2.0);
             transposed.update(cpu, sparse.values());
-            let mut scratch = vec![f32::NAN; product_scratch_len(cpu, transposed.weights(), &shape)];
+            let mut scratch = vec![f32::NAN; product_scratch_len(cpu, transposed.weights())];
             let mut dx = vec![f32::NAN; x.len()];
             product(cpu, transposed.weights(), &shape, &dy, Epilogue::default(), &mut dx, &mut scratch);
             dx.iter().map(|d| d / 2.0).collect()

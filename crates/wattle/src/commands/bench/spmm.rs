@@ -209,13 +209,14 @@ fn pattern(text: &str) -> Result<NOfM, Failure> {
     parts.ok_or_else(|| Failure::Input(format!("--n-of-m {text}: {wanted}")))
 }
 
-/// Operations a second if nothing but loads took time: each non-zero reads the vectors of a strip once and its weights,
-/// one for each row of its block, once a strip.
+/// Operations a second if nothing but loads took time: each non-zero reads the vectors of a strip once, and the weights of
+/// four single non-zeros, or each of a block's, are read once a strip.
 fn load_bound(case: &Case, cpu: &Cpu) -> f64 {
     let lanes = cpu.isa.lanes();
     let vectors = case.n.min(STRIP).div_ceil(lanes) as f64;
     let height = case.height as f64;
-    let products_a_load = height * vectors / (vectors + height);
+    let weights = if case.height == 1 { 0.25 } else { height };
+    let products_a_load = height * vectors / (vectors + weights);
     2.0 * lanes as f64 * products_a_load * peak::loads_per_second(cpu.isa) * cpu.threads.count() as f64
 }
 
@@ -262,7 +263,11 @@ pub fn time(case: &Case, cpu: &Cpu) -> Times {
     if let Some(pattern) = case.n_of_m {
         thin(&mut dense, pattern);
     }
-    let cut = Cut { height, pattern: case.n_of_m, ..Cut::unstructured(cpu.threads.count()) };
+    let threads = cpu.threads.count();
+    let cut = match case.n_of_m {
+        Some(pattern) => Cut::n_of_m(pattern, threads),
+        None => Cut { height, ..Cut::unstructured(threads) },
+    };
     let weights = SparseWeights::new(m, k, false, &dense, cut);
     let mut transposed =
         case.backward.then(|| Transposed::new(&weights, Cut::unstructured(cpu.threads.count())));
@@ -277,8 +282,8 @@ pub fn time(case: &Case, cpu: &Cpu) -> Times {
     let (mut y, mut dx) = (Lines::new(m * n), Lines::new(if case.backward { k * n } else { 0 }));
     let mut dw = vec![0.0; weights.values().len()];
     let needed = [
-        sparse::product_scratch_len(cpu, &weights, &shape),
-        transposed.as_ref().map_or(0, |t| sparse::product_scratch_len(cpu, t.weights(), &shape)),
+        sparse::product_scratch_len(cpu, &weights),
+        transposed.as_ref().map_or(0, |t| sparse::product_scratch_len(cpu, t.weights())),
         if case.backward { sparse::sampled_product_scratch_len(cpu, &weights, &shape) } else { 0 },
     ];
     let mut scratch = vec![0.0; needed.into_iter().max().unwrap_or(0)];
