@@ -1,12 +1,13 @@
 //! Which form of a sparse layer is fastest, from counts alone: an estimate in cycles for each form.
 //!
-//! The constants were fitted to measurements (`docs/sparse.md`) and hold for AVX2 and AVX-512, whose rates differ by
-//! their lanes. They decide nothing close: a sparse form must win by [`MARGIN`]. The choice depends on counts and the
-//! instruction set only, so that a network gives the same bits on every run.
+//! The constants were fitted to products measured on Zen 4 (`docs/sparse.md`, "The product alone"), where AVX2 and
+//! AVX-512 multiply and load alike. They decide nothing close: a sparse form must win by [`MARGIN`]. The choice depends
+//! on counts and the instruction set only, so that a network gives the same bits on every run.
 
 use std::fmt;
 
 use wattle_kernels::conv::ConvShape;
+use wattle_kernels::sparse;
 
 use crate::choices::Sparse;
 
@@ -14,14 +15,17 @@ use crate::choices::Sparse;
 const MARGIN: f64 = 0.9;
 /// A form whose estimate is below this many times the least is in doubt, and decided by timing where that is wanted.
 const DOUBT: f64 = 2.0;
+/// Multiply-adds a cycle at most: two vectors, but of AVX-512 one.
+const PRODUCTS: usize = 16;
 /// Share of the arithmetic peak that dense products reach.
-const DENSE_SHARE: f64 = 0.75;
+const DENSE_SHARE: f64 = 0.8;
 /// How much faster dense convolution by transformed tiles is than direct sums.
 const TRANSFORMED: f64 = 1.6;
 /// Bytes a cycle at which weights that are read once arrive.
 const STREAM: f64 = 16.0;
 /// Positions of a strip and columns of a block, as the kernels cut them.
-const STRIP: usize = 64;
+const STRIP: usize = sparse::STRIP;
+const BLOCK: f64 = sparse::BLOCK_COLUMNS as f64;
 
 /// Products of bytes: with more non-zeros than this share, sparse kernels are not considered.
 const BYTES_WORTH_COUNTING: f64 = 0.5;
@@ -135,23 +139,19 @@ impl Layer {
     fn cycles(&self, form: Form, lanes: usize) -> f64 {
         let (rows, columns, positions) = (self.rows as f64, self.columns as f64, self.positions as f64);
         let kept = self.kept as f64;
-        let strips = self.positions.div_ceil(STRIP) as f64;
-        let vectors = (self.positions / STRIP * STRIP.div_ceil(lanes)
-            + (self.positions % STRIP).div_ceil(lanes)) as f64;
-        // Each block of columns begins or resumes every row.
-        let visits = rows * (self.columns as f64 / 128.0).ceil();
-        let packing = 0.5 * self.transposed as f64 + if self.taps { 2.0 * columns * vectors } else { 0.0 };
+        let Passes { strips, products, packing, visits } = self.passes(lanes);
         match form {
             Form::Dense => {
-                let arithmetic = rows * columns * positions / (2.0 * lanes as f64 * DENSE_SHARE);
+                let arithmetic = rows * columns * positions / (peak(lanes) * DENSE_SHARE);
                 let arithmetic = if self.transformed { arithmetic / TRANSFORMED } else { arithmetic };
                 arithmetic.max(4.0 * rows * columns / STREAM)
             }
             Form::Unstructured => {
-                packing + kept * (0.85 * strips + 0.75 * vectors) + visits * (4.0 * strips + 2.0 * vectors)
+                packing + kept * (0.8 * strips + 1.15 * products) + visits * (4.0 * strips + 3.0 * products)
             }
             Form::Blocked => {
-                packing + self.blocks as f64 * (strips + 2.2 * vectors) + visits * (strips + 2.0 * vectors)
+                let blocks = self.blocks as f64;
+                packing + blocks * (0.3 * strips + 4.1 * products) + visits * (strips + 2.0 * products)
             }
             // Gathers, or with AVX-512 lookups in registers.
             Form::Vector if lanes < 16 => positions * (0.75 * kept + 18.0 * rows),
@@ -161,12 +161,22 @@ impl Layer {
 
     /// Estimated cycles of the product that gives the gradient of the kept weights.
     fn sampled_cycles(&self, lanes: usize) -> f64 {
-        let strips = self.positions.div_ceil(STRIP) as f64;
-        let vectors = strips * STRIP.div_ceil(lanes) as f64;
-        let (columns, visits) =
-            (self.columns as f64, self.rows as f64 * (self.columns as f64 / 128.0).ceil());
-        let packing = 0.5 * self.transposed as f64 + if self.taps { 2.0 * columns * vectors } else { 0.0 };
-        packing + self.kept as f64 * (3.0 * strips + 0.75 * vectors) + visits * (4.0 * strips + vectors)
+        let Passes { strips, products, packing, visits } = self.passes(lanes);
+        let kept = self.kept as f64;
+        packing + kept * (3.5 * strips + 1.1 * products) + visits * (4.0 * strips + 2.5 * products)
+    }
+
+    fn passes(&self, lanes: usize) -> Passes {
+        let vectors =
+            self.positions / STRIP * STRIP.div_ceil(lanes) + (self.positions % STRIP).div_ceil(lanes);
+        let products = (vectors * lanes) as f64 / peak(lanes);
+        let columns = self.columns as f64;
+        Passes {
+            strips: self.positions.div_ceil(STRIP) as f64,
+            products,
+            packing: 0.25 * self.transposed as f64 + if self.taps { 2.0 * columns * products } else { 0.0 },
+            visits: self.rows as f64 * (columns / BLOCK).ceil(),
+        }
     }
 
     /// The sparse forms it can take, with their estimated cycles.
@@ -191,6 +201,23 @@ impl Layer {
         let least = forms.iter().map(|f| f.1).fold(f64::INFINITY, f64::min);
         forms.into_iter().filter(|f| f.1 < DOUBT * least).map(|f| f.0).collect()
     }
+}
+
+/// Multiply-adds a cycle with vectors of so many lanes.
+fn peak(lanes: usize) -> f64 {
+    PRODUCTS.min(2 * lanes) as f64
+}
+
+/// What all sparse products of a layer go through.
+struct Passes {
+    /// Strips of positions, each of which reads the weights once.
+    strips: f64,
+    /// Cycles of one non-zero's multiply-adds with all positions.
+    products: f64,
+    /// Cycles of turning activations, or gathering them from taps.
+    packing: f64,
+    /// Rows begun or resumed in a block of columns.
+    visits: f64,
 }
 
 /// A layer's kernels between which the cost model is in doubt.
@@ -372,7 +399,7 @@ mod tests {
         assert!(!layer(512, 512, 1000, 0.01).contenders(16).contains(&Form::Dense));
         let wide = Layer { blocks: 512 * 512 / 4, ..layer(512, 512, 1000, 1.0) };
         assert!(!wide.contenders(16).contains(&Form::Vector));
-        let close = layer(512, 512, 1000, 0.3);
+        let close = layer(512, 512, 1000, 0.5);
         assert!(close.contenders(16).starts_with(&[Form::Dense, Form::Unstructured]));
     }
 

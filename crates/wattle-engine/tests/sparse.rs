@@ -91,7 +91,8 @@ fn planned(graph: &Graph, timings: &Arc<Timings>) -> (String, String) {
 
 #[test]
 fn what_the_model_doubts_is_timed_once_and_then_decided_by_the_times_kept() {
-    let layer = graph(MatMul::default(), &[128, 256], &[256, 300], true);
+    // One vector of positions: blocks cost little more than single elements.
+    let layer = graph(MatMul::default(), &[16, 256], &[256, 300], true);
     let timings = Arc::new(Timings::default());
     let (kernel, why) = planned(&layer, &timings);
     assert!(timings.has_grown() && why.contains("; timed, "), "{why}");
@@ -112,7 +113,7 @@ fn what_the_model_doubts_is_timed_once_and_then_decided_by_the_times_kept() {
 #[test]
 fn what_the_model_does_not_doubt_is_not_timed() {
     let timings = Arc::new(Timings::default());
-    let layer = graph(MatMul::default(), &[512, 64], &[64, 2], true);
+    let layer = graph(MatMul::default(), &[512, 16], &[16, 2], true);
     let (kernel, why) = planned(&layer, &timings);
     assert!(!kernel.contains("sparse") && !why.contains("timed"), "{kernel}: {why}");
     assert!(!timings.has_grown());
