@@ -131,7 +131,8 @@ def main():
                 path = arguments.folder / f"{network}-dense-b{batch}.onnx"
                 files.append((network, network, batch, path, []))
         if arguments.det:
-            files.append(("PP-OCR det 640x640", "det", 1, arguments.det, ["--input", "x=1x3x640x640"]))
+            options = ["--input", "x=1x3x640x640", "--tolerance", "1e-3"]
+            files.append(("PP-OCR det 640x640", "det", 1, arguments.det, options))
         peers = [("onnxruntime", arguments.python), ("torch", arguments.python)]
         floors = lambda network, batch: (1.0, None)
     elif arguments.table == "int8":
