@@ -83,7 +83,9 @@ def rows(arguments, files, peers, floors):
                 if "wattle" in result:
                     ours.append(result["wattle"]["median_ms"])
             key = f"{label} b{batch} t{threads} roofline"
-            bound = f"{least(arguments, done, key, [path, *inputs, '--threads', threads]):.3g}" if ours else ""
+            # The roofline's multiply-adds are those of floats.
+            known = ours and arguments.table != "int8"
+            bound = f"{least(arguments, done, key, [path, *inputs, '--threads', threads]):.3g}" if known else ""
             verdict = []
             for floor, of in zip(floors(network, batch), (("onnxruntime", "torch"), ("deepsparse",))):
                 found = [ratios[peer] for peer in of if peer in ratios and not math.isnan(ratios[peer])]
