@@ -29,6 +29,8 @@ pub(super) struct TileRun<'a> {
     pub clamp: (f32, f32),
     /// Vectors across the panel.
     pub vectors: usize,
+    /// The panel is one vector wide, and would be with any number of threads.
+    pub narrow: bool,
     /// Memory that the next strip reads and writes, asked for row by row while this one is computed.
     pub ahead: [Ahead; 2],
 }
@@ -162,20 +164,23 @@ fn across<S: Simd, P: Places>(s: S, tile: TileRun, places: P) {
 /// As many vectors of the strip as there are accumulators for; returns how many.
 #[inline(always)]
 fn single<S: Simd, P: Places>(s: S, t: &TileRun, p: P, left: usize) -> usize {
+    if t.narrow {
+        return strip::<S, P, 1, 1, 4>(s, t, p);
+    }
     if S::REGISTERS >= 32 {
         match left {
-            8.. => strip::<S, P, 1, 8>(s, t, p),
-            4.. => strip::<S, P, 1, 4>(s, t, p),
-            3 => strip::<S, P, 1, 3>(s, t, p),
-            2 => strip::<S, P, 1, 2>(s, t, p),
-            _ => strip::<S, P, 1, 1>(s, t, p),
+            8.. => strip::<S, P, 1, 8, 1>(s, t, p),
+            4.. => strip::<S, P, 1, 4, 1>(s, t, p),
+            3 => strip::<S, P, 1, 3, 1>(s, t, p),
+            2 => strip::<S, P, 1, 2, 1>(s, t, p),
+            _ => strip::<S, P, 1, 1, 1>(s, t, p),
         }
     } else {
         match left {
-            8.. => strip::<S, P, 1, 8>(s, t, p),
-            4.. => strip::<S, P, 1, 4>(s, t, p),
-            2.. => strip::<S, P, 1, 2>(s, t, p),
-            _ => strip::<S, P, 1, 1>(s, t, p),
+            8.. => strip::<S, P, 1, 8, 1>(s, t, p),
+            4.. => strip::<S, P, 1, 4, 1>(s, t, p),
+            2.. => strip::<S, P, 1, 2, 1>(s, t, p),
+            _ => strip::<S, P, 1, 1, 1>(s, t, p),
         }
     }
 }
@@ -184,22 +189,27 @@ fn single<S: Simd, P: Places>(s: S, t: &TileRun, p: P, left: usize) -> usize {
 fn banded<S: Simd, P: Places>(s: S, t: &TileRun, p: P, left: usize) -> usize {
     if S::REGISTERS >= 32 {
         match left {
-            4.. => strip::<S, P, 4, 4>(s, t, p),
-            3 => strip::<S, P, 4, 3>(s, t, p),
-            2 => strip::<S, P, 4, 2>(s, t, p),
-            _ => strip::<S, P, 4, 1>(s, t, p),
+            4.. => strip::<S, P, 4, 4, 1>(s, t, p),
+            3 => strip::<S, P, 4, 3, 1>(s, t, p),
+            2 => strip::<S, P, 4, 2, 1>(s, t, p),
+            _ => strip::<S, P, 4, 1, 1>(s, t, p),
         }
     } else {
         match left {
-            2.. => strip::<S, P, 4, 2>(s, t, p),
-            _ => strip::<S, P, 4, 1>(s, t, p),
+            2.. => strip::<S, P, 4, 2, 1>(s, t, p),
+            _ => strip::<S, P, 4, 1, 1>(s, t, p),
         }
     }
 }
 
-/// R rows at a time, V vectors of each.
+/// R rows at a time, V vectors of each. A single row adds up C sums, each of every C-th element: of one vector, every
+/// multiply-add would otherwise wait for the one before.
 #[inline(always)]
-fn strip<S: Simd, P: Places, const R: usize, const V: usize>(s: S, t: &TileRun, mut places: P) -> usize {
+fn strip<S: Simd, P: Places, const R: usize, const V: usize, const C: usize>(
+    s: S,
+    t: &TileRun,
+    mut places: P,
+) -> usize {
     let (mut rows, mut values) = (t.rows.as_ptr(), t.values.as_ptr());
     let (low, high) = (s.splat(t.clamp.0), s.splat(t.clamp.1));
     let bounded = t.clamp != Activation::None.clamp();
@@ -232,12 +242,14 @@ fn strip<S: Simd, P: Places, const R: usize, const V: usize>(s: S, t: &TileRun, 
                 if R == 1 {
                     // Loads are what there are most of; by fours, weights take a quarter of theirs.
                     let (mut i, rest) = (0, elements % 4);
+                    let mut sums = [[s.zero(); V]; C];
+                    sums[0] = acc[0];
                     while i < elements - rest {
                         let four = s.load_four(values.add(i));
                         unrolled!(j < 4 => {
                             let x = t.panel.add(places.column(i + j) * t.panel_stride);
                             let w = s.one_of_four(four, j);
-                            unrolled!(v < V => { acc[0][v] = s.fma(s.load(x.add(v * S::LANES)), w, acc[0][v]); });
+                            unrolled!(v < V => { sums[j % C][v] = s.fma(s.load(x.add(v * S::LANES)), w, sums[j % C][v]); });
                         });
                         i += 4;
                     }
@@ -245,7 +257,13 @@ fn strip<S: Simd, P: Places, const R: usize, const V: usize>(s: S, t: &TileRun, 
                         if rest > j {
                             let x = t.panel.add(places.column(i + j) * t.panel_stride);
                             let w = s.splat(*values.add(i + j));
-                            unrolled!(v < V => { acc[0][v] = s.fma(s.load(x.add(v * S::LANES)), w, acc[0][v]); });
+                            unrolled!(v < V => { sums[j % C][v] = s.fma(s.load(x.add(v * S::LANES)), w, sums[j % C][v]); });
+                        }
+                    });
+                    acc[0] = sums[0];
+                    unrolled!(c < C => {
+                        if c > 0 {
+                            unrolled!(v < V => { acc[0][v] = s.add(acc[0][v], sums[c][v]); });
                         }
                     });
                 } else {

@@ -312,6 +312,7 @@ impl Job<'_> {
             residual_stride: self.positions,
             clamp,
             vectors: strip.stride / cpu.isa.lanes(),
+            narrow: self.positions <= cpu.isa.lanes(),
             ahead: self.ahead(strip, block, in_place, out),
         };
         // SAFETY: a panel has `stride` elements, whole vectors, for each column of the block, and so have the results
