@@ -8,10 +8,8 @@ use std::alloc::Layout;
 use std::cell::Cell;
 use std::ptr::NonNull;
 
+pub use crate::pages::ALIGNMENT;
 use crate::pages::{HUGE_PAGE, advise_huge_pages};
-
-/// Arena bytes and spans are aligned to this many bytes (a cache line, an AVX-512 vector).
-pub const ALIGNMENT: usize = 64;
 
 /// Slices that one [`Views`] can hand out.
 const CAPACITY: usize = 64;

@@ -11,7 +11,8 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crate::arena::ALIGNMENT;
+/// Arenas, spans of them and vectors are aligned to this many bytes (a cache line, an AVX-512 vector).
+pub const ALIGNMENT: usize = 64;
 
 /// Bytes of a huge page.
 pub(crate) const HUGE_PAGE: usize = 2 << 20;
