@@ -265,6 +265,11 @@ impl Job<'_> {
         }
     }
 
+    /// The bytes of a tap of as many rows of A as a square has, the last again where there are fewer.
+    fn rows_from(&self, first: usize, tap: usize) -> [&[u8]; SQUARE] {
+        std::array::from_fn(|i| self.row((first + i).min(self.m - 1), tap))
+    }
+
     /// Bits that make a byte of A unsigned, and its zero point as such a byte.
     fn unsigned(&self) -> (u8, i32) {
         if self.a.signed { (0x80, self.a.zero + 0x80) } else { (0, self.a.zero) }

@@ -79,10 +79,7 @@ impl Job<'_> {
         let (flip, zero) = (_mm_set1_epi8(flip as i8), _mm256_set1_epi16(zero as i16));
         for tap in 0..taps {
             for p in (0..STRIP).step_by(SQUARE) {
-                let mut rows: [&[u8]; SQUARE] = [&[]; SQUARE];
-                for (i, row) in rows.iter_mut().enumerate() {
-                    *row = self.row((first + p + i).min(self.m - 1), tap);
-                }
+                let rows = self.rows_from(first + p, tap);
                 for c in (0..channels).step_by(SQUARE) {
                     let count = SQUARE.min(channels - c);
                     let mut square = [_mm_setzero_si128(); SQUARE];

@@ -109,10 +109,7 @@ impl Job<'_> {
         let flip = _mm_set1_epi8(self.unsigned().0 as i8);
         for tap in 0..taps {
             for p in (0..STRIP).step_by(SQUARE) {
-                let mut rows: [&[u8]; SQUARE] = [&[]; SQUARE];
-                for (i, row) in rows.iter_mut().enumerate() {
-                    *row = self.row((first + p + i).min(self.m - 1), tap);
-                }
+                let rows = self.rows_from(first + p, tap);
                 for c in (0..channels).step_by(SQUARE) {
                     let count = SQUARE.min(channels - c);
                     let mask = ((1u32 << count) - 1) as __mmask16;
