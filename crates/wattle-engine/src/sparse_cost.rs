@@ -22,8 +22,9 @@ const PRODUCTS: usize = 16;
 const DENSE_SHARE: f64 = 0.8;
 /// How much faster dense convolution by transformed tiles is than direct sums.
 const TRANSFORMED: f64 = 1.6;
-/// How much slower dense groups are than one product of their size, as their sums are short (measured on ResNeXt's).
-const GROUP_COST: f64 = 1.5;
+/// Inputs that beginning and ending a dense group's sum costs as much as, with AVX-512 and with sixteen registers
+/// (convolutions of 2 to 32 groups with 36 to 2304 inputs a sum, Zen 4): groups' sums are short.
+const GROUP_BEGUN: [f64; 2] = [40.0, 240.0];
 /// Bytes a cycle at which weights that are read once arrive.
 const STREAM: f64 = 16.0;
 /// Positions of a strip and columns of a block, as the kernels cut them.
@@ -179,12 +180,15 @@ impl Layer {
         let Passes { strips, products, packing, visits } = self.passes(lanes);
         match form {
             Form::Dense | Form::Direct => {
-                // Groups are products of their own, in whole pairs of vectors of outputs.
-                let outputs = match groups {
-                    1 => rows,
-                    _ => GROUP_COST * ((self.rows / groups).next_multiple_of(2 * lanes) * groups) as f64,
+                // Groups are products of their own, in whole vectors of outputs.
+                let (outputs, begun) = match groups {
+                    1 => (rows, 0.0),
+                    _ => {
+                        let outputs = (self.rows / groups).next_multiple_of(lanes) * groups;
+                        (outputs as f64, GROUP_BEGUN[usize::from(lanes < 16)])
+                    }
                 };
-                let arithmetic = outputs * columns * positions / (peak(lanes) * DENSE_SHARE);
+                let arithmetic = outputs * (columns + begun) * positions / (peak(lanes) * DENSE_SHARE);
                 let tiles = self.transformed && form == Form::Dense;
                 let arithmetic = if tiles { arithmetic / TRANSFORMED } else { arithmetic };
                 arithmetic.max(4.0 * rows * columns / STREAM)

@@ -5,8 +5,8 @@ use crate::Cpu;
 use crate::gemm::Epilogue;
 use crate::igemm::{self, Igemm, RowsOfA, RowsOfC};
 
-/// `y = activation(conv(x) + bias + residual)`, all NHWC (but see [`ConvPlan::read_planes`]); `weights` from [`ConvPlan::pack_forward`] for this
-/// instruction set, `scratch` of [`ConvPlan::forward_scratch_len`] elements.
+/// `y = activation(conv(x) + bias + residual)`, all NHWC (but see [`ConvPlan::read_planes`]); `weights` from
+/// [`ConvPlan::pack_forward`] for this instruction set, `scratch` of [`ConvPlan::forward_scratch_len`] elements.
 pub fn forward(
     cpu: &Cpu,
     plan: &ConvPlan,
