@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use wattle_data::error::{Error, Result};
 use wattle_engine::PlanOptions;
 use wattle_graph::{Model, Parameters};
-use wattle_train::error::{Error, Result};
 use wattle_train::fit::{Progress, fit};
 use wattle_train::run_directory::{Config, RunDirectory};
 use wattle_train::step::{Step, Timeline};

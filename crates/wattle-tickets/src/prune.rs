@@ -1,9 +1,9 @@
 //! One round of magnitude pruning: which weights may go, and exactly how many do.
 
 use serde::{Deserialize, Serialize};
+use wattle_data::random::{Purpose, Stream};
 use wattle_graph::ops::Op;
 use wattle_graph::{Graph, Mask, Parameters, Role};
-use wattle_train::random::{Purpose, Stream};
 
 /// Whether weights compete within their layer or across the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

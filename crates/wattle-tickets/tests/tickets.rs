@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
+use wattle_data::{DataSpec, LoadOptions, Normalisation, SplitOptions, Splits};
 use wattle_engine::{Cpu, PlanOptions};
 use wattle_graph::{Mask, Model, Parameters, Tensor};
 use wattle_tickets::{
     FindOptions, Fractions, Layer, Level, PRESETS, Scope, find, level_directory, preset, prunable, prune,
 };
 use wattle_train::checkpoint::Checkpoint;
-use wattle_train::data::{DataSpec, LoadOptions, Normalisation, SplitOptions, Splits};
 use wattle_train::fit::{FINAL, fit};
 use wattle_train::loss::Loss;
 use wattle_train::network::{Init, build};

@@ -14,7 +14,7 @@ use serde::Serialize;
 pub use safetensors::Dtype;
 
 use crate::atomic_file::write_atomically_with;
-use crate::error::{Error, Result};
+use wattle_data::error::{Error, Result};
 
 const FORMAT: &str = "wattle checkpoint 1";
 

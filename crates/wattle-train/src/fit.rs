@@ -8,9 +8,9 @@ use wattle_engine::PlanOptions;
 use wattle_graph::{Model, Parameters};
 
 use crate::checkpoint::Checkpoint;
-use crate::error::Result;
 use crate::run_directory::RunDirectory;
 use crate::trainer::{Start, TrainOptions, Trainer, TrainingData, checkpoint, from_tensors};
+use wattle_data::error::Result;
 
 /// Longest time between two checkpoints; they do not change the result.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(60);

@@ -6,9 +6,9 @@ use wattle_graph::ops::{
 };
 use wattle_graph::{DType, Dim, Graph, GraphError, Model, Parameter, Parameters, Tensor, ValueId};
 
-use crate::data::SampleShape;
-use crate::error::{Error, Result};
-use crate::random::{Purpose, Stream};
+use wattle_data::SampleShape;
+use wattle_data::error::{Error, Result};
+use wattle_data::random::{Purpose, Stream};
 
 /// Names and what they stand for.
 pub const NETWORKS: &[(&str, &str)] = &[

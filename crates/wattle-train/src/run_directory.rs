@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::atomic_file::{is_partial, sweep_partial_files, write_atomically};
-use crate::error::{Error, Result};
+use wattle_data::error::{Error, Result};
 
 const CONFIG: &str = "config.toml";
 const LOCK: &str = "lock";
@@ -427,7 +427,7 @@ mod tests {
             let before = names();
             let error = RunDirectory::open_at(folder, &config(|o| o.epochs = 11)).unwrap_err();
             assert!(error.to_string().contains(words), "{error}");
-            assert_eq!(error.kind(), crate::ErrorKind::Input);
+            assert_eq!(error.kind(), wattle_data::ErrorKind::Input);
             assert_eq!(names(), before);
         }
     }
@@ -448,7 +448,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let held = RunDirectory::open(parent.path(), &config(|_| {})).unwrap();
         let error = RunDirectory::open(parent.path(), &config(|_| {})).unwrap_err();
-        assert_eq!(error.kind(), crate::ErrorKind::Busy);
+        assert_eq!(error.kind(), wattle_data::ErrorKind::Busy);
         assert!(error.to_string().contains(&std::process::id().to_string()));
         // The lock file of the dead holder stays behind, with its number in it.
         drop(held);

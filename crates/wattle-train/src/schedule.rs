@@ -12,8 +12,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{Error, Result};
 use crate::step::{Step, Timeline};
+use wattle_data::error::{Error, Result};
 
 /// A learning-rate schedule, independent of the base rate and of the length of the run.
 #[derive(Clone, Debug, PartialEq)]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::error::{Error, Result};
+use wattle_data::error::{Error, Result};
 
 /// A point in a run, not yet tied to the size of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -7,13 +7,13 @@ use wattle_engine::{EngineError, Plan, PlanOptions, Session};
 use wattle_graph::{Data, Mask, Model, Parameters, Role, Tensor};
 
 use crate::checkpoint::{Checkpoint, NamedTensor, Position};
-use crate::data::{Augmentation, Batch, Dataset, Loader, LoaderOptions, Normalisation};
-use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::optimizer::Optimizer;
 use crate::schedule::Schedule;
 use crate::step::{Step, Timeline};
 use crate::training_graph::{bound_to_samples, logits, training_graph};
+use wattle_data::error::{Error, Result};
+use wattle_data::{Augmentation, Batch, Dataset, Loader, LoaderOptions, Normalisation};
 
 /// Everything that decides how a network is trained, but for the network and the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -327,8 +327,8 @@ pub fn checkpoint(parameters: &Parameters, step: u64, epoch: u64, config: &str) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{DataSpec, LoadOptions, SplitOptions, Splits};
     use crate::network::{Init, build};
+    use wattle_data::{DataSpec, LoadOptions, SplitOptions, Splits};
     use wattle_engine::Cpu;
 
     fn digits() -> (TrainingData, Splits) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use wattle_graph::{Compact, DType, Index, Mask, Parameters, Tensor, element_count};
 
 use crate::checkpoint::{Dtype, NamedTensor, read_tensors, write_tensors};
-use crate::error::{Error, Result};
+use wattle_data::error::{Error, Result};
 
 /// The format's name and version, in the file's metadata under `format`.
 pub const FORMAT: &str = "wattle.weights/2";

@@ -7,11 +7,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use wattle_engine::{Cpu, Isa, PlanOptions};
-use wattle_graph::{Model, Tensor, interpret};
-use wattle_train::data::{
+use wattle_data::{
     Augmentation, DataSpec, Dataset, LoadOptions, Loader, LoaderOptions, Normalisation, SampleShape, Samples,
 };
+use wattle_engine::{Cpu, Isa, PlanOptions};
+use wattle_graph::{Model, Tensor, interpret};
 use wattle_train::loss::Loss;
 use wattle_train::network::{Init, build};
 use wattle_train::optimizer::Optimizer;

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
+use wattle_data::{
+    Augmentation, Dataset, Loader, LoaderOptions, Normalisation, SampleShape, Samples, SourceParts, Targets,
+};
 use wattle_engine::{Cpu, PlanOptions};
 use wattle_graph::ops::{BatchNormalization, Flatten, Gemm};
 use wattle_graph::{DType, Dim, Graph, Model, Parameter, Parameters, Tensor};
-use wattle_train::data::{
-    Augmentation, Dataset, Loader, LoaderOptions, Normalisation, SampleShape, Samples, SourceParts, Targets,
-};
 use wattle_train::loss::Loss;
 use wattle_train::optimizer::Optimizer;
 use wattle_train::trainer::{Start, TrainOptions, Trainer, TrainingData};

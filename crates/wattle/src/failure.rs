@@ -72,10 +72,10 @@ mod networks {
         }
     }
 
-    impl From<wattle_train::Error> for Failure {
-        fn from(error: wattle_train::Error) -> Failure {
+    impl From<wattle_data::Error> for Failure {
+        fn from(error: wattle_data::Error) -> Failure {
             match error.kind() {
-                wattle_train::ErrorKind::Input => Failure::Input(error.to_string()),
+                wattle_data::ErrorKind::Input => Failure::Input(error.to_string()),
                 _ => Failure::Run(error.to_string()),
             }
         }

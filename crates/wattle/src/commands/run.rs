@@ -64,7 +64,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     }
     let model = models::bind(&model, &args.inputs, &feeds)?;
     let feeds = models::made_up(&model, &feeds)?;
-    std::fs::create_dir_all(&args.out).map_err(|e| wattle_train::Error::writing(&args.out, &e))?;
+    std::fs::create_dir_all(&args.out).map_err(|e| wattle_data::Error::writing(&args.out, &e))?;
     let (outputs, execution) = execute(&model, &feeds, args.reference, context)?;
     let mut written = vec![];
     for (name, tensor) in outputs {

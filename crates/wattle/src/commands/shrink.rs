@@ -112,7 +112,7 @@ struct Document {
     sparse_format: SparseName,
     train: TrainOptions,
     /// What the inputs were normalised with: the model expects it of the samples it is given.
-    normalisation: wattle_train::data::Normalisation,
+    normalisation: wattle_data::Normalisation,
     notes: Vec<String>,
     receipt: Receipt,
     files: Files,

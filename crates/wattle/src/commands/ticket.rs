@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
+use wattle_data::Normalisation;
 use wattle_graph::ops::{Flatten, LpNormalization};
 use wattle_graph::{GraphError, Model};
 use wattle_meter::{Receipt, Unit, Work};
 use wattle_report::{Align, Table, number, receipt as receipts};
 use wattle_tickets::{FindOptions, Fractions, Level, PRESETS, Preset, Scope, check, find, preset, prunable};
 use wattle_train::checkpoint::write_tensors;
-use wattle_train::data::Normalisation;
 use wattle_train::network::Init;
 use wattle_train::run_directory::{Config, RunDirectory};
 use wattle_train::trainer::{evaluate, to_tensors};

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use wattle_data::{DataSpec, Dataset, LoadOptions, Normalisation, SplitOptions, Splits, Task};
 use wattle_graph::{Model, Parameters, Source};
-use wattle_train::data::{DataSpec, Dataset, LoadOptions, Normalisation, SplitOptions, Splits, Task};
 use wattle_train::loss::Loss;
 use wattle_train::network::{self, Init};
 use wattle_train::optimizer::Optimizer;

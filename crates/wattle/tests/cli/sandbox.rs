@@ -5,9 +5,9 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use wattle_data::SampleShape;
 use wattle_graph::ops::{Conv, Function, Sliding, Unary};
 use wattle_graph::{DType, Dim, Graph, Model, Parameters, Tensor, onnx};
-use wattle_train::data::SampleShape;
 use wattle_train::network::{self, Init};
 
 /// A temporary folder.

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use wattle_accel::Tally;
-use wattle_engine::{Plan, Session};
-use wattle_graph::{DType, Model, Tensor, ValueId};
-use wattle_train::data::{
+use wattle_data::{
     DataSpec, Dataset, LoadOptions, Loader, LoaderOptions, Normalisation, SplitOptions, Splits,
 };
+use wattle_engine::{Plan, Session};
+use wattle_graph::{DType, Model, Tensor, ValueId};
 use wattle_train::trainer::TrainingData;
 
 use crate::context::Context;

@@ -1,12 +1,12 @@
 //! The networks of the suite that no training knows by name: MobileNetV1 and a Transformer encoder, with random weights
 //! of which a random share is kept.
 
+use wattle_data::random::{Purpose, Stream};
 use wattle_graph::ops::{
     Binary, BinaryFunction, Conv, Flatten, Function, Gemm, GlobalPool, LayerNormalization, MatMul, PoolKind,
     Reshape, Sliding, Softmax, Transpose, Unary,
 };
 use wattle_graph::{DType, Graph, GraphError, Model, Parameter, Parameters, Shape, Tensor, ValueId};
-use wattle_train::random::{Purpose, Stream};
 
 struct Builder {
     graph: Graph,

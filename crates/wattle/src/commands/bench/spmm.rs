@@ -9,7 +9,7 @@ use wattle_kernels::sparse::{
 };
 use wattle_kernels::{Cpu, peak};
 
-use wattle_train::random::{Purpose, Stream};
+use wattle_data::random::{Purpose, Stream};
 
 use super::samples::quantile;
 use crate::context::Context;

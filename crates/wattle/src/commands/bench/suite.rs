@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use wattle_data::SampleShape;
 use wattle_engine::Sparse;
 use wattle_graph::Model;
 use wattle_kernels::sparse::{Activations, HEIGHT};
 use wattle_report::{Align, Table, number};
 use wattle_train::atomic_file::write_atomically;
-use wattle_train::data::SampleShape;
 use wattle_train::network::{self, Init};
 
 use super::TrainingStep;

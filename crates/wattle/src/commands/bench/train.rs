@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use tempfile::TempDir;
+use wattle_data::SampleShape;
 use wattle_engine::{Plan, PlanOptions, Session, Sparse};
 use wattle_graph::onnx::encode_model;
 use wattle_graph::{Example, Graph, Model, Parameters, Tensor};
 use wattle_tickets::{Fractions, prunable, random_masks};
-use wattle_train::data::SampleShape;
 use wattle_train::loss::Loss;
 use wattle_train::network::{self, Init};
 use wattle_train::training_graph::{bound_to_samples, training_graph};

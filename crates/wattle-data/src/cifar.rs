@@ -4,8 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::bounded;
-use super::dataset::{Dataset, SampleShape, Samples, SourceParts, Targets};
+use crate::bounded;
+use crate::dataset::{Dataset, SampleShape, Samples, SourceParts, Targets};
 use crate::error::{Error, Result};
 
 const SHAPE: SampleShape = SampleShape::Image { channels: 3, height: 32, width: 32 };

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::folder::ImageFiles;
 use crate::error::{Error, Result};
+use crate::folder::ImageFiles;
 
 /// Samples and targets, whatever file they came from.
 ///

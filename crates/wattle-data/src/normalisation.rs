@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::dataset::{Dataset, Samples};
+use crate::dataset::{Dataset, Samples};
 use crate::error::{Error, Result};
 
 /// Per-channel (images) or per-feature constants: x becomes (x - mean) / std. Part of a run's configuration and of its
@@ -113,7 +113,7 @@ fn float_moments(dataset: &Dataset, values: &[f32], indices: &[u32], count: f64)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{SampleShape, SourceParts, Targets};
+    use crate::{SampleShape, SourceParts, Targets};
 
     fn set(shape: SampleShape, samples: Samples, count: usize) -> Dataset {
         let targets = Targets::Values { values: vec![0.0; count], width: 1 };

@@ -1,6 +1,6 @@
 //! Training, validation and test parts that never share a sample.
 
-use super::dataset::{Dataset, Targets};
+use crate::dataset::{Dataset, Targets};
 use crate::error::{Error, Result};
 use crate::random::{Purpose, Stream};
 
@@ -144,7 +144,7 @@ fn quotas(sizes: &[usize], total: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{DataSpec, LoadOptions, SampleShape, Samples, SourceParts};
+    use crate::{DataSpec, LoadOptions, SampleShape, Samples, SourceParts};
     use proptest::prelude::*;
 
     fn toy(labels: Vec<u32>, parts: SourceParts) -> Dataset {

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
-use super::augmentation::{Augmentation, Draw};
-use super::dataset::{Dataset, SampleShape, Samples, Targets};
-use super::normalisation::Normalisation;
+use crate::augmentation::{Augmentation, Draw};
+use crate::dataset::{Dataset, SampleShape, Samples, Targets};
 use crate::error::{Error, Result};
+use crate::normalisation::Normalisation;
 use crate::random::{Purpose, Stream};
 
 /// What happens when the samples of an epoch do not fill its last batch.
@@ -380,7 +380,7 @@ fn place<T: Copy + Default>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::SourceParts;
+    use crate::SourceParts;
 
     /// Ten 1 x 2 x 3 images whose pixels are 10 * sample + 0..6, with the sample's parity as class.
     fn toy() -> Arc<Dataset> {

@@ -7,7 +7,7 @@ use std::io::Read;
 
 use flate2::read::GzDecoder;
 
-use super::dataset::{Dataset, SampleShape, Samples, SourceParts, Targets, numbered_classes};
+use crate::dataset::{Dataset, SampleShape, Samples, SourceParts, Targets, numbered_classes};
 use crate::error::{Error, Result};
 
 static PACKED: &[u8] = include_bytes!("digits.csv.gz");

@@ -13,11 +13,11 @@ use std::path::{Path, PathBuf};
 
 use zip::ZipArchive;
 
-use super::bounded;
-use super::dataset::{Dataset, SampleShape, Samples, SourceParts, Targets, numbered_classes};
-use super::npy::{self, Array, Values};
-use super::spec::Task;
+use crate::bounded;
+use crate::dataset::{Dataset, SampleShape, Samples, SourceParts, Targets, numbered_classes};
 use crate::error::{Error, Result};
+use crate::npy::{self, Array, Values};
+use crate::spec::Task;
 
 const TRAIN: [[&str; 2]; 4] =
     [["x_train", "y_train"], ["train_images", "train_labels"], ["x", "y"], ["images", "labels"]];

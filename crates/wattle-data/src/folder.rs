@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::dataset::{Dataset, SampleShape, Samples, SourceParts, Targets};
-use super::image;
+use crate::dataset::{Dataset, SampleShape, Samples, SourceParts, Targets};
 use crate::error::{Error, Result};
+use crate::image;
 
 /// The largest side images are brought to when nobody states a size.
 const LARGEST_DEFAULT_SIDE: usize = 224;

@@ -5,8 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::bounded;
-use super::dataset::{Dataset, SampleShape, Samples, SourceParts, Targets, numbered_classes};
+use crate::bounded;
+use crate::dataset::{Dataset, SampleShape, Samples, SourceParts, Targets, numbered_classes};
 use crate::error::{Error, Result};
 
 /// Loads `train-images`, `train-labels` and, if present, `t10k-images`, `t10k-labels` from a directory.

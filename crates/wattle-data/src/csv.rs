@@ -11,10 +11,10 @@ use std::path::Path;
 
 use ::csv::{ReaderBuilder, StringRecord, Trim};
 
-use super::bounded;
-use super::dataset::{Dataset, SampleShape, Samples, SourceParts, Targets};
-use super::spec::Task;
+use crate::bounded;
+use crate::dataset::{Dataset, SampleShape, Samples, SourceParts, Targets};
 use crate::error::{Error, Result};
+use crate::spec::Task;
 
 const LABEL_NAMES: [&str; 4] = ["label", "class", "target", "y"];
 

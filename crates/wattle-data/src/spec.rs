@@ -3,9 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::dataset::Dataset;
-use super::{cifar, csv, digits, folder, idx, npz};
+use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::{cifar, csv, digits, folder, idx, npz};
 
 /// Where data comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum DataSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoadOptions {
     /// `[channels, height, width]` to which images of a folder are brought; by default see [`DataSpec::Folder`]'s rule
-    /// in the documentation of [`super::ImageFiles`].
+    /// in the documentation of [`crate::ImageFiles`].
     pub image_shape: Option<[usize; 3]>,
     /// What the targets are; by default integers and words are classes, and numbers with a fraction are values.
     pub task: Option<Task>,
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!((set.parts.train.len(), set.parts.test.clone().unwrap().len()), (60_000, 10_000));
         assert_eq!(set.targets.class_count(), Some(10));
         let everything: Vec<u32> = (0..60_000).collect();
-        let moments = crate::data::Normalisation::measure(&set, &everything).unwrap();
+        let moments = crate::Normalisation::measure(&set, &everything).unwrap();
         assert!(
             (moments.mean[0] - 0.2860).abs() < 5e-5 && (moments.std[0] - 0.3530).abs() < 5e-5,
             "{moments:?}"

@@ -39,7 +39,8 @@ impl Error {
         Self::new(ErrorKind::Machine, place, found)
     }
 
-    pub(crate) fn busy(place: impl fmt::Display, found: impl fmt::Display) -> Self {
+    /// Something at `place` is held by another live process.
+    pub fn busy(place: impl fmt::Display, found: impl fmt::Display) -> Self {
         Self::new(ErrorKind::Busy, place, found)
     }
 
