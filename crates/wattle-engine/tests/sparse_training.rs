@@ -6,7 +6,7 @@ mod networks;
 use std::sync::Arc;
 
 use networks::{Optimizer, lenet, resnet};
-use wattle_engine::{Cpu, Plan, PlanOptions, Session, Sparse};
+use wattle_engine::{Cpu, Plan, PlanOptions, Session, Sparse, Store};
 use wattle_graph::{Example, Graph, Mask, Parameters, Role, Tensor};
 
 const SGD: Optimizer = Optimizer::Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-3 };
@@ -29,12 +29,13 @@ fn masked(parameters: &mut Parameters) {
 
 fn plan(graph: &Graph, parameters: &Parameters, sparse: Sparse, threads: usize) -> Plan {
     let cpu = Arc::new(Cpu::new(threads).expect("threads start"));
-    Plan::compile(graph, parameters, &PlanOptions { sparse, ..PlanOptions::new(cpu) }).expect("a plan")
+    Plan::compile(graph, &Store::new(parameters), &PlanOptions { sparse, ..PlanOptions::new(cpu) }).expect("a plan")
 }
 
 /// Runs steps on noise; returns the parameters after them and the last loss.
 fn train(plan: Plan, parameters: &Parameters, x: &[usize], steps: u32) -> (Parameters, f32) {
-    let mut session = Session::new(plan, parameters).expect("a session");
+    let store = Store::new(parameters);
+    let mut session = Session::new(plan, &store).expect("a session");
     for step in 1..=steps {
         let labels: Vec<i64> = (0..x[0] as i64).map(|i| (i + i64::from(step)) % 10).collect();
         session.set_input("x", &Example::noise(x, step % 7)).expect("fits");
@@ -46,9 +47,7 @@ fn train(plan: Plan, parameters: &Parameters, x: &[usize], steps: u32) -> (Param
         session.run().expect("runs");
     }
     let loss = session.output::<f32>(0).expect("a loss")[0];
-    let mut after = parameters.clone();
-    session.read_parameters(&mut after).expect("the same parameters");
-    (after, loss)
+    (store.parameters(), loss)
 }
 
 fn agree(graph: &Graph, mut parameters: Parameters, x: &[usize], steps: u32, what: &str) {

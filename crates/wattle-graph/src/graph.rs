@@ -327,13 +327,29 @@ impl Graph {
         self.outputs = outputs;
     }
 
-    /// Declares that after each run the parameter `target` takes the value `value`.
+    /// Declares that after each run the parameter `target` takes the value `value`. All assignments of a run take place at
+    /// once: each value is what it was before any of them.
+    ///
+    /// # Errors
+    /// When `target` is no parameter, the types differ, or an earlier assignment writes an element that this one writes.
     pub fn assign(&mut self, target: ValueId, value: ValueId) -> Result<(), GraphError> {
         let (t, v) = (self.value(target), self.value(value));
         if !matches!(t.source, Source::Parameter(_)) || t.ty != v.ty {
             return Err(GraphError::Assignment {
                 target: format!("{}: {}", self.label(target), t.ty),
                 value: format!("{}: {}", self.label(value), v.ty),
+            });
+        }
+        let parameter = |id: ValueId| self.parameter_of(id).map(|p| (&p.tensor, &p.window));
+        let written = self.assignments.iter().filter_map(|a| parameter(a.target));
+        if let Some((tensor, window)) = parameter(target)
+            && let Some((_, earlier)) = written
+                .chain(window.repeats().then_some((tensor, window)))
+                .find(|(t, w)| *t == tensor && w.meets(window))
+        {
+            return Err(GraphError::AssignedTwice {
+                target: format!("{tensor}{window}"),
+                earlier: format!("{tensor}{earlier}"),
             });
         }
         self.assignments.push(Assignment { target, value });
