@@ -9,10 +9,11 @@ use wattle_graph::{GraphError, Model};
 use wattle_meter::{Receipt, Unit, Work};
 use wattle_report::{Align, Table, number, receipt as receipts};
 use wattle_tickets::{FindOptions, Fractions, Level, PRESETS, Preset, Scope, check, find, preset, prunable};
-use wattle_train::checkpoint::write_tensors;
 use wattle_train::network::Init;
+use wattle_train::parameter_tensors::to_tensors;
 use wattle_train::run_directory::{Config, RunDirectory};
-use wattle_train::trainer::{evaluate, to_tensors};
+use wattle_train::tensor_file::write_tensors;
+use wattle_train::trainer::evaluate;
 
 use super::training::{self, DataArgs, Defaults, OptimizerName, TrainArgs};
 use crate::context::Context;
