@@ -266,7 +266,7 @@ fn with_unit_length(model: &Model) -> Result<Model, GraphError> {
     for node in model.graph.nodes() {
         rebuild.copy(node)?;
     }
-    Ok(Model { graph: rebuild.finish()?, parameters: model.parameters.clone() })
+    Ok(Model { graph: rebuild.finish()?, ..model.clone() })
 }
 
 /// Evaluates a level on the test part and writes its ticket: mask and the weights to start from.
@@ -280,7 +280,7 @@ fn judge(
     context: &Context,
 ) -> Result<Row, Failure> {
     let parameters = training::own_parameters(model, &level.trained);
-    let trained = Model { graph: model.graph.clone(), parameters };
+    let trained = Model { parameters, ..model.clone() };
     let found = evaluate(&trained, data, test, settings.train.loss, &context.plan_options())?;
     let ticket = run.file(&format!("ticket_{:02}.safetensors", level.level));
     let notes = [
