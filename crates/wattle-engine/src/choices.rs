@@ -1,8 +1,9 @@
 //! What whoever makes a plan may leave to it or decide: memory, rewrites, what is frozen, sparse kernels, batches in parts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use wattle_graph::Graph;
 use wattle_kernels::Cpu;
 
 use crate::timings::Timings;
@@ -49,13 +50,16 @@ pub enum Freeze {
 }
 
 impl Freeze {
-    /// Whether the parameters of this tensor are frozen, if no assignment forbids it.
-    pub fn includes(&self, tensor: &str) -> bool {
-        match self {
-            Freeze::All => true,
-            Freeze::None => false,
-            Freeze::Except(names) => !names.contains(tensor),
+    /// The tensors whose parameters become constants of a plan of `graph`.
+    pub fn frozen<'g>(&self, graph: &'g Graph) -> BTreeSet<&'g str> {
+        if *self == Freeze::None {
+            return BTreeSet::new();
         }
+        let tensor = |id| graph.parameter_of(id).map(|p| p.tensor.as_str());
+        let assigned: HashSet<&str> = graph.assignments().iter().filter_map(|a| tensor(a.target)).collect();
+        let excepted = |name: &str| matches!(self, Freeze::Except(names) if names.contains(name));
+        let names = graph.parameters().filter_map(tensor);
+        names.filter(|name| !assigned.contains(name) && !excepted(name)).collect()
     }
 }
 

@@ -65,12 +65,7 @@ impl Kept {
 ///
 /// A masked parameter is stored so where the three products of its layer are modelled faster on non-zeros (or
 /// wherever they can be, with [`Sparse::Always`]), and nothing but these products and its update reads it.
-pub(crate) fn find(
-    graph: &Graph,
-    facts: &Facts,
-    cpu: &Cpu,
-    sparse: Sparse,
-) -> HashMap<ValueId, Arc<Kept>> {
+pub(crate) fn find(graph: &Graph, facts: &Facts, cpu: &Cpu, sparse: Sparse) -> HashMap<ValueId, Arc<Kept>> {
     let mut found = HashMap::new();
     if sparse == Sparse::Never {
         return found;

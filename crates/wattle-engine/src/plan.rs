@@ -1,6 +1,5 @@
 //! A plan: steps in order, each with its kernel and its places in memory.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -151,6 +150,15 @@ impl Plan {
         self.parameters.iter().map(|stored| (&stored.parameter, stored.bytes))
     }
 
+    /// About how many bytes the plan takes: constants as the graph has them and as kernels store them, patterns of kept
+    /// elements, and a kilobyte for each step.
+    pub(crate) fn bytes(&self) -> usize {
+        let constants = self.graph.value_ids().filter_map(|id| self.graph.constant_of(id));
+        let in_graph: usize = constants.map(|t| t.len() * t.dtype().size()).sum();
+        let kept: usize = self.needed.iter().filter_map(|n| n.kept.as_ref()).map(|kept| kept.len()).sum();
+        2 * in_graph + 16 * kept + 1024 * (self.steps.len() + self.copies.len() + 1)
+    }
+
     /// Whether a run writes to the store.
     pub(crate) fn writes(&self) -> bool {
         self.needed.iter().any(|needed| needed.written)
@@ -204,13 +212,9 @@ impl Plan {
 
 /// The graph with constants for all parameters that are frozen and not assigned to.
 fn frozen(graph: &Graph, store: &Store, freeze: &Freeze) -> Result<Graph, EngineError> {
-    let tensor = |id| graph.parameter_of(id).map(|p| p.tensor.as_str());
-    let assigned: BTreeSet<&str> = graph.assignments().iter().filter_map(|a| tensor(a.target)).collect();
     let mut constants = Parameters::new();
-    for name in graph.parameters().filter_map(tensor) {
-        if freeze.includes(name) && !assigned.contains(name) && constants.get(name).is_none() {
-            constants.insert(name, store.read(name)?);
-        }
+    for name in freeze.frozen(graph) {
+        constants.insert(name, store.read(name)?);
     }
     Ok(rewrite::freeze(graph, &constants)?)
 }

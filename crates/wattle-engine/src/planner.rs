@@ -114,7 +114,8 @@ impl<'a> Planner<'a> {
         }
         copies.extend(assigned);
         let root = |id: StorageId| StorageId(roots.get(id.0).copied().unwrap_or(id.0));
-        let copies = assign::ordered(copies, root, |like| self.new_storage(self.storages[like.0].bytes, true));
+        let copies =
+            assign::ordered(copies, root, |like| self.new_storage(self.storages[like.0].bytes, true));
         let (spans, arena_bytes) = place(&self.storages);
         let span = |id: StorageId| spans[root(id).0];
         let port = |id: ValueId, storage: StorageId| -> Result<Port, EngineError> {
@@ -200,7 +201,9 @@ impl<'a> Planner<'a> {
         let kept = self.kept.get(&id).cloned();
         let elements: usize = fact.extents.iter().product();
         let bytes = kept.as_ref().map_or(elements * fact.dtype.size(), |kept| kept.len() * size_of::<f32>());
-        let assigned = |a: &wattle_graph::Assignment| self.graph.parameter_of(a.target).is_some_and(|p| p.tensor == *name);
+        let assigned = |a: &wattle_graph::Assignment| {
+            self.graph.parameter_of(a.target).is_some_and(|p| p.tensor == *name)
+        };
         let needed = Needed {
             name: name.clone(),
             dtype: fact.dtype,

@@ -56,7 +56,9 @@ impl Session {
             for (span, bytes) in &plan.constants {
                 arena.write::<u8>(*span)?.copy_from_slice(bytes);
             }
-            arena.reserve(2 * plan.steps.iter().map(|s| s.inputs.len() + s.outputs.len()).max().unwrap_or(0) + 8);
+            arena.reserve(
+                2 * plan.steps.iter().map(|s| s.inputs.len() + s.outputs.len()).max().unwrap_or(0) + 8,
+            );
             Ok(arena)
         };
         let (arena, lanes) = match &plan.parts {
@@ -277,8 +279,7 @@ impl Lane {
         timed: bool,
     ) -> Result<(), EngineError> {
         let Some(parts) = &plan.parts else { return Err(EngineError::Defect("a plan without parts".into())) };
-        let piece =
-            |whole: Span, own: Span| Span::in_arena(whole.offset + part * own.bytes, own.bytes);
+        let piece = |whole: Span, own: Span| Span::in_arena(whole.offset + part * own.bytes, own.bytes);
         for (port, &own) in plan.inputs.iter().zip(&parts.inputs) {
             let border = lock(border);
             self.arena.write::<u8>(own)?.copy_from_slice(border.read(piece(port.span, own))?);

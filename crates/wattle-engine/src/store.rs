@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use wattle_graph::{DType, Graph, GraphError, Mask, Parameters, Tensor};
 use wattle_kernels::arena::{Arena, Span};
 
 use crate::bytes;
+use crate::choices::Freeze;
 use crate::error::EngineError;
 use crate::kept::Kept;
 use crate::layout::Layout;
@@ -17,8 +19,10 @@ use crate::layout::Layout;
 /// A store is a handle: clones share the tensors. A run that assigns to parameters has the store to itself; runs that
 /// only read share it. What one session's run has written, the next run of every other session sees. Names and types of
 /// tensors never change, so sessions stay valid; a new mask asks for new plans, and sessions say so.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Store {
+    /// Tells its tensors from those of all other stores of this process.
+    identity: u64,
     contents: Arc<RwLock<Contents>>,
 }
 
@@ -67,6 +71,17 @@ pub(crate) struct Fact {
     pub mask_key: u64,
 }
 
+/// What of a stored tensor decides a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct StoredKey {
+    name: String,
+    dtype: DType,
+    extents: Vec<usize>,
+    mask: u64,
+    /// Store and version, where the plan takes the tensor in.
+    frozen: Option<(u64, u64)>,
+}
+
 /// What a plan must know of the stored tensors that its graph names.
 pub(crate) type Facts = HashMap<String, Fact>;
 
@@ -81,6 +96,14 @@ pub(crate) struct Needed {
     /// The pattern, where the plan works on the kept elements alone.
     pub kept: Option<Arc<Kept>>,
     pub written: bool,
+}
+
+impl Default for Store {
+    /// A store without tensors.
+    fn default() -> Store {
+        static STORES: AtomicU64 = AtomicU64::new(0);
+        Store { identity: STORES.fetch_add(1, Ordering::Relaxed), contents: Arc::default() }
+    }
 }
 
 impl Store {
@@ -210,6 +233,27 @@ impl Store {
             }
         }
         Ok(facts)
+    }
+
+    /// What of the tensors that the graph's parameters are windows of decides its plan.
+    pub(crate) fn keys(&self, graph: &Graph, freeze: &Freeze) -> Result<Vec<StoredKey>, EngineError> {
+        let contents = self.peek();
+        let mut names: Vec<&str> =
+            graph.parameters().filter_map(|id| graph.parameter_of(id)).map(|p| &*p.tensor).collect();
+        names.sort_unstable();
+        names.dedup();
+        let frozen = freeze.frozen(graph);
+        let key = |name: &str| {
+            let slot = &contents.slots[contents.slot(name)?];
+            Ok(StoredKey {
+                name: name.to_string(),
+                dtype: slot.dtype,
+                extents: slot.extents.clone(),
+                mask: slot.mask_key,
+                frozen: frozen.contains(name).then_some((self.identity, slot.version)),
+            })
+        };
+        names.into_iter().map(key).collect()
     }
 
     /// The contents, to read.
@@ -372,7 +416,8 @@ impl Contents {
                 slot.whole = Some(form);
             }
             Some(kept) => {
-                let whole = tensor.as_f32().ok_or_else(|| EngineError::Defect("kept elements of f32".into()))?;
+                let whole =
+                    tensor.as_f32().ok_or_else(|| EngineError::Defect("kept elements of f32".into()))?;
                 kept.gather(whole, arena.write(span)?);
                 slot.kept = Some((kept.clone(), form));
             }

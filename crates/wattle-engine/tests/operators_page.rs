@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use wattle_engine::{Cpu, EngineError, Isa, Plan, PlanOptions, Store};
 use wattle_graph::ops::{self, Registration, SumTo};
-use wattle_graph::{Example, Graph, GraphError, Parameters, Shape, ValueId, differentiate};
+use wattle_graph::{Example, Graph, GraphError, Shape, ValueId, differentiate};
 
 const HEAD: &str = "# Operators
 

@@ -7,7 +7,7 @@ use wattle_graph::ops::{
     Binary, BinaryFunction, Conv, Flatten, Function, GlobalPool, MatMul, Pool, PoolKind, Reshape, Sliding,
     Softmax, Transpose, Unary,
 };
-use wattle_graph::{DType, Example, Graph, GraphError, Parameters, Shape, Tensor};
+use wattle_graph::{DType, Example, Graph, GraphError, Shape, Tensor};
 
 /// A small convolutional network: dense, depthwise and sparse layers, a residual, pooling, and heads that view it
 /// otherwise; two outputs.

@@ -268,7 +268,11 @@ impl<'a> Views<'a> {
         if Taken::meets(&taken.written, range) || write && Taken::meets(&taken.read, range) {
             return Err(ViewError::Overlap { span });
         }
-        if write { taken.written.push(range) } else { taken.read.push(range) }
+        if write {
+            taken.written.push(range)
+        } else {
+            taken.read.push(range)
+        }
         Ok(start)
     }
 }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use wattle_engine::{LayerTimes, Plan, PlanOptions, Timings};
-use wattle_graph::{Graph, Parameters};
+use wattle_engine::{LayerTimes, Plan, PlanOptions, Store, Timings};
+use wattle_graph::Graph;
 use wattle_meter::Machine;
 use wattle_meter::environment::user_folder;
 use wattle_train::atomic_file::write_atomically;
@@ -28,14 +28,14 @@ struct Document {
 
 /// Plans a graph that will run many times: where the cost model is in doubt between kernels, times on this machine decide,
 /// from the file or, if there are none yet, taken now and kept. A file that cannot be read or written costs only the time.
-pub fn compile(graph: &Graph, parameters: &Parameters, options: PlanOptions) -> Result<Plan, Failure> {
+pub fn compile(graph: &Graph, store: &Store, options: PlanOptions) -> Result<Plan, Failure> {
     let Some(path) = path(|name| std::env::var(name).ok()) else {
-        return Ok(Plan::compile(graph, parameters, &options)?);
+        return Ok(Plan::compile(graph, store, &options)?);
     };
     let machine = description(&Machine::identify());
     let timings = Arc::new(Timings::new(read(&path, &machine).unwrap_or_default()));
     let options = PlanOptions { timings: Some(timings.clone()), ..options };
-    let plan = Plan::compile(graph, parameters, &options)?;
+    let plan = Plan::compile(graph, store, &options)?;
     if timings.has_grown() {
         let document = Document {
             schema: SCHEMA.to_owned(),

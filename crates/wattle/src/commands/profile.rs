@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use wattle_accel::{Estimate, Objective, Workload};
-use wattle_engine::Session;
+use wattle_engine::{Session, Store};
 use wattle_graph::{MacKind, Model, costs, totals};
 use wattle_report::{Align, Table, number};
 
@@ -211,10 +211,11 @@ fn measure(
     feeds: &BTreeMap<String, wattle_graph::Tensor>,
     context: &Context,
 ) -> Result<Timed, Failure> {
-    let plan = timings::compile(&model.graph, &model.parameters, context.plan_options())?;
+    let store = Store::new(&model.parameters);
+    let plan = timings::compile(&model.graph, &store, context.plan_options())?;
     let interpreted = plan.interpreted().into_iter().map(String::from).collect();
     let parts = Some(plan.parts()).filter(|parts| *parts > 1);
-    let mut session = Session::new(plan, &model.parameters)?;
+    let mut session = Session::new(plan, &store)?;
     for (name, tensor) in feeds {
         session.set_input(name, tensor)?;
     }

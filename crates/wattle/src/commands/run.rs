@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use wattle_engine::{EngineError, Plan, Session};
+use wattle_engine::{EngineError, Plan, Session, Store};
 use wattle_graph::{Model, Tensor, costs, interpret, totals};
 use wattle_meter::{Receipt, Unit};
 use wattle_report::{Align, Table, receipt as receipts};
@@ -106,9 +106,10 @@ fn execute(
     if reference {
         return Ok((interpreted(model, feeds)?, "interpreted"));
     }
-    match Plan::compile(&model.graph, &model.parameters, &context.plan_options()) {
+    let store = Store::new(&model.parameters);
+    match Plan::compile(&model.graph, &store, &context.plan_options()) {
         Ok(plan) => {
-            let mut session = Session::new(plan, &model.parameters)?;
+            let mut session = Session::new(plan, &store)?;
             for (name, tensor) in feeds {
                 session.set_input(name, tensor)?;
             }
