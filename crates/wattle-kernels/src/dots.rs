@@ -52,7 +52,7 @@ vectorised! {
             let mut at = 0;
             while at < k {
                 let x = s.read(&x[at..]);
-                unrolled!(i < 4 => {
+                unrolled!(i < 4, of 0 1 2 3 => {
                     let row = 4 * four + i.min(last);
                     total[i] = s.fma(x, s.read(&b[row * k + at..(row + 1) * k]), total[i]);
                 });
