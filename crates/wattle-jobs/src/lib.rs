@@ -14,20 +14,36 @@
 //!
 //! [`run`] is the shortest example.
 
+#[cfg(feature = "networks")]
+pub mod accel;
+#[cfg(feature = "networks")]
+pub mod bench;
 pub mod env;
 pub mod error;
 #[cfg(feature = "networks")]
+pub mod learning;
+#[cfg(feature = "networks")]
 pub mod models;
+#[cfg(feature = "networks")]
+pub mod node_times;
 #[cfg(feature = "networks")]
 pub mod npy;
 pub mod observer;
+#[cfg(feature = "networks")]
+pub mod profile;
+#[cfg(feature = "networks")]
+pub mod roofline;
 #[cfg(feature = "networks")]
 pub mod run;
 #[cfg(feature = "networks")]
 pub mod timings;
 
+#[cfg(feature = "networks")]
+pub use bench::{BenchOptions, Benched, bench};
 pub use env::{Env, EnvOptions};
 pub use error::{ErrorKind, JobError, Result};
 pub use observer::{Observer, Silent};
+#[cfg(feature = "networks")]
+pub use profile::{ProfileOptions, Profiled, profile};
 #[cfg(feature = "networks")]
 pub use run::{RunOptions, run};

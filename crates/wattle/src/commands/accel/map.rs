@@ -12,9 +12,10 @@ use wattle_accel::{
 };
 use wattle_report::{Align, Table, number};
 
-use super::request::{self, ModelArgs};
+use super::request::ModelArgs;
 use crate::context::Context;
 use crate::failure::Failure;
+use wattle_jobs::accel;
 
 /// Arguments of `wattle accel map`.
 #[derive(clap::Args, Debug)]
@@ -126,7 +127,7 @@ const SCHEMA: u32 = 1;
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let arch = request::priced(request::architecture(&args.arch)?, args.energy.as_deref())?;
+    let arch = accel::priced(accel::architecture(&args.arch)?, args.energy.as_deref())?;
     let (workload, densities) = args.model.workload(context)?;
     let mut sources = arch.sources()?;
     sources.push(densities);
@@ -138,7 +139,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let objective = args.model.objective();
     let (found, infeasible) = match &args.mapping {
         Some(path) => {
-            let layers = request::given(&arch, &workload, path)?.layers;
+            let layers = accel::given(&arch, &workload, path)?.layers;
             (layers.into_iter().map(|l| (l.name, l.mapped)).collect(), vec![])
         }
         None => searched(&args, &arch, &workload, &constraints, context, |search, layer, table| {
