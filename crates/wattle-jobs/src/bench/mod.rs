@@ -68,7 +68,7 @@ pub enum Benched {
     /// Alone.
     Timed(Timed),
     /// In turns with another runtime.
-    Compared(Compared),
+    Compared(Box<Compared>),
 }
 
 /// A plain benchmark.
@@ -114,7 +114,7 @@ fn infer(options: &BenchOptions, env: &Env, observer: &mut dyn Observer) -> Resu
         training: None,
         dense: options.dense,
     };
-    against::compare(peer, work, options.runs, env, observer).map(Benched::Compared)
+    against::compare(peer, work, options.runs, env, observer).map(|found| Benched::Compared(Box::new(found)))
 }
 
 /// Times whole training steps on noise, with labels spread over the classes.
@@ -130,7 +130,7 @@ fn train(
     let (folder, work) = made.compared(&options.model, session, step.optimizer, options.dense)?;
     let compared = against::compare(peer, work, options.runs, env, observer)?;
     folder.close().map_err(|e| JobError::run(format_args!("temporary folder: {e}")))?;
-    Ok(Benched::Compared(compared))
+    Ok(Benched::Compared(Box::new(compared)))
 }
 
 /// Times a session whose inputs are set.
