@@ -11,6 +11,7 @@
 
 mod account;
 mod accounting;
+mod addition;
 pub mod backend;
 mod battery;
 mod cards;
@@ -55,6 +56,7 @@ mod stated;
 mod table;
 mod text_file;
 mod timestamp;
+pub mod timing;
 mod unit;
 mod visible_cards;
 mod warning;
@@ -70,8 +72,8 @@ pub use machine::{Machine, Software};
 pub use meter::{Meter, MeterConfig, Observer, Scope, Snapshot};
 pub use quantity::{Quantity, QuantityError};
 pub use receipt::{
-    Boundary, Component, Coverage, Energy, PowerSummary, Receipt, SCHEMA, Samples, Schema, ScopeRecord,
-    Shares, StopReason, Work,
+    Boundary, Component, Coverage, Energy, Look, PowerSummary, Receipt, SCHEMA, Samples, Schema, ScopeRecord,
+    Shares, Stint, StopReason, Work,
 };
 pub use source::{Source, SourceError};
 pub use stated::{StatedError, stated};

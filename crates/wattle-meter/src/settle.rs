@@ -95,6 +95,8 @@ pub(crate) fn receipt(
         duration,
         warnings: config.warnings.iter().cloned().map(Warning::from).collect(),
         stop_reason: StopReason::Completed,
+        stints: Vec::new(),
+        looks: Vec::new(),
     };
     for warning in backend.warnings() {
         receipt.warn(warning);
