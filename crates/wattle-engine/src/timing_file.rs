@@ -126,7 +126,9 @@ fn lock(path: &Path) -> io::Result<File> {
                 thread::sleep(Duration::from_millis(1));
             }
             Err(fs::TryLockError::WouldBlock) => return Err(io::ErrorKind::ResourceBusy.into()),
-            Err(fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => return Ok(file),
+            Err(fs::TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {
+                return Ok(file);
+            }
             Err(fs::TryLockError::Error(error)) => return Err(error),
         }
     }

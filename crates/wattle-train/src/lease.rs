@@ -171,7 +171,9 @@ impl Lease {
         let token = own.token.clone();
         let heart = {
             let (path, shared) = (path.clone(), shared.clone());
-            thread::Builder::new().name("lease".into()).spawn(move || beat_on(&path, file, &own, beat, &shared))
+            thread::Builder::new()
+                .name("lease".into())
+                .spawn(move || beat_on(&path, file, &own, beat, &shared))
         };
         let beating = Some(heart.map_err(|e| Error::machine("the lease", e))?);
         Ok(Lease { path, token, shared, beating })
@@ -208,9 +210,9 @@ fn beat_on(path: &Path, mut file: File, own: &Holder, beat: Duration, shared: &S
         }
         beats += 1;
         // Into our own file, whatever bears its name by now: a thief's is not written over.
-        let written = own.text(beats).is_ok_and(|text| {
-            file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&text)).is_ok()
-        });
+        let written = own
+            .text(beats)
+            .is_ok_and(|text| file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&text)).is_ok());
         missed = if written { 0 } else { missed + 1 };
         if missed >= MISSED {
             shared.lost.store(true, Ordering::Relaxed);

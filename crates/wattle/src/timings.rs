@@ -26,7 +26,11 @@ pub fn compile(graph: &Graph, parameters: &Parameters, options: PlanOptions) -> 
 }
 
 /// Plans a graph that will run once: with the kernels that were timed before, if any were, and no timing now.
-pub fn compile_once(graph: &Graph, parameters: &Parameters, options: PlanOptions) -> Result<Plan, EngineError> {
+pub fn compile_once(
+    graph: &Graph,
+    parameters: &Parameters,
+    options: PlanOptions,
+) -> Result<Plan, EngineError> {
     let timings = file().map(|file| file.known());
     Plan::compile(graph, parameters, &PlanOptions { timings, ..options })
 }
