@@ -26,6 +26,7 @@ mod sharing;
 mod sparse_cost;
 mod store;
 mod strided;
+pub mod timing_file;
 mod timings;
 
 pub use choices::{Batch, Freeze, PlanOptions, Sparse};
