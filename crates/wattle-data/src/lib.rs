@@ -29,6 +29,7 @@ mod arrays;
 mod augmentation;
 mod batches;
 mod bounded;
+mod buckets;
 mod cast;
 mod choice;
 mod cifar;
@@ -61,6 +62,7 @@ mod tokens;
 
 pub use augmentation::Augmentation;
 pub use batches::{BatchOptions, Batches, LastBatch};
+pub use buckets::{Buckets, COUNT, Capacities};
 pub use choice::NormalisationChoice;
 pub use column::{Batch, Column, ColumnInfo};
 pub use dataset::{Dataset, INPUT, SampleShape, Samples, SourceParts, TARGETS, Targets};

@@ -271,6 +271,15 @@ impl Table for Mapped {
         self.table.label_range(self.from[column])
     }
 
+    fn length(&self, sample: usize) -> Option<usize> {
+        self.table.length(sample)
+    }
+
+    fn is_sequence(&self, column: usize) -> bool {
+        let from = self.from[column];
+        self.table.is_sequence(from) && self.columns[column].extents == self.table.columns()[from].extents
+    }
+
     fn classes(&self) -> Option<Classes<'_>> {
         self.table.classes()
     }

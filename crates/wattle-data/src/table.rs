@@ -73,6 +73,16 @@ pub trait Table: Send + Sync + Debug {
         None
     }
 
+    /// How many places of a sample's sequences are real; the rest is padding. `None` where samples are no sequences.
+    fn length(&self, _sample: usize) -> Option<usize> {
+        None
+    }
+
+    /// Whether the first axis of a column runs along the sequence that [`Table::length`] measures.
+    fn is_sequence(&self, _column: usize) -> bool {
+        false
+    }
+
     /// The class of each sample, where the target is a class: parts are drawn so that classes keep their shares.
     fn classes(&self) -> Option<Classes<'_>> {
         None
@@ -122,6 +132,14 @@ impl<T: Table + ?Sized> Table for Arc<T> {
 
     fn label_range(&self, column: usize) -> Option<(i64, i64)> {
         (**self).label_range(column)
+    }
+
+    fn length(&self, sample: usize) -> Option<usize> {
+        (**self).length(sample)
+    }
+
+    fn is_sequence(&self, column: usize) -> bool {
+        (**self).is_sequence(column)
     }
 
     fn classes(&self) -> Option<Classes<'_>> {
