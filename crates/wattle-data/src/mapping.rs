@@ -263,6 +263,10 @@ impl Table for Mapped {
         self.table.full_scale(self.from[column])
     }
 
+    fn is_measured(&self, column: usize) -> bool {
+        self.table.is_measured(self.from[column])
+    }
+
     fn picture(&self, column: usize) -> Option<Picture> {
         self.table.picture(self.from[column])
     }

@@ -62,6 +62,12 @@ pub trait Table: Send + Sync + Debug {
         1.0
     }
 
+    /// Whether the numbers of a column are measurements, stored as floats or as the bytes of pictures. Integers and truth
+    /// values (tokens, masks, categories) are not, even where a model takes them as floats: nobody normalises them unasked.
+    fn is_measured(&self, column: usize) -> bool {
+        self.columns()[column].dtype.is_float() || self.full_scale(column) != 1.0
+    }
+
     /// What crops and flips do to a column; `None` where they leave it alone.
     fn picture(&self, _column: usize) -> Option<Picture> {
         None
@@ -124,6 +130,10 @@ impl<T: Table + ?Sized> Table for Arc<T> {
 
     fn full_scale(&self, column: usize) -> f32 {
         (**self).full_scale(column)
+    }
+
+    fn is_measured(&self, column: usize) -> bool {
+        (**self).is_measured(column)
     }
 
     fn picture(&self, column: usize) -> Option<Picture> {
