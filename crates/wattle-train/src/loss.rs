@@ -30,7 +30,8 @@ impl Loss {
         match *self {
             Loss::CrossEntropy { label_smoothing } => {
                 let targets = graph.input("targets", DType::I64, Shape::known(&extents[..1]));
-                graph.apply(SoftmaxCrossEntropy { label_smoothing }, &[output, targets])
+                let op = SoftmaxCrossEntropy { label_smoothing, ..SoftmaxCrossEntropy::plain() };
+                graph.apply(op, &[output, targets])
             }
             Loss::MeanSquaredError => {
                 let targets = graph.input("targets", DType::F32, Shape::known(&extents));
