@@ -63,6 +63,8 @@ impl fmt::Display for EarlyStop {
     }
 }
 
+crate::text::as_text!(EarlyStop);
+
 impl FromStr for EarlyStop {
     type Err = Error;
 

@@ -8,8 +8,6 @@ use wattle_data::error::{Error, Result};
 use wattle_graph::ops::Op;
 use wattle_graph::{Graph, GraphError, ValueId};
 
-use crate::text;
-
 /// Names of parameters, or patterns of names: `*` stands for any characters, `?` for one. Written `encoder.*,head`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names(pub Vec<String>);
@@ -23,14 +21,11 @@ pub struct Rates(pub Vec<(String, f64)>);
 #[serde(default)]
 pub struct Groups {
     /// Not trained at all.
-    #[serde(with = "text")]
     pub freeze: Names,
     /// Trained without weight decay. Two words stand for kinds: `norm` for the scales and shifts of normalisations, `bias`
     /// for all other vectors and single numbers, and for the biases of recurrent layers.
-    #[serde(with = "text")]
     pub no_decay: Names,
     /// Trained at the learning rate times this; the last pattern that fits wins.
-    #[serde(with = "text")]
     pub rates: Rates,
 }
 
@@ -146,6 +141,9 @@ impl fmt::Display for Names {
         f.write_str(&self.0.join(","))
     }
 }
+
+crate::text::as_text!(Names);
+crate::text::as_text!(Rates);
 
 impl FromStr for Names {
     type Err = Error;

@@ -93,6 +93,8 @@ impl fmt::Display for Metric {
     }
 }
 
+crate::text::as_text!(Metric);
+
 impl FromStr for Metric {
     type Err = Error;
 

@@ -50,6 +50,8 @@ impl Moment {
     }
 }
 
+crate::text::as_text!(Moment);
+
 impl FromStr for Moment {
     type Err = Error;
 

@@ -18,12 +18,10 @@ pub struct TrainOptions {
     /// Samples in a batch; the rest of an epoch that does not fill one is left out of it.
     pub batch: usize,
     /// How long to train: `40ep`, `50000it`; `0ep` trains nothing.
-    #[serde(with = "text")]
     pub length: Moment,
     /// Learning rate that the schedule scales.
     pub learning_rate: f64,
     /// How it changes over time.
-    #[serde(with = "text")]
     pub schedule: Schedule,
     /// How parameters follow their gradients.
     pub optimizer: Optimizer,
@@ -48,10 +46,10 @@ pub struct TrainOptions {
     #[serde(default)]
     pub average: Option<f64>,
     /// When to stop before the end.
-    #[serde(default, with = "text::maybe")]
+    #[serde(default)]
     pub stop: Option<EarlyStop>,
     /// What is told of answers beside the loss; the usual ones where none are named.
-    #[serde(default, with = "metrics")]
+    #[serde(default)]
     pub metrics: Vec<Metric>,
 }
 
@@ -78,22 +76,6 @@ impl TrainOptions {
             stop: None,
             metrics: vec![],
         }
-    }
-}
-
-/// Metrics as the list of their names.
-mod metrics {
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    use crate::metric::Metric;
-
-    pub fn serialize<S: Serializer>(metrics: &[Metric], to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(metrics.iter().map(Metric::to_string))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Metric>, D::Error> {
-        let names: Vec<String> = Vec::deserialize(from)?;
-        names.iter().map(|name| name.parse().map_err(de::Error::custom)).collect()
     }
 }
 

@@ -114,6 +114,8 @@ impl Shape {
     }
 }
 
+crate::text::as_text!(Schedule);
+
 impl FromStr for Schedule {
     type Err = Error;
 

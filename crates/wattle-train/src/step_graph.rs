@@ -11,7 +11,7 @@ use wattle_graph::{
 
 use crate::fingerprint;
 use crate::groups::Groups;
-use crate::objective::{Attached, Objective, Port};
+use crate::objective::{Attached, Judged, Objective, Port};
 use crate::optimizer::{Initial, Optimizer, state};
 use crate::options::TrainOptions;
 use crate::training_graph::in_training_mode;
@@ -213,6 +213,11 @@ impl StepGraph {
         hasher.update(fingerprint::of_graph(&self.graph).as_bytes());
         hasher.update(format!("{:?}", self.options).as_bytes());
         hasher.finalize().to_hex()[..16].to_owned()
+    }
+
+    /// What metrics compare; its values are those of [`Face::graph`] of gradients and fused steps.
+    pub fn judged(&self) -> Option<&Judged> {
+        self.attached.judged.as_ref()
     }
 
     /// The targets that are fed beside the network's inputs.

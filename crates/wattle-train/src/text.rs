@@ -1,6 +1,4 @@
 //! Options as text: a value that prints itself and parses back is written to files as what it prints.
-//!
-//! For `#[serde(with = "crate::text")]`.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -9,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serializer, de};
 use wattle_data::error::{Error, Result};
 
-/// Writes what the value prints.
+/// Writes what the value prints; for `#[serde(with = "crate::text")]` on types of other crates.
 pub fn serialize<T: Display, S: Serializer>(value: &T, to: S) -> std::result::Result<S::Ok, S::Error> {
     to.collect_str(value)
 }
@@ -23,31 +21,24 @@ where
     String::deserialize(from)?.parse().map_err(de::Error::custom)
 }
 
-/// The same for values that may be missing.
-pub mod maybe {
-    use super::*;
-
-    /// Writes what the value prints, or nothing.
-    pub fn serialize<T: Display, S: Serializer>(
-        value: &Option<T>,
-        to: S,
-    ) -> std::result::Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => to.collect_str(value),
-            None => to.serialize_none(),
+/// Writes and reads a type as its text.
+macro_rules! as_text {
+    ($type:ty) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+                $crate::text::serialize(self, to)
+            }
         }
-    }
 
-    /// Parses what [`serialize`] wrote.
-    pub fn deserialize<'de, T, D>(from: D) -> std::result::Result<Option<T>, D::Error>
-    where
-        T: FromStr<Err: Display>,
-        D: Deserializer<'de>,
-    {
-        let text: Option<String> = Option::deserialize(from)?;
-        text.map(|text| text.parse().map_err(de::Error::custom)).transpose()
-    }
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+                $crate::text::deserialize(from)
+            }
+        }
+    };
 }
+
+pub(crate) use as_text;
 
 /// `name:key=value,key=value` taken apart: what is not taken when it is finished is refused.
 #[derive(Debug)]

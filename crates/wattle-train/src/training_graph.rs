@@ -42,7 +42,8 @@ pub fn bound_to_samples(model: &Model, batch: usize, sample: &[usize]) -> Result
 
 /// The graph of one training step of all parameters, and what it needs, optimiser state included.
 ///
-/// Inputs: the model's own, the targets, `learning_rate` and `step` (scalars). Output: the loss. Assignments: every
+/// Inputs: the model's own, the targets, `learning_rate` and `step` (scalars). Outputs: the loss, and what it judges (logits)
+/// where there are targets. Assignments: every
 /// trainable parameter on a path to the loss, its optimiser state, and running statistics. [`StepGraph`] says more and does
 /// more.
 pub fn training_graph(
@@ -50,7 +51,11 @@ pub fn training_graph(
     loss: &dyn Objective,
     optimizer: Optimizer,
 ) -> Result<(Graph, Parameters), GraphError> {
-    let face = StepGraph::new(model, loss, &StepOptions::new(optimizer))?.fused()?;
+    let step = StepGraph::new(model, loss, &StepOptions::new(optimizer))?;
+    let mut face = step.fused()?;
+    if let Some(judged) = step.judged() {
+        face.graph.output(judged.output);
+    }
     Ok((face.graph, face.parameters))
 }
 

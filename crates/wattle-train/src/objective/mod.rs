@@ -23,7 +23,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use wattle_data::error::{Error, Result};
 use wattle_graph::ops::Op;
 use wattle_graph::{DType, Graph, GraphError, Model, Shape, Source, ValueId};
@@ -252,17 +251,7 @@ impl FromStr for Loss {
     }
 }
 
-impl Serialize for Loss {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
-        crate::text::serialize(self, to)
-    }
-}
-
-impl<'de> Deserialize<'de> for Loss {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Loss, D::Error> {
-        crate::text::deserialize(from)
-    }
-}
+crate::text::as_text!(Loss);
 
 /// A term of a sum: `0.5*mse`.
 fn weighted(text: &str) -> Result<(f64, Loss)> {
