@@ -29,4 +29,4 @@ pub use layout::Layout;
 pub use plan::{Plan, PlanOptions, StepInfo};
 pub use session::Session;
 pub use timings::{LayerTimes, Timings};
-pub use wattle_kernels::{Cpu, Isa, NoSuchIsa};
+pub use wattle_kernels::{BUILD, Cpu, Isa, NoSuchIsa};

@@ -7,14 +7,18 @@
 use std::sync::Arc;
 
 use wattle_data::{
-    Augmentation, Dataset, Loader, LoaderOptions, Normalisation, SampleShape, Samples, SourceParts, Targets,
+    Augmentation, BatchOptions, Batches, Dataset, INPUT, Loader, Normalisation, SampleShape, Samples,
+    SourceParts, Targets,
 };
 use wattle_engine::{Cpu, PlanOptions};
 use wattle_graph::ops::{BatchNormalization, Flatten, Gemm};
 use wattle_graph::{DType, Dim, Graph, Model, Parameter, Parameters, Tensor};
-use wattle_train::loss::Loss;
+use wattle_train::experiment::Experiment;
+use wattle_train::objective::Loss;
 use wattle_train::optimizer::Optimizer;
-use wattle_train::trainer::{Start, TrainOptions, Trainer, TrainingData};
+use wattle_train::options::TrainOptions;
+use wattle_train::trainer::Trainer;
+use wattle_train::training_data::TrainingData;
 
 const BATCH: usize = 4;
 const STEPS: usize = 7;
@@ -71,14 +75,16 @@ fn network() -> Model {
 
 /// Running mean and variance of each channel after the batches, with `divisor` under the squares.
 fn expected(data: &TrainingData, divisor: f64) -> [(f64, f64); 2] {
-    let options = LoaderOptions::training(BATCH, SEED, Augmentation::NONE, data.normalisation.clone());
-    let mut loader = Loader::new(data.dataset.clone(), &data.indices, options).unwrap();
+    let options =
+        BatchOptions::training(BATCH, SEED, Augmentation::NONE).normalised(INPUT, data.normalisation.clone());
+    let source = Batches::new(data.dataset.clone(), &data.indices, options).unwrap();
+    let mut loader = Loader::new(Arc::new(source), 2);
     let mut running = [(10.0, 5.0); 2];
     for _ in 0..STEPS {
-        let batch = loader.next_batch().unwrap();
+        let inputs = loader.next_batch().unwrap().columns[0].to_f32().unwrap();
         for (channel, (mean, variance)) in running.iter_mut().enumerate() {
             let numbers: Vec<f64> =
-                batch.inputs.chunks(6).skip(channel).step_by(2).flatten().map(|&x| f64::from(x)).collect();
+                inputs.chunks(6).skip(channel).step_by(2).flatten().map(|&x| f64::from(x)).collect();
             assert_eq!(numbers.len(), COUNT);
             let average = numbers.iter().sum::<f64>() / COUNT as f64;
             let spread = numbers.iter().map(|x| (x - average).powi(2)).sum::<f64>() / divisor;
@@ -94,17 +100,17 @@ fn running_statistics_follow_the_population_statistics_of_each_batch() {
     let data = data();
     let options = TrainOptions {
         batch: BATCH,
-        length: format!("{STEPS}it"),
+        length: format!("{STEPS}it").parse().unwrap(),
         learning_rate: 0.1,
-        schedule: "constant".into(),
         optimizer: Optimizer::Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-2 },
-        loss: Loss::CrossEntropy { label_smoothing: 0.0 },
-        augmentation: "none".into(),
         seed: SEED,
+        ..TrainOptions::new(Loss::cross_entropy())
     };
     for threads in [1, 2] {
         let plan = PlanOptions::new(Arc::new(Cpu::new(threads).unwrap()));
-        let mut trainer = Trainer::new(&network(), &data, &options, &plan, Start::default()).unwrap();
+        let source = data.source(&options).unwrap();
+        let experiment = Experiment::new(network(), source, options.clone(), plan);
+        let mut trainer = Trainer::new(&experiment).unwrap();
         for _ in 0..STEPS {
             trainer.advance().unwrap();
         }

@@ -33,7 +33,7 @@ pub use fuse_norm::FUSE_BATCH_NORM;
 pub use layer_norm::RECOGNISE_LAYER_NORM;
 pub use part::part_of_batch;
 pub use quantized::{FOLD_QUANTIZED, FUSE_QUANTIZED};
-pub use rebatch::rebatch;
+pub use rebatch::{rebatch, rebatch_inputs};
 pub use recognise::RECOGNISE;
 
 /// What a rule did with one node.

@@ -3,9 +3,8 @@
 use serde::Serialize;
 use wattle_meter::{Receipt, Unit, Work};
 use wattle_report::receipt as receipts;
-use wattle_train::loss::Loss;
+use wattle_train::evaluation::evaluate;
 use wattle_train::network::Init;
-use wattle_train::trainer::evaluate;
 
 use super::training::{self, DataArgs, LossName};
 use crate::context::Context;
@@ -56,11 +55,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let data = &prepared.training;
     let model = training::model(&args.model, data, Init::KaimingNormal, 0)?;
     let classes = data.dataset.targets.class_count().is_some();
-    let loss = match args.loss.unwrap_or(if classes { LossName::CrossEntropy } else { LossName::Mse }) {
-        LossName::CrossEntropy => Loss::CrossEntropy { label_smoothing: 0.0 },
-        LossName::Mse => Loss::MeanSquaredError,
-        LossName::Bce => Loss::BinaryCrossEntropy,
-    };
+    let loss = args.loss.unwrap_or(if classes { LossName::CrossEntropy } else { LossName::Mse }).loss();
     let indices = match args.part {
         Part::Train => prepared.splits.train().to_vec(),
         Part::Validation => prepared.splits.validation().to_vec(),
@@ -72,7 +67,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
             args.part, data.dataset.name
         )));
     }
-    let found = evaluate(&model, data, &indices, loss, &context.plan_options())?;
+    let found = evaluate(&model, &data.part(&indices)?, &loss, &[], &context.plan_options())?;
     let mut receipt = meter.stop();
     receipt.work.samples = Some(Work::counted(found.samples as u64, Unit::Sample));
     context.record(&mut receipt);

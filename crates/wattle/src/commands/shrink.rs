@@ -1,6 +1,7 @@
 //! `wattle shrink`: model.onnx in, leaner model.onnx out, with a receipt.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -10,13 +11,16 @@ use wattle_graph::onnx::{SparseFormat, encode_model, encode_model_as};
 use wattle_graph::{Example, Model, Totals, costs, totals};
 use wattle_jobs::accel::calibration::over_training;
 use wattle_jobs::accel::{self, Modelled};
-use wattle_jobs::learning::OptimizerName;
+use wattle_jobs::training::learning::OptimizerName;
 use wattle_meter::{Meter, Quantity, Receipt, Unit, Work};
 use wattle_report::{Align, Axis, Plot, Report, Table, number, receipt as receipts};
 use wattle_tickets::{FindOptions, Fractions, Layer, Level, Scope, check, find, prunable};
+use wattle_train::evaluation::evaluate;
+use wattle_train::experiment::Experiment;
 use wattle_train::network::Init;
+use wattle_train::options::TrainOptions;
 use wattle_train::run_directory::{Config, RunDirectory};
-use wattle_train::trainer::{TrainOptions, TrainingData, evaluate};
+use wattle_train::training_data::TrainingData;
 use wattle_train::training_graph::bound_to_samples;
 use wattle_train::weights::write_weights;
 
@@ -101,6 +105,7 @@ struct RunConfig<'a> {
     data: &'a str,
     data_fingerprint: String,
     validation: usize,
+    train: &'a TrainOptions,
     find: &'a FindOptions,
 }
 
@@ -180,17 +185,19 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
             data.dataset.name
         )));
     }
-    let settings = FindOptions {
-        train: options.clone(),
-        scope: Scope::Global,
-        rewind: args.rewind.clone(),
-        levels: args.max_rounds,
-    };
+    let settings =
+        FindOptions { scope: Scope::Global, rewind: args.rewind.parse()?, levels: args.max_rounds };
     let layers = prunable(&model.graph, Fractions { conv: FRACTION, dense: FRACTION, output: FRACTION });
     // A refused search leaves no folder behind.
-    check(&model, &layers, data, prepared.splits.validation(), &settings, &context.plan_options())?;
-    let run = open(&args, &prepared, &model, &settings)?;
-    let levels = search(&args, &model, &layers, &prepared, &settings, &run, context, &meter)?;
+    let mut experiment =
+        Experiment::new(model.clone(), data.source(&options)?, options.clone(), context.plan_options());
+    if !prepared.splits.validation().is_empty() {
+        experiment.validation = Some(data.part(prepared.splits.validation())?);
+    }
+    check(&experiment, &layers, &settings)?;
+    let run = Arc::new(open(&args, &prepared, &experiment, &settings)?);
+    experiment.directory = Some(run.clone());
+    let levels = search(&args, &experiment, &layers, &settings, context, &meter)?;
     let chosen = choose(&levels, args.tolerance);
 
     // Nothing is left to choose: the test part is handed out and judges both networks once.
@@ -199,7 +206,8 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let dense = network(&model, &levels[0]);
     let lean = network(&model, &levels[chosen]);
     let plan = context.plan_options();
-    let accuracies = [&dense, &lean].map(|m| evaluate(m, &data, &test, options.loss, &plan));
+    let part = data.part(&test)?;
+    let accuracies = [&dense, &lean].map(|m| evaluate(m, &part, &options.loss, &[], &plan));
     let [dense_test, lean_test] = accuracies;
     let format = if args.dense { SparseName::Dense } else { args.sparse_format };
     let encoded = [encode_model(&dense)?, encode_model_as(&lean, format.into())?];
@@ -309,18 +317,19 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
 fn open(
     args: &Args,
     prepared: &Prepared,
-    model: &Model,
+    experiment: &Experiment,
     settings: &FindOptions,
 ) -> Result<RunDirectory, Failure> {
     let dataset = &prepared.training.dataset;
     let config = RunConfig {
         model: &args.model,
-        model_fingerprint: models::fingerprint(model)?,
+        model_fingerprint: models::fingerprint(&experiment.model)?,
         data: &args.data.data,
         data_fingerprint: dataset.fingerprint(),
         validation: prepared.splits.validation().len(),
         // Other rounds and tolerances choose among the same levels.
-        find: &FindOptions { levels: 0, ..settings.clone() },
+        train: &experiment.options,
+        find: &FindOptions { levels: 0, ..*settings },
     };
     let config = Config::new("shrink", &serde_json::json!(config), &serde_json::json!({}))?;
     Ok(match &args.out {
@@ -330,14 +339,11 @@ fn open(
 }
 
 /// The levels, until two in a row are worse than allowed.
-#[allow(clippy::too_many_arguments, reason = "called once")]
 fn search(
     args: &Args,
-    model: &Model,
+    experiment: &Experiment,
     layers: &[Layer],
-    prepared: &Prepared,
     settings: &FindOptions,
-    run: &RunDirectory,
     context: &Context,
     meter: &Meter,
 ) -> Result<Vec<Level>, Failure> {
@@ -345,13 +351,9 @@ fn search(
     let scope = meter.scope("find");
     let (mut dense, mut worse) = (None, 0);
     let levels = find(
-        model,
+        experiment,
         layers,
-        &prepared.training,
-        prepared.splits.validation(),
         settings,
-        &context.plan_options(),
-        Some(run.path()),
         &mut |level, p| {
             bar.set_message(if level == 0 { "dense".into() } else { format!("round {level}") });
             bar.set_length(p.total);

@@ -1,20 +1,23 @@
 //! `wattle ticket find`: iterative magnitude pruning with rewinding, level by level.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
-use wattle_data::Normalisation;
+use wattle_data::{Normalisation, Source};
 use wattle_graph::ops::{Flatten, LpNormalization};
 use wattle_graph::{GraphError, Model};
-use wattle_jobs::learning::OptimizerName;
+use wattle_jobs::training::learning::OptimizerName;
 use wattle_meter::{Receipt, Unit, Work};
 use wattle_report::{Align, Table, number, receipt as receipts};
 use wattle_tickets::{FindOptions, Fractions, Level, PRESETS, Preset, Scope, check, find, preset, prunable};
+use wattle_train::evaluation::evaluate;
+use wattle_train::experiment::Experiment;
 use wattle_train::network::Init;
+use wattle_train::options::TrainOptions;
 use wattle_train::parameter_tensors::to_tensors;
 use wattle_train::run_directory::{Config, RunDirectory};
 use wattle_train::tensor_file::write_tensors;
-use wattle_train::trainer::evaluate;
 
 use super::training::{self, DataArgs, Defaults, TrainArgs};
 use crate::context::Context;
@@ -90,6 +93,7 @@ struct RunConfig<'a> {
     init: Init,
     unit_length: bool,
     fractions: Fractions,
+    train: &'a TrainOptions,
     find: &'a FindOptions,
 }
 
@@ -97,6 +101,7 @@ struct RunConfig<'a> {
 struct Document {
     levels: Vec<Row>,
     settings: FindOptions,
+    train: TrainOptions,
     preset_source: Option<&'static str>,
     run: PathBuf,
     receipt: Receipt,
@@ -147,12 +152,16 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
         fractions = Fractions { conv: fraction, dense: fraction, output };
     }
     let scope = args.scope.map_or(chosen.as_ref().map_or(Scope::Global, |p| p.scope), Scope::from);
-    let settings =
-        FindOptions { train: options.clone(), scope, rewind: args.rewind.clone(), levels: args.levels };
+    let settings = FindOptions { scope, rewind: args.rewind.parse()?, levels: args.levels };
     let layers = prunable(&model.graph, fractions);
     let plan = context.plan_options();
     // A refused search leaves no folder behind.
-    check(&model, &layers, data, prepared.splits.validation(), &settings, &plan)?;
+    let mut experiment =
+        Experiment::new(model.clone(), data.source(&options)?, options.clone(), plan.clone());
+    if !prepared.splits.validation().is_empty() {
+        experiment.validation = Some(data.part(prepared.splits.validation())?);
+    }
+    check(&experiment, &layers, &settings)?;
     let config = RunConfig {
         model: &network,
         model_fingerprint: models::fingerprint(&model)?,
@@ -163,23 +172,22 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
         unit_length,
         fractions,
         // Further levels extend a run rather than start another.
-        find: &FindOptions { levels: 0, ..settings.clone() },
+        train: &options,
+        find: &FindOptions { levels: 0, ..settings },
     };
     let config = Config::new("ticket find", &serde_json::json!(config), &serde_json::json!({}))?;
     let run = match &args.out {
         Some(path) => RunDirectory::open_at(path, &config)?,
         None => RunDirectory::open("runs".as_ref(), &config)?,
     };
-    let bar = crate::bars::bar("level 0", 0);
+    let run = Arc::new(run);
+    experiment.directory = Some(run.clone());
+    let bar = context.progress("level 0", 0);
     let work = meter.scope("find");
     let levels = find(
-        &model,
+        &experiment,
         &layers,
-        data,
-        prepared.splits.validation(),
         &settings,
-        &plan,
-        Some(run.path()),
         &mut |level, p| {
             bar.set_message(format!("level {level} of {}", args.levels));
             bar.set_length(p.total);
@@ -191,13 +199,15 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
     bar.finish_and_clear();
     // The test part is handed out only now, when nothing is left to choose; each level sees it once.
     let test = prepared.splits.take_test().into_indices();
+    let samples = test.len() as u64;
+    let test = data.part(&test)?;
     let mut rows = vec![];
     for level in &levels {
-        rows.push(judge(level, &model, data, &test, &settings, &run, context)?);
+        rows.push(judge(level, &experiment, &test, &settings, &run)?);
     }
     let mut receipt = meter.stop();
     receipt.seeds.insert("seed".into(), args.train.seed);
-    receipt.work.samples = Some(Work::counted(test.len() as u64 * rows.len() as u64, Unit::Sample));
+    receipt.work.samples = Some(Work::counted(samples * rows.len() as u64, Unit::Sample));
     context.record(&mut receipt);
     run.write("receipt.json", receipt.to_json().as_bytes())?;
     let mut table = Table::new([
@@ -220,6 +230,7 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
     let document = Document {
         levels: rows,
         settings,
+        train: options,
         preset_source: chosen.map(|p| p.source),
         run: run.path().to_path_buf(),
         receipt,
@@ -228,11 +239,7 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
 }
 
 /// A preset's training with the flags that were given in place of its own.
-fn overridden(
-    preset: &wattle_train::trainer::TrainOptions,
-    flags: &TrainArgs,
-    given: wattle_train::trainer::TrainOptions,
-) -> wattle_train::trainer::TrainOptions {
+fn overridden(preset: &TrainOptions, flags: &TrainArgs, given: TrainOptions) -> TrainOptions {
     let mut options = preset.clone();
     if flags.epochs.is_some() {
         options.length = given.length;
@@ -273,22 +280,21 @@ fn with_unit_length(model: &Model) -> Result<Model, GraphError> {
 /// Evaluates a level on the test part and writes its ticket: mask and the weights to start from.
 fn judge(
     level: &Level,
-    model: &Model,
-    data: &wattle_train::trainer::TrainingData,
-    test: &[u32],
+    experiment: &Experiment,
+    test: &Arc<dyn Source>,
     settings: &FindOptions,
     run: &RunDirectory,
-    context: &Context,
 ) -> Result<Row, Failure> {
+    let Experiment { model, options, plan, .. } = experiment;
     let parameters = training::own_parameters(model, &level.trained);
     let trained = Model { parameters, ..model.clone() };
-    let found = evaluate(&trained, data, test, settings.train.loss, &context.plan_options())?;
+    let found = evaluate(&trained, test, &options.loss, &[], plan)?;
     let ticket = run.file(&format!("ticket_{:02}.safetensors", level.level));
     let notes = [
         ("format", "wattle.ticket/1".to_string()),
         ("level", level.level.to_string()),
         ("density", level.density.to_string()),
-        ("rewind", settings.rewind.clone()),
+        ("rewind", settings.rewind.to_string()),
     ];
     let notes = notes.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
     write_tensors(&ticket, &to_tensors(&level.start), &notes)?;

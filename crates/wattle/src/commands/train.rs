@@ -1,17 +1,23 @@
 //! `wattle train`: a network, from data, with a receipt.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
+use wattle_data::Augmentation;
 use wattle_graph::{Model, onnx};
-use wattle_jobs::learning::OptimizerName;
+use wattle_jobs::training::learning::OptimizerName;
 use wattle_meter::{Receipt, Unit, Work};
 use wattle_report::receipt as receipts;
 use wattle_train::atomic_file::write_atomically;
-use wattle_train::fit::fit;
+use wattle_train::evaluation::evaluate;
+use wattle_train::experiment::Experiment;
+use wattle_train::fit::{Progress, fit};
+use wattle_train::moment::Moment;
 use wattle_train::network::Init;
+use wattle_train::options::TrainOptions;
 use wattle_train::run_directory::{Config, RunDirectory};
-use wattle_train::trainer::{Start, TrainOptions, Trainer, evaluate};
+use wattle_train::trainer::Trainer;
 
 use super::training::{self, DataArgs, Defaults, TrainArgs};
 use crate::context::Context;
@@ -76,7 +82,11 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let model = training::model(&args.model, data, Init::KaimingNormal, args.train.seed)?;
     let plan = context.plan_options();
     // A training that is refused leaves no folder behind.
-    drop(Trainer::new(&model, data, &options, &plan, Start::default())?);
+    let source = data.source(&options)?;
+    let mut experiment = Experiment::new(model.clone(), source, options.clone(), plan.clone());
+    if experiment.timeline()?.total > 0 {
+        drop(Trainer::new(&experiment)?);
+    }
     let config = RunConfig {
         model: args.model.clone(),
         model_fingerprint: models::fingerprint(&model)?,
@@ -92,8 +102,9 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     };
     let bar = crate::bars::bar("training", 0);
     let scope = meter.scope("train");
-    let hash = config.hash();
-    let fitted = fit(&model, data, &options, &plan, Start::default(), None, Some((&run, &hash)), &mut |p| {
+    let run = Arc::new(run);
+    experiment.directory = Some(run.clone());
+    let fitted = fit(&experiment, &mut |p: Progress| {
         bar.set_length(p.total);
         bar.set_position(p.step);
     })?;
@@ -103,10 +114,10 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let scope = meter.scope("evaluate");
     let validation = match prepared.splits.validation() {
         [] => None,
-        part => evaluate(&trained, data, part, options.loss, &plan)?.accuracy,
+        part => evaluate(&trained, &data.part(part)?, &options.loss, &[], &plan)?.accuracy,
     };
     let test = prepared.splits.take_test().into_indices();
-    let test = evaluate(&trained, data, &test, options.loss, &plan)?;
+    let test = evaluate(&trained, &data.part(&test)?, &options.loss, &[], &plan)?;
     drop(scope);
     let file = run.file("model.onnx");
     write_atomically(&file, &onnx::encode_model(&trained)?)?;
@@ -150,10 +161,10 @@ fn with_defaults(config: &RunConfig) -> RunConfig {
         data_fingerprint: String::new(),
         validation: None,
         train: TrainOptions {
-            augmentation: "none".into(),
+            augmentation: Augmentation::NONE,
             seed: 0,
             batch: 0,
-            length: String::new(),
+            length: Moment::ZERO,
             ..config.train.clone()
         },
     }

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use wattle_data::{DataSpec, Dataset, LoadOptions, Normalisation, SplitOptions, Splits, Task};
 use wattle_graph::{Model, Parameters, Source};
-use wattle_jobs::learning::OptimizerName;
-use wattle_train::loss::Loss;
+use wattle_train::moment::Moment;
 use wattle_train::network::{self, Init};
-use wattle_train::trainer::{TrainOptions, TrainingData};
+use wattle_train::objective::{BinaryCrossEntropy, CrossEntropy, Difference, Loss};
+use wattle_train::optimizer::Optimizer;
+use wattle_train::options::TrainOptions;
+use wattle_train::training_data::TrainingData;
 
 use crate::failure::Failure;
 use crate::names::named;
@@ -71,6 +73,30 @@ pub enum LossName {
     Bce,
 }
 
+impl LossName {
+    /// The loss of this name, as it is without options.
+    pub fn loss(self) -> Loss {
+        match self {
+            LossName::CrossEntropy => Loss::cross_entropy(),
+            LossName::Mse => Loss::Difference(Difference::squared()),
+            LossName::Bce => Loss::Binary(BinaryCrossEntropy::default()),
+        }
+    }
+}
+
+impl OptimizerName {
+    /// The optimiser with this weight decay.
+    pub fn with_decay(self, weight_decay: f64) -> Optimizer {
+        match self {
+            OptimizerName::Sgd => Optimizer::Sgd { momentum: 0.9, nesterov: false, weight_decay },
+            OptimizerName::SgdPlain => Optimizer::Sgd { momentum: 0.0, nesterov: false, weight_decay },
+            OptimizerName::Nesterov => Optimizer::Sgd { momentum: 0.9, nesterov: true, weight_decay },
+            OptimizerName::Adam => Optimizer::Adam { weight_decay },
+            OptimizerName::Adamw => Optimizer::AdamW { weight_decay },
+        }
+    }
+}
+
 /// What a command trains with when nothing is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Defaults {
@@ -103,19 +129,21 @@ impl TrainArgs {
         }
         let classes = dataset.targets.class_count().is_some();
         let loss = match self.loss.unwrap_or(if classes { LossName::CrossEntropy } else { LossName::Mse }) {
-            LossName::CrossEntropy => Loss::CrossEntropy { label_smoothing: self.label_smoothing },
-            LossName::Mse => Loss::MeanSquaredError,
-            LossName::Bce => Loss::BinaryCrossEntropy,
+            LossName::CrossEntropy => Loss::CrossEntropy(CrossEntropy {
+                smoothing: self.label_smoothing,
+                ..CrossEntropy::default()
+            }),
+            other => other.loss(),
         };
         Ok(TrainOptions {
             batch: self.batch.unwrap_or(defaults.batch) as usize,
-            length: format!("{}ep", self.epochs.unwrap_or(defaults.epochs)),
+            length: Moment::At { epochs: self.epochs.unwrap_or(defaults.epochs), iterations: 0 },
             learning_rate: lr,
-            schedule: self.schedule.clone().unwrap_or_else(|| defaults.schedule.to_string()),
+            schedule: self.schedule.as_deref().unwrap_or(defaults.schedule).parse()?,
             optimizer: self.optimizer.unwrap_or(defaults.optimizer).with_decay(decay),
-            loss,
-            augmentation: self.augment.clone().unwrap_or_else(|| "none".into()),
+            augmentation: self.augment.as_deref().unwrap_or("none").parse()?,
             seed: self.seed,
+            ..TrainOptions::new(loss)
         })
     }
 }
