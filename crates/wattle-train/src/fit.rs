@@ -287,6 +287,9 @@ impl Run<'_> {
         };
         let mut last_save = Instant::now();
         while trainer.step() < total {
+            if let Some(directory) = directory.filter(|directory| directory.is_lost()) {
+                directory.check_held()?;
+            }
             let learning_rate = trainer.learning_rate();
             let told = trainer.advance()?;
             self.sums.add(&told);
@@ -390,6 +393,7 @@ impl Run<'_> {
 
     /// Writes a checkpoint, and removes those before it.
     fn save(&self, directory: &RunDirectory, trainer: &mut Trainer, step: u64, epoch: u64) -> Result<()> {
+        directory.check_held()?;
         let older = directory.checkpoints()?;
         let position = Position { step, epoch, config: self.key.clone() };
         let mut saved = Checkpoint::of(trainer.parameters()?, position);
@@ -408,6 +412,7 @@ impl Run<'_> {
     /// Writes what was learnt, and removes what led to it.
     fn finish(&self, parameters: &Parameters, steps: u64, stopped_early: bool) -> Result<()> {
         let Some(directory) = &self.experiment.directory else { return Ok(()) };
+        directory.check_held()?;
         let per_epoch = self.experiment.timeline()?.iterations_per_epoch;
         let position = Position { step: steps, epoch: steps / per_epoch, config: self.key.clone() };
         let mut done = Checkpoint::of(parameters, position);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use wattle_data::Augmentation;
 use wattle_graph::{Model, onnx};
+use wattle_jobs::learning::OptimizerName;
 use wattle_meter::{Receipt, Unit, Work};
 use wattle_report::receipt as receipts;
 use wattle_train::atomic_file::write_atomically;
@@ -18,10 +19,10 @@ use wattle_train::options::TrainOptions;
 use wattle_train::run_directory::{Config, RunDirectory};
 use wattle_train::trainer::Trainer;
 
-use super::training::{self, DataArgs, Defaults, OptimizerName, TrainArgs};
+use super::training::{self, DataArgs, Defaults, TrainArgs};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::models;
+use wattle_jobs::models;
 
 const DEFAULTS: Defaults =
     Defaults { epochs: 10, batch: 64, optimizer: OptimizerName::Sgd, lr: 0.05, schedule: "cosine" };
@@ -99,7 +100,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         Some(path) => RunDirectory::open_at(path, &config)?,
         None => RunDirectory::open("runs".as_ref(), &config)?,
     };
-    let bar = context.progress("training", 0);
+    let bar = crate::bars::bar("training", 0);
     let scope = meter.scope("train");
     let run = Arc::new(run);
     experiment.directory = Some(run.clone());
