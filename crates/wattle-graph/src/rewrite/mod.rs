@@ -12,6 +12,7 @@ mod fuse_norm;
 mod layer_norm;
 mod part;
 mod quantized;
+mod random_inputs;
 mod rebatch;
 mod recognise;
 
@@ -33,6 +34,7 @@ pub use fuse_norm::FUSE_BATCH_NORM;
 pub use layer_norm::RECOGNISE_LAYER_NORM;
 pub use part::part_of_batch;
 pub use quantized::{FOLD_QUANTIZED, FUSE_QUANTIZED};
+pub use random_inputs::random_inputs;
 pub use rebatch::rebatch;
 pub use recognise::RECOGNISE;
 
