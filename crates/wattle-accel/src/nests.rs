@@ -351,7 +351,7 @@ mod tests {
         }
         let y = graph.apply(op, &ids).unwrap();
         graph.output(y);
-        Model { graph, parameters: Parameters::new() }
+        Model::new(graph, Parameters::new())
     }
 
     fn layers(model: &Model) -> Vec<Layer> {
@@ -402,7 +402,7 @@ mod tests {
         let turned = graph.apply(Transpose { permutation: vec![1, 0] }, &[w]).unwrap();
         let y = graph.apply(MatMul::default(), &[x, turned]).unwrap();
         graph.output(y);
-        let found = layers(&Model { graph, parameters: Parameters::new() });
+        let found = layers(&Model::new(graph, Parameters::new()));
         assert_eq!(found[0].weight.per_channel, Some(vec![0.0, 0.5, 1.0]));
     }
 
@@ -417,7 +417,7 @@ mod tests {
         let conv = Conv { sliding: Sliding::padded(2, 0), groups: 1 };
         let y = graph.apply(ConvInteger { conv }, &[x, w, x_zero, w_zero]).unwrap();
         graph.output(y);
-        let model = Model { graph, parameters: Parameters::new() };
+        let model = Model::new(graph, Parameters::new());
         let (mut workload, mut tally) = Workload::with_tally(&model).unwrap();
         // Filter 0 has its zero point 7 twice, filter 1 its 0 three times.
         assert_eq!(workload.layers[0].weight.density, 3.0 / 8.0);
@@ -543,7 +543,7 @@ mod tests {
         }
         let results = graph.apply_all(example.op.clone(), &ids, "node").ok()?;
         results.into_iter().for_each(|r| graph.output(r));
-        Some(Model { graph, parameters: Parameters::new() })
+        Some(Model::new(graph, Parameters::new()))
     }
 
     #[test]

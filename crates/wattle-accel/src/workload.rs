@@ -111,7 +111,7 @@ impl Gathering {
         if work.macs != macs {
             return Ok(false);
         }
-        self.add(&Model { graph, parameters: Parameters::new() }, true)?;
+        self.add(&Model::new(graph, Parameters::new()), true)?;
         Ok(true)
     }
 
@@ -240,7 +240,7 @@ mod tests {
     fn model(graph: Graph, weight: Tensor) -> Model {
         let mut parameters = Parameters::new();
         parameters.insert("w", weight);
-        Model { graph, parameters }
+        Model::new(graph, parameters)
     }
 
     #[test]

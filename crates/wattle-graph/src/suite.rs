@@ -142,7 +142,7 @@ pub fn check_onnx_round_trip(example: &Example) -> Result<bool, String> {
         graph.output(output);
     }
     let expected = interpret(&graph, &mut Parameters::new(), &feeds).map_err(|e| text(&e))?;
-    let bytes = match encode_model(&Model { graph, parameters: Parameters::new() }) {
+    let bytes = match encode_model(&Model::new(graph, Parameters::new())) {
         Err(OnnxError::NotExpressible(_)) => return Ok(false),
         other => other.map_err(|e| text(&e))?,
     };

@@ -117,13 +117,13 @@ pub fn find(
             let name: &String = name;
             weights.set_mask(name, mask.clone());
         }
-        let network = Model { graph: model.graph.clone(), parameters: weights.clone() };
+        let network = Model { parameters: weights.clone(), ..model.clone() };
         let kept = directory.map(|d| open(&level_directory(d, level), options, level)).transpose()?;
         let kept = kept.as_ref().map(|(d, hash)| (d, hash.as_str()));
         let fitted =
             fit(&network, data, &options.train, plan, begin, None, kept, &mut |p| progress(level, p))?;
         let sparse_weights = fitted.sparse_weights;
-        let trained = Model { graph: model.graph.clone(), parameters: fitted.parameters };
+        let trained = Model { parameters: fitted.parameters, ..model.clone() };
         let found = evaluate(&trained, data, validation, options.train.loss, plan)?;
         let density = density(&trained.parameters, layers);
         let (start, trained) = (weights, trained.parameters);

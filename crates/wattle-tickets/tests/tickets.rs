@@ -72,7 +72,7 @@ fn trained(
     start: Start,
     stop: u64,
 ) -> Parameters {
-    let model = Model { graph: setting.model.graph.clone(), parameters: from.clone() };
+    let model = Model { parameters: from.clone(), ..setting.model.clone() };
     let ignore = &mut |_| {};
     fit(&model, &setting.data, &options.train, &plan(1), start, Some(stop), None, ignore).unwrap().parameters
 }
@@ -256,7 +256,7 @@ fn levels_are_judged_on_the_validation_part() {
     let setting = setting("lenet-300-100");
     let options = options(PLAIN, "0it", 1);
     for level in search(&setting, &options, 1) {
-        let model = Model { graph: setting.model.graph.clone(), parameters: level.trained };
+        let model = Model { parameters: level.trained, ..setting.model.clone() };
         let found =
             evaluate(&model, &setting.data, &setting.validation, options.train.loss, &plan(1)).unwrap();
         assert_eq!(found, level.validation);

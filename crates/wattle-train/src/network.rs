@@ -51,7 +51,7 @@ pub fn build(name: &str, sample: &SampleShape, outputs: usize, init: Init, seed:
         .map_err(|e| Error::input(format_args!("network {name} on samples of {:?}", sample.dims()), e))?;
     builder.graph.rename(logits, "logits");
     builder.graph.output(logits);
-    Ok(Model { graph: builder.graph, parameters: builder.parameters })
+    Ok(Model::new(builder.graph, builder.parameters))
 }
 
 struct Builder {

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use wattle_engine::{EngineError, Plan, PlanOptions, Session};
-use wattle_graph::{Data, Mask, Model, Parameters, Role, Tensor};
+use wattle_graph::{Model, Parameters, Role};
 
-use crate::checkpoint::{Checkpoint, NamedTensor, Position};
 use crate::loss::Loss;
 use crate::optimizer::Optimizer;
 use crate::schedule::Schedule;
@@ -267,63 +266,6 @@ pub fn evaluate(
     Ok(Evaluation { accuracy, loss: total / seen.max(1) as f64, samples: seen })
 }
 
-/// Name of the tensor that holds a parameter's mask in files.
-const MASK_PREFIX: &str = "mask/";
-
-/// Parameters and masks as the tensors of a file.
-pub fn to_tensors(parameters: &Parameters) -> Vec<NamedTensor> {
-    let mut tensors = vec![];
-    for (name, tensor) in parameters.iter() {
-        let values: Vec<f32> = tensor.to_f64().iter().map(|&x| x as f32).collect();
-        tensors.push(NamedTensor::f32(name, tensor.shape(), &values));
-    }
-    for (name, mask) in parameters.masks() {
-        let bytes = mask.to_bytes();
-        tensors.push(NamedTensor {
-            name: format!("{MASK_PREFIX}{name}"),
-            dtype: safetensors::Dtype::U8,
-            shape: vec![bytes.len()],
-            bytes,
-        });
-    }
-    tensors
-}
-
-/// Parameters and masks from the tensors of a file at `place`.
-pub fn from_tensors(place: &std::path::Path, tensors: &[NamedTensor]) -> Result<Parameters> {
-    let mut parameters = Parameters::new();
-    let refuse =
-        |name: &str, found: String| Error::input(place.display(), format_args!("tensor `{name}`: {found}"));
-    for tensor in tensors.iter().filter(|t| !t.name.starts_with(MASK_PREFIX)) {
-        let values = tensor
-            .to_f32()
-            .ok_or_else(|| refuse(&tensor.name, format!("{:?}", tensor.dtype)).expected("F32"))?;
-        let made = Tensor::new(tensor.shape.clone(), Data::F32(values));
-        parameters.insert(
-            &tensor.name,
-            made.ok_or_else(|| refuse(&tensor.name, "its size is not its shape's".into()))?,
-        );
-    }
-    for tensor in tensors {
-        let Some(name) = tensor.name.strip_prefix(MASK_PREFIX) else { continue };
-        let len = parameters.get(name).map_or(0, |t| t.len());
-        let mask = Mask::from_bytes(len, &tensor.bytes);
-        if !mask.is_some_and(|mask| parameters.set_mask(name, mask)) {
-            return Err(refuse(
-                &tensor.name,
-                format!("{} bytes do not mask {len} elements", tensor.bytes.len()),
-            ));
-        }
-    }
-    Ok(parameters)
-}
-
-/// A checkpoint of a training at `step`.
-pub fn checkpoint(parameters: &Parameters, step: u64, epoch: u64, config: &str) -> Checkpoint {
-    let position = Position { step, epoch, config: config.to_string() };
-    Checkpoint { position, tensors: to_tensors(parameters), notes: Default::default() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -396,15 +338,5 @@ mod tests {
             let half = Model { parameters: run(&model, 0, 5, 1), ..model.clone() };
             assert_eq!(run(&half, 5, 12, 2), whole);
         }
-    }
-
-    #[test]
-    fn parameters_and_masks_survive_a_file() {
-        let (data, _) = digits();
-        let mut model = build("small-conv", &data.dataset.shape, 10, Init::KaimingNormal, 1).unwrap();
-        let len = model.parameters.get("fc.weight").unwrap().len();
-        model.parameters.set_mask("fc.weight", Mask::from_bools((0..len).map(|i| i % 3 == 0)));
-        let back = from_tensors(std::path::Path::new("x"), &to_tensors(&model.parameters)).unwrap();
-        assert_eq!(back, model.parameters);
     }
 }

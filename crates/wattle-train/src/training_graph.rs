@@ -38,7 +38,7 @@ pub fn bound_to_samples(model: &Model, batch: usize, sample: &[usize]) -> Result
     };
     // The extent of the batch in the file is only what it was exported with.
     let graph = rewrite::rebatch(&model.graph, &name, shape)?;
-    Ok(Model { graph, parameters: model.parameters.clone() })
+    Ok(Model { graph, ..model.clone() })
 }
 
 /// The value that holds a row of logits (or predictions) for each sample: the first output, without the softmax

@@ -66,7 +66,7 @@ fn network() -> Model {
     let op = Gemm { alpha: 1.0, beta: 1.0, transpose_a: false, transpose_b: true };
     let y = graph.apply_all(op, &[Some(y), Some(w), Some(b)], "fc").unwrap()[0];
     graph.output(y);
-    Model { graph, parameters }
+    Model::new(graph, parameters)
 }
 
 /// Running mean and variance of each channel after the batches, with `divisor` under the squares.

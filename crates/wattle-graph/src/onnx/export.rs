@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashSet};
 use prost::Message;
 
 use super::proto::{
-    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto,
-    TensorTypeProto, TypeProto, ValueInfoProto, attribute_type,
+    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    StringStringEntryProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, attribute_type,
 };
 use super::{EXPORT_OPSET, ExportNode, OnnxError, SparseFormat, sparse, tensor_proto};
 use crate::custom::OnnxForm;
@@ -55,6 +55,11 @@ pub fn encode_model_as(model: &Model, format: SparseFormat) -> Result<Vec<u8>, O
         producer_version: env!("CARGO_PKG_VERSION").into(),
         graph: Some(proto),
         opset_import: opsets(graph)?,
+        metadata_props: model
+            .metadata
+            .iter()
+            .map(|(key, value)| StringStringEntryProto { key: key.clone(), value: value.clone() })
+            .collect(),
         functions: vec![],
     };
     Ok(file.encode_to_vec())
@@ -269,7 +274,16 @@ mod tests {
         let y = graph.apply(MatMul::default(), &[y, v]).unwrap();
         graph.rename(y, "logits");
         graph.output(y);
-        Model { graph, parameters }
+        Model::new(graph, parameters)
+    }
+
+    #[test]
+    fn metadata_is_written_and_read_as_it_is() {
+        let mut model = small_network();
+        model.metadata.insert("license".into(), "CC-BY".into());
+        model.metadata.insert("wörter".into(), "".into());
+        let back = decode_model(&encode_model(&model).unwrap(), None, &Limits::default()).unwrap();
+        assert_eq!(back.metadata, model.metadata);
     }
 
     #[test]

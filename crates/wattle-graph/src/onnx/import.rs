@@ -122,7 +122,9 @@ pub fn decode_model(bytes: &[u8], folder: Option<&Path>, limits: &Limits) -> Res
         fold_budget,
     };
     let (graph, _) = importer.graph(graph)?;
-    let mut model = Model { graph, parameters: importer.parameters };
+    // Where a key is given twice, the last one counts.
+    let metadata = proto.metadata_props.into_iter().map(|entry| (entry.key, entry.value)).collect();
+    let mut model = Model { graph, parameters: importer.parameters, metadata };
     promote_weights(&mut model);
     model.graph = remove_dead_code(&model.graph).map_err(|e| OnnxError::Nodes(vec![e.into()]))?;
     Ok(model)

@@ -485,7 +485,7 @@ mod tests {
             y = graph.apply(MatMul::default(), &[y, w]).unwrap();
         }
         graph.output(y);
-        Model { graph, parameters }
+        Model::new(graph, parameters)
     }
 
     fn read(bytes: &[u8]) -> Result<Model, OnnxError> {
@@ -557,7 +557,7 @@ mod tests {
             .unwrap();
         let y = graph.apply(MatMul::default(), &[x, w]).unwrap();
         graph.output(y);
-        let model = Model { graph, parameters: Parameters::new() };
+        let model = Model::new(graph, Parameters::new());
         let bytes = encode_model_as(&model, SparseFormat::Compact).unwrap();
         assert!(bytes.len() as f64 <= 2.02 * alive + 1500.0, "{} for {alive}", bytes.len());
         let dense = read(&encode_model_as(&model, SparseFormat::Dense).unwrap()).unwrap();

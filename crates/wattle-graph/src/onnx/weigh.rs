@@ -68,6 +68,7 @@ impl Message {
         match (self, number) {
             (Self::Model, 7) => Message(Self::Graph),
             (Self::Model, 8) | (Self::Function, 9) => Message(Self::OperatorSet),
+            (Self::Model, 14) => Message(Self::Entry),
             (Self::Model, 25) => Message(Self::Function),
             (Self::Function, 4 | 5) | (Self::Node, 1 | 2) | (Self::Attribute, 9) => Text,
             (Self::Function, 7) | (Self::Graph, 1) => Message(Self::Node),

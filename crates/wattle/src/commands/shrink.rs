@@ -409,7 +409,7 @@ fn remarks(levels: &[Level], chosen: usize, format: SparseName, sparse_steps: us
 
 /// A level's trained weights in the model.
 fn network(model: &Model, level: &Level) -> Model {
-    Model { graph: model.graph.clone(), parameters: training::own_parameters(model, &level.trained) }
+    Model { parameters: training::own_parameters(model, &level.trained), ..model.clone() }
 }
 
 /// Costs of one sample.

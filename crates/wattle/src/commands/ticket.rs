@@ -9,10 +9,11 @@ use wattle_graph::{GraphError, Model};
 use wattle_meter::{Receipt, Unit, Work};
 use wattle_report::{Align, Table, number, receipt as receipts};
 use wattle_tickets::{FindOptions, Fractions, Level, PRESETS, Preset, Scope, check, find, preset, prunable};
-use wattle_train::checkpoint::write_tensors;
 use wattle_train::network::Init;
+use wattle_train::parameter_tensors::to_tensors;
 use wattle_train::run_directory::{Config, RunDirectory};
-use wattle_train::trainer::{evaluate, to_tensors};
+use wattle_train::tensor_file::write_tensors;
+use wattle_train::trainer::evaluate;
 
 use super::training::{self, DataArgs, Defaults, OptimizerName, TrainArgs};
 use crate::context::Context;
@@ -265,7 +266,7 @@ fn with_unit_length(model: &Model) -> Result<Model, GraphError> {
     for node in model.graph.nodes() {
         rebuild.copy(node)?;
     }
-    Ok(Model { graph: rebuild.finish()?, parameters: model.parameters.clone() })
+    Ok(Model { graph: rebuild.finish()?, ..model.clone() })
 }
 
 /// Evaluates a level on the test part and writes its ticket: mask and the weights to start from.
@@ -279,7 +280,7 @@ fn judge(
     context: &Context,
 ) -> Result<Row, Failure> {
     let parameters = training::own_parameters(model, &level.trained);
-    let trained = Model { graph: model.graph.clone(), parameters };
+    let trained = Model { parameters, ..model.clone() };
     let found = evaluate(&trained, data, test, settings.train.loss, &context.plan_options())?;
     let ticket = run.file(&format!("ticket_{:02}.safetensors", level.level));
     let notes = [

@@ -98,10 +98,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     })?;
     drop(scope);
     bar.finish_and_clear();
-    let trained = Model {
-        graph: model.graph.clone(),
-        parameters: training::own_parameters(&model, &fitted.parameters),
-    };
+    let trained = Model { parameters: training::own_parameters(&model, &fitted.parameters), ..model.clone() };
     let scope = meter.scope("evaluate");
     let validation = match prepared.splits.validation() {
         [] => None,

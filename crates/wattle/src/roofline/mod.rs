@@ -187,7 +187,7 @@ fn calibrate(training: bool, footprint: usize, context: &Context) -> Result<Cali
         let own = self::footprint(&plan)?;
         let mut touch = || touch(others.get_mut(own..).unwrap_or_default());
         let mut session = Session::new(plan, &parameters)?;
-        feed(&mut session, &Model { graph, parameters })?;
+        feed(&mut session, &Model::new(graph, parameters))?;
         session.run()?;
         let (mut samples, mut wholes): (Vec<Vec<f64>>, Vec<f64>) = (vec![], vec![]);
         for _ in 0..RUNS {

@@ -330,7 +330,7 @@ fn network(recipe: &str) -> Result<Model, GraphError> {
         x = y;
     }
     builder.graph.output(x);
-    Ok(Model { graph: builder.graph, parameters: builder.parameters })
+    Ok(Model::new(builder.graph, builder.parameters))
 }
 
 fn recurrent(steps: usize, width: usize, hidden: usize) -> Result<Model, GraphError> {
@@ -342,7 +342,7 @@ fn recurrent(steps: usize, width: usize, hidden: usize) -> Result<Model, GraphEr
         .graph
         .apply(Recurrent::new(Cell::Lstm { input_forget: false }, Direction::Forward, hidden), &[x, w, r])?;
     builder.graph.output(y);
-    Ok(Model { graph: builder.graph, parameters: builder.parameters })
+    Ok(Model::new(builder.graph, builder.parameters))
 }
 
 #[cfg(test)]

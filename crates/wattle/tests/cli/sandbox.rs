@@ -102,7 +102,7 @@ impl Sandbox {
             graph.rename(value, output);
             graph.output(value);
         }
-        self.model(name, &Model { graph, parameters: Parameters::new() });
+        self.model(name, &Model::new(graph, Parameters::new()));
     }
 
     /// Writes a convolution of `x` (f32 `[N, 2, H, W]`) by a constant.
@@ -114,7 +114,7 @@ impl Sandbox {
         let y = graph.apply(Conv { sliding: Sliding::padded(2, 1), groups: 1 }, &[x, w]).expect("it fits");
         graph.rename(y, "y");
         graph.output(y);
-        self.model(name, &Model { graph, parameters: Parameters::new() });
+        self.model(name, &Model::new(graph, Parameters::new()));
     }
 
     fn model(&self, name: &str, model: &Model) {

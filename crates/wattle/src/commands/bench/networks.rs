@@ -98,7 +98,7 @@ impl Builder {
     fn model(mut self, y: ValueId) -> Model {
         self.graph.rename(y, "y");
         self.graph.output(y);
-        Model { graph: self.graph, parameters: self.parameters }
+        Model::new(self.graph, self.parameters)
     }
 
     /// Weights whose products keep the size of their inputs: variance 2 over what is left of the fan-in.
