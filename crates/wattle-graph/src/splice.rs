@@ -128,8 +128,9 @@ impl Splice<'_> {
         for id in other.value_ids() {
             let (new, name) = (values[id.index()], self.prefixed(&other.value(id).name));
             let named = !self.host.value(new).name.is_empty();
-            let fed = other.inputs().contains(&id);
-            if name.is_empty() || named || fed && !matches!(self.host.value(new).source, Source::Input) {
+            let fed = other.inputs().contains(&id)
+                && self.feeds.iter().any(|(fed, _)| *fed == other.value(id).name);
+            if name.is_empty() || named || fed {
                 continue;
             }
             // A parameter is called by its tensor where it can be.

@@ -109,7 +109,7 @@ fn ln(x: f32) -> f32 {
     let t = f / (m + 1.0);
     let z = t * t;
     // (2 atanh t - 2 t) / t^3 in t^2, the coefficients of `math::log`.
-    let r = ((0.233_304_68 * z + 0.285_508_2) * z + 0.400_001_22) * z + 0.666_666_67;
+    let r = ((0.233_304_68 * z + 0.285_508_2) * z + 0.400_001_22) * z + 0.666_666_7;
     // 2 t = f - t f. ln 2 in two parts: multiples of the first by whole numbers are exact.
     e * 0.693_359_4 + (f + (t * (z * r - f) + e * -2.121_944_4e-4))
 }

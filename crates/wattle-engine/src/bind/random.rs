@@ -29,7 +29,8 @@ pub(super) fn random(site: &Site<'_>, op: &ops::Random) -> Option<Bound> {
     let float_step = site.input(1).dtype == DType::F32;
     let kernel = Random { op: op.clone(), distribution, float_step };
     // Of `like`, only the shape matters.
-    (op.dtype == DType::F32).then(|| Bound::row_major(site, kernel).takes(2))
+    (op.dtype == DType::F32 && site.input(1).dtype != DType::F64)
+        .then(|| Bound::row_major(site, kernel).takes(2))
 }
 
 impl Kernel for Random {
@@ -52,7 +53,8 @@ struct Dropout {
 pub(super) fn dropout(site: &Site<'_>, op: &ops::Dropout) -> Option<Bound> {
     let float_step = site.input(2).dtype == DType::F32;
     let kernel = Dropout { op: op.clone(), float_step };
-    (site.input(0).dtype == DType::F32).then(|| Bound::row_major(site, kernel))
+    (site.input(0).dtype == DType::F32 && site.input(2).dtype != DType::F64)
+        .then(|| Bound::row_major(site, kernel))
 }
 
 impl Kernel for Dropout {

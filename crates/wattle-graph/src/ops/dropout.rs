@@ -4,7 +4,7 @@ use super::concrete::result_shapes;
 use super::*;
 use crate::tensor::DType;
 
-/// `(x, seed [] i64, step [] i64 or f32) -> y`: each element is 0 with probability `ratio`, else `x / (1 - ratio)`
+/// `(x, seed [] i64, step [] i64 or float) -> y`: each element is 0 with probability `ratio`, else `x / (1 - ratio)`
 /// (Srivastava et al. 2014, section 10, "inverted").
 ///
 /// What is dropped is where [`Random`] of the kind `Bernoulli { probability: ratio }` draws 1 for the same seed, stream and

@@ -8,7 +8,7 @@ use super::*;
 use crate::graph::Graph;
 use crate::interpret::interpret;
 use crate::parameter::Parameters;
-use crate::rewrite::retyped;
+use crate::rewrite;
 use crate::shape::Shape;
 use crate::splice::may_be;
 use crate::tensor::DType;
@@ -51,8 +51,24 @@ impl If {
         if (b.1.macs, b.1.element_ops) > (a.1.macs, a.1.element_ops) { b } else { a }
     }
 
+    /// The branch as it is on these operands, all types inferred again and all that is constant folded. Inputs that are
+    /// constant are gone; the others keep their names and order.
+    ///
+    /// # Errors
+    /// When the operands do not fit what the branch declares, or an operator in it refuses them.
+    pub fn specialised(&self, condition: bool, inputs: Operands<'_>) -> Result<Graph, OpError> {
+        rewrite::specialised(self.branch(condition), &self.captured(condition, inputs)?)
+            .map_err(|e| refused(condition, e))
+    }
+
     /// The branch as it is on these operands, with all types inferred again.
     fn retyped(&self, condition: bool, inputs: Operands<'_>) -> Result<Graph, OpError> {
+        rewrite::retyped(self.branch(condition), &self.captured(condition, inputs)?)
+            .map_err(|e| refused(condition, e))
+    }
+
+    /// The operands that a branch captures, which are what it declares.
+    fn captured<'a>(&self, condition: bool, inputs: Operands<'a>) -> Result<Vec<Option<Operand<'a>>>, OpError> {
         let branch = self.branch(condition);
         let mut operands = vec![];
         for (&input, index) in branch.inputs().iter().zip(self.captures(condition)) {
@@ -63,7 +79,7 @@ impl If {
             }
             operands.push(Some(operand));
         }
-        retyped(branch, &operands).map_err(|e| refused(condition, e))
+        Ok(operands)
     }
 }
 

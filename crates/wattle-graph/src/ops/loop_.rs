@@ -8,7 +8,7 @@ use super::*;
 use crate::graph::Graph;
 use crate::interpret::interpret;
 use crate::parameter::Parameters;
-use crate::rewrite::retyped;
+use crate::rewrite;
 use crate::shape::{Dim, Shape};
 use crate::splice::may_be;
 use crate::tensor::DType;
@@ -38,6 +38,42 @@ impl Loop {
         self.carried..(self.body.inputs().len().saturating_sub(1)).max(self.carried)
     }
 
+    /// The body as it is on these operands, all types inferred again and all that is constant folded. Captures that are
+    /// constant are no inputs any more; the others keep their names and order.
+    ///
+    /// # Errors
+    /// When the operands do not fit what the body declares, or an operator in it refuses them.
+    pub fn specialised(&self, inputs: Operands<'_>) -> Result<Graph, OpError> {
+        let number = TensorType::new(DType::I64, Shape::known(&[]));
+        let mut carried = vec![];
+        for index in 0..self.carried {
+            carried.push(inputs.ty(index, "carried")?);
+        }
+        let operands = self.operands(&number, carried.into_iter(), inputs)?;
+        rewrite::specialised(&self.body, &operands).map_err(refused)
+    }
+
+    /// What the inputs of the body are; carried values are no constants, whatever they start from.
+    fn operands<'a>(
+        &self,
+        number: &'a TensorType,
+        carried: impl Iterator<Item = &'a TensorType>,
+        inputs: Operands<'a>,
+    ) -> Result<Vec<Option<Operand<'a>>>, OpError> {
+        let varying = std::iter::once(number).chain(carried);
+        let mut operands: Vec<_> = varying.map(|ty| Some(Operand { ty, constant: None })).collect();
+        for index in self.captures() {
+            operands.push(Some(inputs.get(index, "capture")?));
+        }
+        for (&input, operand) in self.body.inputs().iter().zip(operands.iter().flatten()) {
+            let declared = &self.body.value(input).ty;
+            if !may_be(operand.ty, declared) {
+                return Err(OpError::mismatch("operand", operand, format!("{declared}, as the body declares")));
+            }
+        }
+        Ok(operands)
+    }
+
     /// Types of the body's outputs when it runs on operands of these types, extents of carried values that a trip changes
     /// being symbols.
     fn body_types(&self, inputs: Operands<'_>) -> Result<Vec<TensorType>, OpError> {
@@ -48,18 +84,8 @@ impl Loop {
         }
         // What the first trip changes may change in any trip; then only what no trip knows is left.
         for round in 0..3 {
-            let mut operands = vec![Some(Operand { ty: &number, constant: None })];
-            operands.extend(carried.iter().map(|ty| Some(Operand { ty, constant: None })));
-            for index in self.captures() {
-                operands.push(Some(inputs.get(index, "capture")?));
-            }
-            for (&input, operand) in self.body.inputs().iter().zip(operands.iter().flatten()) {
-                let declared = &self.body.value(input).ty;
-                if !may_be(operand.ty, declared) {
-                    return Err(OpError::mismatch("operand", operand, format!("{declared}, as the body declares")));
-                }
-            }
-            let body = retyped(&self.body, &operands).map_err(refused)?;
+            let operands = self.operands(&number, carried.iter(), inputs)?;
+            let body = rewrite::retyped(&self.body, &operands).map_err(refused)?;
             let types = output_types(&body);
             if types[..self.carried] == carried[..] {
                 return Ok(types);
@@ -233,13 +259,13 @@ impl Described for Loop {
         let goes_on = body.inputs()[1];
         let operand = |id| (id == goes_on).then_some(Operand { ty: &ty, constant: Some(&holds) });
         let operands: Vec<_> = body.inputs().iter().map(|&id| operand(id)).collect();
-        let mut body = retyped(&body, &operands)?;
+        let mut body = rewrite::retyped(&body, &operands)?;
         let last = body.constant_of(body.outputs()[0]).map(|t| t.to_i64().into_owned());
         if last.as_deref() != Some(&[1]) {
             return Err(node.refuse("a condition that its body computes; it must always hold"));
         }
         body.set_outputs(body.outputs()[1..].to_vec());
-        let body = crate::rewrite::remove_dead_code(&body)?;
+        let body = rewrite::remove_dead_code(&body)?;
         let mut operands = node.inputs().get(2..).unwrap_or_default().to_vec();
         if operands.contains(&None) {
             return Err(node.refuse("a carried value is missing"));

@@ -24,7 +24,7 @@ use crate::graph::{Graph, Node, Source, ValueId};
 pub use attention::RECOGNISE_ATTENTION;
 pub use batch_norm::FOLD_BATCH_NORM;
 pub use bind::{FOLD_CONSTANTS, bind};
-pub(crate) use bind::{folded, retyped};
+pub(crate) use bind::{folded, retyped, specialised};
 pub use common_subexpressions::COMMON_SUBEXPRESSIONS;
 pub use dead_code::remove_dead_code;
 pub use fold_affine::FOLD_AFFINE;
