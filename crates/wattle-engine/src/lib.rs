@@ -22,6 +22,7 @@ mod session;
 mod sharing;
 mod sparse_cost;
 pub mod suite;
+pub mod timing_file;
 mod timings;
 
 pub use choices::{Batch, Sparse};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use wattle_engine::{EngineError, Plan, Session};
+use wattle_engine::{EngineError, Session};
 use wattle_graph::{Model, Tensor, costs, interpret, totals};
 use wattle_meter::{Receipt, Unit};
 use wattle_report::{Align, Table, receipt as receipts};
@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::models::{self, InputText};
 use crate::npy;
+use crate::timings;
 
 /// Arguments of `wattle run`.
 #[derive(clap::Args, Debug)]
@@ -106,7 +107,7 @@ fn execute(
     if reference {
         return Ok((interpreted(model, feeds)?, "interpreted"));
     }
-    match Plan::compile(&model.graph, &model.parameters, &context.plan_options()) {
+    match timings::compile_once(&model.graph, &model.parameters, context.plan_options()) {
         Ok(plan) => {
             let mut session = Session::new(plan, &model.parameters)?;
             for (name, tensor) in feeds {
