@@ -18,6 +18,7 @@ use crate::kernel::{Bound, Kernel, Operand, Site};
 use crate::layout::Layout;
 use crate::memory::{Storage, StorageId, place};
 use crate::parts::{self, Parts};
+use crate::registry::Registry;
 use crate::sharing::{is_small, is_small_move};
 use crate::timings::Timings;
 
@@ -37,13 +38,16 @@ pub struct PlanOptions {
     pub timings: Option<Arc<Timings>>,
     /// Whether a batch may be run part by part.
     pub batch: Batch,
+    /// Kernels of custom operators.
+    pub kernels: Registry,
 }
 
 impl PlanOptions {
     /// The best instruction set of this machine, all rewrites, an arena of at most 16 GiB.
     pub fn new(cpu: Arc<Cpu>) -> PlanOptions {
         let (sparse, batch) = (Sparse::Auto, Batch::Auto);
-        PlanOptions { cpu, rewrite: true, memory_limit: 16 << 30, sparse, timings: None, batch }
+        let kernels = Registry::new();
+        PlanOptions { cpu, rewrite: true, memory_limit: 16 << 30, sparse, timings: None, batch, kernels }
     }
 }
 
@@ -215,6 +219,7 @@ struct Planner<'a> {
     cpu: &'a Arc<Cpu>,
     sparse: Sparse,
     timings: Option<&'a Timings>,
+    kernels: &'a Registry,
     /// Whether every step will run on one thread.
     lone: bool,
     /// Values stored by kept elements where they are parameters, and wanted so where they are computed.
@@ -235,13 +240,14 @@ impl<'a> Planner<'a> {
         options: &'a PlanOptions,
         lone: bool,
     ) -> Planner<'a> {
-        let PlanOptions { cpu, sparse, timings, .. } = options;
+        let PlanOptions { cpu, sparse, timings, kernels, .. } = options;
         Planner {
             graph,
             parameters,
             cpu,
             sparse: *sparse,
             timings: timings.as_deref(),
+            kernels,
             lone,
             kept: kept::find(graph, parameters, cpu, *sparse),
             storages: vec![],
@@ -500,6 +506,7 @@ impl<'a> Planner<'a> {
             cpu: self.cpu,
             sparse: self.sparse,
             form: None,
+            kernels: self.kernels,
         })
     }
 

@@ -20,6 +20,7 @@
 
 mod compact;
 mod cost;
+mod custom;
 mod differentiate;
 mod error;
 mod graph;
@@ -32,11 +33,13 @@ pub mod ops;
 mod parameter;
 pub mod rewrite;
 mod shape;
+mod splice;
 pub mod suite;
 mod tensor;
 
 pub use compact::{Compact, CompactError, Index};
 pub use cost::{NodeCost, Totals, costs, totals};
+pub use custom::{CustomOperator, OnnxForm};
 pub use differentiate::{Differentiated, differentiate};
 pub use error::{GraphError, OpError};
 pub use graph::{Assignment, Graph, Node, NodeId, Source, TensorType, Value, ValueId};
@@ -44,10 +47,11 @@ pub use interpret::interpret;
 pub use mask::Mask;
 pub use model::Model;
 pub use operator::{
-    Agreement, Attribute, Backward, CustomOperator, Described, Example, Gradient, MacKind, Operand, Operands,
-    Operator, Shapes, Tensors, Work, axis_of,
+    Agreement, Attribute, Backward, Described, Example, Gradient, MacKind, Operand, Operands, Operator,
+    Shapes, Tensors, Work, axis_of,
 };
 pub use ops::Op;
 pub use parameter::{AxisWindow, Parameter, Parameters, Role, Window};
 pub use shape::{Dim, Shape, broadcast, normalize_axis};
+pub use splice::{Spliced, TensorNames};
 pub use tensor::{DType, Data, Tensor, each_index, element_count, strides};

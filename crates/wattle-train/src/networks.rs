@@ -109,22 +109,24 @@ impl Networks {
     }
 
     /// One update by one batch. The network is the one prepared last.
-    pub fn step(&mut self, batch: &Batch, rate: f32, count: f32) -> Result<Told> {
+    pub fn step(&mut self, batch: &Batch, seed: u64, rate: f32, count: f32) -> Result<Told> {
         self.enter(0)?;
         let samples = self.batch;
         let face = self.face(0)?;
         wires::feed(&mut face.session, &face.wires, batch, samples)?;
+        face.set_draws(seed, batch.step)?;
         face.set_numbers(rate, count)?;
         face.run()?;
         face.told()
     }
 
     /// Adds a batch's loss and gradients to a sum. The network is the one prepared last.
-    pub fn add_gradients(&mut self, batch: &Batch, sum: &mut GradientSum) -> Result<()> {
+    pub fn add_gradients(&mut self, batch: &Batch, seed: u64, sum: &mut GradientSum) -> Result<()> {
         self.enter(0)?;
         let samples = self.batch;
         let face = self.face(0)?;
         wires::feed(&mut face.session, &face.wires, batch, samples)?;
+        face.set_draws(seed, batch.step)?;
         face.run()?;
         let told = face.told()?;
         let weight = match face.outputs.weight {
@@ -198,6 +200,16 @@ impl Running {
             if let Some(place) = place {
                 self.session.input_mut::<f32>(place).map_err(of_engine(PLACE))?[0] = number;
             }
+        }
+        Ok(())
+    }
+
+    fn set_draws(&mut self, seed: u64, step: u64) -> Result<()> {
+        if let Some(place) = self.inputs.seed {
+            self.session.input_mut::<i64>(place).map_err(of_engine(PLACE))?[0] = seed as i64;
+        }
+        if let Some(place) = self.inputs.draw {
+            self.session.input_mut::<f32>(place).map_err(of_engine(PLACE))?[0] = step as f32;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! gradients and update (adding up several batches, or several machines) is for the caller, in a fixed order.
 
 use wattle_graph::ops::{Binary, BinaryFunction, Function, Reduce, Reduction, Unary};
+use wattle_graph::rewrite::random_inputs;
 use wattle_graph::{
     DType, Differentiated, Graph, GraphError, Model, Parameter, Parameters, Role, Shape, Tensor, ValueId,
     differentiate,
@@ -67,6 +68,8 @@ pub struct StepGraph {
     parameters: Parameters,
     attached: Attached,
     trained: Vec<Trained>,
+    /// The inputs of what draws random numbers: its seed, and the number of the batch.
+    draws: (Option<ValueId>, Option<ValueId>),
     options: StepOptions,
     facts: Facts,
 }
@@ -114,6 +117,10 @@ pub struct FaceInputs {
     pub rate: Option<usize>,
     /// The number of updates so far plus one: one float.
     pub step: Option<usize>,
+    /// The seed of what the network draws at random: one i64.
+    pub seed: Option<usize>,
+    /// What tells its draws apart from batch to batch: one float, the number of the batch.
+    pub draw: Option<usize>,
     /// Gradients, in the order of [`Facts::trained`].
     pub gradients: Vec<usize>,
 }
@@ -144,7 +151,11 @@ impl StepGraph {
         objective: &dyn Objective,
         options: &StepOptions,
     ) -> Result<StepGraph, GraphError> {
-        let mut graph = in_training_mode(&model.graph)?;
+        let own = in_training_mode(&model.graph)?;
+        let mut graph = random_inputs(&own)?;
+        // What draws random numbers reads them; a network that has inputs of these names is fed them by its data.
+        let added = |name: &str| own.find(name).is_none().then(|| graph.find(name)).flatten();
+        let draws = (added("seed"), added("step"));
         let outputs = graph.outputs().to_vec();
         let mut attached = objective.attach(&mut graph, &outputs)?;
         let trainable: Vec<ValueId> = graph
@@ -202,7 +213,8 @@ impl StepGraph {
         let metrics = std::mem::take(&mut attached.metrics);
         attached.metrics = metrics.into_iter().filter(|(_, id)| *id != attached.loss).collect();
         let parameters = model.parameters.clone();
-        Ok(StepGraph { graph: step, parameters, attached, trained, options: options.clone(), facts })
+        let options = options.clone();
+        Ok(StepGraph { graph: step, parameters, attached, trained, draws, options, facts })
     }
 
     /// What whoever trains should know.
@@ -238,7 +250,7 @@ impl StepGraph {
         let gradients = self.trained.iter().map(|t| outputs.add(t.gradient)).collect();
         graph.set_outputs(outputs.values);
         let places = FaceOutputs { gradients, ..outputs.places };
-        let (ports, inputs) = (self.attached.ports.clone(), FaceInputs::default());
+        let (ports, inputs) = (self.attached.ports.clone(), self.draw_inputs());
         Ok(Face { graph, parameters: self.parameters.clone(), ports, inputs, outputs: places })
     }
 
@@ -278,6 +290,7 @@ impl StepGraph {
             self.trained.iter().map(|t| (t.value, t.gradient)).unzip();
         let mut outputs = Outputs::of(&self.attached, false);
         let inputs = self.attach(&mut graph, &mut parameters, &targets, &gradients, &mut outputs)?;
+        let inputs = FaceInputs { rate: inputs.rate, step: inputs.step, ..self.draw_inputs() };
         graph.set_outputs(outputs.values);
         let ports = self.attached.ports.clone();
         Ok(Face { graph, parameters, ports, inputs, outputs: outputs.places })
@@ -346,7 +359,13 @@ impl StepGraph {
                 graph.assign(average, moved)?;
             }
         }
-        Ok(FaceInputs { rate: Some(place), step: Some(place + 1), gradients: vec![] })
+        Ok(FaceInputs { rate: Some(place), step: Some(place + 1), ..FaceInputs::default() })
+    }
+
+    /// Where the inputs are of what draws random numbers.
+    fn draw_inputs(&self) -> FaceInputs {
+        let place = |id: Option<ValueId>| self.graph.inputs().iter().position(|&input| Some(input) == id);
+        FaceInputs { seed: place(self.draws.0), draw: place(self.draws.1), ..FaceInputs::default() }
     }
 
     /// The norm of all gradients together: the root of the sum of all their squares. Elements under a mask do not count.

@@ -174,7 +174,7 @@ impl Trainer {
         let rate = self.learning_rate() as f32;
         let count = (self.step - self.fresh_at + 1) as f32;
         let told = if accumulate == 1 {
-            self.networks.step(self.loader.next_batch()?, rate, count)?
+            self.networks.step(self.loader.next_batch()?, self.options.seed, rate, count)?
         } else {
             if self.step.is_multiple_of(self.timeline.iterations_per_epoch) {
                 let first = self.batch_of(self.step);
@@ -182,7 +182,7 @@ impl Trainer {
             }
             self.sum.clear();
             for _ in 0..accumulate {
-                self.networks.add_gradients(self.loader.next_batch()?, &mut self.sum)?;
+                self.networks.add_gradients(self.loader.next_batch()?, self.options.seed, &mut self.sum)?;
             }
             self.networks.update(&self.sum, rate, count)?
         };

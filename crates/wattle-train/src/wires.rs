@@ -85,11 +85,21 @@ pub(crate) fn feed(session: &mut Session, wires: &[Wire], batch: &Batch, samples
 
 /// The memory of an input.
 fn bytes_mut(session: &mut Session, input: usize, dtype: DType) -> Result<&mut [u8]> {
-    let place = "training";
-    Ok(match dtype.size() {
-        1 => session.input_mut::<u8>(input).map_err(of_engine(place))?,
-        2 => bytemuck::cast_slice_mut(session.input_mut::<u16>(input).map_err(of_engine(place))?),
-        4 => bytemuck::cast_slice_mut(session.input_mut::<u32>(input).map_err(of_engine(place))?),
-        _ => bytemuck::cast_slice_mut(session.input_mut::<u64>(input).map_err(of_engine(place))?),
+    macro_rules! of {
+        ($t:ty) => {
+            bytemuck::cast_slice_mut(session.input_mut::<$t>(input).map_err(of_engine("training"))?)
+        };
+    }
+    Ok(match dtype {
+        DType::F32 => of!(f32),
+        DType::F64 => of!(f64),
+        DType::I8 => of!(i8),
+        DType::I16 => of!(i16),
+        DType::I32 => of!(i32),
+        DType::I64 => of!(i64),
+        DType::U8 | DType::Bool => of!(u8),
+        DType::U16 => of!(u16),
+        DType::U32 => of!(u32),
+        DType::U64 => of!(u64),
     })
 }

@@ -3,10 +3,13 @@
 mod cell;
 mod concrete;
 mod gate;
+mod nested;
 mod ordering;
+mod philox;
 
 use std::sync::Arc;
 
+use crate::custom::CustomOperator;
 use crate::error::{GraphError, OpError};
 use crate::graph::{TensorType, ValueId};
 use crate::onnx::{ExportNode, ForeignNode, ImportError};
@@ -32,7 +35,7 @@ macro_rules! operators {
             fn eq(&self, other: &Op) -> bool {
                 match (self, other) {
                     $($((Op::$op(a), Op::$op(b)) => a == b,)+)*
-                    (Op::Custom(a), Op::Custom(b)) => Arc::ptr_eq(a, b),
+                    (Op::Custom(a), Op::Custom(b)) => a.key() == b.key(),
                     _ => false,
                 }
             }
@@ -117,6 +120,7 @@ operators! {
     integer_conv: ConvInteger, QLinearConv;
     integer_matmul: MatMulInteger, QLinearMatMul;
     layer_norm: LayerNormalization, LayerNormalizationGradient;
+    loop_: Loop;
     lp_normalization: LpNormalization, LpNormalizationGradient;
     lrn: Lrn, LrnGradient;
     matmul: MatMul;
@@ -129,6 +133,7 @@ operators! {
     pool: Pool, PoolGradient;
     qlinear_add: QLinearAdd;
     quantize: DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear;
+    random: Random;
     range: Range;
     recurrent: Recurrent;
     recurrent_gradient: RecurrentGradient;
@@ -144,6 +149,7 @@ operators! {
     slice: Slice;
     softmax: Hardmax, Softmax, SoftmaxGradient;
     squeeze: Flatten, Squeeze, Unsqueeze;
+    stop_gradient: StopGradient;
     sum_to: SumTo;
     topk: TopK;
     transpose: Transpose;
