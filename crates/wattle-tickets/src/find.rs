@@ -158,7 +158,8 @@ impl Search<'_> {
         )?;
         *spent += fitted.steps - step;
         let trained = Model { parameters: fitted.parameters, ..model.clone() };
-        let validation = validation.as_ref().ok_or_else(|| Error::machine("the data", "no validation part"))?;
+        let validation =
+            validation.as_ref().ok_or_else(|| Error::machine("the data", "no validation part"))?;
         let found = evaluate(&trained, validation, &options.loss, &options.metrics, plan)?;
         Ok(Level {
             level,

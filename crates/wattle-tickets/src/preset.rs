@@ -44,10 +44,8 @@ pub fn preset(name: &str, seed: u64) -> Option<Preset> {
         seed,
         ..TrainOptions::new(Loss::cross_entropy())
     };
-    let (steps, epochs) = (
-        |iterations| Moment::At { epochs: 0, iterations },
-        |epochs| Moment::At { epochs, iterations: 0 },
-    );
+    let (steps, epochs) =
+        (|iterations| Moment::At { epochs: 0, iterations }, |epochs| Moment::At { epochs, iterations: 0 });
     let network = "lenet-300-100";
     match name {
         "paper-2019" => Some(Preset {

@@ -90,13 +90,7 @@ fn search_in(setting: &Setting, options: &Options, folder: &Path) -> Result<Vec<
 }
 
 /// What training from `from` at step `start` until step `stop` gives, without any search.
-fn trained(
-    setting: &Setting,
-    options: &Options,
-    from: &Parameters,
-    start: Start,
-    stop: u64,
-) -> Parameters {
+fn trained(setting: &Setting, options: &Options, from: &Parameters, start: Start, stop: u64) -> Parameters {
     let model = Model { parameters: from.clone(), ..setting.model.clone() };
     let whole = experiment(setting, &options.train, 1);
     let part = Experiment { model, validation: None, start, stop_at: Some(stop), ..whole };

@@ -1,7 +1,7 @@
 //! Binding: which column of a batch feeds which input of a model, and the shapes that follow from it.
 
-use wattle_data::{Column, ColumnInfo};
 use wattle_data::error::{Error, Result};
+use wattle_data::{Column, ColumnInfo};
 use wattle_graph::ops::Transpose;
 use wattle_graph::rewrite::rebatch_inputs;
 use wattle_graph::{DType, Dim, Graph, GraphError, Model, ValueId};
@@ -67,7 +67,8 @@ pub fn bind(model: &Model, columns: &[ColumnInfo], batch: usize) -> std::result:
         };
         let shape = candidates.iter().find(fits).ok_or_else(|| {
             let ColumnInfo { name: column, extents, .. } = column;
-            let text = format!("input `{name}` is {}; a sample of column `{column}` is {extents:?}", value.ty);
+            let text =
+                format!("input `{name}` is {}; a sample of column `{column}` is {extents:?}", value.ty);
             GraphError::Invalid(text)
         })?;
         shapes.push((name.clone(), shape.clone(), axis));
@@ -130,7 +131,8 @@ pub fn write_column(
     axis_extents: (usize, &[usize]),
     to: &mut [u8],
 ) -> Result<()> {
-    let width = column.bytes.len() / column.dtype.size().max(1) / column.extents.first().copied().unwrap_or(1).max(1);
+    let width =
+        column.bytes.len() / column.dtype.size().max(1) / column.extents.first().copied().unwrap_or(1).max(1);
     let part = &column.bytes[..(samples * width * column.dtype.size()).min(column.bytes.len())];
     if part.len() / column.dtype.size() * dtype.size() != to.len() {
         let found = format!("{} numbers for {samples} samples of {width}", to.len() / dtype.size());
@@ -158,7 +160,8 @@ pub fn write_column(
 
 /// Writes numbers of a column as another type.
 fn cast(column: &Column, part: &[u8], dtype: DType, to: &mut [u8]) -> Result<()> {
-    let one = Column { extents: vec![part.len() / column.dtype.size()], bytes: part.to_vec(), ..column.clone() };
+    let one =
+        Column { extents: vec![part.len() / column.dtype.size()], bytes: part.to_vec(), ..column.clone() };
     let lost = |index: usize, number: &dyn std::fmt::Display| {
         let from = column.dtype;
         Error::input(
@@ -263,7 +266,8 @@ mod tests {
         let bound = bind(&model, &[ColumnInfo::new("x", DType::F32, [3, 2])], 4).unwrap();
         assert_eq!(bound.feeds[0].axis, 1);
         let values: Vec<f32> = (0..24).map(|v| v as f32).collect();
-        let whole = column("x", DType::F32, &[4, 3, 2], values.iter().flat_map(|v| v.to_ne_bytes()).collect());
+        let whole =
+            column("x", DType::F32, &[4, 3, 2], values.iter().flat_map(|v| v.to_ne_bytes()).collect());
         let mut fed = vec![0; 96];
         write_column(&whole, DType::F32, 4, (1, &[3, 4, 2]), &mut fed).unwrap();
         let fed: Vec<f32> = fed.as_chunks().0.iter().map(|b| f32::from_ne_bytes(*b)).collect();

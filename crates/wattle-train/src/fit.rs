@@ -130,9 +130,8 @@ impl Sums {
 
     fn from_notes(notes: &BTreeMap<String, String>) -> Sums {
         let number = |key: &str| notes.get(key).and_then(|text| of_bits(text)).unwrap_or_default();
-        let part = |(key, text): (&String, &String)| {
-            Some((key.strip_prefix(PART)?.to_string(), of_bits(text)?))
-        };
+        let part =
+            |(key, text): (&String, &String)| Some((key.strip_prefix(PART)?.to_string(), of_bits(text)?));
         Sums {
             loss: number("loss_sum"),
             norm: number("norm_sum"),
@@ -299,8 +298,13 @@ impl Run<'_> {
             let mut is_over = false;
             if epoch_ends || step == total {
                 let judged = self.judge(trainer)?;
-                let line =
-                    self.line(step.div_ceil(per_epoch), learning_rate, &told, judged.as_ref(), watcher.joules());
+                let line = self.line(
+                    step.div_ceil(per_epoch),
+                    learning_rate,
+                    &told,
+                    judged.as_ref(),
+                    watcher.joules(),
+                );
                 watcher.epoch(&line);
                 if let Some(log) = &mut log {
                     log.append(step, &line)?;
@@ -320,7 +324,10 @@ impl Run<'_> {
                 last_save = Instant::now();
             }
             if is_cancelled {
-                return Err(Error::machine("training", format_args!("cancelled after step {step} of {total}")));
+                return Err(Error::machine(
+                    "training",
+                    format_args!("cancelled after step {step} of {total}"),
+                ));
             }
             if is_over {
                 return Ok(true);

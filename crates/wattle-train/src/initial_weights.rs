@@ -71,11 +71,8 @@ impl fmt::Display for Matched {
         };
         part("not given", &self.missing)?;
         part("not in the model", &self.unused)?;
-        let misfits: Vec<String> = self
-            .misfits
-            .iter()
-            .map(|(name, ours, theirs)| format!("{name} ({theirs} for {ours})"))
-            .collect();
+        let misfits: Vec<String> =
+            self.misfits.iter().map(|(name, ours, theirs)| format!("{name} ({theirs} for {ours})")).collect();
         part("of another shape", &misfits)
     }
 }

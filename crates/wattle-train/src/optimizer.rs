@@ -104,9 +104,8 @@ pub(crate) fn state(
     let owner = graph.parameter_of(target).cloned().ok_or_else(missing)?;
     let tensor = parameters.get(&owner.tensor).cloned().ok_or_else(missing)?;
     let name = format!("{}.{suffix}", owner.tensor);
-    let is_taken = |id: ValueId| {
-        graph.parameter_of(id).is_some_and(|p| p.tensor == name && p.window == owner.window)
-    };
+    let is_taken =
+        |id: ValueId| graph.parameter_of(id).is_some_and(|p| p.tensor == name && p.window == owner.window);
     if graph.parameters().any(is_taken) {
         let text = format!("the model has a parameter `{name}`, which is the name of the optimiser's state");
         return Err(GraphError::Invalid(text));

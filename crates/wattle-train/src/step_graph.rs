@@ -163,7 +163,10 @@ impl StepGraph {
             .filter(|&p| graph.parameter_of(p).is_some_and(|p| p.role == Role::Trainable))
             .collect();
         if trainable.is_empty() {
-            return Err(GraphError::Invalid(format!("the model `{}` has no trainable parameter", graph.name)));
+            return Err(GraphError::Invalid(format!(
+                "the model `{}` has no trainable parameter",
+                graph.name
+            )));
         }
         let treatments = options.groups.treatments(&graph, &trainable)?;
         let wanted: Vec<ValueId> =

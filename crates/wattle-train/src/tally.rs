@@ -291,7 +291,11 @@ mod tests {
         close(t.value(Metric::Accuracy), 3.0 / 5.0, "accuracy_score");
         close(t.value(Metric::Top(2)), 1.0, "top_k_accuracy_score(k=2)");
         // Class 0: 1/1, class 1: 1/3, class 2: 1/3.
-        close(t.value(Metric::MeanIou), (1.0 + 1.0 / 3.0 + 1.0 / 3.0) / 3.0, "jaccard_score(average='macro')");
+        close(
+            t.value(Metric::MeanIou),
+            (1.0 + 1.0 / 3.0 + 1.0 / 3.0) / 3.0,
+            "jaccard_score(average='macro')",
+        );
         close(t.value(Metric::MacroF1), (1.0 + 0.5 + 0.5) / 3.0, "f1_score(average='macro')");
         close(t.value(Metric::F1), 3.0 / 5.0, "f1_score(average='micro')");
         close(t.chance().unwrap(), 2.0 / 5.0, "the most frequent class");
@@ -340,10 +344,11 @@ mod tests {
         let base = 1e6;
         let targets: Vec<f64> = [3.0, -0.5, 2.0, 7.0].iter().map(|x| base + x).collect();
         let outputs: Vec<f32> = [2.5, 0.0, 2.0, 8.0].iter().map(|x| (base + x) as f32).collect();
-        let t = tally(Kind::Values, &[], &[
-            (&outputs[..1], &[1, 1], &targets[..1]),
-            (&outputs[1..], &[3, 1], &targets[1..]),
-        ]);
+        let t = tally(
+            Kind::Values,
+            &[],
+            &[(&outputs[..1], &[1, 1], &targets[..1]), (&outputs[1..], &[3, 1], &targets[1..])],
+        );
         close(t.value(Metric::R2), 0.948_608_137_044_967_9, "r2_score");
         close(t.value(Metric::MeanAbsoluteError), 0.5, "mean_absolute_error");
         close(t.value(Metric::RootMeanSquaredError), 0.375f64.sqrt(), "root_mean_squared_error");

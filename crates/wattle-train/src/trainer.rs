@@ -58,11 +58,14 @@ impl Notes {
         if !self.without_gradient.is_empty() {
             let count = self.without_gradient.len();
             let names = list(&self.without_gradient);
-            sentences.push(format!("the loss does not depend on {count} parameters, which stay as they are: {names}"));
+            sentences.push(format!(
+                "the loss does not depend on {count} parameters, which stay as they are: {names}"
+            ));
         }
         if !self.interpreted.is_empty() {
             let count = self.interpreted.len();
-            sentences.push(format!("{count} steps run on the interpreter, slowly: {}", list(&self.interpreted)));
+            sentences
+                .push(format!("{count} steps run on the interpreter, slowly: {}", list(&self.interpreted)));
         }
         sentences
     }
@@ -90,8 +93,13 @@ impl Trainer {
                 Arc::new(Always(Arc::new(network)))
             }
         };
-        let mut networks =
-            Networks::new(model.parameters.clone(), bound.feeds, data.columns().to_vec(), batch, plan.clone());
+        let mut networks = Networks::new(
+            model.parameters.clone(),
+            bound.feeds,
+            data.columns().to_vec(),
+            batch,
+            plan.clone(),
+        );
         let first = policy.step(start.step);
         networks.prepare(&first, options.accumulate > 1)?;
         let facts = first.facts();

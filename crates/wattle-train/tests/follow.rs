@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use wattle_data::{Batch, Column, ColumnInfo, Result, Source};
 use wattle_engine::{Cpu, PlanOptions};
-use wattle_graph::onnx::{Limits, decode_model};
 use wattle_graph::DType;
+use wattle_graph::onnx::{Limits, decode_model};
 use wattle_train::experiment::Experiment;
 use wattle_train::objective::Loss;
 use wattle_train::optimizer::Optimizer;
@@ -47,7 +47,8 @@ impl InOrder {
             .into_iter()
             .map(|t| Column { name: t.name, dtype: dtype(t.dtype), extents: t.shape, bytes: t.bytes })
             .collect();
-        let infos = whole.iter().map(|c| ColumnInfo::new(c.name.as_str(), c.dtype, &c.extents[1..])).collect();
+        let infos =
+            whole.iter().map(|c| ColumnInfo::new(c.name.as_str(), c.dtype, &c.extents[1..])).collect();
         InOrder { infos, whole, batch }
     }
 }

@@ -89,9 +89,8 @@ impl CrossEntropy {
     /// The labels of one batch, each checked against the classes.
     fn labels<'a>(&self, io: &Io<'a>) -> Result<&'a [i64], EngineError> {
         let labels = io.input::<i64>(1)?;
-        let outside = |l: i64| {
-            Some(l) != self.op.ignored && usize::try_from(l).map_or(true, |l| l >= self.classes)
-        };
+        let outside =
+            |l: i64| Some(l) != self.op.ignored && usize::try_from(l).map_or(true, |l| l >= self.classes);
         match labels.iter().enumerate().find(|&(_, &l)| outside(l)) {
             None => Ok(labels),
             Some((position, label)) => Err(EngineError::Node {

@@ -34,11 +34,7 @@ impl BinaryCrossEntropy {
 }
 
 impl Objective for BinaryCrossEntropy {
-    fn attach(
-        &self,
-        graph: &mut Graph,
-        outputs: &[ValueId],
-    ) -> std::result::Result<Attached, GraphError> {
+    fn attach(&self, graph: &mut Graph, outputs: &[ValueId]) -> std::result::Result<Attached, GraphError> {
         let output = chosen(graph, outputs, self.output.as_deref())?;
         let is_sigmoid = |op: &Op| matches!(op, Op::Unary(Unary { function: Function::Sigmoid }));
         let logits = before(graph, output, is_sigmoid)?;

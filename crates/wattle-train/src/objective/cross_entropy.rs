@@ -100,11 +100,7 @@ impl CrossEntropy {
 }
 
 impl Objective for CrossEntropy {
-    fn attach(
-        &self,
-        graph: &mut Graph,
-        outputs: &[ValueId],
-    ) -> std::result::Result<Attached, GraphError> {
+    fn attach(&self, graph: &mut Graph, outputs: &[ValueId]) -> std::result::Result<Attached, GraphError> {
         let output = chosen(graph, outputs, self.output.as_deref())?;
         let mut logits = before(graph, output, |op| matches!(op, Op::Softmax(Softmax { log: false, .. })))?;
         let mut extents = graph.extents(logits)?;
@@ -139,11 +135,8 @@ impl Objective for CrossEntropy {
             [] => None,
             weights => Some(graph.constant(Tensor::f32([classes], weights.to_vec()))),
         };
-        let op = SoftmaxCrossEntropy {
-            label_smoothing: self.smoothing,
-            ignored: self.ignored,
-            axis: axis as i64,
-        };
+        let op =
+            SoftmaxCrossEntropy { label_smoothing: self.smoothing, ignored: self.ignored, axis: axis as i64 };
         let operands = [Some(logits), Some(targets), weights];
         let given = if weights.is_some() { 3 } else { 2 };
         let loss = graph.apply_all(op, &operands[..given], "loss")?[0];

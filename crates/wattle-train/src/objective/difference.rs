@@ -43,7 +43,8 @@ impl Difference {
             "mse" => (DifferenceKind::Squared, "output or target"),
             "mae" => (DifferenceKind::Absolute, "output or target"),
             _ => {
-                let delta = fields.number("delta", "a number above 0", |&d: &f32| d.is_finite() && d > 0.0)?;
+                let delta =
+                    fields.number("delta", "a number above 0", |&d: &f32| d.is_finite() && d > 0.0)?;
                 (DifferenceKind::Huber { delta: delta.unwrap_or(1.0) }, "delta, output or target")
             }
         };
@@ -79,11 +80,7 @@ pub(super) fn mean_of(
 }
 
 impl Objective for Difference {
-    fn attach(
-        &self,
-        graph: &mut Graph,
-        outputs: &[ValueId],
-    ) -> std::result::Result<Attached, GraphError> {
+    fn attach(&self, graph: &mut Graph, outputs: &[ValueId]) -> std::result::Result<Attached, GraphError> {
         let output = chosen(graph, outputs, self.output.as_deref())?;
         let output = before(graph, output, |_| false)?;
         let (targets, port) = target(graph, &self.target, DType::F32, &graph.extents(output)?);

@@ -123,11 +123,7 @@ impl Distillation {
 }
 
 impl Objective for Distillation {
-    fn attach(
-        &self,
-        graph: &mut Graph,
-        outputs: &[ValueId],
-    ) -> std::result::Result<Attached, GraphError> {
+    fn attach(&self, graph: &mut Graph, outputs: &[ValueId]) -> std::result::Result<Attached, GraphError> {
         let student = chosen(graph, outputs, self.output.as_deref())?;
         let student = self.logits(graph, student)?;
         let taught = self.beside(graph)?;
@@ -144,7 +140,10 @@ impl Objective for Distillation {
         let rank = extents.len();
         let axis = self.axis.unwrap_or(if rank == 3 { 2 } else { 1 });
         let axis = normalize_axis(axis, rank).filter(|&axis| axis > 0).ok_or_else(|| {
-            GraphError::Invalid(format!("output `{}` is {extents:?}: no axis of classes", graph.label(student)))
+            GraphError::Invalid(format!(
+                "output `{}` is {extents:?}: no axis of classes",
+                graph.label(student)
+            ))
         })? as i64;
         let binary = |function| Binary { function };
         let cooled = graph.constant(Tensor::scalar(1.0 / self.temperature as f32));
@@ -156,7 +155,8 @@ impl Objective for Distillation {
         let share = graph.apply(Unary { function: Function::Exp }, &[theirs])?;
         let apart = graph.apply(binary(BinaryFunction::Sub), &[theirs, ours])?;
         let each = graph.apply(binary(BinaryFunction::Mul), &[share, apart])?;
-        let sum = graph.apply(Reduce { kind: Reduction::Sum, axes: vec![axis], keep_dims: false }, &[each])?;
+        let sum =
+            graph.apply(Reduce { kind: Reduction::Sum, axes: vec![axis], keep_dims: false }, &[each])?;
         let mean = graph.apply(Reduce { kind: Reduction::Mean, axes: vec![], keep_dims: false }, &[sum])?;
         let squared = graph.constant(Tensor::scalar((self.temperature * self.temperature) as f32));
         let mut loss = graph.apply(binary(BinaryFunction::Mul), &[mean, squared])?;

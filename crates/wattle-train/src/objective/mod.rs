@@ -46,11 +46,7 @@ pub trait Objective: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// When the outputs are not what the objective judges.
-    fn attach(
-        &self,
-        graph: &mut Graph,
-        outputs: &[ValueId],
-    ) -> std::result::Result<Attached, GraphError>;
+    fn attach(&self, graph: &mut Graph, outputs: &[ValueId]) -> std::result::Result<Attached, GraphError>;
 
     /// All that decides the nodes that [`Objective::attach`] adds; it enters the keys of runs.
     fn text(&self) -> String;
@@ -208,11 +204,7 @@ impl Loss {
 }
 
 impl Objective for Loss {
-    fn attach(
-        &self,
-        graph: &mut Graph,
-        outputs: &[ValueId],
-    ) -> std::result::Result<Attached, GraphError> {
+    fn attach(&self, graph: &mut Graph, outputs: &[ValueId]) -> std::result::Result<Attached, GraphError> {
         match self {
             Loss::Sum(terms) => sum::attach(terms, graph, outputs),
             _ => self.objective().attach(graph, outputs),
@@ -325,12 +317,7 @@ fn before(
 
 /// Adds the input that a column of targets feeds. Its name is the column's, unless the network has an input of that name:
 /// the target of an autoencoder is its input.
-fn target(
-    graph: &mut Graph,
-    column: &str,
-    dtype: DType,
-    extents: &[usize],
-) -> (ValueId, Port) {
+fn target(graph: &mut Graph, column: &str, dtype: DType, extents: &[usize]) -> (ValueId, Port) {
     let mut input = column.to_string();
     while graph.find(&input).is_some() {
         input = format!("target:{input}");

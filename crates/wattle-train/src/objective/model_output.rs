@@ -25,11 +25,7 @@ impl ModelOutput {
 }
 
 impl Objective for ModelOutput {
-    fn attach(
-        &self,
-        graph: &mut Graph,
-        outputs: &[ValueId],
-    ) -> std::result::Result<Attached, GraphError> {
+    fn attach(&self, graph: &mut Graph, outputs: &[ValueId]) -> std::result::Result<Attached, GraphError> {
         let output = chosen(graph, outputs, Some(&self.name))?;
         before(graph, output, |_| false)?;
         match &graph.extents(output)?[..] {
@@ -40,7 +36,10 @@ impl Objective for ModelOutput {
             }
             _ => {
                 let found = &graph.value(output).ty;
-                let text = format!("output `{}` is {found}; a loss is one number, or one for each sample", self.name);
+                let text = format!(
+                    "output `{}` is {found}; a loss is one number, or one for each sample",
+                    self.name
+                );
                 Err(GraphError::Invalid(text))
             }
         }

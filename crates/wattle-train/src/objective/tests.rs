@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use wattle_graph::ops::{Function, MatMul, Softmax, Transpose, Unary};
 use crate::binding::bind_inputs;
+use wattle_graph::ops::{Function, MatMul, Softmax, Transpose, Unary};
 use wattle_graph::{Example, Parameter, Parameters, Tensor, differentiate, interpret};
 
 fn loss(text: &str) -> Loss {
@@ -21,8 +21,6 @@ fn value(text: &str, outputs: &Tensor, targets: &Tensor) -> (f64, Option<f64>) {
     let found = interpret(&graph, &mut Parameters::new(), &feeds).unwrap();
     (found[0].to_f64()[0], found.get(1).map(|w| w.to_f64()[0]))
 }
-
-
 
 fn close(found: f64, expected: f64) {
     assert!((found - expected).abs() < 1e-6 * expected.abs().max(1.0), "{found}, expected {expected}");
@@ -46,9 +44,7 @@ fn every_loss_is_what_its_formula_says() {
     let binary = |x: f64, t: f64| -(t * sigmoid(x).ln() + (1.0 - t) * (1.0 - sigmoid(x)).ln());
     close(value("bce", &x, &t).0, mean(&binary));
     let labels = Tensor::ints(&[2, 0]);
-    let nll = |row: &[f64], label: usize| {
-        row.iter().map(|x| x.exp()).sum::<f64>().ln() - row[label]
-    };
+    let nll = |row: &[f64], label: usize| row.iter().map(|x| x.exp()).sum::<f64>().ln() - row[label];
     let (first, second) = (nll(&xs[..3], 2), nll(&xs[3..], 0));
     close(value("cross-entropy", &x, &labels).0, (first + second) / 2.0);
     let ignoring = value("cross-entropy:ignore=0", &x, &labels);
@@ -103,10 +99,14 @@ fn classes_lie_on_any_axis() {
 
 #[test]
 fn tokens_have_their_classes_last_and_pixels_second() {
-    let tokens = value("cross-entropy", &Tensor::zeros(DType::F32, [2, 5, 7]), &Tensor::zeros(DType::I64, [2, 5]));
+    let tokens =
+        value("cross-entropy", &Tensor::zeros(DType::F32, [2, 5, 7]), &Tensor::zeros(DType::I64, [2, 5]));
     close(tokens.0, 7f64.ln());
-    let pixels =
-        value("cross-entropy", &Tensor::zeros(DType::F32, [2, 5, 3, 3]), &Tensor::zeros(DType::I64, [2, 3, 3]));
+    let pixels = value(
+        "cross-entropy",
+        &Tensor::zeros(DType::F32, [2, 5, 3, 3]),
+        &Tensor::zeros(DType::I64, [2, 3, 3]),
+    );
     close(pixels.0, 5f64.ln());
 }
 
@@ -257,8 +257,6 @@ fn a_student_is_pulled_to_its_teachers_answers() {
     let other = loss("distil:t=3").taught_by(&Arc::new(linear([0.0; 6])));
     assert_ne!(objective, other);
 }
-
-
 
 #[test]
 fn a_losss_own_output_may_be_one_number_or_one_a_sample() {

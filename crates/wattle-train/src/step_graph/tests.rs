@@ -128,8 +128,9 @@ fn what_is_under_a_mask_does_not_count_in_the_norm() {
     let norm = |model: &Model| {
         let step = StepGraph::new(model, &loss("mse"), &options).unwrap();
         let face = step.fused().unwrap();
-        let norm =
-            interpret(&face.graph, &mut face.parameters.clone(), &feeds(0)).unwrap()[face.outputs.norm.unwrap()].to_f64()[0];
+        let norm = interpret(&face.graph, &mut face.parameters.clone(), &feeds(0)).unwrap()
+            [face.outputs.norm.unwrap()]
+        .to_f64()[0];
         let face = step.gradients().unwrap();
         let found = interpret(&face.graph, &mut face.parameters.clone(), &feeds(0)).unwrap();
         let mut sum = 0.0;
@@ -198,11 +199,15 @@ fn what_cannot_be_trained_is_said_by_name() {
         let options = StepOptions { groups, ..options(SGD) };
         StepGraph::new(model, &loss("mse"), &options).unwrap_err().to_string()
     };
-    assert!(refused(&network(), "*").contains("none of the 4 trainable parameters is trained: all are frozen"));
+    assert!(
+        refused(&network(), "*").contains("none of the 4 trainable parameters is trained: all are frozen")
+    );
     let mut graph = Graph::new("fixed");
     let x = graph.input("x", DType::F32, Shape::known(&[4, 2]));
     graph.output(x);
-    assert!(refused(&Model::new(graph, Parameters::new()), "").contains("`fixed` has no trainable parameter"));
+    assert!(
+        refused(&Model::new(graph, Parameters::new()), "").contains("`fixed` has no trainable parameter")
+    );
 }
 
 #[test]

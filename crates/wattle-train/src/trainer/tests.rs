@@ -114,7 +114,8 @@ impl Source for Fixed {
 
     fn fill(&self, step: u64, batch: &mut Batch) -> Result<()> {
         let samples: Vec<u64> = (0..self.batch as u64).map(|i| step * self.batch as u64 + i).collect();
-        let x: Vec<f32> = samples.iter().flat_map(|s| (0..6).map(move |j| ((s * 7 + j * 3) % 11) as f32 / 11.0)).collect();
+        let x: Vec<f32> =
+            samples.iter().flat_map(|s| (0..6).map(move |j| ((s * 7 + j * 3) % 11) as f32 / 11.0)).collect();
         let labels: Vec<i64> = samples.iter().map(|s| if s % 5 == 0 { -1 } else { (s % 4) as i64 }).collect();
         let column = |info: &ColumnInfo, bytes: Vec<u8>| Column {
             name: info.name.clone(),
@@ -200,7 +201,8 @@ fn networks_in_turn_learn_on_one_set_of_parameters() {
     assert!(!same(&five, &six, "fc1.weight"));
     assert_eq!(at(3), trained(&whole, 3), "one network at a time is one network");
     let sampled = Sampled::new(vec![all, head], 5).unwrap();
-    let choices: Vec<String> = (0..20).map(|step| sampled.step(step).facts().trained.len().to_string()).collect();
+    let choices: Vec<String> =
+        (0..20).map(|step| sampled.step(step).facts().trained.len().to_string()).collect();
     assert!(choices.contains(&"6".to_string()) && choices.contains(&"2".to_string()), "{choices:?}");
 }
 

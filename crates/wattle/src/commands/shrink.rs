@@ -185,11 +185,8 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
             data.dataset.name
         )));
     }
-    let settings = FindOptions {
-        scope: Scope::Global,
-        rewind: args.rewind.parse()?,
-        levels: args.max_rounds,
-    };
+    let settings =
+        FindOptions { scope: Scope::Global, rewind: args.rewind.parse()?, levels: args.max_rounds };
     let layers = prunable(&model.graph, Fractions { conv: FRACTION, dense: FRACTION, output: FRACTION });
     // A refused search leaves no folder behind.
     let mut experiment =

@@ -152,12 +152,12 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
         fractions = Fractions { conv: fraction, dense: fraction, output };
     }
     let scope = args.scope.map_or(chosen.as_ref().map_or(Scope::Global, |p| p.scope), Scope::from);
-    let settings =
-        FindOptions { scope, rewind: args.rewind.parse()?, levels: args.levels };
+    let settings = FindOptions { scope, rewind: args.rewind.parse()?, levels: args.levels };
     let layers = prunable(&model.graph, fractions);
     let plan = context.plan_options();
     // A refused search leaves no folder behind.
-    let mut experiment = Experiment::new(model.clone(), data.source(&options)?, options.clone(), plan.clone());
+    let mut experiment =
+        Experiment::new(model.clone(), data.source(&options)?, options.clone(), plan.clone());
     if !prepared.splits.validation().is_empty() {
         experiment.validation = Some(data.part(prepared.splits.validation())?);
     }
@@ -239,11 +239,7 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
 }
 
 /// A preset's training with the flags that were given in place of its own.
-fn overridden(
-    preset: &TrainOptions,
-    flags: &TrainArgs,
-    given: TrainOptions,
-) -> TrainOptions {
+fn overridden(preset: &TrainOptions, flags: &TrainArgs, given: TrainOptions) -> TrainOptions {
     let mut options = preset.clone();
     if flags.epochs.is_some() {
         options.length = given.length;

@@ -116,9 +116,10 @@ impl TrainArgs {
         }
         let classes = dataset.targets.class_count().is_some();
         let loss = match self.loss.unwrap_or(if classes { LossName::CrossEntropy } else { LossName::Mse }) {
-            LossName::CrossEntropy => {
-                Loss::CrossEntropy(CrossEntropy { smoothing: self.label_smoothing, ..CrossEntropy::default() })
-            }
+            LossName::CrossEntropy => Loss::CrossEntropy(CrossEntropy {
+                smoothing: self.label_smoothing,
+                ..CrossEntropy::default()
+            }),
             other => other.loss(),
         };
         Ok(TrainOptions {
