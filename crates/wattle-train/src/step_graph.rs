@@ -249,6 +249,11 @@ impl StepGraph {
         let mut outputs = Outputs::of(&self.attached, true);
         let gradients = self.trained.iter().map(|t| outputs.add(t.gradient)).collect();
         graph.set_outputs(outputs.values);
+        // A graph that assigns nothing is planned as one whose parameters never change.
+        let first = self.trained[0].value;
+        if graph.assignments().is_empty() {
+            graph.assign(first, first)?;
+        }
         let places = FaceOutputs { gradients, ..outputs.places };
         let (ports, inputs) = (self.attached.ports.clone(), self.draw_inputs());
         Ok(Face { graph, parameters: self.parameters.clone(), ports, inputs, outputs: places })
