@@ -24,11 +24,16 @@
 //! # Ok::<(), wattle_data::Error>(())
 //! ```
 
+mod archive;
+mod arrays;
 mod augmentation;
 mod batches;
 mod bounded;
+mod cast;
+mod choice;
 mod cifar;
 mod column;
+mod columns;
 mod csv;
 mod dataset;
 mod digits;
@@ -36,24 +41,35 @@ pub mod error;
 mod folder;
 mod idx;
 mod image;
+mod jsonl;
 mod loader;
+mod mapping;
+mod masks;
 mod normalisation;
 pub mod npy;
 mod npz;
+mod options;
+mod positioned;
 pub mod random;
+mod rows;
 mod source;
 mod spec;
 mod split;
 mod table;
+mod text;
+mod tokens;
 
 pub use augmentation::Augmentation;
 pub use batches::{BatchOptions, Batches, LastBatch};
+pub use choice::NormalisationChoice;
 pub use column::{Batch, Column, ColumnInfo};
 pub use dataset::{Dataset, INPUT, SampleShape, Samples, SourceParts, TARGETS, Targets};
 pub use error::{Error, ErrorKind, Result};
 pub use folder::ImageFiles;
 pub use loader::Loader;
+pub use mapping::{ColumnMap, Mapped, Wanted};
 pub use normalisation::Normalisation;
+pub use options::{Missing, TableOptions, TextOptions};
 pub use source::Source;
 pub use spec::{DataSpec, LoadOptions, Task};
 pub use split::{SplitOptions, Splits, TestSet};

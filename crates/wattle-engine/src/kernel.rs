@@ -78,11 +78,11 @@ use wattle_graph::{DType, Node, Tensor};
 use wattle_kernels::Cpu;
 use wattle_kernels::arena::{Span, Views};
 
-use crate::choices::Sparse;
+use crate::choices::{PlanOptions, Sparse};
 use crate::error::EngineError;
 use crate::kept::Kept;
 use crate::layout::Layout;
-use crate::registry::Registry;
+use crate::plan::Plan;
 use crate::sparse_cost::{Doubt, Form};
 
 /// A node bound to code; holds whatever was computed at plan time (offset tables, packed weights).
@@ -96,6 +96,22 @@ pub trait Kernel: Send + Sync {
     /// # Errors
     /// [`EngineError::failed`] when the values it meets make no sense; the plan adds which node it was.
     fn run(&self, io: &Io<'_>) -> Result<(), EngineError>;
+
+    /// Plans that it runs inside: branches of an `If`, the body of a `Loop`.
+    fn inside(&self) -> Vec<Inside<'_>> {
+        vec![]
+    }
+}
+
+/// A plan inside a step.
+#[derive(Clone, Copy)]
+pub struct Inside<'a> {
+    /// `then`, `else` or `body`.
+    pub name: &'static str,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// How often it has run so far, in all sessions.
+    pub runs: u64,
 }
 
 /// What a kernel changes while it runs. Steps that several threads run at once do not have any, so nobody waits.
@@ -148,8 +164,8 @@ pub struct Site<'a> {
     pub(crate) sparse: Sparse,
     /// The form of sparse layers to bind, instead of the one that the cost model would choose.
     pub(crate) form: Option<Form>,
-    /// Kernels of custom operators.
-    pub(crate) kernels: &'a Registry,
+    /// What the plan is made for.
+    pub(crate) options: &'a PlanOptions,
 }
 
 impl Site<'_> {

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use wattle_graph::{
-    Agreement, Example, Graph, OnnxForm, Op, Parameters, Shape, Tensor, Tensors, suite as definition,
-};
+use wattle_graph::{Agreement, Example, Graph, OnnxForm, Op, Shape, Tensor, Tensors, suite as definition};
 use wattle_kernels::{Cpu, Isa};
 
+use crate::choices::PlanOptions;
 use crate::error::EngineError;
-use crate::plan::{Plan, PlanOptions};
+use crate::plan::Plan;
 use crate::registry::Registry;
 use crate::session::Session;
+use crate::store::Store;
 
 /// The duties of a custom operator and of its kernels.
 ///
@@ -137,7 +137,8 @@ pub fn planned(example: &Example, constant: bool, options: &PlanOptions) -> Resu
     }
     let outputs = graph.apply_all(example.op.clone(), &operands, "")?;
     graph.set_outputs(outputs);
-    let mut session = Session::new(Plan::compile(&graph, &Parameters::new(), options)?, &Parameters::new())?;
+    let store = Store::default();
+    let mut session = Session::new(Plan::compile(&graph, &store, options)?, &store)?;
     for (name, tensor) in &feeds {
         session.set_input(name, tensor)?;
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wattle_engine::kernel::{Bound, Io, Kernel, Site};
 use wattle_engine::suite::Conformance;
-use wattle_engine::{Cpu, EngineError, Plan, PlanOptions, Registry, Session};
+use wattle_engine::{Cpu, EngineError, Plan, PlanOptions, Registry, Session, Store};
 use wattle_graph::ops::{Binary, BinaryFunction};
 use wattle_graph::*;
 
@@ -127,10 +127,11 @@ fn equal_operators_of_another_crate_are_merged_and_run_on_their_kernel() {
     graph.output(sum);
     let options =
         PlanOptions { kernels: kernels(Fault::None), ..PlanOptions::new(Arc::new(Cpu::new(1).unwrap())) };
-    let plan = Plan::compile(&graph, &Parameters::new(), &options).unwrap();
+    let store = Store::default();
+    let plan = Plan::compile(&graph, &store, &options).unwrap();
     assert_eq!(plan.steps().filter(|s| s.kernel == "test-power-f32").count(), 2);
     assert!(plan.interpreted().is_empty());
-    let mut session = Session::new(plan, &Parameters::new()).unwrap();
+    let mut session = Session::new(plan, &store).unwrap();
     session.set_input("x", &Tensor::f32([3], vec![1.0, 2.0, 3.0])).unwrap();
     session.run().unwrap();
     assert_eq!(session.output::<f32>(0).unwrap(), [3.0, 16.0, 45.0]);

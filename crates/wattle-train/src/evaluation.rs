@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use wattle_data::error::{Error, Result};
 use wattle_data::{Batch, ColumnInfo, Loader, Source};
-use wattle_engine::{Plan, PlanOptions, Session};
+use wattle_engine::{Plan, PlanOptions, Session, Store};
 use wattle_graph::{GraphError, Model};
 
 use crate::binding::{self, Bound};
@@ -75,8 +75,9 @@ impl Judge {
         }
         graph.set_outputs(wanted);
         let wires = wires::wires(graph, &feeds, &ports, columns).map_err(&refuse)?;
-        let compiled = Plan::compile(graph, &bound.parameters, plan).map_err(of_engine(place))?;
-        let session = Session::new(compiled, &bound.parameters).map_err(of_engine(place))?;
+        let store = Store::new(&bound.parameters);
+        let compiled = Plan::compile(graph, &store, plan).map_err(of_engine(place))?;
+        let session = Session::new(compiled, &store).map_err(of_engine(place))?;
         let kind = judged.map(|judged| judged.kind);
         Ok(Judge { session, wires, has_weight: weight.is_some(), judged: found, kind })
     }

@@ -216,10 +216,10 @@ pub fn fit(experiment: &Experiment, watcher: &mut dyn Watcher) -> Result<Fitted>
     let steps = trainer.step();
     let parameters = match run.kept.take() {
         Some(best) => best,
-        None => averaged(trainer.parameters()?),
+        None => averaged(&trainer.parameters()),
     };
     run.finish(&parameters, steps, stopped_early)?;
-    let sparse_weights = Some(trainer.sparse_weights()?);
+    let sparse_weights = Some(trainer.sparse_weights());
     let notes = Some(trainer.notes().clone());
     Ok(Fitted { parameters, steps, reused: false, stopped_early, sparse_weights, notes })
 }
@@ -340,10 +340,10 @@ impl Run<'_> {
     }
 
     /// How good the network is on the validation part, if there is one.
-    fn judge(&self, trainer: &mut Trainer) -> Result<Option<Evaluation>> {
+    fn judge(&self, trainer: &Trainer) -> Result<Option<Evaluation>> {
         let Experiment { model, validation, options, plan, .. } = self.experiment;
         let Some(source) = validation else { return Ok(None) };
-        let model = Model { parameters: averaged(trainer.parameters()?), ..model.clone() };
+        let model = Model { parameters: averaged(&trainer.parameters()), ..model.clone() };
         let mut metrics = options.metrics.clone();
         let watched = options.stop.and_then(|stop| stop.metric);
         metrics.extend(watched.filter(|metric| !options.metrics.contains(metric)));
@@ -372,13 +372,7 @@ impl Run<'_> {
     }
 
     /// Remembers the best network; returns whether to stop.
-    fn watch(
-        &mut self,
-        stop: &EarlyStop,
-        judged: &Evaluation,
-        trainer: &mut Trainer,
-        step: u64,
-    ) -> Result<bool> {
+    fn watch(&mut self, stop: &EarlyStop, judged: &Evaluation, trainer: &Trainer, step: u64) -> Result<bool> {
         let value = match stop.metric {
             None => judged.loss,
             Some(metric) => *judged.metrics.get(&metric.to_string()).ok_or_else(|| {
@@ -388,7 +382,7 @@ impl Run<'_> {
             })?,
         };
         if stop.improves(&mut self.best, value, step) {
-            let best = averaged(trainer.parameters()?);
+            let best = averaged(&trainer.parameters());
             if let Some(directory) = &self.experiment.directory {
                 let position = Position { step, epoch: 0, config: self.key.clone() };
                 Checkpoint::of(&best, position).write(&directory.file(BEST))?;
@@ -399,11 +393,11 @@ impl Run<'_> {
     }
 
     /// Writes a checkpoint, and removes those before it.
-    fn save(&self, directory: &RunDirectory, trainer: &mut Trainer, step: u64, epoch: u64) -> Result<()> {
+    fn save(&self, directory: &RunDirectory, trainer: &Trainer, step: u64, epoch: u64) -> Result<()> {
         directory.check_held()?;
         let older = directory.checkpoints()?;
         let position = Position { step, epoch, config: self.key.clone() };
-        let mut saved = Checkpoint::of(trainer.parameters()?, position);
+        let mut saved = Checkpoint::of(&trainer.parameters(), position);
         saved.notes = self.sums.to_notes();
         if self.experiment.options.stop.is_some() {
             saved.notes.extend(best_to_notes(&self.best));

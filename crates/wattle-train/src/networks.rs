@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wattle_data::error::{Error, Result};
 use wattle_data::{Batch, ColumnInfo};
-use wattle_engine::{Plan, PlanOptions, Session};
+use wattle_engine::{Freeze, Plan, PlanCache, PlanOptions, Session, Store};
 use wattle_graph::Parameters;
 
 use crate::binding::Feed;
@@ -14,8 +14,11 @@ use crate::wires::{self, Wire};
 
 const PLACE: &str = "training";
 
-/// Most networks that are kept planned; of those that learnt longest ago the plan is dropped.
-const MOST_PLANNED: usize = 64;
+/// Most networks that keep a session with its memory; a plan may stay in the cache longer.
+const MOST_SESSIONS: usize = 16;
+
+/// Most bytes that plans are kept in.
+const PLANS: usize = 1 << 30;
 
 /// What a step has told.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,11 +37,9 @@ pub(crate) struct Networks {
     feeds: Vec<Feed>,
     columns: Vec<ColumnInfo>,
     batch: usize,
-    parameters: Parameters,
+    store: Store,
+    plans: PlanCache,
     planned: Vec<Planned>,
-    /// The face that holds the newest parameters: those of [`Networks::parameters`] are older.
-    holder: Option<u64>,
-    made: u64,
 }
 
 /// The faces of one network.
@@ -50,7 +51,6 @@ struct Planned {
 
 /// A face with its memory.
 struct Running {
-    id: u64,
     session: Session,
     wires: Vec<Wire>,
     inputs: FaceInputs,
@@ -58,15 +58,18 @@ struct Running {
 }
 
 impl Networks {
-    /// No network yet.
+    /// No network yet. Parameters that one network of `many` leaves alone may be trained by another, so none is frozen.
     pub fn new(
-        parameters: Parameters,
+        parameters: &Parameters,
         feeds: Vec<Feed>,
         columns: Vec<ColumnInfo>,
         batch: usize,
         plan: PlanOptions,
+        many: bool,
     ) -> Networks {
-        Networks { plan, feeds, columns, batch, parameters, planned: vec![], holder: None, made: 0 }
+        let freeze = if many { Freeze::None } else { Freeze::All };
+        let (plan, store) = (PlanOptions { freeze, ..plan }, Store::new(parameters));
+        Networks { plan, feeds, columns, batch, store, plans: PlanCache::new(PLANS), planned: vec![] }
     }
 
     /// Plans a network, unless it is planned; `split` for gradients and update apart.
@@ -81,9 +84,8 @@ impl Networks {
             false => vec![network.fused().map_err(&refuse)?],
             true => vec![network.gradients().map_err(&refuse)?, network.update().map_err(&refuse)?],
         };
-        self.collect()?;
         let faces = faces.into_iter().map(|face| self.run(face)).collect::<Result<_>>()?;
-        if self.planned.len() == MOST_PLANNED {
+        if self.planned.len() == MOST_SESSIONS {
             self.planned.remove(0);
         }
         self.planned.push(Planned { network: network.clone(), faces });
@@ -92,25 +94,21 @@ impl Networks {
 
     fn run(&mut self, face: Face) -> Result<Running> {
         for (name, tensor) in face.parameters.iter() {
-            if self.parameters.get(name).is_none() {
-                self.parameters.insert(name, tensor.clone());
-                if let Some(mask) = face.parameters.mask(name) {
-                    self.parameters.set_mask(name, mask.clone());
-                }
+            if self.store.version(name).is_none() {
+                self.store.insert(name, tensor.clone()).map_err(of_engine(PLACE))?;
+                self.store.set_mask(name, face.parameters.mask(name).cloned()).map_err(of_engine(PLACE))?;
             }
         }
         let Face { graph, ports, inputs, outputs, .. } = face;
         let wires =
             wires::wires(&graph, &self.feeds, &ports, &self.columns).map_err(of_graph("the model"))?;
-        let compiled = Plan::compile(&graph, &self.parameters, &self.plan).map_err(of_engine("the model"))?;
-        let session = Session::new(compiled, &self.parameters).map_err(of_engine(PLACE))?;
-        self.made += 1;
-        Ok(Running { id: self.made, session, wires, inputs, outputs })
+        let plan = self.plans.get(&graph, &self.store, &self.plan).map_err(of_engine("the model"))?;
+        let session = Session::new(plan, &self.store).map_err(of_engine(PLACE))?;
+        Ok(Running { session, wires, inputs, outputs })
     }
 
     /// One update by one batch. The network is the one prepared last.
     pub fn step(&mut self, batch: &Batch, seed: u64, rate: f32, count: f32) -> Result<Told> {
-        self.enter(0)?;
         let samples = self.batch;
         let face = self.face(0)?;
         wires::feed(&mut face.session, &face.wires, batch, samples)?;
@@ -122,7 +120,6 @@ impl Networks {
 
     /// Adds a batch's loss and gradients to a sum. The network is the one prepared last.
     pub fn add_gradients(&mut self, batch: &Batch, seed: u64, sum: &mut GradientSum) -> Result<()> {
-        self.enter(0)?;
         let samples = self.batch;
         let face = self.face(0)?;
         wires::feed(&mut face.session, &face.wires, batch, samples)?;
@@ -142,7 +139,6 @@ impl Networks {
 
     /// One update by summed gradients. The network is the one prepared last.
     pub fn update(&mut self, sum: &GradientSum, rate: f32, count: f32) -> Result<Told> {
-        self.enter(1)?;
         let face = self.face(1)?;
         for (index, &place) in face.inputs.gradients.iter().enumerate() {
             sum.write(index, face.session.input_mut::<f32>(place).map_err(of_engine(PLACE))?);
@@ -152,10 +148,9 @@ impl Networks {
         Ok(Told { norm: face.told()?.norm, ..sum.told() })
     }
 
-    /// The newest parameters.
-    pub fn parameters(&mut self) -> Result<&Parameters> {
-        self.collect()?;
-        Ok(&self.parameters)
+    /// The parameters as they are now.
+    pub fn parameters(&self) -> Parameters {
+        self.store.parameters()
     }
 
     /// The plans of the network prepared last.
@@ -168,29 +163,6 @@ impl Networks {
         faces
             .and_then(|faces| faces.get_mut(index))
             .ok_or_else(|| Error::machine(PLACE, "a step of a network that was not prepared"))
-    }
-
-    /// Gives a face of the network prepared last the newest parameters.
-    fn enter(&mut self, index: usize) -> Result<()> {
-        let id = self.face(index)?.id;
-        if self.holder == Some(id) {
-            return Ok(());
-        }
-        self.collect()?;
-        let parameters = self.parameters.clone();
-        self.face(index)?.session.load_parameters(&parameters).map_err(of_engine(PLACE))?;
-        self.holder = Some(id);
-        Ok(())
-    }
-
-    /// Reads the newest parameters back from the face that holds them.
-    fn collect(&mut self) -> Result<()> {
-        let Some(id) = self.holder else { return Ok(()) };
-        let mut faces = self.planned.iter_mut().flat_map(|p| &mut p.faces);
-        if let Some(face) = faces.find(|face| face.id == id) {
-            face.session.read_parameters(&mut self.parameters).map_err(of_engine(PLACE))?;
-        }
-        Ok(())
     }
 }
 

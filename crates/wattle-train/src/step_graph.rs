@@ -180,26 +180,21 @@ impl StepGraph {
                 facts.frozen.push(name(id));
             }
         }
-        let mut trained: Vec<Trained> = vec![];
+        let mut found = vec![];
         for (&value, gradient) in wanted.iter().zip(gradients) {
-            let Some(gradient) = gradient else {
-                facts.without_gradient.push(name(value));
-                continue;
-            };
-            let Some(parameter) = graph.parameter_of(value).cloned() else { continue };
-            // Two views of one window are one parameter: their gradients add.
-            let twin = trained
-                .iter_mut()
-                .find(|t| t.parameter.tensor == parameter.tensor && t.parameter.window == parameter.window);
-            if let Some(twin) = twin {
-                let add = Binary { function: BinaryFunction::Add };
-                twin.gradient = step.apply(add, &[twin.gradient, gradient])?;
-                continue;
+            match gradient {
+                Some(gradient) => found.push((value, gradient)),
+                None => facts.without_gradient.push(name(value)),
             }
-            let place = trainable.iter().position(|&id| id == value);
-            let treatment = place.map(|at| treatments[at]);
+        }
+        // Windows of one tensor that overlap are one memory: the gradients of what they share add.
+        let mut trained: Vec<Trained> = vec![];
+        for (value, gradient) in step.join_gradients(&found)? {
+            let Some(parameter) = step.parameter_of(value).cloned() else { continue };
+            let whole = trainable.iter().position(|&id| name(id) == parameter.tensor);
+            let treatment = whole.map(|at| treatments[at]);
             let (decays, rate) = treatment.map_or((true, 1.0), |t| (t.decays, t.rate));
-            facts.trained.push(name(value));
+            facts.trained.push(parameter.tensor.clone());
             trained.push(Trained { parameter, value, gradient, decays, rate });
         }
         if trained.is_empty() {
@@ -243,7 +238,7 @@ impl StepGraph {
     /// Loss and gradients of one batch. Running statistics are assigned here, once for every batch.
     ///
     /// Inputs: the network's and the targets. Outputs: the loss, what it is a mean over, the objective's numbers, the
-    /// gradients.
+    /// gradients. To be planned without freezing anything: it may assign nothing, and yet its parameters change.
     pub fn gradients(&self) -> Result<Face, GraphError> {
         let mut graph = self.graph.clone();
         let mut outputs = Outputs::of(&self.attached, true);

@@ -154,13 +154,13 @@ impl Trainer {
 
     /// How many weights are trained on their kept elements alone, of those that are masked. The others were modelled
     /// faster on dense kernels.
-    pub fn sparse_weights(&mut self) -> Result<(usize, usize)> {
-        let parameters = self.networks.parameters()?.clone();
-        let Some(plan) = self.networks.plans().last() else { return Ok((0, 0)) };
+    pub fn sparse_weights(&self) -> (usize, usize) {
+        let parameters = self.networks.parameters();
+        let Some(plan) = self.networks.plans().last() else { return (0, 0) };
         let masked = plan
             .parameter_bytes()
             .filter(|(p, _)| p.role == Role::Trainable && parameters.mask(&p.tensor).is_some());
-        Ok((plan.kept().count(), masked.count()))
+        (plan.kept().count(), masked.count())
     }
 
     /// One step; returns what it told of the loss before the update.
@@ -198,7 +198,7 @@ impl Trainer {
     }
 
     /// The parameters as they are now, optimiser state included.
-    pub fn parameters(&mut self) -> Result<&Parameters> {
+    pub fn parameters(&self) -> Parameters {
         self.networks.parameters()
     }
 }

@@ -11,6 +11,7 @@ mod kept;
 mod kept_conv;
 mod matmul;
 mod movement;
+mod nested;
 mod norm;
 mod pool;
 mod pooled;
@@ -63,7 +64,7 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::Tile(_)
         | Op::Trilu(_) => movement::moved(site, &site.node.op),
         Op::DequantizeLinear(op) => quantize::linear(site, &op.quantization),
-        Op::Custom(_) => site.kernels.bind(site),
+        Op::Custom(_) => site.options.kernels.bind(site),
         Op::Dropout(op) => random::dropout(site, op),
         Op::DynamicQuantizeLinear(_) => quantize::dynamic(site),
         Op::Flatten(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => Some(reorder::view(site)),
@@ -74,6 +75,8 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::Gemm(op) => matmul::gemm_bind(site, op, &Epilogue::none(2)),
         Op::GlobalPool(op) => pool::global_pool(site, op),
         Op::GlobalPoolGradient(op) => pool::global_pool_gradient(site, op),
+        Op::If(op) => nested::branches(site, op)?,
+        Op::Loop(op) => nested::trips(site, op)?,
         Op::Identity(_) | Op::StopGradient(_) => Some(elementwise::same(site)),
         Op::LayerNormalization(op) => norm::layer_norm(site, op),
         Op::LayerNormalizationGradient(op) => norm::layer_norm_gradient(site, op),
@@ -119,8 +122,6 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::GroupNormalization(_)
         | Op::GroupNormalizationGradient(_)
         | Op::Hardmax(_)
-        | Op::If(_)
-        | Op::Loop(_)
         | Op::LpNormalization(_)
         | Op::LpNormalizationGradient(_)
         | Op::Lrn(_)

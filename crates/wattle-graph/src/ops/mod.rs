@@ -7,6 +7,7 @@ mod nested;
 mod ordering;
 mod philox;
 
+use std::fmt;
 use std::sync::Arc;
 
 use crate::custom::CustomOperator;
@@ -24,11 +25,21 @@ macro_rules! operators {
         $(mod $file; pub use $file::*;)*
 
         /// An operator with its attributes.
-        #[derive(Clone, Debug)]
+        #[derive(Clone)]
         #[allow(missing_docs, reason = "each variant is documented at the struct it holds")]
         pub enum Op {
             $($($op($op),)+)*
             Custom(Arc<dyn CustomOperator>),
+        }
+
+        impl fmt::Debug for Op {
+            /// Everything that decides what it computes: the attributes, or the key of a custom operator.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $($(Op::$op(op) => f.debug_tuple(stringify!($op)).field(op).finish(),)+)*
+                    Op::Custom(op) => f.debug_tuple("Custom").field(&op.key()).finish(),
+                }
+            }
         }
 
         impl PartialEq for Op {

@@ -138,23 +138,22 @@ fn a_directory_of_another_experiment_is_refused() {
 
 #[test]
 fn training_stops_when_validation_does_and_gives_the_best_network() {
-    // A rate that wrecks the network after it has learnt something.
-    let change = |o: &mut TrainOptions| {
-        o.stop = Some("2".parse::<EarlyStop>().unwrap());
-        o.length = "30ep".parse().unwrap();
-        o.schedule = "step:3ep,1000ep:1".parse().unwrap();
-    };
-    let mut experiment = experiment(change);
-    experiment.options.learning_rate = 0.2;
+    let stop: EarlyStop = "2:delta=0.1".parse().unwrap();
+    let mut experiment = experiment(|o| {
+        o.stop = Some(stop);
+        o.length = "60ep".parse().unwrap();
+    });
     let mut follower = Follower::default();
     let fitted = fit(&experiment, &mut follower).unwrap();
-    assert!(fitted.stopped_early && fitted.steps < 150, "{}", fitted.steps);
+    assert!(fitted.stopped_early && fitted.steps < 300, "{}", fitted.steps);
     let losses: Vec<f64> = follower.epochs.iter().map(|e| e.validation_loss.unwrap()).collect();
-    let best = losses.iter().copied().fold(f64::INFINITY, f64::min);
+    let mut best = Best::default();
+    losses.iter().for_each(|&loss| drop(stop.improves(&mut best, loss, 0)));
+    assert_eq!((best.waited, fitted.steps), (2, 5 * losses.len() as u64));
     let model = Model { parameters: fitted.parameters, ..experiment.model.clone() };
     let source = experiment.validation.clone().unwrap();
     let found = evaluate(&model, &source, &experiment.options.loss, &[], &experiment.plan).unwrap();
-    assert_eq!(found.loss, best, "{losses:?}");
+    assert_eq!(Some(found.loss), best.found.map(|(loss, _)| loss), "{losses:?}");
     experiment.validation = None;
     let error = fit(&experiment, &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("no validation part"), "{error}");

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::objective::Loss;
-use wattle_engine::{Cpu, Plan, PlanOptions, Session};
+use wattle_engine::{Cpu, Freeze, Plan, PlanOptions, Session, Store};
 use wattle_graph::ops::{Gemm, Unary};
 use wattle_graph::{Example, Mask, interpret};
 
@@ -50,15 +50,16 @@ fn run(face: &Face, parameters: &mut Parameters, feeds: &BTreeMap<String, Tensor
             parameters.insert(name, tensor.clone());
         }
     }
-    let plan = PlanOptions::new(Arc::new(Cpu::new(1).unwrap()));
-    let compiled = Plan::compile(&face.graph, parameters, &plan).unwrap();
-    let mut session = Session::new(compiled, parameters).unwrap();
+    let plan = PlanOptions { freeze: Freeze::None, ..PlanOptions::new(Arc::new(Cpu::new(1).unwrap())) };
+    let store = Store::new(parameters);
+    let compiled = Plan::compile(&face.graph, &store, &plan).unwrap();
+    let mut session = Session::new(compiled, &store).unwrap();
     for &input in face.graph.inputs() {
         let name = face.graph.label(input);
         session.set_input(&name, &feeds[&name]).unwrap();
     }
     session.run().unwrap();
-    session.read_parameters(parameters).unwrap();
+    *parameters = store.parameters();
     session.outputs().unwrap().into_iter().map(|(_, tensor)| tensor).collect()
 }
 

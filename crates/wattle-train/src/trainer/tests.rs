@@ -48,7 +48,7 @@ fn trained(experiment: &Experiment, end: u64) -> Parameters {
     while trainer.step() < end {
         trainer.advance().unwrap();
     }
-    trainer.parameters().unwrap().clone()
+    trainer.parameters()
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_network_learns_the_digits() {
         last = trainer.advance().unwrap().loss;
     }
     assert!(last < 0.5 * first.loss, "loss went from {} to {last}", first.loss);
-    let model = Model { parameters: trainer.parameters().unwrap().clone(), ..experiment.model.clone() };
+    let model = Model { parameters: trainer.parameters(), ..experiment.model.clone() };
     let part = data.part(splits.validation()).unwrap();
     let found = evaluate(&model, &part, &Loss::cross_entropy(), &[], &plan(1)).unwrap();
     assert!(found.accuracy.unwrap() > 0.9, "{found:?}");

@@ -40,7 +40,8 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         Some(accuracy) => format!("test accuracy {:.2} %", 100.0 * accuracy),
         None => format!("test loss {:.4}", trained.test_loss),
     };
-    let metrics: String = trained.test_metrics.iter().map(|(name, value)| format!(", {name} {value:.4}")).collect();
+    let metrics: String =
+        trained.test_metrics.iter().map(|(name, value)| format!(", {name} {value:.4}")).collect();
     let how = match (trained.reused, trained.stopped_early) {
         (true, _) => " (finished before; nothing was computed)",
         (false, true) => " (stopped early)",
