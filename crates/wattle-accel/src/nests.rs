@@ -515,7 +515,11 @@ mod tests {
         }
     }
 
-    impl CustomOperator for Strange {}
+    impl CustomOperator for Strange {
+        fn key(&self) -> String {
+            "test.Strange".into()
+        }
+    }
 
     #[test]
     fn custom_operators_are_host_work_even_when_nobody_counts_them() {

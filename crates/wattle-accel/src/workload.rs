@@ -132,6 +132,7 @@ fn reason(op: &Op, macs: u64) -> &'static str {
         Op::Recurrent(_) | Op::RecurrentGradient(_) => "recurrent: each step waits for the last",
         Op::Custom(_) => "custom operator",
         Op::If(_) => "which branch runs is known only when it runs",
+        Op::Loop(_) => "a loop, whose trips wait for each other",
         _ if macs > 0 => "no loop nest of a convolution or matrix product",
         _ => "no multiply-accumulates",
     }

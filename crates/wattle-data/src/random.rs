@@ -26,6 +26,8 @@ pub enum Purpose {
     Dropout = 5,
     /// Breaking ties between equal scores.
     Ties = 6,
+    /// Which of several networks learns; counters: step.
+    Network = 7,
 }
 
 /// A reproducible sequence of random numbers.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use wattle_graph::Graph;
 use wattle_kernels::Cpu;
 
+use crate::registry::Registry;
 use crate::timings::Timings;
 
 /// What a plan is made for.
@@ -26,13 +27,25 @@ pub struct PlanOptions {
     pub timings: Option<Arc<Timings>>,
     /// Whether a batch may be run part by part.
     pub batch: Batch,
+    /// Kernels of custom operators.
+    pub kernels: Registry,
 }
 
 impl PlanOptions {
     /// The best instruction set of this machine, all rewrites, everything frozen that can be, an arena of at most 16 GiB.
     pub fn new(cpu: Arc<Cpu>) -> PlanOptions {
         let (freeze, sparse, batch) = (Freeze::All, Sparse::Auto, Batch::Auto);
-        PlanOptions { cpu, rewrite: true, freeze, memory_limit: 16 << 30, sparse, timings: None, batch }
+        let kernels = Registry::new();
+        PlanOptions {
+            cpu,
+            rewrite: true,
+            freeze,
+            memory_limit: 16 << 30,
+            sparse,
+            timings: None,
+            batch,
+            kernels,
+        }
     }
 }
 

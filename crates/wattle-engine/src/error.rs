@@ -56,6 +56,13 @@ pub enum EngineError {
     Defect(String),
 }
 
+impl EngineError {
+    /// A kernel's complaint about the values it met; the plan adds which node it was.
+    pub fn failed(reason: impl Into<String>) -> EngineError {
+        EngineError::Node { node: String::new(), op: String::new(), reason: reason.into() }
+    }
+}
+
 impl From<wattle_kernels::arena::ViewError> for EngineError {
     fn from(error: wattle_kernels::arena::ViewError) -> EngineError {
         EngineError::Defect(error.to_string())

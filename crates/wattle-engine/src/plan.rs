@@ -13,7 +13,7 @@ use crate::bytes;
 use crate::choices::{Freeze, PlanOptions};
 use crate::error::EngineError;
 use crate::kept::Kept;
-use crate::kernel::Kernel;
+use crate::kernel::{Inside, Kernel};
 use crate::layout::Layout;
 use crate::parts::{self, Parts};
 use crate::planner::Planner;
@@ -164,9 +164,26 @@ impl Plan {
         self.needed.iter().any(|needed| needed.written)
     }
 
-    /// Names of nodes that only the reference interpreter can run, slowly and allocating.
+    /// Names of nodes that only the reference interpreter can run, slowly and allocating; those inside branches and loops
+    /// too.
     pub fn interpreted(&self) -> Vec<&str> {
-        self.steps.iter().filter(|s| s.info.kernel.starts_with("reference-")).map(|s| &*s.info.name).collect()
+        let mut names = vec![];
+        for step in &self.steps {
+            if step.info.kernel.starts_with("reference-") {
+                names.push(&*step.info.name);
+            }
+            for inside in step.kernel.inside() {
+                names.extend(inside.plan.interpreted());
+            }
+        }
+        names
+    }
+
+    /// The plans inside steps, with the name of the step: branches and bodies, and how often each has run.
+    pub fn inside(&self) -> impl Iterator<Item = (&str, Inside<'_>)> {
+        self.steps
+            .iter()
+            .flat_map(|step| step.kernel.inside().into_iter().map(|inside| (&*step.info.name, inside)))
     }
 }
 

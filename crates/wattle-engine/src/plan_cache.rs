@@ -50,13 +50,15 @@ struct Key {
     memory_limit: usize,
     sparse: Sparse,
     batch: Batch,
+    /// Identities of the kernels of custom operators.
+    kernels: Vec<String>,
     stored: Vec<StoredKey>,
 }
 
 impl Key {
     fn new(graph: &Graph, store: &Store, options: &PlanOptions) -> Result<Key, EngineError> {
         // Every option is named, so that a new one cannot be forgotten.
-        let PlanOptions { cpu, rewrite, freeze, memory_limit, sparse, timings, batch } = options;
+        let PlanOptions { cpu, rewrite, freeze, memory_limit, sparse, timings, batch, kernels } = options;
         Ok(Key {
             graph: graph.fingerprint(),
             cpu: Arc::as_ptr(cpu).addr(),
@@ -65,6 +67,7 @@ impl Key {
             memory_limit: *memory_limit,
             sparse: *sparse,
             batch: *batch,
+            kernels: kernels.identities().into_iter().map(str::to_owned).collect(),
             stored: store.keys(graph, freeze)?,
         })
     }

@@ -38,6 +38,7 @@ pub(crate) struct Draft {
 pub(crate) struct Planner<'a> {
     graph: &'a Graph,
     facts: &'a Facts,
+    options: &'a PlanOptions,
     cpu: &'a Arc<Cpu>,
     sparse: Sparse,
     timings: Option<&'a Timings>,
@@ -54,6 +55,8 @@ pub(crate) struct Planner<'a> {
     native: Vec<Layout>,
     drafts: Vec<Draft>,
     constants: Vec<(StorageId, Vec<u8>)>,
+    /// Whether the arena belongs to others between runs, so that constants must be elsewhere.
+    nested: bool,
 }
 
 impl<'a> Planner<'a> {
@@ -62,6 +65,7 @@ impl<'a> Planner<'a> {
         Planner {
             graph,
             facts,
+            options,
             cpu,
             sparse: *sparse,
             timings: timings.as_deref(),
@@ -73,7 +77,13 @@ impl<'a> Planner<'a> {
             native: vec![Layout::RowMajor; graph.values().len()],
             drafts: vec![],
             constants: vec![],
+            nested: false,
         }
+    }
+
+    /// A planner for a graph inside a node: the constant of number i of the plan is in the outside buffer of that number.
+    pub fn nested(graph: &'a Graph, facts: &'a Facts, options: &'a PlanOptions) -> Planner<'a> {
+        Planner { nested: true, ..Planner::new(graph, facts, options, false) }
     }
 
     pub fn plan(mut self, log: Vec<LogEntry>) -> Result<Plan, EngineError> {
@@ -282,6 +292,9 @@ impl<'a> Planner<'a> {
         let graph = self.graph;
         if let Some(tensor) = graph.constant_of(id) {
             let storage = self.storage(id, layout, true)?;
+            if self.nested {
+                self.storages[storage.0].home = Home::Store(self.constants.len() as u32);
+            }
             self.constants.push((storage, bytes::of(tensor, layout)));
             self.places.insert((id, layout), storage);
             return Ok(storage);
@@ -406,6 +419,7 @@ impl<'a> Planner<'a> {
             cpu: self.cpu,
             sparse: self.sparse,
             form: None,
+            options: self.options,
         })
     }
 }

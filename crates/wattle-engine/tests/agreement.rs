@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use wattle_engine::{Cpu, EngineError, Isa, Plan, PlanOptions, Session, Sparse, Store};
-use wattle_graph::{Agreement, Example, Graph, Shape, Tensor, Tensors, ops};
+use wattle_engine::{Cpu, EngineError, Isa, PlanOptions, Sparse, suite};
+use wattle_graph::{Example, Tensor, ops};
 
 /// Runs a one-node graph of the example; all operands are constants when `constant`, except the first.
 fn run(example: &Example, cpu: Cpu, constant: bool) -> Result<Vec<Tensor>, EngineError> {
@@ -12,52 +12,8 @@ fn run(example: &Example, cpu: Cpu, constant: bool) -> Result<Vec<Tensor>, Engin
 }
 
 fn run_with(example: &Example, cpu: Cpu, constant: bool, sparse: Sparse) -> Result<Vec<Tensor>, EngineError> {
-    let mut graph = Graph::new("example");
-    let mut feeds = vec![];
-    let mut operands = vec![];
-    for (index, input) in example.inputs.iter().enumerate() {
-        operands.push(input.as_ref().map(|tensor| {
-            if example.constant.contains(&index) || (constant && index > 0) {
-                return graph.constant(tensor.clone());
-            }
-            let name = format!("x{index}");
-            feeds.push((name.clone(), tensor.clone()));
-            graph.input(name, tensor.dtype(), Shape::known(tensor.shape()))
-        }));
-    }
-    let outputs = graph.apply_all(example.op.clone(), &operands, "")?;
-    graph.set_outputs(outputs);
     let options = PlanOptions { rewrite: false, sparse, ..PlanOptions::new(Arc::new(cpu)) };
-    let store = Store::default();
-    let mut session = Session::new(Plan::compile(&graph, &store, &options)?, &store)?;
-    for (name, tensor) in &feeds {
-        session.set_input(name, tensor)?;
-    }
-    session.run()?;
-    session.run()?;
-    Ok(session.outputs()?.into_iter().map(|(_, tensor)| tensor).collect())
-}
-
-fn compare(example: &Example, got: &[Tensor]) -> Result<(), String> {
-    let operands: Vec<_> = example.inputs.iter().map(Option::as_ref).collect();
-    let expected = example.op.evaluate(Tensors::new(&operands)).map_err(|e| e.to_string())?;
-    for (index, (e, g)) in expected.iter().zip(got).enumerate() {
-        if e.shape() != g.shape() || e.dtype() != g.dtype() {
-            return Err(format!("result {index} is {:?}, expected {:?}", g.shape(), e.shape()));
-        }
-        let (e, g) = (e.to_f64(), g.to_f64());
-        let tolerance = match example.op.agreement() {
-            Agreement::Exact => 0.0,
-            Agreement::Relative(r) => r * e.iter().fold(0.0f64, |m, x| m.max(x.abs())),
-        };
-        for (i, (x, y)) in e.iter().zip(g.iter()).enumerate() {
-            let same = x == y || x.is_nan() && y.is_nan() || (x - y).abs() <= tolerance;
-            if !same {
-                return Err(format!("result {index}[{i}] is {y}, expected {x}"));
-            }
-        }
-    }
-    Ok(())
+    suite::twice(&mut suite::planned(example, constant, &options)?)
 }
 
 fn each_example(mut check: impl FnMut(&Example) -> Result<(), String>) {
@@ -86,7 +42,7 @@ fn every_operator_agrees_with_its_definition_on_every_instruction_set() {
                 match run(example, cpu, constant) {
                     Err(error) if cannot_be_planned(&error) => {}
                     Err(error) => return Err(error.to_string()),
-                    Ok(got) => compare(example, &got).map_err(|e| format!("{}: {e}", isa.name()))?,
+                    Ok(got) => suite::agree(example, &got).map_err(|e| format!("{}: {e}", isa.name()))?,
                 }
             }
         }
@@ -103,7 +59,7 @@ fn sparse_kernels_agree_with_the_definition_however_dense_the_weights() {
                 match run_with(example, cpu, true, Sparse::Always) {
                     Err(error) if cannot_be_planned(&error) => {}
                     Err(error) => return Err(error.to_string()),
-                    Ok(got) => compare(example, &got).map_err(|e| format!("{}: {e}", isa.name()))?,
+                    Ok(got) => suite::agree(example, &got).map_err(|e| format!("{}: {e}", isa.name()))?,
                 }
             }
         }

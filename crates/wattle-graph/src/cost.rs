@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashSet};
 use crate::error::GraphError;
 use crate::graph::{Graph, NodeId, Source, ValueId};
 use crate::operator::{MacKind, Shapes, Work};
-use crate::ops::Op;
 use crate::parameter::Parameters;
 use crate::tensor::Tensor;
 
@@ -79,15 +78,13 @@ pub fn costs(graph: &Graph, parameters: &Parameters) -> Result<Vec<NodeCost>, Gr
             inputs.push(Some(graph.extents(input)?));
             densities.push(density);
         }
-        if let Op::If(op) = &node.op {
-            let mut weights = vec![];
-            for condition in [true, false] {
-                weights_of_branch(op.branch(condition), &mut weights);
-            }
-            for weight in weights {
-                count += weight.len() as u64;
-                nonzero += (weight.len() as f64 * weight.density()).round() as u64;
-            }
+        let mut weights = vec![];
+        for nested in node.op.graphs() {
+            weights_of_branch(nested, &mut weights);
+        }
+        for weight in weights {
+            count += weight.len() as u64;
+            nonzero += (weight.len() as f64 * weight.density()).round() as u64;
         }
         let outputs = node.outputs.iter().map(|&o| graph.extents(o)).collect::<Result<Vec<_>, _>>()?;
         let shapes = Shapes { inputs: &inputs, outputs: &outputs, densities: &densities };
@@ -128,10 +125,8 @@ fn weights_of_branch<'a>(graph: &'a Graph, found: &mut Vec<&'a Tensor>) {
                 found.push(tensor);
             }
         }
-        if let Op::If(op) = &node.op {
-            for condition in [true, false] {
-                weights_of_branch(op.branch(condition), found);
-            }
+        for nested in node.op.graphs() {
+            weights_of_branch(nested, found);
         }
     }
 }

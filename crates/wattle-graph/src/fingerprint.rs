@@ -50,7 +50,7 @@ impl Graph {
     /// A fingerprint of the graph itself: names, types, operators with their attributes, constants by content, parameters
     /// with their windows and roles, outputs and assignments. The tensors behind parameters are no part of it.
     ///
-    /// A custom operator is told from others by what its `Debug` shows, which must be all that it does.
+    /// A custom operator is told from others by its key.
     pub fn fingerprint(&self) -> Fingerprint {
         let mut pieces = Pieces(blake3::Hasher::new());
         pieces.add(&self.name);

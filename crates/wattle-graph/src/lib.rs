@@ -20,6 +20,7 @@
 
 mod compact;
 mod cost;
+mod custom;
 mod differentiate;
 mod error;
 mod fingerprint;
@@ -33,12 +34,14 @@ pub mod ops;
 mod parameter;
 pub mod rewrite;
 mod shape;
+mod splice;
 pub mod suite;
 mod tensor;
 mod windows;
 
 pub use compact::{Compact, CompactError, Index};
 pub use cost::{NodeCost, Totals, costs, totals};
+pub use custom::{CustomOperator, OnnxForm};
 pub use differentiate::{Differentiated, differentiate};
 pub use error::{GraphError, OpError};
 pub use fingerprint::Fingerprint;
@@ -47,11 +50,12 @@ pub use interpret::interpret;
 pub use mask::Mask;
 pub use model::Model;
 pub use operator::{
-    Agreement, Attribute, Backward, CustomOperator, Described, Example, Gradient, MacKind, Operand, Operands,
-    Operator, Shapes, Tensors, Work, axis_of,
+    Agreement, Attribute, Backward, Described, Example, Gradient, MacKind, Operand, Operands, Operator,
+    Shapes, Tensors, Work, axis_of,
 };
 pub use ops::Op;
 pub use parameter::{AxisWindow, Parameter, Parameters, Role, Window};
 pub use shape::{Dim, Shape, broadcast, normalize_axis};
+pub use splice::{Spliced, TensorNames};
 pub use tensor::{DType, Data, Tensor, each_index, element_count, strides};
 pub use windows::extract;

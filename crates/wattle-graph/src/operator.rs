@@ -7,6 +7,7 @@ use crate::error::{GraphError, OpError};
 use crate::graph::{Graph, Node, TensorType, ValueId};
 use crate::onnx::{ExportNode, ForeignNode, ImportError};
 use crate::ops::Op;
+use crate::parameter::Role;
 use crate::shape::{Dim, normalize_axis};
 use crate::tensor::{DType, Tensor};
 
@@ -60,9 +61,6 @@ pub trait Described: Sized {
     fn examples() -> Vec<Example>;
 }
 
-/// An operator defined by another crate; same duties, compared by identity.
-pub trait CustomOperator: Operator + Send + Sync {}
-
 /// How exactly two implementations of an operator must agree.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Agreement {
@@ -84,6 +82,8 @@ pub enum Attribute {
     Texts(Vec<String>),
     Tensor(Arc<Tensor>),
     Graph(Box<Graph>),
+    /// A graph whose first inputs, as many as stated, are its own; the rest are read from the enclosing graph by name.
+    Body(Box<Graph>, usize),
 }
 
 impl fmt::Display for Attribute {
@@ -96,7 +96,7 @@ impl fmt::Display for Attribute {
             Attribute::Text(x) => f.write_str(x),
             Attribute::Texts(x) => write!(f, "{x:?}"),
             Attribute::Tensor(x) => write!(f, "{}{:?}", x.dtype(), x.shape()),
-            Attribute::Graph(x) => {
+            Attribute::Graph(x) | Attribute::Body(x, _) => {
                 write!(f, "{}", x.to_string().replace('\n', "\n  "))
             }
         }
@@ -340,6 +340,8 @@ pub enum Gradient {
 }
 
 /// What a gradient rule sees and builds with: the node, the gradients of its outputs, and the growing graph.
+///
+/// A rule may also declare what states become after a run that computes gradients; see [`Backward::update`].
 #[derive(Debug)]
 pub struct Backward<'a> {
     /// The graph being extended.
@@ -420,6 +422,26 @@ impl Backward<'_> {
     /// Element type of a value.
     pub fn dtype(&self, value: ValueId) -> DType {
         self.graph.value(value).ty.dtype
+    }
+
+    /// Declares that after a run the state that is input `index` of the node takes the value `value`, of the same type.
+    /// It is an assignment of the graph like any other: simultaneous with all others.
+    ///
+    /// # Errors
+    /// When that input is no parameter of [`Role::State`]: what is trained is the optimiser's to change.
+    pub fn update(&mut self, index: usize, value: ValueId) -> Result<(), GraphError> {
+        let target = self.input(index);
+        let role = self.graph.parameter_of(target).map(|p| p.role);
+        if role != Some(Role::State) {
+            return Err(GraphError::Invalid(format!(
+                "node `{}` ({}) updates its input `{}`, which is no state; only parameters with the role of a state \
+                 are updated by a gradient rule",
+                self.node.name,
+                self.node.op.name(),
+                self.graph.label(target)
+            )));
+        }
+        self.graph.assign(target, value)
     }
 
     /// Undoes broadcasting: sums `gradient` over the axes along which `operand` was repeated.

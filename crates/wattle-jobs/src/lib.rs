@@ -21,7 +21,9 @@ pub mod bench;
 pub mod env;
 pub mod error;
 #[cfg(feature = "networks")]
-pub mod learning;
+pub mod eval;
+#[cfg(feature = "networks")]
+pub mod kept;
 #[cfg(feature = "networks")]
 pub mod models;
 #[cfg(feature = "networks")]
@@ -36,14 +38,32 @@ pub mod roofline;
 #[cfg(feature = "networks")]
 pub mod run;
 #[cfg(feature = "networks")]
+pub mod shrink;
+#[cfg(feature = "networks")]
+pub mod shrink_report;
+#[cfg(feature = "networks")]
+pub mod ticket;
+#[cfg(feature = "networks")]
 pub mod timings;
+#[cfg(feature = "networks")]
+pub mod train;
+#[cfg(feature = "networks")]
+pub mod training;
 
 #[cfg(feature = "networks")]
 pub use bench::{BenchOptions, Benched, bench};
 pub use env::{Env, EnvOptions};
 pub use error::{ErrorKind, JobError, Result};
+#[cfg(feature = "networks")]
+pub use eval::{EvalOptions, Evaluated, eval};
 pub use observer::{Observer, Silent};
 #[cfg(feature = "networks")]
 pub use profile::{ProfileOptions, Profiled, profile};
 #[cfg(feature = "networks")]
 pub use run::{RunOptions, run};
+#[cfg(feature = "networks")]
+pub use shrink::{ShrinkJob, Shrunk, shrink};
+#[cfg(feature = "networks")]
+pub use ticket::{FindJob, Found, find_tickets};
+#[cfg(feature = "networks")]
+pub use train::{TrainJob, Trained, train};

@@ -126,8 +126,7 @@ impl Arena {
 
     /// Makes room to remember so many slices at once; beyond it, the first [`Views`] that hands out more allocates.
     pub fn reserve(&mut self, slices: usize) {
-        self.taken.read.reserve(slices);
-        self.taken.written.reserve(slices);
+        self.taken.reserve(slices);
     }
 
     /// A fresh set of views; all earlier ones are gone, since this borrows the arena mutably.
@@ -214,14 +213,21 @@ impl Buffer {
     }
 }
 
-/// Addresses that are in use: first byte and one past the last.
+/// Addresses that are in use: first byte and one past the last. Kept from one set of views to the next, so that handing out
+/// slices allocates nothing.
 #[derive(Default)]
-struct Taken {
+pub struct Taken {
     read: Vec<(usize, usize)>,
     written: Vec<(usize, usize)>,
 }
 
 impl Taken {
+    /// Makes room to remember so many slices at once.
+    pub fn reserve(&mut self, slices: usize) {
+        self.read.reserve(slices);
+        self.written.reserve(slices);
+    }
+
     fn meets(list: &[(usize, usize)], (start, end): (usize, usize)) -> bool {
         list.iter().any(|&(first, last)| start < last && first < end)
     }
@@ -235,6 +241,15 @@ pub struct Views<'a> {
 }
 
 impl<'a> Views<'a> {
+    /// Views of borrowed memory as of an arena, for a plan that runs inside another's scratch memory. Its start must be
+    /// aligned to [`ALIGNMENT`] for vector loads to stay within cache lines.
+    pub fn within(memory: &'a mut [u8], taken: &'a mut Taken, outside: Outside<'a>) -> Views<'a> {
+        let arena = Buffer { start: memory.as_mut_ptr(), bytes: memory.len() };
+        taken.read.clear();
+        taken.written.clear();
+        Views { arena, outside, taken: RefCell::new(taken) }
+    }
+
     /// The elements of `span`, to read.
     pub fn read<T: Pod>(&self, span: Span) -> Result<&'a [T], ViewError> {
         let start = self.take::<T>(span, false)?;
@@ -314,6 +329,24 @@ mod tests {
         assert!(out(Span { home: Home::Store(0), ..Span::of::<f32>(0, 1) }));
         assert!(matches!(views.read::<f32>(Span::in_arena(2, 4)), Err(ViewError::Misaligned { .. })));
         assert!(matches!(views.read::<f32>(Span::in_arena(0, 6)), Err(ViewError::Misaligned { .. })));
+    }
+
+    #[test]
+    fn memory_of_another_arena_is_an_arena() {
+        let (mut arena, mut taken, constants) = (Arena::new(256), Taken::default(), [Arena::new(8)]);
+        let memory = arena.write::<u8>(Span::in_arena(128, 64)).unwrap();
+        {
+            let views = Views::within(memory, &mut taken, Outside::shared(&constants, &[0]));
+            views.write::<f32>(Span::of::<f32>(0, 2)).unwrap().fill(3.0);
+            assert!(views.read::<f32>(Span::of::<f32>(0, 1)).is_err());
+            assert!(views.read::<f32>(Span::of::<f32>(64, 1)).is_err());
+            let constant = Span { home: Home::Store(0), ..Span::of::<f32>(0, 2) };
+            assert_eq!(views.read::<f32>(constant).unwrap(), [0.0; 2]);
+            assert!(views.write::<f32>(constant).is_err());
+        }
+        let views = Views::within(memory, &mut taken, Outside::nothing());
+        assert_eq!(views.read::<f32>(Span::of::<f32>(0, 3)).unwrap(), [3.0, 3.0, 0.0]);
+        assert_eq!(arena.read::<f32>(Span::of::<f32>(128, 2)).unwrap(), [3.0; 2]);
     }
 
     #[test]

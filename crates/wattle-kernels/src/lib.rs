@@ -36,6 +36,7 @@ pub mod peak;
 pub mod pool;
 pub mod quantize;
 pub mod quantized;
+pub mod random;
 pub mod recurrent;
 pub mod reduce;
 pub mod simd;

@@ -1,27 +1,28 @@
 //! Iterative magnitude pruning with rewinding: train, prune, rewind, again.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use wattle_data::error::{Error, Result};
-use wattle_engine::PlanOptions;
-use wattle_graph::{Model, Parameters};
+use wattle_graph::{Mask, Model, Parameters};
+use wattle_train::evaluation::{Evaluation, evaluate};
+use wattle_train::experiment::{Experiment, Start};
 use wattle_train::fit::{Progress, fit};
+use wattle_train::moment::Moment;
+use wattle_train::options::TrainOptions;
 use wattle_train::run_directory::{Config, RunDirectory};
-use wattle_train::step::{Step, Timeline};
-use wattle_train::trainer::{Evaluation, Start, TrainOptions, Trainer, TrainingData, evaluate};
+use wattle_train::trainer::{Notes, Trainer};
 
 use crate::prune::{Layer, Scope, prune};
 
-/// How a ticket is looked for.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// How a ticket is looked for; how each level is trained is the experiment's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FindOptions {
-    /// How each level is trained.
-    pub train: TrainOptions,
     /// Whether weights compete within layers.
     pub scope: Scope,
     /// Point of the dense training whose weights the tickets start from; `0it` for the initial weights.
-    pub rewind: String,
+    pub rewind: Moment,
     /// Rounds of pruning, at most.
     pub levels: u32,
 }
@@ -33,10 +34,18 @@ pub struct Level {
     pub level: u32,
     /// Share of the prunable weights that are left.
     pub density: f64,
+    /// Steps of training its weights have seen, those before the rewind point included. Levels are fair to compare where
+    /// this is the same; early stopping makes it differ.
+    pub steps: u64,
+    /// Steps spent on the whole search up to and with this level.
+    pub steps_spent: u64,
     /// How good it is on the validation part.
     pub validation: Evaluation,
     /// Weights trained on their kept elements alone, and weights with a mask; `None` if it had been trained before.
     pub sparse_weights: Option<(usize, usize)>,
+    /// What whoever trains should know; `None` if it had been trained before.
+    #[serde(skip)]
+    pub notes: Option<Notes>,
     /// The weights it was trained from: masked, as of the rewind step.
     #[serde(skip)]
     pub start: Parameters,
@@ -50,84 +59,64 @@ pub fn level_directory(run: &Path, level: u32) -> PathBuf {
     run.join(format!("level_{level:02}"))
 }
 
-/// What decides the result of one level, for its directory.
+/// What decides the result of one level, for its directory: everything, so that a directory of another search is refused
+/// rather than read.
 #[derive(Serialize)]
 struct LevelConfig<'a> {
-    find: &'a FindOptions,
+    experiment: serde_json::Value,
+    layers: &'a [Layer],
+    scope: Scope,
+    rewind: Moment,
     level: u32,
 }
 
 /// What [`find`] refuses before it computes or writes anything: nothing to prune, nothing to choose by, a model that does
 /// not fit the data, a rewind point outside the training. Returns the rewind point, in steps.
-pub fn check(
-    model: &Model,
-    layers: &[Layer],
-    data: &TrainingData,
-    validation: &[u32],
-    options: &FindOptions,
-    plan: &PlanOptions,
-) -> Result<u64> {
+pub fn check(experiment: &Experiment, layers: &[Layer], options: &FindOptions) -> Result<u64> {
     if layers.is_empty() {
         let found = "no prunable tensor: the model has no trained convolution or matrix product before its last layer";
         return Err(Error::input("the model", found));
     }
-    if validation.is_empty() {
+    if experiment.validation.is_none() {
         return Err(Error::input("the data", "no validation part, which chooses the ticket")
-            .remedy("keep some, such as --validation 10%"));
+            .remedy("keep some samples aside for validation"));
     }
-    let point: Step = options.rewind.parse()?;
-    let timeline: Timeline = *Trainer::new(model, data, &options.train, plan, Start::default())?.timeline();
-    let step = point.resolve(&timeline);
+    let timeline = experiment.timeline()?;
+    let step = options.rewind.resolve(&timeline);
     if step >= timeline.total {
-        return Err(Error::input("--rewind", format!("{point} is step {step} of {}", timeline.total))
-            .expected("a point before the end of training"));
+        let found = format!("{} is step {step} of {}", options.rewind, timeline.total);
+        return Err(Error::input("the rewind point", found).expected("a point before the end of training"));
     }
+    drop(Trainer::new(experiment)?);
     Ok(step)
 }
 
-/// Finds tickets of `model`, level by level; `next` sees each level as it is done and says whether to go on.
+/// Finds tickets of the experiment's model, level by level; `next` sees each level as it is done and says whether to go on.
 ///
 /// With a directory each level is kept in it and reused when the same search runs again. The optimiser's state is
 /// fresh at the rewind step on every level, the dense one included; the schedule and the order of samples go on
-/// from there. Batch statistics are rewound with the weights.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "each is a different kind of thing; a struct would only rename them"
-)]
+/// from there. Batch statistics are rewound with the weights. So every level's weights have seen the same number of steps,
+/// unless training may stop early.
 pub fn find(
-    model: &Model,
+    experiment: &Experiment,
     layers: &[Layer],
-    data: &TrainingData,
-    validation: &[u32],
     options: &FindOptions,
-    plan: &PlanOptions,
-    directory: Option<&Path>,
     progress: &mut dyn FnMut(u32, Progress),
     next: &mut dyn FnMut(&Level) -> bool,
 ) -> Result<Vec<Level>> {
-    let step = check(model, layers, data, validation, options, plan)?;
-    let rewound = rewind(model, data, options, plan, step, directory, &mut |p| progress(0, p))?;
-    let begin = Start { step, fresh_at: step };
-    let mut masks = vec![];
+    let step = check(experiment, layers, options)?;
+    let search = Search { experiment, layers, options };
+    let rewound = search.rewind(step, &mut |p| progress(0, p))?;
+    let mut masks: Vec<(String, Mask)> = vec![];
     let mut levels: Vec<Level> = vec![];
+    let mut spent = step;
     for level in 0..=options.levels {
         let mut weights = rewound.clone();
         for (name, mask) in &masks {
-            let mask: &wattle_graph::Mask = mask;
-            let name: &String = name;
             weights.set_mask(name, mask.clone());
         }
-        let network = Model { parameters: weights.clone(), ..model.clone() };
-        let kept = directory.map(|d| open(&level_directory(d, level), options, level)).transpose()?;
-        let kept = kept.as_ref().map(|(d, hash)| (d, hash.as_str()));
-        let fitted =
-            fit(&network, data, &options.train, plan, begin, None, kept, &mut |p| progress(level, p))?;
-        let sparse_weights = fitted.sparse_weights;
-        let trained = Model { parameters: fitted.parameters, ..model.clone() };
-        let found = evaluate(&trained, data, validation, options.train.loss, plan)?;
-        let density = density(&trained.parameters, layers);
-        let (start, trained) = (weights, trained.parameters);
-        levels.push(Level { level, density, validation: found, sparse_weights, start, trained });
+        let found = search.level(level, weights, step, &mut spent, &mut |p| progress(level, p))?;
+        levels.push(found);
         let last = &levels[levels.len() - 1];
         if !next(last) {
             break;
@@ -137,38 +126,94 @@ pub fn find(
     Ok(levels)
 }
 
-fn open(path: &Path, options: &FindOptions, level: u32) -> Result<(RunDirectory, String)> {
-    // How many more levels are wanted does not change this one.
-    let config = LevelConfig { find: &FindOptions { levels: 0, ..options.clone() }, level };
-    // No field is at a default: a level is named by its number, the configuration only guards against mixing.
-    let config = Config::new("level", &serde_json_value(&config)?, &serde_json::json!({}))?;
-    Ok((RunDirectory::open_at(path, &config)?, config.hash()))
+/// A search under way.
+struct Search<'a> {
+    experiment: &'a Experiment,
+    layers: &'a [Layer],
+    options: &'a FindOptions,
 }
 
-/// The weights after `step` steps; optimiser state is left out.
-fn rewind(
-    model: &Model,
-    data: &TrainingData,
-    options: &FindOptions,
-    plan: &PlanOptions,
-    step: u64,
-    directory: Option<&Path>,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Parameters> {
-    if step == 0 {
-        return Ok(model.parameters.clone());
+impl Search<'_> {
+    /// Trains and judges one level from `weights`, as of the rewind step.
+    fn level(
+        &self,
+        level: u32,
+        weights: Parameters,
+        step: u64,
+        spent: &mut u64,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Level> {
+        let Experiment { model, validation, options, plan, .. } = self.experiment;
+        let name = level_directory(Path::new(""), level);
+        let watched = validation.clone().filter(|_| options.stop.is_some());
+        let fitted = fit(
+            &Experiment {
+                model: Model { parameters: weights.clone(), ..model.clone() },
+                validation: watched,
+                start: Start { step, fresh_at: step },
+                directory: self.open(&name, level)?,
+                ..self.experiment.clone()
+            },
+            &mut |p: Progress| progress(p),
+        )?;
+        *spent += fitted.steps - step;
+        let trained = Model { parameters: fitted.parameters, ..model.clone() };
+        let validation =
+            validation.as_ref().ok_or_else(|| Error::machine("the data", "no validation part"))?;
+        let found = evaluate(&trained, validation, &options.loss, &options.metrics, plan)?;
+        Ok(Level {
+            level,
+            density: density(&trained.parameters, self.layers),
+            steps: fitted.steps,
+            steps_spent: *spent,
+            validation: found,
+            sparse_weights: fitted.sparse_weights,
+            notes: fitted.notes,
+            start: weights,
+            trained: trained.parameters,
+        })
     }
-    let kept = directory.map(|d| open(&d.join("rewind"), options, 0)).transpose()?;
-    let kept = kept.as_ref().map(|(d, hash)| (d, hash.as_str()));
-    let fitted = fit(model, data, &options.train, plan, Start::default(), Some(step), kept, progress)?;
-    let mut weights = model.parameters.clone();
-    let names: Vec<String> = weights.iter().map(|(name, _)| name.to_string()).collect();
-    for name in names {
-        if let Some(tensor) = fitted.parameters.get(&name) {
-            weights.insert(name, tensor.clone());
+
+    /// The weights after `step` steps; optimiser state is left out.
+    fn rewind(&self, step: u64, progress: &mut dyn FnMut(Progress)) -> Result<Parameters> {
+        let Experiment { model, options, .. } = self.experiment;
+        if step == 0 {
+            return Ok(model.parameters.clone());
         }
+        // Weights are rewound to, not averages of them, and nothing stops before that point.
+        let options = TrainOptions { average: None, stop: None, ..options.clone() };
+        let fitted = fit(
+            &Experiment {
+                options,
+                validation: None,
+                stop_at: Some(step),
+                directory: self.open(Path::new("rewind"), 0)?,
+                ..self.experiment.clone()
+            },
+            &mut |p: Progress| progress(p),
+        )?;
+        let mut weights = model.parameters.clone();
+        let names: Vec<String> = weights.iter().map(|(name, _)| name.to_string()).collect();
+        for name in names {
+            if let Some(tensor) = fitted.parameters.get(&name) {
+                weights.insert(name, tensor.clone());
+            }
+        }
+        Ok(weights)
     }
-    Ok(weights)
+
+    /// The directory of one training of the search, inside that of the experiment.
+    fn open(&self, name: &Path, level: u32) -> Result<Option<Arc<RunDirectory>>> {
+        let Some(directory) = &self.experiment.directory else { return Ok(None) };
+        // How many more levels are wanted does not change this one.
+        let FindOptions { scope, rewind, .. } = *self.options;
+        let experiment = self.experiment.description()?;
+        let config = LevelConfig { experiment, layers: self.layers, scope, rewind, level };
+        let value = serde_json::to_value(&config).map_err(|e| Error::machine("the configuration", e))?;
+        // No field is at a default: a level is named by its number, the configuration only guards against mixing.
+        let config = Config::new("level", &value, &serde_json::json!({}))?;
+        Ok(Some(Arc::new(RunDirectory::open_at(&directory.path().join(name), &config)?)))
+    }
 }
 
 /// Share of the weights of `layers` that are alive.
@@ -180,8 +225,4 @@ fn density(parameters: &Parameters, layers: &[Layer]) -> f64 {
         alive += parameters.mask(&layer.tensor).map_or(len, |m| m.count());
     }
     alive as f64 / total.max(1) as f64
-}
-
-fn serde_json_value(value: &impl Serialize) -> Result<serde_json::Value> {
-    serde_json::to_value(value).map_err(|e| Error::machine("the configuration", e))
 }

@@ -1,10 +1,11 @@
 //! Named settings for LeNet-300-100: published descriptions and codes disagree, so each has its own name.
 
 use serde::Serialize;
-use wattle_train::loss::Loss;
+use wattle_train::moment::Moment;
 use wattle_train::network::Init;
+use wattle_train::objective::Loss;
 use wattle_train::optimizer::Optimizer;
-use wattle_train::trainer::TrainOptions;
+use wattle_train::options::TrainOptions;
 
 use crate::prune::{Fractions, Scope};
 
@@ -35,16 +36,16 @@ pub const PRESETS: [&str; 3] = ["paper-2019", "google-tf1", "open-lth"];
 /// The preset of this name; `seed` decides the order of samples.
 pub fn preset(name: &str, seed: u64) -> Option<Preset> {
     let plain_sgd = Optimizer::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
-    let train = |batch, length: &str, learning_rate, optimizer| TrainOptions {
+    let train = |batch, length, learning_rate, optimizer| TrainOptions {
         batch,
-        length: length.into(),
+        length,
         learning_rate,
-        schedule: "constant".into(),
         optimizer,
-        loss: Loss::CrossEntropy { label_smoothing: 0.0 },
-        augmentation: "none".into(),
         seed,
+        ..TrainOptions::new(Loss::cross_entropy())
     };
+    let (steps, epochs) =
+        (|iterations| Moment::At { epochs: 0, iterations }, |epochs| Moment::At { epochs, iterations: 0 });
     let network = "lenet-300-100";
     match name {
         "paper-2019" => Some(Preset {
@@ -53,7 +54,7 @@ pub fn preset(name: &str, seed: u64) -> Option<Preset> {
             network,
             init: Init::GlorotNormal,
             unit_length: false,
-            train: train(60, "50000it", 1.2e-3, Optimizer::Adam { weight_decay: 0.0 }),
+            train: train(60, steps(50_000), 1.2e-3, Optimizer::Adam { weight_decay: 0.0 }),
             scope: Scope::LayerWise,
             fractions: Fractions { conv: 0.2, dense: 0.2, output: 0.1 },
         }),
@@ -63,7 +64,7 @@ pub fn preset(name: &str, seed: u64) -> Option<Preset> {
             network,
             init: Init::GlorotNormal,
             unit_length: true,
-            train: train(64, "50000it", 0.1, plain_sgd),
+            train: train(64, steps(50_000), 0.1, plain_sgd),
             scope: Scope::LayerWise,
             fractions: Fractions { conv: 0.2, dense: 0.2, output: 0.1 },
         }),
@@ -73,7 +74,7 @@ pub fn preset(name: &str, seed: u64) -> Option<Preset> {
             network,
             init: Init::KaimingNormal,
             unit_length: false,
-            train: train(128, "40ep", 0.1, plain_sgd),
+            train: train(128, epochs(40), 0.1, plain_sgd),
             scope: Scope::Global,
             fractions: Fractions { conv: 0.2, dense: 0.2, output: 0.0 },
         }),

@@ -27,7 +27,7 @@ pub struct Fractions {
 }
 
 /// A weight tensor that may be pruned.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Layer {
     /// Name of the parameter tensor.
     pub tensor: String,

@@ -2,6 +2,7 @@
 //!
 //! Each test is named for a mistake that a published implementation made (or nearly made).
 
+use std::path::Path;
 use std::sync::Arc;
 
 use wattle_data::{DataSpec, LoadOptions, Normalisation, SplitOptions, Splits};
@@ -11,11 +12,15 @@ use wattle_tickets::{
     FindOptions, Fractions, Layer, Level, PRESETS, Scope, find, level_directory, preset, prunable, prune,
 };
 use wattle_train::checkpoint::Checkpoint;
+use wattle_train::evaluation::evaluate;
+use wattle_train::experiment::{Experiment, Start};
 use wattle_train::fit::{FINAL, fit};
-use wattle_train::loss::Loss;
 use wattle_train::network::{Init, build};
+use wattle_train::objective::Loss;
 use wattle_train::optimizer::Optimizer;
-use wattle_train::trainer::{Start, TrainOptions, TrainingData, evaluate};
+use wattle_train::options::TrainOptions;
+use wattle_train::run_directory::{Config, RunDirectory};
+use wattle_train::training_data::TrainingData;
 
 const PLAIN: Optimizer = Optimizer::Sgd { momentum: 0.0, nesterov: false, weight_decay: 0.0 };
 const MOMENTUM: Optimizer = Optimizer::Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-3 };
@@ -43,38 +48,53 @@ fn plan(threads: usize) -> PlanOptions {
     PlanOptions::new(Arc::new(Cpu::new(threads).unwrap()))
 }
 
-/// Ten steps; the learning rate changes at every one, so that a schedule begun anew would show.
-fn options(optimizer: Optimizer, rewind: &str, levels: u32) -> FindOptions {
-    let train = TrainOptions {
-        batch: 16,
-        length: "10it".into(),
-        learning_rate: 0.01,
-        schedule: "cosine".into(),
-        optimizer,
-        loss: Loss::CrossEntropy { label_smoothing: 0.0 },
-        augmentation: "none".into(),
-        seed: 5,
-    };
-    FindOptions { train, scope: Scope::LayerWise, rewind: rewind.into(), levels }
+/// A search: how levels are trained, and how they are found.
+#[derive(Clone)]
+struct Options {
+    train: TrainOptions,
+    find: FindOptions,
 }
 
-fn search(setting: &Setting, options: &FindOptions, threads: usize) -> Vec<Level> {
-    let Setting { model, data, validation, layers } = setting;
-    find(model, layers, data, validation, options, &plan(threads), None, &mut |_, _| {}, &mut |_| true)
-        .unwrap()
+/// Ten steps; the learning rate changes at every one, so that a schedule begun anew would show.
+fn options(optimizer: Optimizer, rewind: &str, levels: u32) -> Options {
+    let train = TrainOptions {
+        batch: 16,
+        length: "10it".parse().unwrap(),
+        schedule: "cosine".parse().unwrap(),
+        optimizer,
+        seed: 5,
+        ..TrainOptions::new(Loss::cross_entropy())
+    };
+    let find = FindOptions { scope: Scope::LayerWise, rewind: rewind.parse().unwrap(), levels };
+    Options { train, find }
+}
+
+fn experiment(setting: &Setting, train: &TrainOptions, threads: usize) -> Experiment {
+    let Setting { model, data, validation, .. } = setting;
+    let source = data.source(train).unwrap();
+    let validation = Some(data.part(validation).unwrap());
+    Experiment { validation, ..Experiment::new(model.clone(), source, train.clone(), plan(threads)) }
+}
+
+fn search(setting: &Setting, options: &Options, threads: usize) -> Vec<Level> {
+    let experiment = experiment(setting, &options.train, threads);
+    find(&experiment, &setting.layers, &options.find, &mut |_, _| {}, &mut |_| true).unwrap()
+}
+
+/// The same search, kept in a folder.
+fn search_in(setting: &Setting, options: &Options, folder: &Path) -> Result<Vec<Level>, wattle_data::Error> {
+    let mut experiment = experiment(setting, &options.train, 1);
+    let config = Config::new("test", &serde_json::json!({}), &serde_json::json!({})).unwrap();
+    experiment.directory = Some(Arc::new(RunDirectory::open_at(folder, &config).unwrap()));
+    find(&experiment, &setting.layers, &options.find, &mut |_, _| {}, &mut |_| true)
 }
 
 /// What training from `from` at step `start` until step `stop` gives, without any search.
-fn trained(
-    setting: &Setting,
-    options: &FindOptions,
-    from: &Parameters,
-    start: Start,
-    stop: u64,
-) -> Parameters {
+fn trained(setting: &Setting, options: &Options, from: &Parameters, start: Start, stop: u64) -> Parameters {
     let model = Model { parameters: from.clone(), ..setting.model.clone() };
-    let ignore = &mut |_| {};
-    fit(&model, &setting.data, &options.train, &plan(1), start, Some(stop), None, ignore).unwrap().parameters
+    let whole = experiment(setting, &options.train, 1);
+    let part = Experiment { model, validation: None, start, stop_at: Some(stop), ..whole };
+    fit(&part, &mut |_| {}).unwrap().parameters
 }
 
 fn bits(tensor: &Tensor) -> Vec<u32> {
@@ -147,7 +167,8 @@ fn every_level_starts_from_its_mask_times_the_rewound_weights() {
 fn every_level_removes_exactly_the_ceiling_of_its_share() {
     let setting = setting("lenet-300-100");
     for scope in [Scope::LayerWise, Scope::Global] {
-        let options = FindOptions { scope, ..options(MOMENTUM, "0it", 3) };
+        let mut options = options(MOMENTUM, "0it", 3);
+        options.find.scope = scope;
         let levels = search(&setting, &options, 1);
         let alive = |level: &Level| -> Vec<usize> {
             let count = |l: &Layer| {
@@ -205,12 +226,8 @@ fn dead_weights_and_their_optimiser_state_are_positive_zero_in_memory_and_on_dis
         Optimizer::AdamW { weight_decay: 0.1 },
     ] {
         let folder = tempfile::tempdir().unwrap();
-        let Setting { model, data, validation, layers } = &setting;
-        let options = options(optimizer, "2it", 1);
-        let path = Some(folder.path());
-        let levels =
-            find(model, layers, data, validation, &options, &plan(1), path, &mut |_, _| {}, &mut |_| true)
-                .unwrap();
+        let layers = &setting.layers;
+        let levels = search_in(&setting, &options(optimizer, "2it", 1), folder.path()).unwrap();
         let file = Checkpoint::read(&level_directory(folder.path(), 1).join(FINAL)).unwrap();
         for layer in layers {
             let mask = levels[1].trained.mask(&layer.tensor).unwrap();
@@ -257,8 +274,8 @@ fn levels_are_judged_on_the_validation_part() {
     let options = options(PLAIN, "0it", 1);
     for level in search(&setting, &options, 1) {
         let model = Model { parameters: level.trained, ..setting.model.clone() };
-        let found =
-            evaluate(&model, &setting.data, &setting.validation, options.train.loss, &plan(1)).unwrap();
+        let part = setting.data.part(&setting.validation).unwrap();
+        let found = evaluate(&model, &part, &options.train.loss, &[], &plan(1)).unwrap();
         assert_eq!(found, level.validation);
         assert_eq!(found.samples, setting.validation.len());
     }
@@ -294,16 +311,51 @@ fn presets_stay_what_they_were_published_as() {
 }
 
 #[test]
-fn a_search_keeps_its_folders_names() {
+fn every_level_has_seen_the_same_number_of_steps() {
+    let setting = setting("lenet-300-100");
+    let levels = search(&setting, &options(MOMENTUM, "4it", 2), 1);
+    assert_eq!(levels.iter().map(|l| l.steps).collect::<Vec<_>>(), [10, 10, 10]);
+    assert_eq!(levels.iter().map(|l| l.steps_spent).collect::<Vec<_>>(), [10, 16, 22]);
+}
+
+#[test]
+fn a_search_that_runs_again_reads_its_levels_back() {
     let setting = setting("lenet-300-100");
     let folder = tempfile::tempdir().unwrap();
-    let Setting { model, data, validation, layers } = &setting;
-    let (options, path) = (options(MOMENTUM, "2it", 1), Some(folder.path()));
-    find(model, layers, data, validation, &options, &plan(1), path, &mut |_, _| {}, &mut |_| true).unwrap();
-    let name = |place: &str| {
-        let text = std::fs::read_to_string(folder.path().join(place).join("config.toml")).unwrap();
-        text.lines().next().unwrap().to_string()
+    let first = search_in(&setting, &options(MOMENTUM, "2it", 1), folder.path()).unwrap();
+    let again = search_in(&setting, &options(MOMENTUM, "2it", 2), folder.path()).unwrap();
+    assert!(again.iter().map(|l| l.notes.is_some()).eq([false, false, true]), "the third level is new");
+    for (a, b) in first.iter().zip(&again) {
+        assert_eq!((&a.trained, &a.validation), (&b.trained, &b.validation));
+    }
+}
+
+#[test]
+fn a_folder_of_another_search_is_refused_whatever_differs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, base) = (setting("lenet-300-100"), options(MOMENTUM, "2it", 1));
+    search_in(&first, &base, folder.path()).unwrap();
+    let refused = |setting: &Setting, options: &Options, what: &str| {
+        let error = search_in(setting, options, folder.path()).expect_err(what).to_string();
+        assert!(error.contains("it holds the run level-"), "{what}: {error}");
     };
-    let expected = ["# level-8101311ff8595416", "# level-8101311ff8595416", "# level-d71a39b8d48649b8"];
-    assert_eq!(["rewind", "level_00", "level_01"].map(name), expected);
+    let changed = |change: &dyn Fn(&mut Options)| {
+        let mut options = base.clone();
+        change(&mut options);
+        options
+    };
+    refused(&first, &changed(&|o| o.train.learning_rate = 0.1), "learning rate");
+    refused(&first, &changed(&|o| o.train.seed = 6), "seed");
+    refused(&first, &changed(&|o| o.train.clip = Some(1.0)), "clipping");
+    refused(&first, &changed(&|o| o.find.rewind = "3it".parse().unwrap()), "rewind point");
+    refused(&first, &changed(&|o| o.find.scope = Scope::Global), "scope");
+    let mut model = setting("lenet-300-100");
+    model.model.parameters.insert("fc.bias", Tensor::f32([10], vec![1e-20; 10]));
+    refused(&model, &base, "one weight of the model");
+    let mut data = setting("lenet-300-100");
+    data.data.indices.pop();
+    refused(&data, &base, "one sample less");
+    let mut layers = setting("lenet-300-100");
+    layers.layers[0].fraction = 0.25;
+    refused(&layers, &base, "the share of one layer");
 }

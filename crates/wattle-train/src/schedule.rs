@@ -12,14 +12,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::step::{Step, Timeline};
+use crate::moment::{Moment, Timeline};
 use wattle_data::error::{Error, Result};
 
 /// A learning-rate schedule, independent of the base rate and of the length of the run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
-    /// Length of the linear warm-up; `Step::ZERO` for none.
-    pub warmup: Step,
+    /// Length of the linear warm-up; `Moment::ZERO` for none.
+    pub warmup: Moment,
     /// What happens to the rate otherwise.
     pub shape: Shape,
 }
@@ -32,7 +32,7 @@ pub enum Shape {
     /// Multiplied by `gamma` at each milestone (counted from the start of the run, warm-up included).
     Milestones {
         /// When; ascending once resolved.
-        at: Vec<Step>,
+        at: Vec<Moment>,
         /// By what.
         gamma: f64,
     },
@@ -50,13 +50,13 @@ pub enum Shape {
     /// min(t / peak, sqrt(peak / t)) for the t-th iteration, counted from 1.
     InverseSqrt {
         /// Where the peak lies.
-        peak: Step,
+        peak: Moment,
     },
 }
 
 impl Schedule {
     /// The base rate throughout.
-    pub const CONSTANT: Schedule = Schedule { warmup: Step::ZERO, shape: Shape::Constant };
+    pub const CONSTANT: Schedule = Schedule { warmup: Moment::ZERO, shape: Shape::Constant };
 
     /// The fraction of the base rate for an iteration counted from 0. During a warm-up of w iterations it is
     /// (iteration + 1) / w of the schedule's own value (Goyal et al. 2017, section 2.2).
@@ -114,13 +114,15 @@ impl Shape {
     }
 }
 
+crate::text::as_text!(Schedule);
+
 impl FromStr for Schedule {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
         let (shape, warmup) = match text.split_once("+warmup:") {
-            Some((shape, warmup)) => (shape, warmup.parse::<Step>()?),
-            None => (text, Step::ZERO),
+            Some((shape, warmup)) => (shape, warmup.parse::<Moment>()?),
+            None => (text, Moment::ZERO),
         };
         let (name, argument) = match shape.split_once(':') {
             Some((name, argument)) => (name, Some(argument)),
@@ -131,7 +133,7 @@ impl FromStr for Schedule {
             ("step", Some(argument)) => milestones(text, argument)?,
             ("cosine", floor) => Shape::Cosine { floor: floor.map_or(Ok(0.0), |f| fraction(text, f))? },
             ("linear", floor) => Shape::Linear { floor: floor.map_or(Ok(0.0), |f| fraction(text, f))? },
-            ("inverse-sqrt", Some(_)) if warmup != Step::ZERO => {
+            ("inverse-sqrt", Some(_)) if warmup != Moment::ZERO => {
                 return Err(Error::input(
                     format_args!("schedule `{text}`"),
                     "inverse-sqrt brings its own warm-up",
@@ -149,7 +151,7 @@ impl FromStr for Schedule {
 
 fn milestones(text: &str, argument: &str) -> Result<Shape> {
     let (at, gamma) = argument.rsplit_once(':').ok_or_else(|| unknown(text))?;
-    let at = at.split(',').map(str::parse).collect::<Result<Vec<Step>>>()?;
+    let at = at.split(',').map(str::parse).collect::<Result<Vec<Moment>>>()?;
     Ok(Shape::Milestones { at, gamma: fraction(text, gamma)? })
 }
 
@@ -171,7 +173,7 @@ impl fmt::Display for Schedule {
         match &self.shape {
             Shape::Constant => write!(f, "constant")?,
             Shape::Milestones { at, gamma } => {
-                let at: Vec<String> = at.iter().map(Step::to_string).collect();
+                let at: Vec<String> = at.iter().map(Moment::to_string).collect();
                 write!(f, "step:{}:{gamma}", at.join(","))?;
             }
             Shape::Cosine { floor: 0.0 } => write!(f, "cosine")?,
@@ -180,7 +182,7 @@ impl fmt::Display for Schedule {
             Shape::Linear { floor } => write!(f, "linear:{floor}")?,
             Shape::InverseSqrt { peak } => write!(f, "inverse-sqrt:{peak}")?,
         }
-        if self.warmup == Step::ZERO { Ok(()) } else { write!(f, "+warmup:{}", self.warmup) }
+        if self.warmup == Moment::ZERO { Ok(()) } else { write!(f, "+warmup:{}", self.warmup) }
     }
 }
 

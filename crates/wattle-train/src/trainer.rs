@@ -2,129 +2,134 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use wattle_engine::{EngineError, Plan, PlanOptions, Session, Store};
-use wattle_graph::{Model, Parameters, Role};
-
-use crate::loss::Loss;
-use crate::optimizer::Optimizer;
-use crate::schedule::Schedule;
-use crate::step::{Step, Timeline};
-use crate::training_graph::{bound_to_samples, logits, training_graph};
+use wattle_data::Loader;
 use wattle_data::error::{Error, Result};
-use wattle_data::{Augmentation, Batch, BatchOptions, Batches, Dataset, INPUT, Loader, Normalisation};
+use wattle_graph::{Parameters, Role};
 
-/// Everything that decides how a network is trained, but for the network and the data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TrainOptions {
-    /// Samples in a batch; the rest of an epoch that does not fill one is left out of it.
-    pub batch: usize,
-    /// How long to train, as a [`Step`]: `40ep`, `50000it`.
-    pub length: String,
-    /// Learning rate that the schedule scales.
-    pub learning_rate: f64,
-    /// How it changes over time, as [`Schedule`] prints it.
-    pub schedule: String,
-    /// How parameters follow their gradients.
-    pub optimizer: Optimizer,
-    /// What is made small.
-    pub loss: Loss,
-    /// What is done to images.
-    pub augmentation: String,
-    /// Decides the order of samples and their augmentation.
-    pub seed: u64,
-}
-
-/// What is trained on: a data set, the samples to see, and the constants that normalise them.
-#[derive(Clone, Debug)]
-pub struct TrainingData {
-    /// All samples.
-    pub dataset: Arc<Dataset>,
-    /// The training part.
-    pub indices: Vec<u32>,
-    /// Measured on the training part.
-    pub normalisation: Normalisation,
-}
-
-/// Where a training starts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Start {
-    /// Steps done already: the schedule and the order of samples go on from here.
-    pub step: u64,
-    /// The step at which the optimiser's state was zero: its own count of updates starts there. After a rewind
-    /// that is the step rewound to; after an interruption, wherever the interrupted training had started.
-    pub fresh_at: u64,
-}
+use crate::binding;
+use crate::evaluation::PREFETCH;
+use crate::experiment::Experiment;
+use crate::moment::Timeline;
+use crate::networks::{GradientSum, Networks, Told};
+use crate::options::TrainOptions;
+use crate::policy::{Always, StepPolicy};
+use crate::refusal::of_graph;
+use crate::step_graph::{StepGraph, StepOptions};
 
 /// A training under way.
 pub struct Trainer {
-    session: Session,
+    networks: Networks,
+    policy: Arc<dyn StepPolicy>,
     loader: Loader,
-    /// As they were last asked for.
-    parameters: Parameters,
-    schedule: Schedule,
+    sum: GradientSum,
+    options: TrainOptions,
     timeline: Timeline,
-    learning_rate: f64,
-    classes: bool,
-    start: Start,
+    fresh_at: u64,
     step: u64,
+    notes: Notes,
 }
 
-/// An error of the graph or the engine, told as one of training.
-pub(crate) fn refused(place: &str) -> impl Fn(EngineError) -> Error + '_ {
-    move |error| match error {
-        EngineError::Node { .. } | EngineError::Defect(_) => Error::machine(place, error),
-        _ => Error::input(place, error),
+/// What whoever trains should know before it begins; of the network that learns first, where there are several.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Names of the parameters that learn.
+    pub trained: usize,
+    /// Parameters that are left alone because a group says so.
+    pub frozen: Vec<String>,
+    /// Trainable parameters that the loss does not depend on: they stay what they are.
+    pub without_gradient: Vec<String>,
+    /// Nodes of a step that only the reference interpreter can run, slowly.
+    pub interpreted: Vec<String>,
+}
+
+impl Notes {
+    /// Each as a sentence; nothing where all is as usual.
+    pub fn sentences(&self) -> Vec<String> {
+        let list = |names: &[String]| {
+            let shown: Vec<&str> = names.iter().take(5).map(String::as_str).collect();
+            let more = names.len().saturating_sub(shown.len());
+            let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("{}{rest}", shown.join(", "))
+        };
+        let mut sentences = vec![];
+        if !self.frozen.is_empty() {
+            sentences.push(format!("{} parameters are frozen: {}", self.frozen.len(), list(&self.frozen)));
+        }
+        if !self.without_gradient.is_empty() {
+            let count = self.without_gradient.len();
+            let names = list(&self.without_gradient);
+            sentences.push(format!(
+                "the loss does not depend on {count} parameters, which stay as they are: {names}"
+            ));
+        }
+        if !self.interpreted.is_empty() {
+            let count = self.interpreted.len();
+            sentences
+                .push(format!("{count} steps run on the interpreter, slowly: {}", list(&self.interpreted)));
+        }
+        sentences
     }
 }
 
 impl Trainer {
-    /// Prepares to train `model` from `start` on, with its parameters (optimiser state included, where there is
-    /// any; missing state starts as zeros). Masked parameters stay exactly zero under their masks.
-    pub fn new(
-        model: &Model,
-        data: &TrainingData,
-        options: &TrainOptions,
-        plan: &PlanOptions,
-        start: Start,
-    ) -> Result<Trainer> {
-        let sample = data.dataset.shape.dims();
-        let place = "the model";
-        let bound = bound_to_samples(model, options.batch, &sample).map_err(|e| Error::input(place, e))?;
-        let (graph, parameters) =
-            training_graph(&bound, options.loss, options.optimizer).map_err(|e| Error::input(place, e))?;
-        check_targets(&graph, &data.dataset, options.loss)?;
-        let store = Store::new(&parameters);
-        let compiled = Plan::compile(&graph, &store, plan).map_err(refused(place))?;
-        let session = Session::new(compiled, &store).map_err(refused(place))?;
-        let augmentation: Augmentation = options.augmentation.parse()?;
-        let batches = BatchOptions::training(options.batch, options.seed, augmentation)
-            .normalised(INPUT, data.normalisation.clone());
-        let source = Batches::new(data.dataset.clone(), &data.indices, batches)?;
-        let mut loader = Loader::new(Arc::new(source), PREFETCH);
-        if loader.epoch_len() == 0 {
-            let found = format!("a batch of {} from {} training samples", options.batch, data.indices.len());
-            return Err(Error::input("--batch", found).expected("at most as many as there are samples"));
-        }
-        loader.start_at(start.step);
-        let schedule: Schedule = options.schedule.parse()?;
-        let length: Step = options.length.parse()?;
-        let per_epoch = Timeline::of_epochs(1, loader.epoch_len());
-        let timeline = Timeline { total: length.resolve(&per_epoch), ..per_epoch };
-        schedule.check(&timeline)?;
-        let classes = matches!(options.loss, Loss::CrossEntropy { .. });
-        let learning_rate = options.learning_rate;
-        Ok(Trainer {
-            session,
-            loader,
-            parameters,
-            schedule,
+    /// Prepares to train. Missing state of the optimiser starts as zeros; masked parameters stay exactly zero under their
+    /// masks.
+    ///
+    /// # Errors
+    /// When the network does not fit the data or the objective, or the options do not fit each other.
+    pub fn new(experiment: &Experiment) -> Result<Trainer> {
+        let Experiment { model, data, options, plan, start, .. } = experiment;
+        let refuse = of_graph("the model");
+        let timeline = experiment.timeline()?;
+        let batch = experiment.batch()?;
+        let bound = binding::bind(model, data.columns(), batch).map_err(&refuse)?;
+        let policy = match &experiment.policy {
+            Some(policy) => policy.clone(),
+            None => {
+                // The norm is worth knowing where it costs little: not where masked weights are trained by kept elements.
+                let norm = model.parameters.masks().next().is_none();
+                let step_options = StepOptions { norm, ..StepOptions::from(options) };
+                let network = StepGraph::new(&bound.model, &options.loss, &step_options).map_err(&refuse)?;
+                Arc::new(Always(Arc::new(network)))
+            }
+        };
+        let mut networks = Networks::new(
+            model.parameters.clone(),
+            bound.feeds,
+            data.columns().to_vec(),
+            batch,
+            plan.clone(),
+        );
+        let first = policy.step(start.step);
+        networks.prepare(&first, options.accumulate > 1)?;
+        let facts = first.facts();
+        let interpreted: Vec<String> =
+            networks.plans().flat_map(|plan| plan.interpreted()).map(String::from).collect();
+        let notes = Notes {
+            trained: facts.trained.len(),
+            frozen: facts.frozen.clone(),
+            without_gradient: facts.without_gradient.clone(),
+            interpreted,
+        };
+        let mut trainer = Trainer {
+            networks,
+            policy,
+            loader: Loader::new(data.clone(), PREFETCH),
+            sum: GradientSum::default(),
+            options: options.clone(),
             timeline,
-            learning_rate,
-            classes,
-            start,
+            fresh_at: start.fresh_at,
             step: start.step,
-        })
+            notes,
+        };
+        trainer.loader.start_at(trainer.batch_of(start.step));
+        Ok(trainer)
+    }
+
+    /// The first batch of a step: those that do not fill the last step of an epoch are left out.
+    fn batch_of(&self, step: u64) -> u64 {
+        let per_epoch = self.timeline.iterations_per_epoch;
+        step / per_epoch * self.loader.epoch_len() + step % per_epoch * self.options.accumulate
     }
 
     /// Epochs and steps of the whole training.
@@ -137,217 +142,66 @@ impl Trainer {
         self.step
     }
 
+    /// What whoever trains should know.
+    pub fn notes(&self) -> &Notes {
+        &self.notes
+    }
+
+    /// The learning rate of the next step.
+    pub fn learning_rate(&self) -> f64 {
+        self.options.learning_rate * self.options.schedule.factor(self.step, &self.timeline)
+    }
+
     /// How many weights are trained on their kept elements alone, of those that are masked. The others were modelled
     /// faster on dense kernels.
     pub fn sparse_weights(&self) -> (usize, usize) {
-        let plan = self.session.plan();
+        let parameters = self.networks.parameters();
+        let Some(plan) = self.networks.plans().last() else { return (0, 0) };
         let masked = plan
             .parameter_bytes()
-            .filter(|(p, _)| p.role == Role::Trainable && self.parameters.mask(&p.tensor).is_some());
+            .filter(|(p, _)| p.role == Role::Trainable && parameters.mask(&p.tensor).is_some());
         (plan.kept().count(), masked.count())
     }
 
-    /// One step; returns the loss before the update.
+    /// One step; returns what it told of the loss before the update.
     ///
     /// # Errors
     /// When a batch cannot be made, or the loss is no longer a number: training has diverged.
-    pub fn advance(&mut self) -> Result<f32> {
-        let place = "training";
-        let batch = self.loader.next_batch()?;
-        feed(&mut self.session, batch, self.classes).map_err(refused(place))?;
-        let rate = self.learning_rate * self.schedule.factor(self.step, &self.timeline);
-        self.session.input_mut::<f32>(2).map_err(refused(place))?[0] = rate as f32;
-        self.session.input_mut::<f32>(3).map_err(refused(place))?[0] =
-            (self.step - self.start.fresh_at + 1) as f32;
-        self.session.run().map_err(refused(place))?;
+    pub fn advance(&mut self) -> Result<Told> {
+        let accumulate = self.options.accumulate;
+        let network = self.policy.step(self.step);
+        self.networks.prepare(&network, accumulate > 1)?;
+        let rate = self.learning_rate() as f32;
+        let count = (self.step - self.fresh_at + 1) as f32;
+        let told = if accumulate == 1 {
+            self.networks.step(self.loader.next_batch()?, self.options.seed, rate, count)?
+        } else {
+            if self.step.is_multiple_of(self.timeline.iterations_per_epoch) {
+                let first = self.batch_of(self.step);
+                self.loader.start_at(first);
+            }
+            self.sum.clear();
+            for _ in 0..accumulate {
+                self.networks.add_gradients(self.loader.next_batch()?, self.options.seed, &mut self.sum)?;
+            }
+            self.networks.update(&self.sum, rate, count)?
+        };
         self.step += 1;
-        let loss = self.session.output::<f32>(0).map_err(refused(place))?[0];
-        if !loss.is_finite() {
+        if !told.loss.is_finite() {
             return Err(Error::machine(
                 format_args!("step {}", self.step),
-                format_args!("the loss is {loss}"),
+                format_args!("the loss is {}", told.loss),
             )
-            .remedy("lower the learning rate, or add a warm-up to the schedule"));
+            .remedy("lower the learning rate, add a warm-up to the schedule, or look for numbers in the data that are none"));
         }
-        Ok(loss)
+        Ok(told)
     }
 
     /// The parameters as they are now, optimiser state included.
-    pub fn parameters(&mut self) -> Result<&Parameters> {
-        self.parameters = self.session.store().parameters();
-        Ok(&self.parameters)
+    pub fn parameters(&self) -> Parameters {
+        self.networks.parameters()
     }
-}
-
-/// Batches prepared ahead of the session.
-const PREFETCH: usize = 2;
-
-/// Writes a batch into a session's first two inputs.
-fn feed(session: &mut Session, batch: &Batch, classes: bool) -> std::result::Result<(), EngineError> {
-    let [inputs, targets] = [0, 1].map(|column| batch.columns[column].bytes.as_slice());
-    bytemuck::cast_slice_mut(session.input_mut::<f32>(0)?).copy_from_slice(inputs);
-    if classes {
-        bytemuck::cast_slice_mut(session.input_mut::<i64>(1)?).copy_from_slice(targets);
-    } else {
-        bytemuck::cast_slice_mut(session.input_mut::<f32>(1)?).copy_from_slice(targets);
-    }
-    Ok(())
-}
-
-/// Whether the data has the targets that the loss needs, as many as the network has outputs.
-fn check_targets(graph: &wattle_graph::Graph, dataset: &Dataset, loss: Loss) -> Result<()> {
-    let width = graph.outputs().get(1).and_then(|&o| graph.extents(o).ok()).and_then(|e| e.get(1).copied());
-    match (loss, dataset.targets.class_count(), width) {
-        (Loss::CrossEntropy { .. }, Some(classes), Some(width)) if classes > width => Err(Error::input(
-            "the model",
-            format_args!("it has {width} outputs; {} has {classes} classes", dataset.name),
-        )
-        .expected("one output for each class")),
-        (Loss::CrossEntropy { .. }, None, _) => Err(Error::input(
-            "--loss",
-            format_args!("cross entropy needs classes; {} has numbers", dataset.name),
-        )
-        .remedy("use --loss mse")),
-        (Loss::MeanSquaredError | Loss::BinaryCrossEntropy, Some(_), _) => {
-            Err(Error::input("--loss", format_args!("{} has classes, not numbers", dataset.name))
-                .remedy("use --loss cross-entropy"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// How good a network is on some samples.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Evaluation {
-    /// Fraction of samples whose largest output is their class; `None` for regressions.
-    pub accuracy: Option<f64>,
-    /// Mean loss.
-    pub loss: f64,
-    /// Number of samples.
-    pub samples: usize,
-}
-
-/// Runs `model` on the given samples, as they are.
-pub fn evaluate(
-    model: &Model,
-    data: &TrainingData,
-    indices: &[u32],
-    loss: Loss,
-    plan: &PlanOptions,
-) -> Result<Evaluation> {
-    let place = "evaluation";
-    let batch = indices.len().clamp(1, 256);
-    let mut bound = bound_to_samples(model, batch, &data.dataset.shape.dims())
-        .map_err(|e| Error::input("the model", e))?;
-    let output = logits(&mut bound.graph).map_err(|e| Error::input("the model", e))?;
-    bound.graph.set_outputs(vec![output]);
-    let width = bound.graph.extents(output).map_err(|e| Error::input("the model", e))?[1];
-    let store = Store::new(&bound.parameters);
-    let compiled = Plan::compile(&bound.graph, &store, plan).map_err(refused(place))?;
-    let mut session = Session::new(compiled, &store).map_err(refused(place))?;
-    let options = BatchOptions::evaluation(batch).normalised(INPUT, data.normalisation.clone());
-    let source = Batches::new(data.dataset.clone(), indices, options)?;
-    let mut loader = Loader::new(Arc::new(source), PREFETCH);
-    let (mut right, mut total, mut seen) = (0usize, 0.0, 0usize);
-    for _ in 0..loader.epoch_len() {
-        let batch = loader.next_batch()?;
-        let inputs = session.input_mut::<f32>(0).map_err(refused(place))?;
-        bytemuck::cast_slice_mut(inputs).copy_from_slice(&batch.columns[0].bytes);
-        session.run().map_err(refused(place))?;
-        let outputs = &session.output::<f32>(0).map_err(refused(place))?[..batch.real * width];
-        let targets = &batch.columns[1];
-        let (mut labels, values) =
-            (targets.to_i64().unwrap_or_default(), targets.to_f32().unwrap_or_default());
-        labels.truncate(batch.real);
-        if let Some(label) = labels.iter().find(|&&l| l as usize >= width) {
-            let found = format!("a sample has the class {label}; the model has {width} outputs");
-            return Err(Error::input("the model", found).expected("one output for each class"));
-        }
-        let values = &values[..values.len().min(batch.real * width)];
-        total += loss.value(outputs, &labels, values, batch.real) * batch.real as f64;
-        let best = |row: &[f32]| (0..width).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)));
-        right += outputs
-            .chunks_exact(width)
-            .zip(&labels)
-            .filter(|(row, l)| best(row) == Some(**l as usize))
-            .count();
-        seen += batch.real;
-    }
-    let accuracy = data.dataset.targets.class_count().map(|_| right as f64 / seen.max(1) as f64);
-    Ok(Evaluation { accuracy, loss: total / seen.max(1) as f64, samples: seen })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::network::{Init, build};
-    use wattle_data::{DataSpec, LoadOptions, SplitOptions, Splits};
-    use wattle_engine::Cpu;
-
-    fn digits() -> (TrainingData, Splits) {
-        let dataset = Arc::new(DataSpec::parse("digits").unwrap().load(&LoadOptions::default()).unwrap());
-        let splits = Splits::new(&dataset, &SplitOptions::default()).unwrap();
-        let normalisation = Normalisation::measure(&dataset, splits.train()).unwrap();
-        let indices = splits.train().to_vec();
-        (TrainingData { dataset, indices, normalisation }, splits)
-    }
-
-    fn options(optimizer: Optimizer) -> TrainOptions {
-        TrainOptions {
-            batch: 32,
-            length: "3ep".into(),
-            learning_rate: 0.05,
-            schedule: "constant".into(),
-            optimizer,
-            loss: Loss::CrossEntropy { label_smoothing: 0.0 },
-            augmentation: "none".into(),
-            seed: 5,
-        }
-    }
-
-    const SGD: Optimizer = Optimizer::Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-4 };
-
-    fn plan(threads: usize) -> PlanOptions {
-        PlanOptions::new(Arc::new(Cpu::new(threads).unwrap()))
-    }
-
-    #[test]
-    fn three_epochs_on_digits_teach_most_of_them() {
-        let (data, splits) = digits();
-        let mut model = build("small-conv", &data.dataset.shape, 10, Init::KaimingNormal, 1).unwrap();
-        let mut trainer = Trainer::new(&model, &data, &options(SGD), &plan(1), Start::default()).unwrap();
-        let total = trainer.timeline().total;
-        let first = trainer.advance().unwrap();
-        let mut last = first;
-        while trainer.step() < total {
-            last = trainer.advance().unwrap();
-        }
-        assert!(last < 0.5 * first, "loss went from {first} to {last}");
-        model.parameters = trainer.parameters().unwrap().clone();
-        let loss = Loss::CrossEntropy { label_smoothing: 0.0 };
-        let found = evaluate(&model, &data, splits.validation(), loss, &plan(1)).unwrap();
-        assert!(found.accuracy.unwrap() > 0.9, "{found:?}");
-    }
-
-    #[test]
-    fn stopping_and_going_on_changes_no_bit_and_neither_does_the_number_of_threads() {
-        let (data, _) = digits();
-        let model = build("small-conv", &data.dataset.shape, 10, Init::KaimingNormal, 1).unwrap();
-        let adam = Optimizer::Adam { weight_decay: 1e-4 };
-        for optimizer in [SGD, adam] {
-            let options = TrainOptions { learning_rate: 0.01, ..options(optimizer) };
-            let run = |from: &Model, start: u64, end: u64, threads: usize| {
-                let mut trainer =
-                    Trainer::new(from, &data, &options, &plan(threads), Start { step: start, fresh_at: 0 })
-                        .unwrap();
-                while trainer.step() < end {
-                    trainer.advance().unwrap();
-                }
-                trainer.parameters().unwrap().clone()
-            };
-            let whole = run(&model, 0, 12, 1);
-            let half = Model { parameters: run(&model, 0, 5, 1), ..model.clone() };
-            assert_eq!(run(&half, 5, 12, 2), whole);
-        }
-    }
-}
+mod tests;

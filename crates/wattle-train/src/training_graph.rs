@@ -1,13 +1,12 @@
 //! A training step as a graph: forward in training mode, loss, gradients, updates, all ordinary nodes.
 
-use wattle_graph::ops::{BatchNormalization, Flatten, Op, Softmax};
+use wattle_graph::ops::{BatchNormalization, Op};
 use wattle_graph::rewrite::{self, Rebuild};
-use wattle_graph::{
-    DType, Differentiated, Graph, GraphError, Model, Parameters, Role, Shape, Source, ValueId, differentiate,
-};
+use wattle_graph::{DType, Graph, GraphError, Model, Parameters};
 
-use crate::loss::Loss;
+use crate::objective::Objective;
 use crate::optimizer::Optimizer;
+use crate::step_graph::{StepGraph, StepOptions};
 
 /// A network as a classifier or regressor of samples: one float input, one output with one row a sample.
 ///
@@ -41,63 +40,27 @@ pub fn bound_to_samples(model: &Model, batch: usize, sample: &[usize]) -> Result
     Ok(Model { graph, ..model.clone() })
 }
 
-/// The value that holds a row of logits (or predictions) for each sample: the first output, without the softmax
-/// that a classifier may end in, as `[batch, width]`.
-pub fn logits(graph: &mut Graph) -> Result<ValueId, GraphError> {
-    let mut id =
-        *graph.outputs().first().ok_or_else(|| GraphError::Invalid("the model has no output".into()))?;
-    while let Source::Node { node, .. } = graph.value(id).source {
-        let node = graph.node(node);
-        id = match (&node.op, node.inputs.first()) {
-            (Op::Softmax(Softmax { log: false, .. }) | Op::Identity(_), Some(Some(x))) => *x,
-            _ => break,
-        };
-    }
-    let extents = graph.extents(id)?;
-    if !graph.value(id).ty.dtype.is_float() || extents.len() < 2 {
-        let text =
-            format!("output `{}` is {}; expected a row for each sample", graph.label(id), graph.value(id).ty);
-        return Err(GraphError::Invalid(text));
-    }
-    if extents.len() > 2 { graph.apply(Flatten { axis: 1 }, &[id]) } else { Ok(id) }
-}
-
-/// The graph of one training step, and the parameters it needs, optimiser state included.
+/// The graph of one training step of all parameters, and what it needs, optimiser state included.
 ///
-/// Inputs: the model's own, `targets`, `learning_rate` and `step` (scalars). Outputs: loss and logits.
-/// Assignments: every trainable parameter on a path to the loss, its optimiser state, and running statistics.
+/// Inputs: the model's own, the targets, `learning_rate` and `step` (scalars). Outputs: the loss, and what it judges (logits)
+/// where there are targets. Assignments: every
+/// trainable parameter on a path to the loss, its optimiser state, and running statistics. [`StepGraph`] says more and does
+/// more.
 pub fn training_graph(
     model: &Model,
-    loss: Loss,
+    loss: &dyn Objective,
     optimizer: Optimizer,
 ) -> Result<(Graph, Parameters), GraphError> {
-    let mut graph = in_training_mode(&model.graph)?;
-    let mut parameters = model.parameters.clone();
-    let output = logits(&mut graph)?;
-    let loss = loss.attach(&mut graph, output)?;
-    let trainable: Vec<ValueId> = graph
-        .parameters()
-        .filter(|&p| graph.parameter_of(p).is_some_and(|p| p.role == Role::Trainable))
-        .collect();
-    let Differentiated { graph: mut step, gradients } = differentiate(&graph, loss, &trainable)?;
-    let rate = step.input("learning_rate", DType::F32, Shape::known(&[]));
-    let count = step.input("step", DType::F32, Shape::known(&[]));
-    let found =
-        trainable.iter().zip(gradients).filter_map(|(&parameter, gradient)| Some((parameter, gradient?)));
-    let updated = step.join_gradients(&found.collect::<Vec<_>>())?;
-    for &(parameter, gradient) in &updated {
-        optimizer.attach(&mut step, &mut parameters, parameter, gradient, [rate, count])?;
+    let step = StepGraph::new(model, loss, &StepOptions::new(optimizer))?;
+    let mut face = step.fused()?;
+    if let Some(judged) = step.judged() {
+        face.graph.output(judged.output);
     }
-    if updated.is_empty() {
-        let text = format!("none of the model's {} trainable parameters leads to the loss", trainable.len());
-        return Err(GraphError::Invalid(text));
-    }
-    step.set_outputs(vec![loss, output]);
-    Ok((step, parameters))
+    Ok((face.graph, face.parameters))
 }
 
 /// Batch normalisation by the statistics of the batch, with the running ones assigned.
-fn in_training_mode(graph: &Graph) -> Result<Graph, GraphError> {
+pub(crate) fn in_training_mode(graph: &Graph) -> Result<Graph, GraphError> {
     let mut rebuild = Rebuild::new(graph);
     for node in graph.nodes() {
         let Op::BatchNormalization(norm) = &node.op else {

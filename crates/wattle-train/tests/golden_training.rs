@@ -13,10 +13,13 @@ use wattle_data::{
 };
 use wattle_engine::{Cpu, Isa, PlanOptions};
 use wattle_graph::{Model, Tensor, interpret};
-use wattle_train::loss::Loss;
+use wattle_train::experiment::Experiment;
 use wattle_train::network::{Init, build};
+use wattle_train::objective::Loss;
 use wattle_train::optimizer::Optimizer;
-use wattle_train::trainer::{Start, TrainOptions, Trainer, TrainingData};
+use wattle_train::options::TrainOptions;
+use wattle_train::trainer::Trainer;
+use wattle_train::training_data::TrainingData;
 use wattle_train::training_graph::{bound_to_samples, training_graph};
 
 /// Losses before each of the hundred updates.
@@ -31,7 +34,6 @@ const TOLERANCE: f64 = 1e-4;
 
 const BATCH: usize = 60;
 const SEED: u64 = 2019;
-const LOSS: Loss = Loss::CrossEntropy { label_smoothing: 0.0 };
 const OPTIMIZER: Optimizer = Optimizer::Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-4 };
 const RATE: f64 = 0.005;
 
@@ -60,23 +62,22 @@ fn network(data: &TrainingData) -> Model {
 fn trained(data: &TrainingData, isa: Isa, learning_rate: f64) -> Vec<f64> {
     let options = TrainOptions {
         batch: BATCH,
-        length: "100it".into(),
+        length: "100it".parse().unwrap(),
         learning_rate,
-        schedule: "constant".into(),
         optimizer: OPTIMIZER,
-        loss: LOSS,
-        augmentation: "none".into(),
         seed: SEED,
+        ..TrainOptions::new(Loss::cross_entropy())
     };
     let plan = PlanOptions::new(Arc::new(Cpu::with_isa(isa, 1).unwrap()));
-    let mut trainer = Trainer::new(&network(data), data, &options, &plan, Start::default()).unwrap();
-    (0..100).map(|_| f64::from(trainer.advance().unwrap())).collect()
+    let source = data.source(&options).unwrap();
+    let mut trainer = Trainer::new(&Experiment::new(network(data), source, options, plan)).unwrap();
+    (0..100).map(|_| f64::from(trainer.advance().unwrap().loss)).collect()
 }
 
 /// Losses of `steps` steps by the definition of each operator.
 fn interpreted(data: &TrainingData, steps: usize) -> Vec<f64> {
     let bound = bound_to_samples(&network(data), BATCH, &data.dataset.shape.dims()).unwrap();
-    let (graph, mut parameters) = training_graph(&bound, LOSS, OPTIMIZER).unwrap();
+    let (graph, mut parameters) = training_graph(&bound, &Loss::cross_entropy(), OPTIMIZER).unwrap();
     let options =
         BatchOptions::training(BATCH, SEED, Augmentation::NONE).normalised(INPUT, data.normalisation.clone());
     let source = Batches::new(data.dataset.clone(), &data.indices, options).unwrap();

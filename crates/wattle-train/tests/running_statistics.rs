@@ -13,9 +13,12 @@ use wattle_data::{
 use wattle_engine::{Cpu, PlanOptions};
 use wattle_graph::ops::{BatchNormalization, Flatten, Gemm};
 use wattle_graph::{DType, Dim, Graph, Model, Parameter, Parameters, Tensor};
-use wattle_train::loss::Loss;
+use wattle_train::experiment::Experiment;
+use wattle_train::objective::Loss;
 use wattle_train::optimizer::Optimizer;
-use wattle_train::trainer::{Start, TrainOptions, Trainer, TrainingData};
+use wattle_train::options::TrainOptions;
+use wattle_train::trainer::Trainer;
+use wattle_train::training_data::TrainingData;
 
 const BATCH: usize = 4;
 const STEPS: usize = 7;
@@ -97,21 +100,21 @@ fn running_statistics_follow_the_population_statistics_of_each_batch() {
     let data = data();
     let options = TrainOptions {
         batch: BATCH,
-        length: format!("{STEPS}it"),
+        length: format!("{STEPS}it").parse().unwrap(),
         learning_rate: 0.1,
-        schedule: "constant".into(),
         optimizer: Optimizer::Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-2 },
-        loss: Loss::CrossEntropy { label_smoothing: 0.0 },
-        augmentation: "none".into(),
         seed: SEED,
+        ..TrainOptions::new(Loss::cross_entropy())
     };
     for threads in [1, 2] {
         let plan = PlanOptions::new(Arc::new(Cpu::new(threads).unwrap()));
-        let mut trainer = Trainer::new(&network(), &data, &options, &plan, Start::default()).unwrap();
+        let source = data.source(&options).unwrap();
+        let experiment = Experiment::new(network(), source, options.clone(), plan);
+        let mut trainer = Trainer::new(&experiment).unwrap();
         for _ in 0..STEPS {
             trainer.advance().unwrap();
         }
-        let parameters = trainer.parameters().unwrap();
+        let parameters = trainer.parameters();
         let found = |name: &str| parameters.get(name).unwrap().to_f64().into_owned();
         let (means, variances) = (found("mean"), found("variance"));
         let close = |a: f64, b: f64| (a - b).abs() <= 1e-5 * b.abs();

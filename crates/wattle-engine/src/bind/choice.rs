@@ -1,4 +1,4 @@
-//! Conversions, comparisons, choices and dropout: exact element-wise operators over several element types.
+//! Conversions, comparisons and choices: exact element-wise operators over several element types.
 
 use bytemuck::Pod;
 use wattle_graph::DType;
@@ -202,26 +202,5 @@ impl Kernel for Where {
             4 => self.run_as::<u32>(io),
             _ => self.run_as::<u64>(io),
         }
-    }
-}
-
-struct Dropout(ops::Dropout);
-
-/// Positions count in row-major order, which decides what is kept.
-pub(super) fn dropout(site: &Site<'_>, op: &ops::Dropout) -> Option<Bound> {
-    (site.input(0).dtype == DType::F32).then(|| Bound::row_major(site, Dropout(op.clone())))
-}
-
-impl Kernel for Dropout {
-    fn name(&self) -> String {
-        "dropout-f32".into()
-    }
-
-    fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
-        let (x, counter) = (io.input::<f32>(0)?, io.input::<i64>(1)?[0]);
-        let (key, threshold) = (self.0.key(counter), self.0.threshold());
-        let scale = (1.0 / (1.0 - f64::from(self.0.ratio))) as f32;
-        each(io, io.output(0)?, |i| if ops::Dropout::keeps(key, threshold, i) { x[i] * scale } else { 0.0 });
-        Ok(())
     }
 }

@@ -145,7 +145,7 @@ pub(super) fn convolution(site: &Site<'_>, op: &ops::Conv, quantized: bool) -> O
     let w = site.input(form.weights);
     let shape = super::conv::shape(op, &site.input(0).extents, &w.extents)?;
     let (taps, channels, filters) = (shape.kernel[0] * shape.kernel[1], shape.channels, shape.filters);
-    if quantized && ![1, filters].contains(&site.input(4).len()) || w.len() == 0 {
+    if quantized && ![1, filters].contains(&site.input(4).len()) || w.is_empty() {
         return None;
     }
     let zeros = zeros(site, &form, filters)?;

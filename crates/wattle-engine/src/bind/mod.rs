@@ -11,10 +11,12 @@ mod kept;
 mod kept_conv;
 mod matmul;
 mod movement;
+mod nested;
 mod norm;
 mod pool;
 mod pooled;
 mod quantize;
+mod random;
 mod recurrent;
 mod recurrent_gradient;
 mod reduce;
@@ -62,7 +64,8 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::Tile(_)
         | Op::Trilu(_) => movement::moved(site, &site.node.op),
         Op::DequantizeLinear(op) => quantize::linear(site, &op.quantization),
-        Op::Dropout(op) => choice::dropout(site, op),
+        Op::Custom(_) => site.options.kernels.bind(site),
+        Op::Dropout(op) => random::dropout(site, op),
         Op::DynamicQuantizeLinear(_) => quantize::dynamic(site),
         Op::Flatten(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => Some(reorder::view(site)),
         Op::Fused(op) => fused(site, op),
@@ -72,7 +75,9 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::Gemm(op) => matmul::gemm_bind(site, op, &Epilogue::none(2)),
         Op::GlobalPool(op) => pool::global_pool(site, op),
         Op::GlobalPoolGradient(op) => pool::global_pool_gradient(site, op),
-        Op::Identity(_) => Some(elementwise::same(site)),
+        Op::If(op) => nested::branches(site, op)?,
+        Op::Loop(op) => nested::trips(site, op)?,
+        Op::Identity(_) | Op::StopGradient(_) => Some(elementwise::same(site)),
         Op::LayerNormalization(op) => norm::layer_norm(site, op),
         Op::LayerNormalizationGradient(op) => norm::layer_norm_gradient(site, op),
         Op::MatMul(op) => matmul::bind(site, op, &Epilogue::none(2)),
@@ -85,6 +90,7 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::QLinearConv(op) => integer::convolution(site, &op.conv, true),
         Op::QLinearMatMul(_) => integer::matmul(site, true).or_else(|| integer::computed(site)),
         Op::QuantizeLinear(op) => quantize::linear(site, &op.quantization),
+        Op::Random(op) => random::random(site, op),
         Op::Recurrent(op) => recurrent::bind(site, op),
         Op::RecurrentGradient(op) => recurrent_gradient::bind(site, op),
         Op::Reduce(op) => reduce::reduce(site, op),
@@ -109,7 +115,6 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::Compress(_)
         | Op::ConstantOfShape(_)
         | Op::CumSum(_)
-        | Op::Custom(_)
         | Op::Det(_)
         | Op::Einsum(_)
         | Op::EyeLike(_)
@@ -117,7 +122,6 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::GroupNormalization(_)
         | Op::GroupNormalizationGradient(_)
         | Op::Hardmax(_)
-        | Op::If(_)
         | Op::LpNormalization(_)
         | Op::LpNormalizationGradient(_)
         | Op::Lrn(_)

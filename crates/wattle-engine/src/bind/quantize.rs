@@ -127,7 +127,7 @@ pub(super) fn dynamic(site: &Site<'_>) -> Option<Bound> {
     let mut bound = Bound::uniform(site, Layout::RowMajor, Dynamic);
     bound.input_layouts[0] = x.layout;
     bound.output_layouts[0] = x.layout;
-    (x.dtype == DType::F32 && x.len() > 0).then_some(bound)
+    (x.dtype == DType::F32 && !x.is_empty()).then_some(bound)
 }
 
 impl Kernel for Dynamic {

@@ -37,7 +37,7 @@ pub(super) fn sum_to(site: &Site<'_>, op: &ops::SumTo) -> Option<Bound> {
 
 fn bind(site: &Site<'_>, function: Reduce, reduced: &[bool]) -> Option<Bound> {
     let x = site.input(0);
-    if !site.all(DType::F32) || x.len() == 0 {
+    if !site.all(DType::F32) || x.is_empty() {
         return None;
     }
     // Reducing all axes but the channels, or all spatial ones, is a run of neighbours in either layout; what is

@@ -25,7 +25,6 @@ impl Kernel for Reference {
     }
 
     fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
-        let failed = |reason: String| EngineError::Node { node: String::new(), op: String::new(), reason };
         let mut operands: Vec<Option<Tensor>> = vec![];
         for (index, input) in self.inputs.iter().enumerate() {
             operands.push(match input {
@@ -34,11 +33,12 @@ impl Kernel for Reference {
             });
         }
         let borrowed: Vec<_> = operands.iter().map(Option::as_ref).collect();
-        let results = self.op.evaluate(Tensors::new(&borrowed)).map_err(|e| failed(e.to_string()))?;
+        let results =
+            self.op.evaluate(Tensors::new(&borrowed)).map_err(|e| EngineError::failed(e.to_string()))?;
         for (index, result) in results.iter().enumerate() {
             let (to, from) = (io.output::<u8>(index)?, bytes::of(result, Layout::RowMajor));
             if to.len() != from.len() {
-                return Err(failed(format!(
+                return Err(EngineError::failed(format!(
                     "result {index} has the shape {:?}, not the one planned",
                     result.shape()
                 )));

@@ -99,7 +99,7 @@ impl Builder {
             Optimizer::Adam { .. } => Some(self.graph.input("step", DType::F32, Shape::known(&[]))),
             Optimizer::Sgd { .. } => None,
         };
-        let op = SoftmaxCrossEntropy { label_smoothing: 0.0 };
+        let op = SoftmaxCrossEntropy::plain();
         let loss = self.graph.apply_all(op, &[Some(logits), Some(labels)], "loss").expect("operands fit")[0];
         let wrt: Vec<ValueId> = self.trainable.iter().map(|t| t.0).collect();
         let differentiated = differentiate(&self.graph, loss, &wrt).expect("differentiable");

@@ -9,9 +9,12 @@ use super::proto::{
     StringStringEntryProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, attribute_type,
 };
 use super::{EXPORT_OPSET, ExportNode, OnnxError, SparseFormat, sparse, tensor_proto};
+use crate::custom::OnnxForm;
+use crate::error::OpError;
 use crate::graph::{Graph, Source, ValueId};
 use crate::model::Model;
 use crate::operator::Attribute;
+use crate::ops::Op;
 use crate::shape::Dim;
 
 /// IR version of exported files, the one that came with operator set 20.
@@ -51,7 +54,7 @@ pub fn encode_model_as(model: &Model, format: SparseFormat) -> Result<Vec<u8>, O
         producer_name: "wattle".into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
         graph: Some(proto),
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: EXPORT_OPSET }],
+        opset_import: opsets(graph)?,
         metadata_props: model
             .metadata
             .iter()
@@ -60,6 +63,46 @@ pub fn encode_model_as(model: &Model, format: SparseFormat) -> Result<Vec<u8>, O
         functions: vec![],
     };
     Ok(file.encode_to_vec())
+}
+
+/// The operator sets that the nodes of a graph and of its branches are of.
+fn opsets(graph: &Graph) -> Result<Vec<OperatorSetIdProto>, OnnxError> {
+    fn collect<'a>(graph: &'a Graph, sets: &mut BTreeSet<(&'a str, i64)>) {
+        for node in graph.nodes() {
+            match &node.op {
+                Op::Custom(op) => {
+                    if let OnnxForm::Node { domain, version, .. } = op.onnx() {
+                        sets.insert((domain, version));
+                    }
+                }
+                op => op.graphs().iter().for_each(|graph| collect(graph, sets)),
+            }
+        }
+    }
+    let mut sets = BTreeSet::from([("", EXPORT_OPSET)]);
+    collect(graph, &mut sets);
+    let twice: BTreeSet<&str> =
+        sets.iter().zip(sets.iter().skip(1)).filter(|(a, b)| a.0 == b.0).map(|p| p.0.0).collect();
+    if !twice.is_empty() {
+        let text = |domain| format!("operators of two versions of the domain `{domain}`");
+        return Err(OnnxError::NotExpressible(twice.into_iter().map(text).collect()));
+    }
+    let set = |(domain, version): (&str, i64)| OperatorSetIdProto { domain: domain.to_string(), version };
+    Ok(sets.into_iter().map(set).collect())
+}
+
+/// The ONNX nodes that an operator becomes.
+fn emit(op: &Op, node: &mut ExportNode<'_>) -> Result<(), OpError> {
+    let Op::Custom(custom) = op else { return op.export(node) };
+    match custom.onnx() {
+        OnnxForm::Decomposed => op.export(node),
+        OnnxForm::Refused(reason) => Err(OpError::Unsupported(reason.to_string())),
+        OnnxForm::Node { domain, name, .. } => {
+            node.same(name, op.attributes());
+            node.of_domain(domain);
+            Ok(())
+        }
+    }
 }
 
 /// A unique name for every value.
@@ -90,7 +133,7 @@ fn encode_graph(graph: &Graph, names: &[String], prefix: &str) -> Result<GraphPr
     let mut refused = vec![];
     for (id, node) in graph.node_ids() {
         let mut export = ExportNode::new(graph, id, names);
-        if let Err(reason) = node.op.export(&mut export) {
+        if let Err(reason) = emit(&node.op, &mut export) {
             refused.push(format!("{} `{}`: {reason}", node.op.name(), names[node.outputs[0].index()]));
             continue;
         }
@@ -112,7 +155,7 @@ fn encode_graph(graph: &Graph, names: &[String], prefix: &str) -> Result<GraphPr
                 name: if index == 0 { label.clone() } else { format!("{label}.{index}") },
                 op_type: part.op_type.to_string(),
                 attribute,
-                domain: String::new(),
+                domain: part.domain.to_string(),
                 overload: String::new(),
             });
         }
@@ -149,6 +192,19 @@ fn value_info(graph: &Graph, id: ValueId, name: &str) -> ValueInfoProto {
     ValueInfoProto { name: name.to_string(), r#type: Some(TypeProto { tensor_type }) }
 }
 
+/// A graph inside a node, the first `own` of whose inputs are its own. The rest are values of the enclosing graph, read under
+/// the names they have there.
+fn encode_nested(graph: &Graph, own: usize, prefix: &str) -> Result<GraphProto, OnnxError> {
+    let captures = graph.inputs().get(own..).unwrap_or_default();
+    let mut names = names(graph);
+    for id in graph.value_ids().filter(|id| !captures.contains(id)) {
+        names[id.index()].insert_str(0, prefix);
+    }
+    let mut nested = encode_graph(graph, &names, prefix)?;
+    nested.input.truncate(own);
+    Ok(nested)
+}
+
 fn encode_attribute(name: &str, value: Attribute, prefix: &str) -> Result<AttributeProto, OnnxError> {
     let mut proto = AttributeProto { name: name.to_string(), ..AttributeProto::default() };
     proto.r#type = match value {
@@ -181,13 +237,11 @@ fn encode_attribute(name: &str, value: Attribute, prefix: &str) -> Result<Attrib
             attribute_type::TENSOR
         }
         Attribute::Graph(graph) => {
-            // The inputs of a nested graph are values of the enclosing one, read under the names they have there.
-            let mut names = names(&graph);
-            for id in graph.value_ids().filter(|id| !graph.inputs().contains(id)) {
-                names[id.index()].insert_str(0, prefix);
-            }
-            let nested = encode_graph(&graph, &names, prefix)?;
-            proto.g = Some(GraphProto { input: vec![], ..nested });
+            proto.g = Some(encode_nested(&graph, 0, prefix)?);
+            attribute_type::GRAPH
+        }
+        Attribute::Body(graph, own) => {
+            proto.g = Some(encode_nested(&graph, own, prefix)?);
             attribute_type::GRAPH
         }
     };

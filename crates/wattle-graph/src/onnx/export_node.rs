@@ -9,7 +9,9 @@ use crate::tensor::Tensor;
 /// One ONNX node to be written.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Emitted {
-    /// ONNX operator of the default domain.
+    /// Domain of the operator; empty for ONNX's own.
+    pub domain: &'static str,
+    /// ONNX operator of that domain.
     pub op_type: &'static str,
     /// Names of operands; empty where one is left out.
     pub inputs: Vec<String>,
@@ -87,7 +89,7 @@ impl<'a> ExportNode<'a> {
     ) -> String {
         let name = format!("{}.part{}", self.output(0), self.emitted.len());
         let (inputs, outputs) = (inputs.to_vec(), vec![name.clone()]);
-        self.emitted.push(Emitted { op_type, inputs, outputs, attributes });
+        self.emitted.push(Emitted { domain: "", op_type, inputs, outputs, attributes });
         name
     }
 
@@ -114,7 +116,14 @@ impl<'a> ExportNode<'a> {
         while inputs.last().is_some_and(String::is_empty) {
             inputs.pop();
         }
-        self.emitted.push(Emitted { op_type, inputs, outputs, attributes });
+        self.emitted.push(Emitted { domain: "", op_type, inputs, outputs, attributes });
+    }
+
+    /// Lets what was emitted last be of another domain than ONNX's own.
+    pub(super) fn of_domain(&mut self, domain: &'static str) {
+        if let Some(last) = self.emitted.last_mut() {
+            last.domain = domain;
+        }
     }
 
     /// What was emitted: nodes in order, and constants.

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::nested::{merged, output_types};
 use super::*;
-use crate::cost::costs;
 use crate::graph::Graph;
 use crate::interpret::interpret;
 use crate::parameter::Parameters;
-use crate::rewrite::retyped;
-use crate::shape::{Dim, Shape};
+use crate::rewrite;
+use crate::shape::Shape;
+use crate::splice::may_be;
 use crate::tensor::DType;
 
 /// `If(condition, then captures.., else captures..)`: the outputs of the branch that is taken.
@@ -44,27 +45,30 @@ impl If {
             let types = branch.inputs().iter().zip(self.captures(condition)).map(|(&input, operand)| {
                 TensorType::new(branch.value(input).ty.dtype, Shape::known(shapes.input(operand)))
             });
-            let types: Vec<TensorType> = types.collect();
-            let operands: Vec<_> = types.iter().map(|ty| Some(Operand { ty, constant: None })).collect();
-            let found = retyped(branch, &operands).ok().and_then(|graph| {
-                let list = costs(&graph, &Parameters::new()).ok()?;
-                Some((graph, list))
-            });
-            let (graph, list) = found.unzip();
-            let mut sum = Work::movement();
-            for cost in list.unwrap_or_default() {
-                sum.macs = sum.macs.saturating_add(cost.work.macs);
-                sum.effective_macs = sum.effective_macs.saturating_add(cost.work.effective_macs);
-                sum.element_ops = sum.element_ops.saturating_add(cost.work.element_ops);
-            }
-            (graph, sum)
+            nested::counted(branch, &types.collect::<Vec<_>>())
         };
         let (a, b) = (of(true), of(false));
         if (b.1.macs, b.1.element_ops) > (a.1.macs, a.1.element_ops) { b } else { a }
     }
 
+    /// The branch as it is on these operands, all types inferred again and all that is constant folded. Inputs that are
+    /// constant are gone; the others keep their names and order.
+    ///
+    /// # Errors
+    /// When the operands do not fit what the branch declares, or an operator in it refuses them.
+    pub fn specialised(&self, condition: bool, inputs: Operands<'_>) -> Result<Graph, OpError> {
+        rewrite::specialised(self.branch(condition), &self.captured(condition, inputs)?)
+            .map_err(|e| refused(condition, e))
+    }
+
     /// The branch as it is on these operands, with all types inferred again.
     fn retyped(&self, condition: bool, inputs: Operands<'_>) -> Result<Graph, OpError> {
+        rewrite::retyped(self.branch(condition), &self.captured(condition, inputs)?)
+            .map_err(|e| refused(condition, e))
+    }
+
+    /// The operands that a branch captures, which are what it declares.
+    fn captured<'a>(&self, condition: bool, inputs: Operands<'a>) -> Result<Vec<Option<Operand<'a>>>, OpError> {
         let branch = self.branch(condition);
         let mut operands = vec![];
         for (&input, index) in branch.inputs().iter().zip(self.captures(condition)) {
@@ -75,43 +79,13 @@ impl If {
             }
             operands.push(Some(operand));
         }
-        retyped(branch, &operands).map_err(|e| refused(condition, e))
+        Ok(operands)
     }
-}
-
-/// Whether a value of type `given` can be one of type `declared`: nothing that both know differs.
-fn may_be(given: &TensorType, declared: &TensorType) -> bool {
-    let clash = |(a, b): (&Dim, &Dim)| matches!((a.known(), b.known()), (Some(a), Some(b)) if a != b);
-    let fits = match (given.shape.dims(), declared.shape.dims()) {
-        (Some(a), Some(b)) => a.len() == b.len() && !a.iter().zip(b).any(clash),
-        _ => true,
-    };
-    given.dtype == declared.dtype && fits
 }
 
 fn refused(condition: bool, cause: GraphError) -> OpError {
     let branch = if condition { "then-branch" } else { "else-branch" };
     OpError::mismatch(branch, cause, "a branch that fits its operands")
-}
-
-fn output_types(graph: &Graph) -> Vec<TensorType> {
-    graph.outputs().iter().map(|&o| graph.value(o).ty.clone()).collect()
-}
-
-/// What is common to two types: extents that differ become symbols, ranks that differ leave nothing known.
-fn merged(a: &TensorType, b: &TensorType) -> Result<TensorType, OpError> {
-    if a.dtype != b.dtype {
-        return Err(OpError::mismatch("types of the branches", format!("{a} and {b}"), "one element type"));
-    }
-    let shape = match (a.shape.dims(), b.shape.dims()) {
-        (Some(x), Some(y)) if x.len() == y.len() => {
-            let dim =
-                |(x, y): (&Dim, &Dim)| if x == y { x.clone() } else { Dim::symbol(format!("({x}|{y})")) };
-            Shape::Ranked(x.iter().zip(y).map(dim).collect())
-        }
-        _ => Shape::Unknown,
-    };
-    Ok(TensorType::new(a.dtype, shape))
 }
 
 impl Operator for If {
@@ -220,12 +194,12 @@ impl Described for If {
 /// `x w` if the condition holds, else `relu(x)`.
 fn product_or_relu() -> Result<If, GraphError> {
     let mut then_graph = Graph::new("then");
-    let x = then_graph.input("x", DType::F32, vec![Dim::symbol("N"), 3.into()]);
+    let x = then_graph.input("x", DType::F32, vec![crate::shape::Dim::symbol("N"), 3.into()]);
     let w = then_graph.input("w", DType::F32, Shape::known(&[3, 3]));
     let product = then_graph.apply(MatMul::default(), &[x, w])?;
     then_graph.output(product);
     let mut else_graph = Graph::new("else");
-    let x = else_graph.input("x", DType::F32, vec![Dim::symbol("N"), 3.into()]);
+    let x = else_graph.input("x", DType::F32, vec![crate::shape::Dim::symbol("N"), 3.into()]);
     let relu = else_graph.apply(Unary { function: Function::Relu }, &[x])?;
     else_graph.output(relu);
     Ok(If { then_graph: Box::new(then_graph), else_graph: Box::new(else_graph) })
@@ -235,6 +209,7 @@ fn product_or_relu() -> Result<If, GraphError> {
 mod tests {
     use super::*;
     use crate::rewrite::bind;
+    use crate::shape::Dim;
 
     /// The example's If in a graph whose condition is `rows of x > 1`.
     fn by_shape() -> Graph {
@@ -273,13 +248,5 @@ mod tests {
             let error = op.infer(Operands::new(&operands)).unwrap_err().to_string();
             assert!(error.contains("as the branch declares"), "{error}");
         }
-    }
-
-    #[test]
-    fn branches_of_different_shape_agree_on_what_is_common() {
-        let ty = |dims: Vec<Dim>| TensorType::new(DType::F32, dims);
-        let both = merged(&ty(vec![2.into(), 3.into()]), &ty(vec![2.into(), 4.into()])).unwrap();
-        assert_eq!(both.to_string(), "f32[2, (3|4)]");
-        assert_eq!(merged(&ty(vec![]), &ty(vec![2.into()])).unwrap().shape, Shape::Unknown);
     }
 }

@@ -3,10 +3,14 @@
 mod cell;
 mod concrete;
 mod gate;
+mod nested;
 mod ordering;
+mod philox;
 
+use std::fmt;
 use std::sync::Arc;
 
+use crate::custom::CustomOperator;
 use crate::error::{GraphError, OpError};
 use crate::graph::{TensorType, ValueId};
 use crate::onnx::{ExportNode, ForeignNode, ImportError};
@@ -21,18 +25,28 @@ macro_rules! operators {
         $(mod $file; pub use $file::*;)*
 
         /// An operator with its attributes.
-        #[derive(Clone, Debug)]
+        #[derive(Clone)]
         #[allow(missing_docs, reason = "each variant is documented at the struct it holds")]
         pub enum Op {
             $($($op($op),)+)*
             Custom(Arc<dyn CustomOperator>),
         }
 
+        impl fmt::Debug for Op {
+            /// Everything that decides what it computes: the attributes, or the key of a custom operator.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match self {
+                    $($(Op::$op(op) => f.debug_tuple(stringify!($op)).field(op).finish(),)+)*
+                    Op::Custom(op) => f.debug_tuple("Custom").field(&op.key()).finish(),
+                }
+            }
+        }
+
         impl PartialEq for Op {
             fn eq(&self, other: &Op) -> bool {
                 match (self, other) {
                     $($((Op::$op(a), Op::$op(b)) => a == b,)+)*
-                    (Op::Custom(a), Op::Custom(b)) => Arc::ptr_eq(a, b),
+                    (Op::Custom(a), Op::Custom(b)) => a.key() == b.key(),
                     _ => false,
                 }
             }
@@ -117,6 +131,7 @@ operators! {
     integer_conv: ConvInteger, QLinearConv;
     integer_matmul: MatMulInteger, QLinearMatMul;
     layer_norm: LayerNormalization, LayerNormalizationGradient;
+    loop_: Loop;
     lp_normalization: LpNormalization, LpNormalizationGradient;
     lrn: Lrn, LrnGradient;
     matmul: MatMul;
@@ -129,6 +144,7 @@ operators! {
     pool: Pool, PoolGradient;
     qlinear_add: QLinearAdd;
     quantize: DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear;
+    random: Random;
     range: Range;
     recurrent: Recurrent;
     recurrent_gradient: RecurrentGradient;
@@ -144,6 +160,7 @@ operators! {
     slice: Slice;
     softmax: Hardmax, Softmax, SoftmaxGradient;
     squeeze: Flatten, Squeeze, Unsqueeze;
+    stop_gradient: StopGradient;
     sum_to: SumTo;
     topk: TopK;
     transpose: Transpose;

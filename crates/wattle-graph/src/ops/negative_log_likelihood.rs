@@ -65,7 +65,7 @@ impl NegativeLogLikelihood {
 }
 
 /// Checks the operand of one weight a class.
-fn expect_weights(
+pub(super) fn expect_weights(
     inputs: Operands<'_>,
     index: usize,
     dtype: crate::tensor::DType,
@@ -156,7 +156,7 @@ impl Described for NegativeLogLikelihood {
         }
         let (x, labels, weights) = (node.input(0)?, node.input(1)?, node.optional_input(2));
         if op.reduction == LossReduction::Mean && op.ignored.is_none() && weights.is_none() {
-            return node.apply_all(SoftmaxCrossEntropy { label_smoothing: 0.0 }, &[Some(x), Some(labels)]);
+            return node.apply_all(SoftmaxCrossEntropy::plain(), &[Some(x), Some(labels)]);
         }
         let log_p = node.apply(Softmax { axis: 1, log: true }, &[x])?;
         let loss = node.apply_all(op, &[Some(log_p), Some(labels), weights])?[0];

@@ -62,18 +62,32 @@ pub fn bind(graph: &Graph, shapes: &[(&str, &[usize])]) -> Result<Graph, GraphEr
 
 /// A branch of an `If` with its inputs given the types (and small constants) of the values they stand for.
 pub(crate) fn retyped(branch: &Graph, operands: &[Option<Operand<'_>>]) -> Result<Graph, GraphError> {
+    of_operands(branch, operands, MAX_SHAPE_CONSTANT, SHAPE_BUDGET)
+}
+
+/// The same with all constants, ready to be planned.
+pub(crate) fn specialised(branch: &Graph, operands: &[Option<Operand<'_>>]) -> Result<Graph, GraphError> {
+    remove_dead_code(&of_operands(branch, operands, usize::MAX, FOLD_BUDGET)?)
+}
+
+fn of_operands(
+    branch: &Graph,
+    operands: &[Option<Operand<'_>>],
+    largest_constant: usize,
+    budget: usize,
+) -> Result<Graph, GraphError> {
     let mut operands = operands.iter();
     let mut rebuild = Rebuild::with_inputs(branch, |to, id| {
         let value = branch.value(id);
         match operands.next().copied().flatten() {
-            Some(Operand { constant: Some(tensor), .. }) if tensor.len() <= MAX_SHAPE_CONSTANT => {
+            Some(Operand { constant: Some(tensor), .. }) if tensor.len() <= largest_constant => {
                 to.named_constant(value.name.clone(), tensor.clone())
             }
             Some(operand) => to.input(value.name.clone(), operand.ty.dtype, operand.ty.shape.clone()),
             None => to.input(value.name.clone(), value.ty.dtype, value.ty.shape.clone()),
         }
     });
-    fold_all(&mut rebuild, SHAPE_BUDGET)?;
+    fold_all(&mut rebuild, budget)?;
     rebuild.finish()
 }
 
@@ -191,7 +205,10 @@ pub(crate) fn folded(
             let count = shape(graph).and_then(|s| element_count(&s.extents()?));
             Ok(count.map(|n| (vec![Tensor::i64([], vec![n as i64])], 1)))
         }
-        Op::DequantizeLinear(_) => Ok(None),
+        // What is drawn may be asked for with another seed and step later; see `random_inputs`.
+        Op::DequantizeLinear(_) | Op::Random(_) => Ok(None),
+        // It may run for long.
+        Op::Loop(_) => Ok(None),
         _ => evaluated(graph, op, operands, node, budget),
     }
 }
@@ -204,6 +221,9 @@ fn evaluated(
     node: &str,
     budget: usize,
 ) -> Result<Option<(Vec<Tensor>, usize)>, GraphError> {
+    if !op.is_pure() {
+        return Ok(None);
+    }
     let mut constants = vec![];
     for operand in operands {
         match operand.map(|id| graph.constant_of(id)) {

@@ -1,4 +1,4 @@
-//! Common subexpressions: two nodes of the same operator on the same operands become one.
+//! Common subexpressions: two nodes of the same pure operator on the same operands become one.
 
 use super::{Outcome, Pass, Rebuild};
 use crate::error::GraphError;
@@ -11,6 +11,9 @@ pub const COMMON_SUBEXPRESSIONS: Pass = Pass { name: "common-subexpressions", ru
 const WINDOW: usize = 256;
 
 fn rule(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, GraphError> {
+    if !node.op.is_pure() {
+        return Ok(Outcome::NoEffect);
+    }
     let operands = rebuild.operands(node);
     let earlier =
         rebuild.to.nodes().iter().rev().take(WINDOW).find(|n| n.inputs == operands && n.op == node.op);

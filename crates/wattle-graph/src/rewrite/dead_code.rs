@@ -1,4 +1,4 @@
-//! Dead code: whatever no output or assignment depends on. Inputs stay, used or not.
+//! Dead code: whatever no output or assignment depends on. Inputs stay, used or not, and so do nodes that are not pure.
 
 use crate::error::GraphError;
 use crate::graph::{Graph, Source};
@@ -9,7 +9,9 @@ pub fn remove_dead_code(graph: &Graph) -> Result<Graph, GraphError> {
     for id in graph.outputs().iter().chain(graph.assignments().iter().flat_map(|a| [&a.target, &a.value])) {
         alive[id.index()] = true;
     }
-    let is_alive = |node: &crate::graph::Node, alive: &[bool]| node.outputs.iter().any(|o| alive[o.index()]);
+    let is_alive = |node: &crate::graph::Node, alive: &[bool]| {
+        !node.op.is_pure() || node.outputs.iter().any(|o| alive[o.index()])
+    };
     for node in graph.nodes().iter().rev() {
         if is_alive(node, &alive) {
             node.inputs.iter().flatten().for_each(|i| alive[i.index()] = true);

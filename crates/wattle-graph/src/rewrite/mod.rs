@@ -12,6 +12,7 @@ mod fuse_norm;
 mod layer_norm;
 mod part;
 mod quantized;
+mod random_inputs;
 mod rebatch;
 mod recognise;
 
@@ -23,7 +24,7 @@ use crate::graph::{Graph, Node, Source, ValueId};
 pub use attention::RECOGNISE_ATTENTION;
 pub use batch_norm::FOLD_BATCH_NORM;
 pub use bind::{FOLD_CONSTANTS, bind};
-pub(crate) use bind::{folded, retyped};
+pub(crate) use bind::{folded, retyped, specialised};
 pub use common_subexpressions::COMMON_SUBEXPRESSIONS;
 pub use dead_code::remove_dead_code;
 pub use fold_affine::FOLD_AFFINE;
@@ -33,7 +34,8 @@ pub use fuse_norm::FUSE_BATCH_NORM;
 pub use layer_norm::RECOGNISE_LAYER_NORM;
 pub use part::part_of_batch;
 pub use quantized::{FOLD_QUANTIZED, FUSE_QUANTIZED};
-pub use rebatch::rebatch;
+pub use random_inputs::random_inputs;
+pub use rebatch::{rebatch, rebatch_inputs};
 pub use recognise::RECOGNISE;
 
 /// What a rule did with one node.

@@ -10,14 +10,25 @@ use crate::shape::{Dim, Shape};
 /// # Errors
 /// As [`bind`]; also when operators inside the graph insist on the old batch.
 pub fn rebatch(graph: &Graph, input: &str, shape: &[usize]) -> Result<Graph, GraphError> {
+    rebatch_inputs(graph, &[(input, shape, 0)])
+}
+
+/// The graph with named inputs bound to shapes, whatever the extent of each on its axis of the batch was.
+///
+/// # Errors
+/// As [`bind`]; also when operators inside the graph insist on the old batch.
+pub fn rebatch_inputs(graph: &Graph, inputs: &[(&str, &[usize], usize)]) -> Result<Graph, GraphError> {
     let mut freed = graph.clone();
-    if let Some(id) = freed.find(input)
-        && let Shape::Ranked(dims) = &graph.value(id).ty.shape
-        && !dims.is_empty()
-    {
-        let mut dims = dims.clone();
-        dims[0] = Dim::symbol("batch");
-        freed.set_shape(id, Shape::Ranked(dims));
+    for &(name, _, axis) in inputs {
+        if let Some(id) = freed.find(name)
+            && let Shape::Ranked(dims) = &graph.value(id).ty.shape
+            && axis < dims.len()
+        {
+            let mut dims = dims.clone();
+            dims[axis] = Dim::symbol("batch");
+            freed.set_shape(id, Shape::Ranked(dims));
+        }
     }
-    bind(&freed, &[(input, shape)])
+    let shapes: Vec<(&str, &[usize])> = inputs.iter().map(|&(name, shape, _)| (name, shape)).collect();
+    bind(&freed, &shapes)
 }

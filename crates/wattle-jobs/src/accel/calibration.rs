@@ -9,7 +9,7 @@ use wattle_data::{
 };
 use wattle_engine::{Plan, Session, Store};
 use wattle_graph::{DType, Model, Tensor, ValueId};
-use wattle_train::trainer::TrainingData;
+use wattle_train::training_data::TrainingData;
 
 use crate::env::Env;
 use crate::error::{JobError, Result};

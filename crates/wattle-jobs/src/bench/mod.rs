@@ -18,11 +18,11 @@ use wattle_engine::{Session, Sparse};
 
 use crate::env::Env;
 use crate::error::{JobError, Result};
-use crate::learning::OptimizerName;
 use crate::models::InputText;
 use crate::observer::Observer;
 use crate::roofline::machine::Machine;
 use crate::roofline::nodes::{self, NodeShare};
+use crate::training::learning::OptimizerName;
 use against::{AgainstOptions, Compared};
 use inference::Inference;
 pub use peer::PeerName;

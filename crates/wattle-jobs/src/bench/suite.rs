@@ -18,11 +18,11 @@ use super::samples::{Samples, quantile, timed};
 use super::{bystanders::Watch, networks, spmm, suite_page};
 use crate::env::Env;
 use crate::error::Result;
-use crate::learning::OptimizerName;
 use crate::models;
 use crate::observer::Observer;
 use crate::roofline::machine::Machine;
 use crate::roofline::nodes::{self, NodeShare};
+use crate::training::learning::OptimizerName;
 
 /// Share of weights that sparse networks keep.
 pub const DENSITY: f64 = 0.1;

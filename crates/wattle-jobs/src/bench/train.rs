@@ -9,15 +9,15 @@ use wattle_engine::{Plan, PlanOptions, Session, Sparse, Store};
 use wattle_graph::onnx::encode_model;
 use wattle_graph::{Example, Graph, Model, Parameters, Tensor};
 use wattle_tickets::{Fractions, prunable, random_masks};
-use wattle_train::loss::Loss;
 use wattle_train::network::{self, Init};
+use wattle_train::objective::Loss;
 use wattle_train::training_graph::{bound_to_samples, training_graph};
 
 use super::against::Contest;
 use crate::env::Env;
 use crate::error::{JobError, Result};
-use crate::learning::OptimizerName;
 use crate::models::{self, InputText};
+use crate::training::learning::OptimizerName;
 
 /// A training step (forward, backward, update) of a classifier.
 pub struct TrainingStep {
@@ -85,8 +85,8 @@ impl TrainingStep {
             }
         }
         let bound = bound_to_samples(&model, batch, &sample)?;
-        let loss = Loss::CrossEntropy { label_smoothing: 0.0 };
-        let (graph, parameters) = training_graph(&bound, loss, optimizer.with_decay(0.0))?;
+        let loss = Loss::cross_entropy();
+        let (graph, parameters) = training_graph(&bound, &loss, optimizer.with_decay(0.0))?;
         Ok(TrainingStep { graph, parameters, network: bound, batch, sample })
     }
 

@@ -18,7 +18,7 @@ use wattle_engine::{Plan, Session, Store};
 use wattle_graph::{Example, Graph, Model, NodeId, Parameters, Source as ValueSource, ValueId, costs};
 use wattle_meter::device::Device;
 use wattle_meter::{Quantity, Source, Unit};
-use wattle_train::loss::Loss;
+use wattle_train::objective::Loss;
 use wattle_train::optimizer::Optimizer;
 use wattle_train::training_graph::training_graph;
 
@@ -176,9 +176,9 @@ fn calibrate(training: bool, footprint: usize, env: &Env) -> Result<Calibration>
     let mut others = vec![0u8; footprint.min(MOST_TOUCHED)];
     for probe in probes::probes(training)? {
         let (graph, parameters) = if probe.training {
-            let loss = Loss::CrossEntropy { label_smoothing: 0.0 };
+            let loss = Loss::cross_entropy();
             let optimizer = Optimizer::Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 };
-            training_graph(&probe.model, loss, optimizer)?
+            training_graph(&probe.model, &loss, optimizer)?
         } else {
             (probe.model.graph, probe.model.parameters)
         };

@@ -1,15 +1,16 @@
 //! `wattle eval`: how good a model is on a part of a data set.
 
-use serde::Serialize;
-use wattle_meter::{Receipt, Unit, Work};
+use wattle_jobs::eval::Part;
+use wattle_jobs::{EvalOptions, eval};
 use wattle_report::receipt as receipts;
-use wattle_train::loss::Loss;
-use wattle_train::network::Init;
-use wattle_train::trainer::evaluate;
+use wattle_train::metric::Metric;
+use wattle_train::objective::Loss;
 
-use super::training::{self, DataArgs, LossName};
+use super::training::{DataArgs, told};
+use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::names::named;
 
 /// Arguments of `wattle eval`.
 #[derive(clap::Args, Debug)]
@@ -21,69 +22,33 @@ pub struct Args {
     #[command(flatten)]
     data: DataArgs,
     /// The samples to evaluate.
-    #[arg(long, value_enum, default_value_t = Part::Test)]
+    #[arg(long, default_value = "test", value_parser = named(&Part::ALL))]
     part: Part,
     /// The loss to report; by the kind of targets if left out.
-    #[arg(long, value_enum)]
-    loss: Option<LossName>,
-}
-
-/// A part of a data set.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Part {
-    /// What is trained on.
-    Train,
-    /// What chooses.
-    Validation,
-    /// What judges.
-    Test,
-}
-
-#[derive(Serialize)]
-struct Document {
-    accuracy: Option<f64>,
-    loss: f64,
-    samples: usize,
-    part: Part,
-    receipt: Receipt,
+    #[arg(long)]
+    loss: Option<Loss>,
+    /// The label of positions that do not count.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    ignore_index: Option<i64>,
+    /// What is told beside the loss, such as accuracy, top-5, mean-iou, perplexity, f1, r2; may be repeated.
+    #[arg(long = "metric", value_name = "METRIC")]
+    metrics: Vec<Metric>,
 }
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let meter = context.meter();
-    let prepared = training::prepare(&args.data, args.loss)?;
-    let data = &prepared.training;
-    let model = training::model(&args.model, data, Init::KaimingNormal, 0)?;
-    let classes = data.dataset.targets.class_count().is_some();
-    let loss = match args.loss.unwrap_or(if classes { LossName::CrossEntropy } else { LossName::Mse }) {
-        LossName::CrossEntropy => Loss::CrossEntropy { label_smoothing: 0.0 },
-        LossName::Mse => Loss::MeanSquaredError,
-        LossName::Bce => Loss::BinaryCrossEntropy,
-    };
-    let indices = match args.part {
-        Part::Train => prepared.splits.train().to_vec(),
-        Part::Validation => prepared.splits.validation().to_vec(),
-        Part::Test => prepared.splits.take_test().into_indices(),
-    };
-    if indices.is_empty() {
-        return Err(Failure::Input(format!(
-            "--part: the {:?} part of {} is empty",
-            args.part, data.dataset.name
-        )));
-    }
-    let found = evaluate(&model, data, &indices, loss, &context.plan_options())?;
-    let mut receipt = meter.stop();
-    receipt.work.samples = Some(Work::counted(found.samples as u64, Unit::Sample));
-    context.record(&mut receipt);
+    let Args { model, data, part, loss, ignore_index, metrics } = args;
+    let options = EvalOptions { model, data: data.options(), part, loss, ignore_index, metrics };
+    let found = eval(&options, context, &mut Bars::default())?;
     let accuracy = found.accuracy.map_or(String::new(), |a| format!("accuracy {:.2} %, ", 100.0 * a));
-    let part = format!("{:?}", args.part).to_lowercase();
+    let metrics: String = found.metrics.iter().map(|(name, value)| format!("{name} {value:.4}, ")).collect();
     let text = format!(
-        "{accuracy}loss {:.4} on {} {part} samples\n\n{}",
+        "{accuracy}{metrics}loss {:.4} on {} {} samples\n{}\n{}",
         found.loss,
         found.samples,
-        receipts::summary(&receipt)
+        part.as_str(),
+        told(&found.notes),
+        receipts::summary(&found.receipt)
     );
-    let (accuracy, loss, samples) = (found.accuracy, found.loss, found.samples);
-    context.print(&Document { accuracy, loss, samples, part: args.part, receipt }, &text)
+    context.print(&found, &text)
 }

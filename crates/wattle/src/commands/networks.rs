@@ -8,9 +8,9 @@ use crate::failure::Failure;
 #[derive(clap::Subcommand)]
 pub enum Command {
     /// Train, find the sparsest network that is as good, and write it with a receipt. The main job.
-    Shrink(shrink::Args),
+    Shrink(Box<shrink::Args>),
     /// Train a network.
-    Train(train::Args),
+    Train(Box<train::Args>),
     /// How good a model is on data.
     Eval(eval::Args),
     /// Lottery tickets: small networks inside large ones.
@@ -41,8 +41,8 @@ impl Command {
     /// Runs the command.
     pub fn run(self, context: &mut Context) -> Result<(), Failure> {
         match self {
-            Command::Shrink(args) => shrink::run(args, context),
-            Command::Train(args) => train::run(args, context),
+            Command::Shrink(args) => shrink::run(*args, context),
+            Command::Train(args) => train::run(*args, context),
             Command::Eval(args) => eval::run(args, context),
             Command::Ticket(command) => ticket::run(command, context),
             Command::Profile(args) => profile::run(args, context),

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use wattle_jobs::bench::samples::Summary;
 use wattle_jobs::bench::suite::{Suite, SuiteOptions, bench_suite, tables};
 use wattle_jobs::bench::{StepOptions, Timed};
-use wattle_jobs::learning::OptimizerName;
 use wattle_jobs::models::{InputText, parse_input};
 use wattle_jobs::roofline::nodes;
+use wattle_jobs::training::learning::OptimizerName;
 use wattle_jobs::{BenchOptions, Benched, bench};
 use wattle_report::number;
 

@@ -16,9 +16,9 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::names::named;
 use wattle_jobs::bench::TrainingStep;
-use wattle_jobs::learning::OptimizerName;
 use wattle_jobs::models::{self, InputText};
 use wattle_jobs::roofline::{self, KernelTime, Prediction};
+use wattle_jobs::training::learning::OptimizerName;
 
 /// Requests of an inference estimate.
 const REQUESTS: u64 = 1000;

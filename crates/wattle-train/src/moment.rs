@@ -7,7 +7,7 @@ use wattle_data::error::{Error, Result};
 
 /// A point in a run, not yet tied to the size of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Step {
+pub enum Moment {
     /// Whole epochs plus iterations (an iteration is one batch).
     At {
         /// Whole passes over the training part.
@@ -19,7 +19,7 @@ pub enum Step {
     Percent(f64),
 }
 
-/// The length of a run, against which a [`Step`] becomes a number of iterations.
+/// The length of a run, against which a [`Moment`] becomes a number of iterations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeline {
     /// Batches in one epoch.
@@ -35,41 +35,43 @@ impl Timeline {
     }
 }
 
-impl Step {
+impl Moment {
     /// The very beginning.
-    pub const ZERO: Step = Step::At { epochs: 0, iterations: 0 };
+    pub const ZERO: Moment = Moment::At { epochs: 0, iterations: 0 };
 
     /// The iteration this point stands for (saturating); a percentage is rounded to the nearest iteration.
     pub fn resolve(&self, timeline: &Timeline) -> u64 {
         match *self {
-            Step::At { epochs, iterations } => {
+            Moment::At { epochs, iterations } => {
                 epochs.saturating_mul(timeline.iterations_per_epoch).saturating_add(iterations)
             }
-            Step::Percent(percent) => (timeline.total as f64 * percent / 100.0).round() as u64,
+            Moment::Percent(percent) => (timeline.total as f64 * percent / 100.0).round() as u64,
         }
     }
 }
 
-impl FromStr for Step {
+crate::text::as_text!(Moment);
+
+impl FromStr for Moment {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
         parse(text).ok_or_else(|| {
-            Error::input(format_args!("step `{text}`"), "not a point in a run")
+            Error::input(format_args!("moment `{text}`"), "not a point in a run")
                 .expected("a number with its unit: 160ep, 500it, 3ep20it or 2%")
                 .remedy("write `ep` for epochs, `it` for iterations or `%` for a share of the run (0 to 100)")
         })
     }
 }
 
-fn parse(text: &str) -> Option<Step> {
+fn parse(text: &str) -> Option<Moment> {
     let text = text.trim();
     if text == "0" {
-        return Some(Step::ZERO);
+        return Some(Moment::ZERO);
     }
     if let Some(number) = text.strip_suffix('%') {
         let percent = number.parse::<f64>().ok().filter(|p| (0.0..=100.0).contains(p))?;
-        return Some(Step::Percent(percent));
+        return Some(Moment::Percent(percent));
     }
     let (epochs, rest) = match text.split_once("ep") {
         Some((epochs, rest)) => (natural(epochs)?, rest),
@@ -80,7 +82,7 @@ fn parse(text: &str) -> Option<Step> {
         None if rest.is_empty() && !text.is_empty() => 0,
         None => return None,
     };
-    Some(Step::At { epochs, iterations })
+    Some(Moment::At { epochs, iterations })
 }
 
 /// Digits only: `u64::from_str` would also take a sign.
@@ -88,13 +90,13 @@ fn natural(text: &str) -> Option<u64> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for Moment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Step::Percent(percent) => write!(f, "{percent}%"),
-            Step::At { epochs, iterations: 0 } if epochs > 0 => write!(f, "{epochs}ep"),
-            Step::At { epochs: 0, iterations } => write!(f, "{iterations}it"),
-            Step::At { epochs, iterations } => write!(f, "{epochs}ep{iterations}it"),
+            Moment::Percent(percent) => write!(f, "{percent}%"),
+            Moment::At { epochs, iterations: 0 } if epochs > 0 => write!(f, "{epochs}ep"),
+            Moment::At { epochs: 0, iterations } => write!(f, "{iterations}it"),
+            Moment::At { epochs, iterations } => write!(f, "{epochs}ep{iterations}it"),
         }
     }
 }
@@ -109,7 +111,7 @@ mod tests {
         for (text, iteration) in
             [("3ep", 150), ("20it", 20), ("3ep20it", 170), ("2%", 10), ("0", 0), ("0it", 0), ("12.5%", 63)]
         {
-            assert_eq!(text.parse::<Step>().unwrap().resolve(&timeline), iteration, "{text}");
+            assert_eq!(text.parse::<Moment>().unwrap().resolve(&timeline), iteration, "{text}");
         }
     }
 
@@ -118,7 +120,7 @@ mod tests {
         for (text, canonical) in
             [("3ep0it", "3ep"), ("0ep7it", "7it"), ("0ep", "0it"), ("2.50%", "2.5%"), ("3ep20it", "3ep20it")]
         {
-            assert_eq!(text.parse::<Step>().unwrap().to_string(), canonical);
+            assert_eq!(text.parse::<Moment>().unwrap().to_string(), canonical);
         }
     }
 
@@ -138,7 +140,7 @@ mod tests {
             "1ep2",
             "9999999999999999999999it",
         ] {
-            assert!(text.parse::<Step>().is_err(), "{text}");
+            assert!(text.parse::<Moment>().is_err(), "{text}");
         }
     }
 }

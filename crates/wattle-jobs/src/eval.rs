@@ -1,0 +1,114 @@
+//! How good a model is on a part of a data set.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use wattle_meter::{Receipt, Unit, Work};
+use wattle_train::evaluation::evaluate;
+use wattle_train::metric::Metric;
+use wattle_train::network::Init;
+use wattle_train::objective::Loss;
+
+use crate::env::Env;
+use crate::error::{JobError, Result};
+use crate::observer::Observer;
+use crate::train::{doubts, prefixed};
+use crate::training::data::{DataOptions, prepare};
+use crate::training::learning::LearningOptions;
+use crate::training::{self};
+
+/// Which model, on which part of which data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvalOptions {
+    /// An `.onnx` file, or a network by name.
+    pub model: String,
+    /// Which data.
+    pub data: DataOptions,
+    /// The samples.
+    pub part: Part,
+    /// The loss to report; by the kind of targets if left out.
+    pub loss: Option<Loss>,
+    /// The label of positions that do not count.
+    pub ignore_index: Option<i64>,
+    /// What is told beside the loss; the usual if empty.
+    pub metrics: Vec<Metric>,
+}
+
+/// A part of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// What is trained on.
+    Train,
+    /// What chooses.
+    Validation,
+    /// What judges.
+    Test,
+}
+
+impl Part {
+    /// Every part with its name and a sentence about it.
+    pub const ALL: [(&str, Part, &str); 3] = [
+        ("train", Part::Train, "what is trained on"),
+        ("validation", Part::Validation, "what chooses"),
+        ("test", Part::Test, "what judges"),
+    ];
+
+    /// As it is typed.
+    pub fn as_str(self) -> &'static str {
+        Part::ALL.into_iter().find(|(_, one, _)| *one == self).map_or("", |(name, ..)| name)
+    }
+}
+
+/// How good it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Evaluated {
+    /// Share of right classes, 0 to 1; `None` where there are no classes.
+    pub accuracy: Option<f64>,
+    /// Mean loss.
+    pub loss: f64,
+    /// The metrics that were asked for, or the usual ones.
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, f64>,
+    /// Samples.
+    pub samples: usize,
+    /// The part.
+    pub part: Part,
+    /// What makes these numbers doubtful.
+    pub notes: Vec<String>,
+    /// What it took.
+    pub receipt: Receipt,
+}
+
+/// Judges a model on a part of a data set.
+pub fn eval(options: &EvalOptions, env: &Env, _observer: &mut dyn Observer) -> Result<Evaluated> {
+    let meter = env.meter();
+    let prepared = prepare(&options.data, options.loss.as_ref())?;
+    let data = &prepared.training;
+    let model = training::model(&options.model, data, Init::KaimingNormal, 0)?;
+    let (loss, ignore_index) = (options.loss.clone(), options.ignore_index);
+    let asked = LearningOptions { loss, ignore_index, ..LearningOptions::default() };
+    let loss = asked.objective(data.dataset.targets.class_count().is_some())?;
+    let indices = match options.part {
+        Part::Train => prepared.splits.train().to_vec(),
+        Part::Validation => prepared.splits.validation().to_vec(),
+        Part::Test => prepared.splits.take_test().into_indices(),
+    };
+    if indices.is_empty() {
+        let found = format!("the {} part of {} is empty", options.part.as_str(), data.dataset.name);
+        return Err(JobError::option("part", found));
+    }
+    let found = evaluate(&model, &data.part(&indices)?, &loss, &options.metrics, &env.plan_options())?;
+    let mut receipt = meter.stop();
+    receipt.work.samples = Some(Work::counted(found.samples as u64, Unit::Sample));
+    env.record(&mut receipt);
+    Ok(Evaluated {
+        accuracy: found.accuracy,
+        loss: found.loss,
+        metrics: prefixed("", &found),
+        samples: found.samples,
+        part: options.part,
+        notes: doubts(&found),
+        receipt,
+    })
+}

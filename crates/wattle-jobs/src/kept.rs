@@ -1,0 +1,148 @@
+//! Runs on disk: named by everything that decides them, with one receipt for all the processes that worked on them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde_json::Value;
+use wattle_meter::{Meter, Receipt};
+use wattle_train::run_directory::{Config, RunDirectory};
+
+use crate::env::Env;
+use crate::error::{JobError, Result};
+
+/// The file of the receipt.
+pub const RECEIPT: &str = "receipt.json";
+
+/// How often a run that is going on is written down; what a killed process spent since then is lost.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// The configuration of a run: `key` is all that decides its result. Nothing is left out of its name, whatever a program
+/// would choose by itself: a default that changes is another run.
+///
+/// # Errors
+/// If the key has numbers that TOML cannot write.
+pub fn config(command: &str, key: &impl Serialize) -> Result<Config> {
+    let value =
+        serde_json::to_value(key).map_err(|e| JobError::run(format_args!("the configuration: {e}")))?;
+    Ok(Config::new(command, &without_nulls(value), &Value::Object(Default::default()))?)
+}
+
+/// What is absent has no line in the configuration.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            fields.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect()
+        }
+        Value::Array(items) => items.into_iter().filter(|v| !v.is_null()).map(without_nulls).collect(),
+        other => other,
+    }
+}
+
+/// A run's directory and what earlier processes spent on it.
+pub struct Kept {
+    /// The directory, held against other processes.
+    pub directory: Arc<RunDirectory>,
+    before: Option<Receipt>,
+    written: Instant,
+}
+
+impl Kept {
+    /// Opens the directory `out`, or the one under the environment's runs that the configuration names.
+    ///
+    /// # Errors
+    /// If it holds another run, or another process works in it.
+    pub fn open(config: &Config, out: Option<&Path>, env: &Env) -> Result<Kept> {
+        let directory = match out {
+            Some(path) => RunDirectory::open_at(path, config)?,
+            None => RunDirectory::open(&env.runs, config)?,
+        };
+        // A receipt that cannot be read is no reason to lose a run.
+        let text = directory.read(RECEIPT)?.and_then(|bytes| String::from_utf8(bytes).ok());
+        let before = text.and_then(|text| Receipt::from_json(&text).ok());
+        Ok(Kept { directory: Arc::new(directory), before, written: Instant::now() })
+    }
+
+    /// Writes down what the run has cost so far, now and then, in case this process is killed. Says whether it did.
+    pub fn note(&mut self, meter: &Meter) -> Result<bool> {
+        if self.written.elapsed() < INTERVAL {
+            return Ok(false);
+        }
+        self.written = Instant::now();
+        self.write(&self.with(&meter.so_far())?)?;
+        Ok(true)
+    }
+
+    /// The receipt of the whole run: of the processes before and of this one, whose own is `receipt`. A process that only
+    /// looked at a finished run adds a line.
+    pub fn finish(&self, receipt: &Receipt, only_looked: bool) -> Result<Receipt> {
+        let whole = match (&self.before, only_looked) {
+            (Some(before), true) => {
+                let mut seen = before.clone();
+                seen.add_look(receipt);
+                seen
+            }
+            _ => self.with(receipt)?,
+        };
+        self.write(&whole)?;
+        Ok(whole)
+    }
+
+    fn with(&self, receipt: &Receipt) -> Result<Receipt> {
+        match &self.before {
+            Some(before) => before.plus(receipt).map_err(|e| JobError::run(format_args!("the receipt: {e}"))),
+            None => Ok(receipt.clone()),
+        }
+    }
+
+    fn write(&self, receipt: &Receipt) -> Result<()> {
+        Ok(self.directory.write(RECEIPT, receipt.to_json().as_bytes())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::EnvOptions;
+
+    #[test]
+    fn processes_of_a_run_add_up_and_a_look_adds_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let env = Env::new(EnvOptions::default(), |_| None).unwrap();
+        let config = config("train", &serde_json::json!({"a": 1})).unwrap();
+        let out = folder.path().join("run");
+        let process = |only_looked: bool| {
+            let kept = Kept::open(&config, Some(&out), &env).unwrap();
+            let meter = env.meter();
+            std::thread::sleep(Duration::from_millis(30));
+            kept.finish(&meter.stop(), only_looked).unwrap()
+        };
+        let first = process(false);
+        let second = process(false);
+        assert!(second.duration.value() >= first.duration.value() + 0.03);
+        assert_eq!(second.stints().len(), 2);
+        let looked = process(true);
+        assert_eq!(looked.duration.value(), second.duration.value(), "a look is no work");
+        assert_eq!(looked.looks.len(), 1);
+        assert_eq!(process(true).looks.len(), 2);
+    }
+
+    #[test]
+    fn every_leaf_of_a_key_decides_the_name() {
+        let base = serde_json::json!({"lr": 0.05, "batch": 64, "name": "a", "on": true, "none": null, "list": [1, 2]});
+        let hash = |key: &Value| config("train", key).unwrap().hash();
+        for (field, other) in [
+            ("lr", serde_json::json!(0.5)),
+            ("batch", serde_json::json!(65)),
+            ("name", serde_json::json!("b")),
+            ("on", serde_json::json!(false)),
+            ("none", serde_json::json!(1)),
+            ("list", serde_json::json!([1, 3])),
+        ] {
+            let mut changed = base.clone();
+            changed[field] = other;
+            assert_ne!(hash(&base), hash(&changed), "{field}");
+        }
+    }
+}

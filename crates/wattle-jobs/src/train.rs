@@ -1,0 +1,207 @@
+//! Trains a network, from data, with a receipt.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use wattle_graph::{Model, onnx};
+use wattle_meter::{Receipt, Unit, Work};
+use wattle_train::evaluation::{Evaluation, evaluate};
+use wattle_train::fit::fit;
+use wattle_train::network::Init;
+use wattle_train::options::TrainOptions;
+use wattle_train::trainer::Trainer;
+
+use crate::env::Env;
+use crate::error::{ErrorKind, JobError, Result};
+use crate::kept::{self, Kept, RECEIPT};
+use crate::observer::Observer;
+use crate::training::data::{DataOptions, prepare};
+use crate::training::follow::{Follower, PAGE};
+use crate::training::learning::{Defaults, LearningOptions, OptimizerName};
+use crate::training::{self, experiment};
+
+/// What is chosen where nothing is asked for.
+pub const DEFAULTS: Defaults =
+    Defaults { epochs: 10, batch: 64, optimizer: OptimizerName::Sgd, lr: 0.05, schedule: "cosine" };
+
+/// Which network, on which data, how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainJob {
+    /// An `.onnx` file, or a network by name.
+    pub model: String,
+    /// Which data.
+    pub data: DataOptions,
+    /// How it learns.
+    pub learning: LearningOptions,
+    /// Weights to start from, by name.
+    pub init_from: Option<PathBuf>,
+    /// Folder of the run; by default one named by what decides its result.
+    pub out: Option<PathBuf>,
+}
+
+/// All that decides the result: the experiment holds the model with its weights, the data, every option of learning, and
+/// what the bits of the arithmetic depend on.
+#[derive(Serialize)]
+struct Key<'a> {
+    model: &'a str,
+    data: &'a DataOptions,
+    init_from: Option<&'a PathBuf>,
+    experiment: serde_json::Value,
+    validation: Option<String>,
+}
+
+/// What was learnt.
+#[derive(Clone, Debug, Serialize)]
+pub struct Trained {
+    /// Share of right classes on the test part, 0 to 1; `None` where there are no classes.
+    pub test_accuracy: Option<f64>,
+    /// Mean loss on the test part.
+    pub test_loss: f64,
+    /// The metrics that were asked for, or the usual ones, on the test part: `test_mean_iou`.
+    #[serde(flatten)]
+    pub test_metrics: BTreeMap<String, f64>,
+    /// Samples of the test part.
+    pub test_samples: usize,
+    /// Share of right classes on the validation part.
+    pub validation_accuracy: Option<f64>,
+    /// Updates of the parameters.
+    pub steps: u64,
+    /// Whether the run had been finished before and was only read back.
+    pub reused: bool,
+    /// Whether it stopped because the validation part got no better.
+    pub stopped_early: bool,
+    /// How it was trained, in full.
+    pub train: TrainOptions,
+    /// What makes these numbers doubtful.
+    pub notes: Vec<String>,
+    /// Where everything is.
+    pub files: Files,
+    /// What the run took, all its processes together.
+    pub receipt: Receipt,
+}
+
+/// The files of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Files {
+    /// The folder.
+    pub run: PathBuf,
+    /// The trained network.
+    pub model: PathBuf,
+    /// The receipt.
+    pub receipt: PathBuf,
+    /// The curves.
+    pub report: PathBuf,
+}
+
+/// Trains a network. The same job asked for again reads its result back; an interrupted one goes on.
+pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<Trained> {
+    let meter = env.meter();
+    let prepared = prepare(&job.data, job.learning.loss.as_ref())?;
+    let data = &prepared.training;
+    let options = job.learning.resolved(DEFAULTS, data.dataset.targets.class_count().is_some())?;
+    let mut model = training::model(&job.model, data, Init::KaimingNormal, job.learning.seed)?;
+    let mut notes = match &job.init_from {
+        Some(path) => training::start_from(&mut model, path).map_err(|e| e.of("init_from"))?,
+        None => vec![],
+    };
+    let mut experiment = experiment(&model, &prepared, &options, env)?;
+    // A training that is refused leaves no folder behind.
+    if experiment.timeline()?.total > 0 {
+        drop(Trainer::new(&experiment)?);
+    }
+    let key = Key {
+        model: &job.model,
+        data: &job.data,
+        init_from: job.init_from.as_ref(),
+        experiment: experiment.description()?,
+        validation: training::fingerprint_of(&experiment.validation),
+    };
+    let mut kept = Kept::open(&kept::config("train", &key)?, job.out.as_deref(), env)?;
+    experiment.directory = Some(kept.directory.clone());
+    let title = format!("{} on {}", job.model, job.data.data);
+    let scope = meter.scope("train");
+    let mut follower = Follower::new(observer, &meter, &mut kept, title);
+    let fitted = fit(&experiment, &mut follower);
+    let Follower { title, curves, notes: seen, .. } = follower;
+    drop(scope);
+    let fitted = fitted.map_err(|error| stopped(error, observer, &mut kept, &meter))?;
+    notes.extend(seen);
+    let parameters = training::own_parameters(&model, &fitted.parameters);
+    let trained = Model { parameters, ..model.clone() };
+    let scope = meter.scope("evaluate");
+    let judge = |indices: &[u32]| -> Result<Evaluation> {
+        let part = data.part(indices)?;
+        Ok(evaluate(&trained, &part, &options.loss, &options.metrics, &experiment.plan)?)
+    };
+    let validation = match prepared.splits.validation() {
+        [] => None,
+        part => judge(part)?.accuracy,
+    };
+    let test = judge(&prepared.splits.take_test().into_indices())?;
+    drop(scope);
+    notes.extend(doubts(&test));
+    let directory = &kept.directory;
+    directory.write("model.onnx", &onnx::encode_model(&trained)?)?;
+    let mut receipt = meter.stop();
+    let samples = if fitted.reused { 0 } else { fitted.steps * options.batch as u64 * options.accumulate };
+    receipt.work.samples = Some(Work::counted(samples, Unit::Sample));
+    receipt.seeds.insert("seed".into(), options.seed);
+    env.record(&mut receipt);
+    let receipt = kept.finish(&receipt, fitted.reused)?;
+    let state = format!("finished after {} steps", fitted.steps);
+    directory.write(PAGE, curves.page(&title, &state, &notes, Some(&receipt)).as_bytes())?;
+    Ok(Trained {
+        test_accuracy: test.accuracy,
+        test_loss: test.loss,
+        test_metrics: prefixed("test_", &test),
+        test_samples: test.samples,
+        validation_accuracy: validation,
+        steps: fitted.steps,
+        reused: fitted.reused,
+        stopped_early: fitted.stopped_early,
+        train: options,
+        notes,
+        files: Files {
+            run: directory.path().to_path_buf(),
+            model: directory.file("model.onnx"),
+            receipt: directory.file(RECEIPT),
+            report: directory.file(PAGE),
+        },
+        receipt,
+    })
+}
+
+/// A training that ended before its end: what it has cost is kept for when it goes on.
+fn stopped(
+    error: wattle_data::Error,
+    observer: &mut dyn Observer,
+    kept: &mut Kept,
+    meter: &wattle_meter::Meter,
+) -> JobError {
+    let error = JobError::from(error);
+    if error.kind() != ErrorKind::Input {
+        // The error that ended the training is the one to tell.
+        let _ = kept.finish(&meter.so_far(), false);
+    }
+    if observer.cancelled() { JobError::cancelled() } else { error }
+}
+
+/// The metrics of an evaluation as names of a document; the accuracy has a place of its own.
+pub(crate) fn prefixed(prefix: &str, found: &Evaluation) -> BTreeMap<String, f64> {
+    let named = found.metrics.iter().filter(|(name, _)| *name != "accuracy");
+    named.map(|(name, value)| (format!("{prefix}{}", name.replace('-', "_")), *value)).collect()
+}
+
+/// What makes an evaluation doubtful.
+pub(crate) fn doubts(found: &Evaluation) -> Vec<String> {
+    match (found.accuracy, found.chance) {
+        (Some(accuracy), Some(chance)) if accuracy <= chance => vec![format!(
+            "the accuracy of {:.2} % is no better than always answering the most frequent class ({:.2} %): \
+             the network has learnt nothing",
+            100.0 * accuracy,
+            100.0 * chance
+        )],
+        _ => vec![],
+    }
+}

@@ -1,0 +1,100 @@
+//! Follows one training: tells the observer, keeps the receipt, and draws the page of its curves.
+
+use std::time::{Duration, Instant};
+
+use wattle_meter::Meter;
+use wattle_train::fit::{Epoch, Progress, Watcher};
+use wattle_train::trainer::Notes;
+
+use super::curves::Curves;
+use crate::kept::Kept;
+use crate::observer::Observer;
+
+/// The file of the page.
+pub const PAGE: &str = "report.html";
+
+/// How often the page is drawn.
+const INTERVAL: Duration = Duration::from_secs(3);
+
+/// Follows a training in a directory of its own.
+pub struct Follower<'a> {
+    /// Who is told.
+    pub observer: &'a mut dyn Observer,
+    /// What is spent.
+    pub meter: &'a Meter,
+    /// Where it is kept.
+    pub kept: &'a mut Kept,
+    /// Title of the page.
+    pub title: String,
+    /// What makes the result doubtful, so far.
+    pub notes: Vec<String>,
+    /// The curves.
+    pub curves: Curves,
+    drawn: Option<Instant>,
+    last: Option<Progress>,
+}
+
+impl<'a> Follower<'a> {
+    /// Follows what a run's directory has seen already.
+    pub fn new(observer: &'a mut dyn Observer, meter: &'a Meter, kept: &'a mut Kept, title: String) -> Self {
+        let log = kept.directory.read("metrics.jsonl").ok().flatten().unwrap_or_default();
+        let curves = Curves::read(&log);
+        Follower { observer, meter, kept, title, notes: vec![], curves, drawn: None, last: None }
+    }
+
+    /// The page is a picture on the way: a disk that is full ends the training where its checkpoints are written.
+    fn draw(&mut self) {
+        if self.drawn.is_some_and(|drawn| drawn.elapsed() < INTERVAL) {
+            return;
+        }
+        self.drawn = Some(Instant::now());
+        let state = match self.last {
+            Some(Progress { step, total, loss }) => {
+                format!("training: step {step} of {total}, loss {loss:.4}")
+            }
+            None => "training".into(),
+        };
+        let page = self.curves.page(&self.title, &state, &self.notes, None);
+        let _ = self.kept.directory.write(PAGE, page.as_bytes());
+        let _ = self.kept.note(self.meter);
+    }
+}
+
+impl Watcher for Follower<'_> {
+    fn progress(&mut self, progress: Progress) {
+        self.last = Some(progress);
+        self.observer.progress("training", progress.step, progress.total);
+        self.draw();
+    }
+
+    fn notes(&mut self, notes: &Notes) {
+        for sentence in notes.sentences() {
+            self.observer.note(&sentence);
+            self.notes.push(sentence);
+        }
+    }
+
+    fn epoch(&mut self, epoch: &Epoch) {
+        let step = self.last.map_or(0, |progress| progress.step);
+        self.observer.metric(step, "loss", epoch.loss);
+        self.observer.metric(step, "learning_rate", epoch.learning_rate);
+        let known = [("gradient_norm", epoch.gradient_norm), ("validation_loss", epoch.validation_loss)];
+        for (name, value) in known {
+            if let Some(value) = value {
+                self.observer.metric(step, name, value);
+            }
+        }
+        for (name, value) in &epoch.validation {
+            self.observer.metric(step, name, *value);
+        }
+        self.curves.push(epoch);
+    }
+
+    fn joules(&mut self) -> Option<f64> {
+        self.meter.energy().map(|energy| energy.value())
+    }
+
+    fn is_cancelled(&mut self) -> bool {
+        self.observer.cancelled()
+    }
+}

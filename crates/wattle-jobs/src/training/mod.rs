@@ -1,0 +1,87 @@
+//! What training, evaluating, pruning and searching share: data, a model, how it learns, and who follows.
+
+pub mod curves;
+pub mod data;
+pub mod follow;
+pub mod learning;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use wattle_graph::{Model, Parameters, Source};
+use wattle_train::experiment::Experiment;
+use wattle_train::initial_weights::initialise;
+use wattle_train::network::{self, Init};
+use wattle_train::options::TrainOptions;
+use wattle_train::training_data::TrainingData;
+use wattle_train::weights::read_weights;
+
+use crate::env::Env;
+use crate::error::Result;
+use crate::models;
+use data::Prepared;
+
+/// The model to train: a file with its weights, or a network by name, freshly initialised.
+///
+/// # Errors
+/// If the file cannot be read, or there is neither such a file nor such a network.
+pub fn model(name: &str, data: &TrainingData, init: Init, seed: u64) -> Result<Model> {
+    let is_name = network::NETWORKS.iter().any(|(n, _)| *n == name);
+    if !is_name && (name.ends_with(".onnx") || Path::new(name).exists()) {
+        return models::load(Path::new(name));
+    }
+    let outputs = data.dataset.targets.class_count().unwrap_or(1);
+    Ok(network::build(name, &data.dataset.shape, outputs, init, seed)?)
+}
+
+/// Puts weights of a file into a model, by name; gives what did not match, in sentences.
+///
+/// # Errors
+/// If the file cannot be read, or nothing in it is the model's.
+pub fn start_from(model: &mut Model, path: &Path) -> Result<Vec<String>> {
+    let matched = initialise(model, &read_weights(path)?)?;
+    let place = path.display();
+    Ok(match matched.is_complete() {
+        true => vec![],
+        false => vec![format!("weights of {place}: {matched}")],
+    })
+}
+
+/// The experiment of a model on prepared data, judged on the validation part where there is one.
+///
+/// # Errors
+/// If the batches do not fit the data.
+pub fn experiment(
+    model: &Model,
+    prepared: &Prepared,
+    options: &TrainOptions,
+    env: &Env,
+) -> Result<Experiment> {
+    let data = &prepared.training;
+    let mut experiment =
+        Experiment::new(model.clone(), data.source(options)?, options.clone(), env.plan_options());
+    if !prepared.splits.validation().is_empty() {
+        experiment.validation = Some(data.part(prepared.splits.validation())?);
+    }
+    Ok(experiment)
+}
+
+/// What the validation part is, for keys: it chooses.
+pub fn fingerprint_of(validation: &Option<Arc<dyn wattle_data::Source>>) -> Option<String> {
+    validation.as_ref().map(|source| source.fingerprint())
+}
+
+/// The parameters that the model itself has, without optimiser state.
+pub fn own_parameters(model: &Model, trained: &Parameters) -> Parameters {
+    let mut own = Parameters::new();
+    for id in model.graph.value_ids() {
+        let Source::Parameter(parameter) = &model.graph.value(id).source else { continue };
+        if let Some(tensor) = trained.get(&parameter.tensor) {
+            own.insert(parameter.tensor.clone(), tensor.clone());
+            if let Some(mask) = trained.mask(&parameter.tensor) {
+                own.set_mask(&parameter.tensor, mask.clone());
+            }
+        }
+    }
+    own
+}
