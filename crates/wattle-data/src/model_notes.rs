@@ -38,10 +38,10 @@ impl ModelNotes {
         }
         let mut notes = ModelNotes::default();
         if let Some(text) = metadata.get(NORMALISATION_KEY) {
-            let inputs: BTreeMap<String, Box<serde_json::value::RawValue>> =
+            let inputs: BTreeMap<String, serde_json::Value> =
                 serde_json::from_str(text).map_err(|error| fault(NORMALISATION_KEY, error))?;
-            for (input, text) in inputs {
-                let found = Normalisation::from_json(text.get())
+            for (input, constants) in inputs {
+                let found = Normalisation::from_json(&constants.to_string())
                     .map_err(|error| fault(NORMALISATION_KEY, format_args!("input `{input}`: {error}")))?;
                 notes.normalisation.insert(input, found);
             }
