@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::flags;
+
 /// Why a command ended without its result.
 #[derive(Debug)]
 pub enum Failure {
@@ -27,7 +29,7 @@ impl Failure {
             Failure::Run(text) => (text, 1),
             Failure::Passed(code) => return ExitCode::from(*code),
         };
-        eprintln!("wattle: {text}");
+        eprintln!("wattle: {}", flags::typed(text));
         ExitCode::from(code)
     }
 }

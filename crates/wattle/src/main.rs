@@ -4,6 +4,7 @@ mod accounting;
 mod commands;
 mod context;
 mod failure;
+mod flags;
 #[cfg(feature = "networks")]
 mod models;
 #[cfg(feature = "networks")]
