@@ -63,7 +63,8 @@ impl ModelNotes {
         metadata.insert(VERSION_KEY.into(), VERSION.into());
         if !self.normalisation.is_empty() {
             let quoted = |text: &str| serde_json::Value::from(text).to_string();
-            let inputs = self.normalisation.iter().map(|(name, n)| format!("{}:{}", quoted(name), n.to_json()));
+            let inputs =
+                self.normalisation.iter().map(|(name, n)| format!("{}:{}", quoted(name), n.to_json()));
             let inputs = inputs.collect::<Vec<_>>().join(",");
             metadata.insert(NORMALISATION_KEY.into(), format!("{{{inputs}}}"));
         }

@@ -13,7 +13,8 @@ pub fn parse_share(text: &str) -> Result<f64> {
         None => number(text),
     };
     share.filter(|share| (0.0..1.0).contains(share)).ok_or_else(|| {
-        Error::input("a share", format_args!("`{text}`")).expected("0 or more and below 1, such as 10% or 0.1")
+        Error::input("a share", format_args!("`{text}`"))
+            .expected("0 or more and below 1, such as 10% or 0.1")
     })
 }
 
@@ -23,7 +24,9 @@ mod tests {
 
     #[test]
     fn percents_and_fractions_are_the_same_shares() {
-        for (text, share) in [("10%", 0.1), ("0.1", 0.1), (" 12.5 % ", 0.125), ("0", 0.0), ("0%", 0.0), (".5", 0.5)] {
+        for (text, share) in
+            [("10%", 0.1), ("0.1", 0.1), (" 12.5 % ", 0.125), ("0", 0.0), ("0%", 0.0), (".5", 0.5)]
+        {
             assert_eq!(parse_share(text).unwrap(), share);
         }
         for text in ["", "%", "10", "100%", "1", "-5%", "-0.1", "nan", "ten%", "10%%", "inf"] {

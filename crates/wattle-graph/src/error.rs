@@ -52,7 +52,9 @@ pub enum GraphError {
         cause: OpError,
     },
     /// A shape is still symbolic where numbers are needed.
-    #[error("the shape of `{value}` is {shape}; give the sizes of the inputs (option `input=name=1x3x224x224`)")]
+    #[error(
+        "the shape of `{value}` is {shape}; give the sizes of the inputs (option `input=name=1x3x224x224`)"
+    )]
     UnboundShape {
         /// Name of the value.
         value: String,

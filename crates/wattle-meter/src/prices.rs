@@ -168,7 +168,10 @@ mod tests {
         let anywhere = rent("h100", None).unwrap();
         assert!(anywhere.low() < here.value() && here.value() < anywhere.high());
         let refused = rent("h100", Some("aws:eu-north-9")).unwrap_err().to_string();
-        assert!(refused.contains("aws:us-east-1") && refused.contains("option `price-per-hour`"), "{refused}");
+        assert!(
+            refused.contains("aws:us-east-1") && refused.contains("option `price-per-hour`"),
+            "{refused}"
+        );
         assert!(rent("tpuv2", None).is_err());
     }
 }

@@ -43,8 +43,11 @@ pub fn build(name: &str, sample: &SampleShape, outputs: usize, init: Init, seed:
         "small-conv" => builder.images(sample, name)?.small_conv(sample, outputs),
         _ => {
             let names: Vec<_> = NETWORKS.iter().map(|(n, _)| *n).collect();
-            return Err(Error::input("option `model`", format_args!("`{name}` is neither a file nor a network"))
-                .expected(format_args!("an .onnx file or one of: {}", names.join(", "))));
+            return Err(Error::input(
+                "option `model`",
+                format_args!("`{name}` is neither a file nor a network"),
+            )
+            .expected(format_args!("an .onnx file or one of: {}", names.join(", "))));
         }
     };
     let logits = logits

@@ -93,12 +93,17 @@ mod tests {
                 // Not `a--b`, and not a variable of CSS.
                 let starts = before.ends_with(['"', '`', ' ', '(']) && !before.ends_with("var(");
                 if starts && after.starts_with(|c: char| c.is_ascii_lowercase()) {
-                    let word: String = after.chars().take_while(|c| c.is_alphanumeric() || *c == '-').collect();
+                    let word: String =
+                        after.chars().take_while(|c| c.is_alphanumeric() || *c == '-').collect();
                     named.push(format!("{}: --{word}", path.display()));
                 }
             }
         }
-        assert!(named.is_empty(), "a library speaks of options by name, ``option `x` ``:\n{}", named.join("\n"));
+        assert!(
+            named.is_empty(),
+            "a library speaks of options by name, ``option `x` ``:\n{}",
+            named.join("\n")
+        );
     }
 
     /// Every long flag of the command line.
@@ -115,8 +120,11 @@ mod tests {
         flags(&<crate::Cli as clap::CommandFactory>::command(), &mut known);
         let mut named = 0;
         for (path, code) in library_code() {
-            for (_, after) in code.match_indices("option `").map(|(at, mark)| (at, &code[at + mark.len()..])) {
-                let Some((text, _)) = after.split_once('`').filter(|(text, _)| is_option(text)) else { continue };
+            for (_, after) in code.match_indices("option `").map(|(at, mark)| (at, &code[at + mark.len()..]))
+            {
+                let Some((text, _)) = after.split_once('`').filter(|(text, _)| is_option(text)) else {
+                    continue;
+                };
                 let name = text.split('=').next().unwrap();
                 assert!(known.iter().any(|flag| flag == name), "{}: option `{text}`", path.display());
                 named += 1;

@@ -5,7 +5,6 @@ use super::bind::known_input;
 use crate::error::GraphError;
 use crate::graph::Graph;
 use crate::ops::{Binary, BinaryFunction};
-use crate::shape::Shape;
 use crate::tensor::Tensor;
 
 /// The graph with `(x - shift) / scale` in the place of the named input `x`, which keeps its name and type. `shift` and
@@ -56,7 +55,7 @@ mod tests {
     use crate::operator::Example;
     use crate::ops::{Function, Unary};
     use crate::parameter::Parameters;
-    use crate::shape::Dim;
+    use crate::shape::{Dim, Shape};
     use crate::tensor::DType;
 
     fn relu() -> Graph {
@@ -72,7 +71,8 @@ mod tests {
 
     #[test]
     fn each_channel_is_normalised_in_front_of_all_that_read_the_input() {
-        let (shift, scale) = (Tensor::f32([2, 1, 1], vec![1.0, -2.0]), Tensor::f32([2, 1, 1], vec![2.0, 4.0]));
+        let (shift, scale) =
+            (Tensor::f32([2, 1, 1], vec![1.0, -2.0]), Tensor::f32([2, 1, 1], vec![2.0, 4.0]));
         let graph = normalise_input(&relu(), "x", &shift, &scale).unwrap();
         graph.check().unwrap();
         let x = Example::noise(&[2, 2, 1, 3], 1);
