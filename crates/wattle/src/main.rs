@@ -1,20 +1,14 @@
 //! `wattle`: model.onnx in, leaner model.onnx out, with a receipt. One file a command, nothing clever.
 
 mod accounting;
+#[cfg(feature = "networks")]
+mod bars;
 mod commands;
 mod context;
 mod failure;
 mod flags;
 #[cfg(feature = "networks")]
-mod models;
-#[cfg(feature = "networks")]
-mod node_times;
-#[cfg(feature = "networks")]
-mod npy;
-#[cfg(feature = "networks")]
-mod roofline;
-#[cfg(feature = "networks")]
-mod timings;
+mod names;
 
 use std::process::ExitCode;
 

@@ -8,14 +8,14 @@ use wattle_graph::{Graph, Parameters};
 use wattle_meter::Machine;
 use wattle_meter::environment::user_folder;
 
-use crate::failure::Failure;
+use crate::error::Result;
 
 /// Names the file, or, empty, leaves every choice to the cost model.
 const VARIABLE: &str = "WATTLE_TIMINGS";
 
 /// Plans a graph that will run many times: where the cost model is in doubt between kernels, times on this machine decide,
 /// from the file or, if there are none yet, taken now and kept. A file that cannot be read or written costs only the time.
-pub fn compile(graph: &Graph, parameters: &Parameters, options: PlanOptions) -> Result<Plan, Failure> {
+pub fn compile(graph: &Graph, parameters: &Parameters, options: PlanOptions) -> Result<Plan> {
     let Some(file) = file() else { return Ok(Plan::compile(graph, parameters, &options)?) };
     let timings = file.timings();
     let options = PlanOptions { timings: Some(timings.clone()), ..options };
@@ -30,7 +30,7 @@ pub fn compile_once(
     graph: &Graph,
     parameters: &Parameters,
     options: PlanOptions,
-) -> Result<Plan, EngineError> {
+) -> std::result::Result<Plan, EngineError> {
     let timings = file().map(|file| file.known());
     Plan::compile(graph, parameters, &PlanOptions { timings, ..options })
 }

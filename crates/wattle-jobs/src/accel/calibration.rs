@@ -11,9 +11,10 @@ use wattle_engine::{Plan, Session};
 use wattle_graph::{DType, Model, Tensor, ValueId};
 use wattle_train::trainer::TrainingData;
 
-use crate::context::Context;
-use crate::failure::Failure;
+use crate::env::Env;
+use crate::error::{JobError, Result};
 use crate::npy;
+use crate::observer::{Observer, Stage};
 
 /// Names the files given with `--input` as the data.
 const FILES: &str = "inputs";
@@ -27,9 +28,10 @@ pub fn calibrate(
     feeds: &BTreeMap<String, Tensor>,
     data: &str,
     samples: usize,
-    context: &Context,
-) -> Result<(Tally, String), Failure> {
-    let mut run = Run::new(model, tally, context)?;
+    env: &Env,
+    observer: &mut dyn Observer,
+) -> Result<(Tally, String)> {
+    let mut run = Run::new(model, tally, env)?;
     for (name, tensor) in feeds {
         let id = model.graph.inputs().iter().find(|&&id| model.graph.label(id) == *name);
         let Some(&id) = id else { continue };
@@ -41,25 +43,25 @@ pub fn calibrate(
     if data == FILES {
         if !open.is_empty() {
             let text = format!(
-                "--density-from calibration:{FILES}: no file for {}; give --input NAME=FILE.npy",
+                "calibration:{FILES}: no file for {}; expected one for each input, as in NAME=FILE.npy",
                 names(&open)
             );
-            return Err(Failure::Input(text));
+            return Err(JobError::option("density_from", text));
         }
         run.count()?;
         return Ok((run.tally, format!("counted in one run of {}", plural(feeds.len(), "input file"))));
     }
     let &[input] = open.as_slice() else {
         let text = format!(
-            "--density-from calibration:{data}: the data feed one input, the model has {} without a file{}{}; give \
-             the others with --input NAME=FILE.npy, or all of them with calibration:{FILES}",
+            "calibration:{data}: the data feed one input, the model has {} without a file{}{}; give the others files, \
+             as in NAME=FILE.npy, or all of them with calibration:{FILES}",
             open.len(),
             if open.is_empty() { "" } else { ": " },
             names(&open)
         );
-        return Err(Failure::Input(text));
+        return Err(JobError::option("density_from", text));
     };
-    let seen = over_data(&mut run, model, input, data, samples, context)?;
+    let seen = over_data(&mut run, model, input, data, samples, observer)?;
     let text = format!(
         "counted while running {} of {data} (training part, normalised as `wattle eval` does)",
         plural(seen, "sample")
@@ -78,8 +80,8 @@ fn over_data(
     input: ValueId,
     data: &str,
     samples: usize,
-    context: &Context,
-) -> Result<usize, Failure> {
+    observer: &mut dyn Observer,
+) -> Result<usize> {
     let (name, extents) = (model.graph.label(input), model.graph.extents(input)?);
     let dtype = model.graph.value(input).ty.dtype;
     let image_shape = match extents.as_slice() {
@@ -91,13 +93,16 @@ fn over_data(
     let batch = extents.first().copied().unwrap_or(1).max(1);
     let wanted: usize = extents.iter().product::<usize>() / batch;
     if dataset.shape.elements() != wanted {
-        return Err(Failure::Input(format!(
-            "--density-from calibration:{data}: a sample has the shape {:?} ({} numbers), input `{name}` takes {:?} \
+        return Err(JobError::option(
+            "density_from",
+            format!(
+                "calibration:{data}: a sample has the shape {:?} ({} numbers), input `{name}` takes {:?} \
              ({wanted})",
-            dataset.shape.dims(),
-            dataset.shape.elements(),
-            &extents[1..],
-        )));
+                dataset.shape.dims(),
+                dataset.shape.elements(),
+                &extents[1..],
+            ),
+        ));
     }
     let normalisation = if dtype.is_float() {
         Normalisation::measure(&dataset, splits.train())?
@@ -107,12 +112,15 @@ fn over_data(
     // Whole batches, so that no sample counts twice.
     let count = samples.min(splits.train().len()) / batch * batch;
     if count == 0 {
-        return Err(Failure::Input(format!(
-            "--density-from calibration:{data}: {} samples to run, the model takes {batch} at a time",
-            samples.min(splits.train().len())
-        )));
+        return Err(JobError::option(
+            "density_from",
+            format!(
+                "calibration:{data}: {} samples to run, the model takes {batch} at a time",
+                samples.min(splits.train().len())
+            ),
+        ));
     }
-    run.over(input, dataset, &splits.train()[..count], normalisation, context)?;
+    run.over(input, dataset, &splits.train()[..count], normalisation, observer)?;
     Ok(count)
 }
 
@@ -123,12 +131,13 @@ pub fn over_training(
     tally: Tally,
     data: &TrainingData,
     samples: usize,
-    context: &Context,
-) -> Result<Tally, Failure> {
-    let mut run = Run::new(model, tally, context)?;
+    env: &Env,
+    observer: &mut dyn Observer,
+) -> Result<Tally> {
+    let mut run = Run::new(model, tally, env)?;
     if let Some(&input) = model.graph.inputs().first() {
         let indices = &data.indices[..samples.min(data.indices.len())];
-        run.over(input, data.dataset.clone(), indices, data.normalisation.clone(), context)?;
+        run.over(input, data.dataset.clone(), indices, data.normalisation.clone(), observer)?;
     }
     Ok(run.tally)
 }
@@ -145,22 +154,22 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(model: &'a Model, tally: Tally, context: &Context) -> Result<Run<'a>, Failure> {
+    fn new(model: &'a Model, tally: Tally, env: &Env) -> Result<Run<'a>> {
         let outputs: Vec<ValueId> =
             tally.values().into_iter().filter(|id| !model.graph.inputs().contains(id)).collect();
         let mut graph = model.graph.clone();
         graph.set_outputs(outputs.clone());
-        let plan = Plan::compile(&graph, &model.parameters, &context.plan_options())?;
+        let plan = Plan::compile(&graph, &model.parameters, &env.plan_options())?;
         let session = Session::new(plan, &model.parameters)?;
         Ok(Run { model, session, tally, outputs, fed: HashMap::new() })
     }
 
-    fn feed(&mut self, id: ValueId, tensor: Tensor) -> Result<(), Failure> {
+    fn feed(&mut self, id: ValueId, tensor: Tensor) -> Result<()> {
         let name = self.model.graph.label(id);
         let dtype: DType = self.model.graph.value(id).ty.dtype;
         let found = tensor.dtype();
         let tensor = npy::fitted(tensor, dtype).ok_or_else(|| {
-            Failure::Input(format!("input `{name}`: found elements of {found}, expected {dtype}"))
+            JobError::input(format!("input `{name}`: found elements of {found}, expected {dtype}"))
         })?;
         self.session.set_input(&name, &tensor)?;
         self.fed.insert(id, tensor);
@@ -174,24 +183,23 @@ impl<'a> Run<'a> {
         dataset: Arc<Dataset>,
         indices: &[u32],
         normalisation: Normalisation,
-        context: &Context,
-    ) -> Result<(), Failure> {
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let (extents, dtype) = (self.model.graph.extents(input)?, self.model.graph.value(input).ty.dtype);
         let batch = extents.first().copied().unwrap_or(1).max(1);
         let options = BatchOptions::evaluation(batch).normalised(INPUT, normalisation);
         let mut loader = Loader::new(Arc::new(Batches::new(dataset, indices, options)?), 2);
-        let bar = context.progress("calibrating", loader.epoch_len());
+        let stage = Stage::begin(observer, "calibrating", loader.epoch_len());
         for _ in 0..loader.epoch_len() {
             let inputs = loader.next_batch()?.columns[0].to_f32().unwrap_or_default();
             self.feed(input, Tensor::f32(extents.clone(), inputs).cast(dtype))?;
             self.count()?;
-            bar.inc(1);
+            stage.advance();
         }
-        bar.finish_and_clear();
         Ok(())
     }
 
-    fn count(&mut self) -> Result<(), Failure> {
+    fn count(&mut self) -> Result<()> {
         self.session.run()?;
         let tensors: HashMap<ValueId, Tensor> =
             self.outputs.iter().copied().zip(self.session.outputs()?.into_iter().map(|(_, t)| t)).collect();
