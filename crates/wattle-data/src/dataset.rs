@@ -351,6 +351,11 @@ impl Table for Dataset {
         }
     }
 
+    fn label_range(&self, column: usize) -> Option<(i64, i64)> {
+        let classes = self.targets.class_count().filter(|_| column == 1)?;
+        Some((0, classes as i64 - 1))
+    }
+
     fn classes(&self) -> Option<Classes<'_>> {
         match &self.targets {
             Targets::Classes { labels, names } => Some(Classes { labels, names }),

@@ -24,11 +24,16 @@
 //! # Ok::<(), wattle_data::Error>(())
 //! ```
 
+mod archive;
+mod arrays;
 mod augmentation;
 mod batches;
 mod bounded;
+mod cast;
+mod choice;
 mod cifar;
 mod column;
+mod columns;
 mod csv;
 mod dataset;
 mod digits;
@@ -36,27 +41,38 @@ pub mod error;
 mod folder;
 mod idx;
 mod image;
+mod jsonl;
 mod loader;
+mod mapping;
+mod masks;
 mod model_notes;
 mod normalisation;
 pub mod npy;
 mod npz;
+mod options;
+mod positioned;
 pub mod random;
+mod rows;
 mod share;
 mod source;
 mod spec;
 pub mod split;
 mod table;
+mod text;
+mod tokens;
 
 pub use augmentation::Augmentation;
 pub use batches::{BatchOptions, Batches, LastBatch};
+pub use choice::NormalisationChoice;
 pub use column::{Batch, Column, ColumnInfo};
 pub use dataset::{Dataset, INPUT, SampleShape, Samples, SourceParts, TARGETS, Targets};
 pub use error::{Error, ErrorKind, Result};
 pub use folder::ImageFiles;
 pub use loader::Loader;
+pub use mapping::{ColumnMap, Mapped, Wanted};
 pub use model_notes::ModelNotes;
 pub use normalisation::Normalisation;
+pub use options::{Missing, TableOptions, TextOptions};
 pub use share::parse_share;
 pub use source::Source;
 pub use spec::{DataSpec, LoadOptions, Task};

@@ -35,6 +35,11 @@ pub trait Table: Send + Sync + Debug {
     /// What each sample has: inputs first, then targets.
     fn columns(&self) -> &[ColumnInfo];
 
+    /// How many of the columns, from the first on, are inputs; the rest are targets.
+    fn inputs(&self) -> usize {
+        1
+    }
+
     /// The number of samples; at least 1.
     fn count(&self) -> usize;
 
@@ -62,6 +67,12 @@ pub trait Table: Send + Sync + Debug {
         None
     }
 
+    /// The smallest and the largest label of a target of integers, whatever its extents, without the ignored one; `None`
+    /// where it is not known.
+    fn label_range(&self, _column: usize) -> Option<(i64, i64)> {
+        None
+    }
+
     /// The class of each sample, where the target is a class: parts are drawn so that classes keep their shares.
     fn classes(&self) -> Option<Classes<'_>> {
         None
@@ -85,6 +96,10 @@ impl<T: Table + ?Sized> Table for Arc<T> {
         (**self).columns()
     }
 
+    fn inputs(&self) -> usize {
+        (**self).inputs()
+    }
+
     fn count(&self) -> usize {
         (**self).count()
     }
@@ -103,6 +118,10 @@ impl<T: Table + ?Sized> Table for Arc<T> {
 
     fn picture(&self, column: usize) -> Option<Picture> {
         (**self).picture(column)
+    }
+
+    fn label_range(&self, column: usize) -> Option<(i64, i64)> {
+        (**self).label_range(column)
     }
 
     fn classes(&self) -> Option<Classes<'_>> {

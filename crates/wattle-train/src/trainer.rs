@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use wattle_engine::{EngineError, Plan, PlanOptions, Session};
+use wattle_engine::{EngineError, Plan, PlanOptions, Session, Store};
 use wattle_graph::{Model, Parameters, Role};
 
 use crate::loss::Loss;
@@ -60,6 +60,7 @@ pub struct Start {
 pub struct Trainer {
     session: Session,
     loader: Loader,
+    /// As they were last asked for.
     parameters: Parameters,
     schedule: Schedule,
     timeline: Timeline,
@@ -93,8 +94,9 @@ impl Trainer {
         let (graph, parameters) =
             training_graph(&bound, options.loss, options.optimizer).map_err(|e| Error::input(place, e))?;
         check_targets(&graph, &data.dataset, options.loss)?;
-        let compiled = Plan::compile(&graph, &parameters, plan).map_err(refused(place))?;
-        let session = Session::new(compiled, &parameters).map_err(refused(place))?;
+        let store = Store::new(&parameters);
+        let compiled = Plan::compile(&graph, &store, plan).map_err(refused(place))?;
+        let session = Session::new(compiled, &store).map_err(refused(place))?;
         let augmentation: Augmentation = options.augmentation.parse()?;
         let batches = BatchOptions::training(options.batch, options.seed, augmentation)
             .normalised(INPUT, data.normalisation.clone());
@@ -174,7 +176,7 @@ impl Trainer {
 
     /// The parameters as they are now, optimiser state included.
     pub fn parameters(&mut self) -> Result<&Parameters> {
-        self.session.read_parameters(&mut self.parameters).map_err(refused("training"))?;
+        self.parameters = self.session.store().parameters();
         Ok(&self.parameters)
     }
 }
@@ -242,8 +244,9 @@ pub fn evaluate(
     let output = logits(&mut bound.graph).map_err(|e| Error::input("the model", e))?;
     bound.graph.set_outputs(vec![output]);
     let width = bound.graph.extents(output).map_err(|e| Error::input("the model", e))?[1];
-    let compiled = Plan::compile(&bound.graph, &bound.parameters, plan).map_err(refused(place))?;
-    let mut session = Session::new(compiled, &bound.parameters).map_err(refused(place))?;
+    let store = Store::new(&bound.parameters);
+    let compiled = Plan::compile(&bound.graph, &store, plan).map_err(refused(place))?;
+    let mut session = Session::new(compiled, &store).map_err(refused(place))?;
     let options = BatchOptions::evaluation(batch).normalised(INPUT, data.normalisation.clone());
     let source = Batches::new(data.dataset.clone(), indices, options)?;
     let mut loader = Loader::new(Arc::new(source), PREFETCH);

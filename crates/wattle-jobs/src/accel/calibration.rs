@@ -7,7 +7,7 @@ use wattle_accel::Tally;
 use wattle_data::{
     BatchOptions, Batches, DataSpec, Dataset, INPUT, LoadOptions, Loader, Normalisation, SplitOptions, Splits,
 };
-use wattle_engine::{Plan, Session};
+use wattle_engine::{Plan, Session, Store};
 use wattle_graph::{DType, Model, Tensor, ValueId};
 use wattle_train::trainer::TrainingData;
 
@@ -159,8 +159,9 @@ impl<'a> Run<'a> {
             tally.values().into_iter().filter(|id| !model.graph.inputs().contains(id)).collect();
         let mut graph = model.graph.clone();
         graph.set_outputs(outputs.clone());
-        let plan = Plan::compile(&graph, &model.parameters, &env.plan_options())?;
-        let session = Session::new(plan, &model.parameters)?;
+        let store = Store::new(&model.parameters);
+        let plan = Plan::compile(&graph, &store, &env.plan_options())?;
+        let session = Session::new(plan, &store)?;
         Ok(Run { model, session, tally, outputs, fed: HashMap::new() })
     }
 
