@@ -9,10 +9,6 @@ use wattle_train::training_data::TrainingData;
 
 use crate::error::Result;
 
-/// Share kept aside when nothing is asked for, the same for every command: inputs are normalised by the training
-/// part, so a model is to be evaluated with the division it was trained with.
-const DEFAULT_VALIDATION: f64 = 0.2;
-
 /// Which data.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DataOptions {
@@ -40,7 +36,7 @@ pub fn prepare(options: &DataOptions, loss: Option<&Loss>) -> Result<Prepared> {
         _ => None,
     };
     let dataset = Arc::new(DataSpec::parse(&options.data)?.load(&LoadOptions { image_shape: None, task })?);
-    let validation = options.validation.unwrap_or(DEFAULT_VALIDATION);
+    let validation = options.validation.unwrap_or(wattle_data::split::VALIDATION);
     let splits = Splits::new(&dataset, &SplitOptions { validation, ..SplitOptions::default() })?;
     let normalisation = Normalisation::measure(&dataset, splits.train())?;
     let indices = splits.train().to_vec();

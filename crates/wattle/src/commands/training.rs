@@ -19,8 +19,8 @@ pub struct DataArgs {
     /// `digits`, a directory, a file, or `idx:DIR`, `cifar:DIR`, `folder:DIR`, `npz:FILE`, `csv:FILE`.
     #[arg(long, default_value = "digits", value_name = "SPEC")]
     data: String,
-    /// Share of the training samples kept aside for choosing; 0.2 by default.
-    #[arg(long, value_name = "SHARE")]
+    /// Share of the training samples kept aside for choosing: `10%` or `0.1`; 0.2 by default.
+    #[arg(long, value_name = "SHARE", value_parser = wattle_data::parse_share)]
     validation: Option<f64>,
 }
 
