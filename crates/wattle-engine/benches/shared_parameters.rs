@@ -3,8 +3,10 @@
 #![allow(clippy::print_stdout, reason = "a benchmark prints its result")]
 
 #[path = "../tests/networks/decoder.rs"]
+#[allow(dead_code, reason = "each test builds some of the networks")]
 mod decoder;
 #[path = "../tests/networks/elastic.rs"]
+#[allow(dead_code, reason = "each test builds some of the networks")]
 mod elastic;
 
 use std::error::Error;

@@ -1,8 +1,10 @@
 //! A decoder with a cache of keys and values in the store: one token after another, the same logits as all at once.
 
 #[path = "networks/decoder.rs"]
+#[allow(dead_code, reason = "each test builds some of the networks")]
 mod decoder;
 #[path = "networks/elastic.rs"]
+#[allow(dead_code, reason = "each test builds some of the networks")]
 mod elastic;
 
 use std::sync::Arc;

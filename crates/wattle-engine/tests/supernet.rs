@@ -2,6 +2,7 @@
 //! interpreter does; what is outside a window does not change; and a sub-network can be taken out.
 
 #[path = "networks/elastic.rs"]
+#[allow(dead_code, reason = "each test builds some of the networks")]
 mod elastic;
 
 use std::collections::BTreeMap;

@@ -2,6 +2,7 @@
 //! allocations takes an allocator, and only this crate may use `unsafe`.
 
 #[path = "../../wattle-engine/tests/networks/elastic.rs"]
+#[allow(dead_code, reason = "each test builds some of the networks")]
 mod elastic;
 #[path = "../../wattle-engine/tests/networks/mod.rs"]
 mod networks;
