@@ -210,6 +210,9 @@ fn find_pictures(inputs: &mut [Field], targets: &mut [Field], ignore_index: Opti
             (field.info.extents.as_slice(), field.info.dtype)
         {
             field.picture = Some(Picture { height: *height, width: *width, border: 0.0 });
+            if field.info.dtype == DType::U8 {
+                field.full_scale = 255.0;
+            }
             sizes.push([*height, *width]);
         }
     }
@@ -420,7 +423,7 @@ mod tests {
         let table = load(&files.npz(), &[Wanted::new("x", DType::U8, [None, None, None])], &options).unwrap();
         assert_eq!(table.label_range(1), Some((0, 2)));
         assert_eq!(table.picture(1), Some(Picture { height: 2, width: 2, border: -100.0 }));
-        assert_eq!(table.picture(0).map(|p| p.border), Some(0.0));
+        assert_eq!((table.picture(0).map(|p| p.border), table.full_scale(0)), (Some(0.0), 255.0));
         assert!(table.classes().is_none());
     }
 }

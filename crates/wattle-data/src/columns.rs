@@ -19,6 +19,11 @@ pub(crate) trait Cells: Send + Sync + Debug {
     fn identity(&self) -> Option<String> {
         None
     }
+
+    /// How many of a sample's numbers are real, where they are a sequence.
+    fn length(&self, _sample: usize) -> Option<usize> {
+        None
+    }
 }
 
 /// Numbers in memory, in this machine's byte order.
@@ -315,6 +320,14 @@ impl Table for Columns {
 
     fn label_range(&self, column: usize) -> Option<(i64, i64)> {
         self.ranges[column]
+    }
+
+    fn length(&self, sample: usize) -> Option<usize> {
+        self.fields.iter().find_map(|field| field.cells.length(sample))
+    }
+
+    fn is_sequence(&self, column: usize) -> bool {
+        self.fields[column].cells.length(0).is_some()
     }
 
     fn classes(&self) -> Option<Classes<'_>> {

@@ -263,12 +263,25 @@ impl Table for Mapped {
         self.table.full_scale(self.from[column])
     }
 
+    fn is_measured(&self, column: usize) -> bool {
+        self.table.is_measured(self.from[column])
+    }
+
     fn picture(&self, column: usize) -> Option<Picture> {
         self.table.picture(self.from[column])
     }
 
     fn label_range(&self, column: usize) -> Option<(i64, i64)> {
         self.table.label_range(self.from[column])
+    }
+
+    fn length(&self, sample: usize) -> Option<usize> {
+        self.table.length(sample)
+    }
+
+    fn is_sequence(&self, column: usize) -> bool {
+        let from = self.from[column];
+        self.table.is_sequence(from) && self.columns[column].extents == self.table.columns()[from].extents
     }
 
     fn classes(&self) -> Option<Classes<'_>> {
