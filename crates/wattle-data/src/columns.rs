@@ -118,7 +118,7 @@ impl Field {
 
     /// The column as a target: classes are i64 and values f32, whatever they are stored as. Integers are classes and floats
     /// values unless the task says otherwise.
-    fn as_target(mut self, place: &str, task: Option<Task>, remarks: &mut Vec<String>) -> Self {
+    fn into_target(mut self, place: &str, task: Option<Task>, remarks: &mut Vec<String>) -> Self {
         let from = self.info.dtype;
         let to = match task {
             Some(Task::Classes) => DType::I64,
@@ -212,7 +212,7 @@ impl Columns {
         }
         let inputs = of.inputs.len();
         let remarks = &mut of.remarks;
-        let targets = of.targets.into_iter().map(|target| target.as_target(&of.name, of.task, remarks));
+        let targets = of.targets.into_iter().map(|target| target.into_target(&of.name, of.task, remarks));
         let fields: Vec<Field> = of.inputs.into_iter().chain(targets).collect();
         let mut hasher = blake3::Hasher::new();
         let mut line = |text: &str| {
