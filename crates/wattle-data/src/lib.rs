@@ -62,6 +62,7 @@ mod spec;
 pub mod split;
 mod table;
 mod text;
+mod text_form;
 mod tokens;
 
 pub use augmentation::Augmentation;
