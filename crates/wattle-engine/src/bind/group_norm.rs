@@ -27,7 +27,7 @@ struct Backward(Groups);
 fn groups(site: &Site<'_>, op: &ops::GroupNormalization) -> Option<Groups> {
     let [_, c, ref spatial @ ..] = site.input(0).extents[..] else { return None };
     let count = op.groups.unwrap_or(c);
-    let plane = spatial.iter().product();
+    let plane: usize = spatial.iter().product();
     let known = site.all(DType::F32) && count > 0 && c >= count && plane > 0;
     known.then(|| Groups { count, channels: c / count, plane, epsilon: op.epsilon })
 }
@@ -110,7 +110,8 @@ impl Kernel for Backward {
 
     fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (x, scale, dy) = (io.input::<f32>(0)?, io.input::<f32>(1)?, io.input::<f32>(2)?);
-        let (groups, sums) = (self.0, io.scratch()?);
+        let groups = self.0;
+        let sums = &mut io.scratch()?[..x.len() / groups.len() * groups.sums()];
         let of = |index: usize| index * groups.len()..(index + 1) * groups.len();
         io.cpu.threads.for_each_piece(sums, groups.sums(), |index, sums| {
             let (x, dy) = (&x[of(index)], &dy[of(index)]);

@@ -103,7 +103,8 @@ pub(super) fn separate(graph: &mut GraphProto, decode: impl Fn(&TensorProto) -> 
         let keeper = if parts.contains(&false) { None } else { Some(by_its_name()) };
         let name = graph.initializer[root].name.clone();
         let mut into = vec![];
-        for (_, place) in list.iter().enumerate().filter(|(i, _)| parts[*i] && Some(*i) != keeper) {
+        let chosen = (0..list.len()).filter(|i| parts[*i] && Some(*i) != keeper);
+        for place in chosen.map(|i| &list[i]) {
             let mut fresh = aliases.get(place).unwrap_or(&name).clone();
             let mut count = 1;
             while !taken.insert(fresh.clone()) {

@@ -162,7 +162,8 @@ fn is_generated(name: &str) -> bool {
     let lower = last.to_ascii_lowercase();
     name.starts_with('/')
         || name.contains("::")
-        || name.contains("/x:") | name.contains("/y:")
+        || name.contains("/x:")
+        || name.contains("/y:")
         || ["", "val_", "_val_", "tmp_"].iter().any(|prefix| numbered(prefix))
         || ["const", "scalar", "lifted_tensor", "_to_copy", "epsilon", "eps"]
             .iter()
