@@ -8,11 +8,12 @@ mod networks;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use networks::{Optimizer, lenet, resnet};
-use wattle_engine::{Cpu, Plan, PlanOptions, Session};
+use wattle_engine::{Cpu, Plan, PlanOptions, Session, Store};
 use wattle_graph::{Example, Graph, Parameters, Tensor};
+use wattle_meter::timing::{Turns, repeated};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
@@ -40,22 +41,16 @@ fn time(
     profile: bool,
 ) -> Result<(), Box<dyn Error>> {
     let options = PlanOptions::new(Arc::new(Cpu::new(threads)?));
-    let mut session = Session::new(Plan::compile(&graph, &parameters, &options)?, &parameters)?;
+    let store = Store::new(&parameters);
+    let mut session = Session::new(Plan::compile(&graph, &store, &options)?, &store)?;
     session.set_input("x", &Example::noise(shape, 7))?;
     session.set_input("labels", &Tensor::ints(&(0..shape[0] as i64).map(|i| i % 10).collect::<Vec<_>>()))?;
     session.set_input("rate", &Tensor::f32([], vec![0.01]))?;
     if graph.find("step").is_some() {
         session.set_input("step", &Tensor::f32([], vec![1.0]))?;
     }
-    let mut samples = vec![];
-    for _ in 0..runs {
-        let start = Instant::now();
-        session.run()?;
-        samples.push(start.elapsed());
-    }
-    samples.sort();
-    let ms = |d: Duration| d.as_secs_f64() * 1e3;
-    let (least, median) = (ms(samples[0]), ms(samples[runs / 2]));
+    let times = repeated(&Turns::exactly(runs), || session.run())?;
+    let (least, median) = (1e3 * times.least(), 1e3 * times.median());
     let arena = session.plan().arena_bytes() >> 20;
     println!("{name}: {threads} threads, min {least:.3} ms, median {median:.3} ms, arena {arena} MiB");
     if profile {

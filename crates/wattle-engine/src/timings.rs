@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wattle_graph::DType;
 use wattle_kernels::arena::{ALIGNMENT, Arena, Span};
 use wattle_kernels::{Cpu, Threads};
+use wattle_meter::timing::{Times, Turns, in_turns, once};
 
 use crate::bytes;
 use crate::error::EngineError;
@@ -20,10 +21,8 @@ use crate::kernel::{Bound, Io, Site};
 use crate::sharing::is_small;
 use crate::sparse_cost::{Doubt, Form};
 
-/// Turns of all contenders; the least time of each counts, since other programs only add to it.
-const TURNS: usize = 7;
-/// After this time only the second turn is finished.
-const ENOUGH: Duration = Duration::from_millis(100);
+/// Turns of all contenders, after one run of each; the least time of each counts, since other programs only add to it.
+const TURNS: Turns = Turns { warm_up: 0, least: 2, most: 7, enough: Duration::from_millis(100) };
 /// The kernel that the cost model would take is kept unless another takes less than this share of its time.
 const FASTER: f64 = 0.95;
 /// Bytes touched between two runs at most: more than any second-level cache.
@@ -37,6 +36,8 @@ pub type LayerTimes = BTreeMap<String, BTreeMap<String, f64>>;
 pub struct Timings {
     layers: Mutex<LayerTimes>,
     grown: AtomicBool,
+    /// Whether nothing new is timed.
+    only_known: bool,
 }
 
 impl fmt::Debug for Timings {
@@ -48,7 +49,12 @@ impl fmt::Debug for Timings {
 impl Timings {
     /// Goes on from times taken before, on the same machine.
     pub fn new(known: LayerTimes) -> Timings {
-        Timings { layers: Mutex::new(known), grown: AtomicBool::new(false) }
+        Timings { layers: Mutex::new(known), ..Timings::default() }
+    }
+
+    /// Times taken before, on the same machine, and no others: a layer that is not among them is left to the cost model.
+    pub fn known(known: LayerTimes) -> Timings {
+        Timings { layers: Mutex::new(known), only_known: true, ..Timings::default() }
     }
 
     /// All that is known.
@@ -78,6 +84,10 @@ impl Timings {
             contenders.iter().map(|(f, _)| known.get(&f.to_string()).copied()).collect();
         let times = match times {
             Some(times) => times,
+            None if self.only_known => {
+                let modelled = contenders.iter().position(|(form, _)| *form == doubt.taken());
+                return Ok(contenders.swap_remove(modelled.unwrap_or(0)).1);
+            }
             None => {
                 let times = measure(site, &mut contenders, network, lone)?;
                 let named = contenders.iter().map(|(form, _)| form.to_string()).zip(times.iter().copied());
@@ -114,7 +124,7 @@ impl Runner<'_> {
     fn new<'a>(site: &Site<'_>, bound: &'a mut Bound, lone: bool) -> Result<Runner<'a>, EngineError> {
         let mut end = 0;
         let mut next = |bytes: usize| {
-            let span = Span { offset: end, bytes };
+            let span = Span::in_arena(end, bytes);
             end = span.end().next_multiple_of(ALIGNMENT);
             span
         };
@@ -167,11 +177,7 @@ impl Runner<'_> {
             scratch: self.scratch,
             cpu: if self.alone { single } else { cpu },
         };
-        let start = Instant::now();
-        if let Some(kernel) = &mut self.bound.kernel {
-            kernel.run(&io)?;
-        }
-        Ok(start.elapsed())
+        once(|| self.bound.kernel.as_mut().map_or(Ok(()), |kernel| kernel.run(&io)))
     }
 }
 
@@ -189,18 +195,11 @@ fn measure(
         runner.run(site.cpu, &single)?;
     }
     let mut other = vec![0u8; network.min(TOUCHED)];
-    let mut least = vec![f64::INFINITY; runners.len()];
-    let start = Instant::now();
-    for turn in 0..TURNS {
-        if turn > 1 && start.elapsed() > ENOUGH {
-            break;
-        }
-        for (runner, least) in runners.iter_mut().zip(&mut least) {
-            site.cpu
-                .threads
-                .for_each_piece(&mut other, 1 << 16, |_, piece| piece.iter_mut().for_each(|b| *b = !*b));
-            *least = least.min(runner.run(site.cpu, &single)?.as_secs_f64());
-        }
-    }
-    Ok(least)
+    let times = in_turns(&TURNS, runners.len(), |contender| {
+        site.cpu
+            .threads
+            .for_each_piece(&mut other, 1 << 16, |_, piece| piece.iter_mut().for_each(|b| *b = !*b));
+        runners[contender].run(site.cpu, &single)
+    })?;
+    Ok(times.iter().map(Times::least).collect())
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use wattle_engine::{Cpu, Isa, Plan, PlanOptions, Session};
+use wattle_engine::{Cpu, Isa, Plan, PlanOptions, Session, Store};
 use wattle_graph::ops::{Binary, BinaryFunction, Clip, Function, Op, SumTo, Unary};
 use wattle_graph::{DType, Graph, Parameters, Shape, Tensor, ValueId, differentiate, interpret};
 
@@ -74,11 +74,12 @@ fn differences(name: &str, op: &dyn Fn(&mut Graph, ValueId) -> ValueId) -> Vec<S
     let mut wrong = vec![];
     for isa in Isa::available() {
         let options = PlanOptions::new(Arc::new(Cpu::with_isa(isa, 1).unwrap()));
-        let plan = Plan::compile(&graph, &Parameters::new(), &options).unwrap();
+        let store = Store::default();
+        let plan = Plan::compile(&graph, &store, &options).unwrap();
         for step in plan.interpreted() {
             wrong.push(format!("{name}: {step} has no kernel"));
         }
-        let mut session = Session::new(plan, &Parameters::new()).unwrap();
+        let mut session = Session::new(plan, &store).unwrap();
         for (input, tensor) in &feeds {
             session.set_input(input, tensor).unwrap();
         }

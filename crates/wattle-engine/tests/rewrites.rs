@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use wattle_engine::{Cpu, Plan, PlanOptions, Session, Sparse};
+use wattle_engine::{Cpu, Plan, PlanOptions, Session, Sparse, Store};
 use wattle_graph::suite::{Drawn, LEVEL_STEP, Purpose, RandomGraph, difference};
 use wattle_graph::{Tensor, interpret};
 
@@ -11,8 +11,9 @@ use wattle_graph::{Tensor, interpret};
 const TOLERANCE: f64 = 5e-4;
 
 fn run(drawn: &Drawn, options: &PlanOptions) -> Result<Vec<Tensor>, String> {
-    let plan = Plan::compile(&drawn.graph, &drawn.parameters, options).map_err(|e| e.to_string())?;
-    let mut session = Session::new(plan, &drawn.parameters).map_err(|e| e.to_string())?;
+    let store = Store::new(&drawn.parameters);
+    let plan = Plan::compile(&drawn.graph, &store, options).map_err(|e| e.to_string())?;
+    let mut session = Session::new(plan, &store).map_err(|e| e.to_string())?;
     for (name, tensor) in &drawn.feeds {
         session.set_input(name, tensor).map_err(|e| e.to_string())?;
     }

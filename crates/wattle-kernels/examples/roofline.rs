@@ -2,25 +2,22 @@
 //! `cargo run --release -p wattle-kernels --example roofline -- [isa] [threads] [part of a name]`.
 #![allow(clippy::print_stdout)]
 
-use std::time::Instant;
+use std::convert::Infallible;
+use std::time::Duration;
 use wattle_kernels::conv::{self, ConvPlan, ConvShape};
 use wattle_kernels::elementwise::{self, Unary};
 use wattle_kernels::gemm::{Epilogue, Gemm, gemm, gemm_packed};
 use wattle_kernels::pack::PackedWeights;
 use wattle_kernels::{Activation, Cpu, Isa, norm, peak};
+use wattle_meter::timing::{Turns, repeated};
 
 /// The shortest of enough runs to fill about 60 ms, in seconds.
 fn seconds(mut f: impl FnMut()) -> f64 {
-    let begin = Instant::now();
-    let mut best = f64::MAX;
-    let mut runs = 0;
-    while runs < 3 || (begin.elapsed().as_secs_f64() < 0.06 && runs < 1000) {
-        let start = Instant::now();
+    let Ok(times) = repeated(&Turns::within(Duration::from_millis(60), 1000), || {
         f();
-        best = best.min(start.elapsed().as_secs_f64());
-        runs += 1;
-    }
-    best
+        Ok::<(), Infallible>(())
+    });
+    times.least()
 }
 
 fn numbers(len: usize) -> Vec<f32> {

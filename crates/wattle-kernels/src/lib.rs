@@ -21,6 +21,7 @@ pub mod attention;
 pub mod binary;
 pub mod conv;
 mod crew;
+mod dots;
 pub mod elementwise;
 pub mod gather;
 pub mod gemm;
@@ -49,6 +50,11 @@ pub use activation::Activation;
 pub use simd::{Isa, NoSuchIsa};
 pub use threads::{Threads, ThreadsError};
 
+/// Names what was built: a hash over the sources of the kernels, the compiler, the target and its features, and the level
+/// of optimisation. Two builds of one name give the same bits in the same time on one machine; what is kept between
+/// processes and depends on either is keyed by it.
+pub const BUILD: &str = env!("WATTLE_KERNELS_BUILD");
+
 /// What kernels run on: an instruction set and threads.
 pub struct Cpu {
     /// The instruction set.
@@ -66,5 +72,15 @@ impl Cpu {
     /// A chosen instruction set, as tests and benchmarks need.
     pub fn with_isa(isa: Isa, threads: usize) -> Result<Self, ThreadsError> {
         Ok(Cpu { isa, threads: Threads::new(threads)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BUILD;
+
+    #[test]
+    fn a_build_has_a_name_that_can_stand_in_a_key() {
+        assert!(BUILD.len() == 16 && BUILD.bytes().all(|b| b.is_ascii_hexdigit()), "{BUILD}");
     }
 }

@@ -44,6 +44,24 @@ pub enum Rate {
     },
 }
 
+/// Steps of a derivation that are results, with their names in JSON and for people.
+pub const RESULTS: [(&str, &str, &str); 14] = [
+    ("flops", "flops", "operations"),
+    ("run", "run_s", "one run of the graph"),
+    ("runs", "runs", "runs"),
+    ("duration", "duration_s", "duration"),
+    ("device_time", "device_time", "device time"),
+    ("days", "days", "days"),
+    ("it_energy", "it_energy_kwh", "energy of the devices"),
+    ("energy", "energy_kwh", "energy with the facility"),
+    ("co2e", "co2e_kg", "carbon"),
+    ("market_co2e", "market_co2e_kg", "carbon, market-based"),
+    ("embodied", "embodied_kg", "carbon of making the devices"),
+    ("sci", "sci_g_per_unit", "carbon for each unit served"),
+    ("water", "water_l", "water"),
+    ("cost", "cost_usd", "cost"),
+];
+
 /// The share of the peak that training reaches where nobody states it.
 pub fn usual_utilisation() -> Quantity {
     let reason = "utilisation not stated; published runs reach 20 to 40 % of the peak (LLMCarbon data), good ones more";

@@ -11,6 +11,7 @@
 
 mod account;
 mod accounting;
+mod addition;
 pub mod backend;
 mod battery;
 mod cards;
@@ -45,8 +46,10 @@ mod processor_time;
 pub mod published;
 mod quantity;
 mod receipt;
+mod running;
 pub mod scaling;
 pub mod schedule;
+mod scope;
 mod series;
 mod settle;
 mod several;
@@ -55,6 +58,7 @@ mod stated;
 mod table;
 mod text_file;
 mod timestamp;
+pub mod timing;
 mod unit;
 mod visible_cards;
 mod warning;
@@ -67,12 +71,13 @@ pub use explain::{EXPLAINED, explain};
 pub use factors::{FactorError, FactorTexts, Factors};
 pub use forecast::{Forecast, Progress};
 pub use machine::{Machine, Software};
-pub use meter::{Meter, MeterConfig, Observer, Scope, Snapshot};
+pub use meter::{Gauge, Meter, MeterConfig, Snapshot};
 pub use quantity::{Quantity, QuantityError};
 pub use receipt::{
-    Boundary, Component, Coverage, Energy, PowerSummary, Receipt, SCHEMA, Samples, Schema, ScopeRecord,
-    Shares, StopReason, Work,
+    Boundary, Component, Coverage, Energy, Look, PowerSummary, Receipt, SCHEMA, Samples, Schema, ScopeRecord,
+    Shares, Stint, StopReason, Work,
 };
+pub use scope::Scope;
 pub use source::{Source, SourceError};
 pub use stated::{StatedError, stated};
 pub use timestamp::{Timestamp, TimestampError};

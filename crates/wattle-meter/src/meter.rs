@@ -1,28 +1,24 @@
-//! The running meter: starts, takes readings in the background, marks scopes, and ends in a receipt.
+//! The meter: starts, is asked while it runs, and ends in a receipt.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::account::{Account, Split};
-use crate::backend::{self, Backend, Moment, Part, Reading, Roots, Subject};
+use crate::account::Account;
+use crate::backend::{self, Backend, Roots, Subject};
 use crate::cpu_model::idle_milliwatts;
 use crate::processor_time::{ProcessorTime, machine_cores};
+use crate::running::{Shared, State, TICK, sample};
+use crate::scope::Scope;
 use crate::series::Series;
-use crate::settle::{components, receipt, record, total};
+use crate::settle::{components, receipt};
 use crate::{
-    Component, Factors, Machine, Quantity, Receipt, ScopeRecord, Source, Timestamp, Unit, WarningKind,
+    Component, Factors, Machine, Quantity, Receipt, Source, StopReason, Timestamp, Unit, WarningKind,
 };
 
-/// Processor times come in ticks of 10 ms; scopes do not read them more often.
-const TICK: Duration = Duration::from_millis(10);
 /// More wall clock than monotonic clock than any correction of the clock explains.
 const SLEPT: Duration = Duration::from_secs(5);
-/// The sampler reads processor times no more often than this where they are the energy, for a model follows them,
-const GLANCE: Duration = Duration::from_millis(900);
-/// and than this where they only divide it.
-const RARE_GLANCE: Duration = Duration::from_millis(1900);
 /// However rare the user wants readings: counters of 32 bits, also those that a driver of a card adds up only when somebody
 /// reads them, come round after four minutes at 1000 W.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -99,47 +95,6 @@ pub struct Snapshot {
     pub power: Option<f64>,
 }
 
-struct Shared {
-    start: Instant,
-    state: Mutex<State>,
-    wake: Condvar,
-}
-
-pub(crate) struct State {
-    pub(crate) backend: Box<dyn Backend>,
-    pub(crate) series: Series,
-    pub(crate) taken: u64,
-    pub(crate) scopes: Vec<Tally>,
-    clock: ProcessorTime,
-    accounts: [Account; 3],
-    snapshot: (Duration, u64),
-    stopped: bool,
-}
-
-/// Who spent the machine's energy, and by how much that depends on what it draws when idle.
-pub(crate) struct Settlement {
-    pub(crate) split: Split,
-    /// The process tree's part if idle power is at its highest, and at its lowest.
-    pub(crate) process: (u64, u64),
-    /// What idle power was taken to be; `None` where the source itself knows the split.
-    pub(crate) idle_power: Option<Quantity>,
-}
-
-/// What one scope path has gathered so far.
-pub(crate) struct Tally {
-    pub(crate) path: String,
-    pub(crate) count: u64,
-    pub(crate) duration: Duration,
-    pub(crate) spent: Vec<Reading>,
-}
-
-/// A moment and the energy of each domain until then.
-#[derive(Clone)]
-pub(crate) struct Mark {
-    pub(crate) now: Moment,
-    pub(crate) energy: Vec<Reading>,
-}
-
 impl Meter {
     /// Starts measuring with the best energy source of this machine.
     pub fn start(mut config: MeterConfig) -> Meter {
@@ -212,8 +167,20 @@ impl Meter {
     }
 
     /// A handle for threads of their own to see where the measurement stands. It may outlive the meter.
-    pub fn observer(&self) -> Observer {
-        Observer { shared: Arc::clone(&self.shared) }
+    pub fn gauge(&self) -> Gauge {
+        Gauge { shared: Arc::clone(&self.shared) }
+    }
+
+    /// The receipt of what has been spent until now, for a run that keeps it on disk in case it is killed: should this be
+    /// its last word, the run was interrupted. The measurement goes on.
+    pub fn so_far(&self) -> Receipt {
+        let mut state = self.shared.lock();
+        let mark = state.read(self.shared.start.elapsed(), TICK);
+        let settlement = state.settle(&mark, self.config.idle_power.clone());
+        let mut receipt =
+            receipt(&self.config, self.machine.clone(), self.started, &mark, settlement, &state);
+        receipt.stop_reason = StopReason::Interrupted;
+        receipt
     }
 
     /// Ends the measurement. The receipt still lacks what only the command knows: work, seeds, and a stop reason
@@ -251,155 +218,17 @@ impl Drop for Meter {
     }
 }
 
-/// A phase of a run. Scopes may be opened from any thread, nest by [`scope`](Self::scope), and may overlap.
-#[derive(Debug)]
-pub struct Scope {
-    shared: Arc<Shared>,
-    path: String,
-    entered: Option<Mark>,
-}
-
-impl Scope {
-    fn enter(shared: Arc<Shared>, path: String) -> Scope {
-        let mut state = shared.lock();
-        if state.scopes.iter().all(|tally| tally.path != path) {
-            let spent = vec![Reading::default(); state.backend.domains().len()];
-            state.scopes.push(Tally { path: path.clone(), count: 0, duration: Duration::ZERO, spent });
-        }
-        let mark = state.read(shared.start.elapsed(), TICK);
-        drop(state);
-        Scope { shared, path, entered: Some(mark) }
-    }
-
-    /// Opens a phase inside this one.
-    pub fn scope(&self, name: &str) -> Scope {
-        Scope::enter(Arc::clone(&self.shared), format!("{}/{name}", self.path))
-    }
-
-    /// Ends the phase and tells what this one entry cost.
-    pub fn finish(mut self) -> ScopeRecord {
-        let (duration, spent) = self.leave().expect("entered at construction, left only here or in drop");
-        let state = self.shared.lock();
-        record(&Tally { path: self.path.clone(), count: 1, duration, spent }, state.backend.domains())
-    }
-
-    fn leave(&mut self) -> Option<(Duration, Vec<Reading>)> {
-        let entered = self.entered.take()?;
-        let mut state = self.shared.lock();
-        let mark = state.read(self.shared.start.elapsed(), TICK);
-        let duration = mark.now.elapsed.saturating_sub(entered.now.elapsed);
-        let spent: Vec<Reading> =
-            mark.energy.iter().zip(&entered.energy).map(|(now, then)| difference(now, then)).collect();
-        if let Some(tally) = state.scopes.iter_mut().find(|tally| tally.path == self.path) {
-            tally.count += 1;
-            tally.duration += duration;
-            for (sum, more) in tally.spent.iter_mut().zip(&spent) {
-                sum.low = sum.low.saturating_add(more.low);
-                sum.value = sum.value.saturating_add(more.value);
-                sum.high = sum.high.saturating_add(more.high);
-            }
-        }
-        Some((duration, spent))
-    }
-}
-
-impl Drop for Scope {
-    fn drop(&mut self) {
-        self.leave();
-    }
-}
-
-impl Shared {
-    /// A panic elsewhere must not cost the receipt: the state is whole between any two statements that hold it.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let mut state = self.lock();
-        let mark = state.read(self.start.elapsed(), TICK);
-        let energy = sum(&mark.energy);
-        let (then, before) = std::mem::replace(&mut state.snapshot, (mark.now.elapsed, energy));
-        let seconds = mark.now.elapsed.saturating_sub(then).as_secs_f64();
-        let joules = energy.saturating_sub(before) as f64 / 1e6;
-        Snapshot {
-            elapsed: mark.now.elapsed,
-            energy: total(&components(state.backend.domains(), &mark.energy)),
-            power: (seconds > 0.0).then(|| joules / seconds),
-        }
-    }
-}
-
 /// Sees where a measurement stands, from another thread.
 #[derive(Debug, Clone)]
-pub struct Observer {
+pub struct Gauge {
     shared: Arc<Shared>,
 }
 
-impl Observer {
+impl Gauge {
     /// Where the measurement stands.
     pub fn snapshot(&self) -> Snapshot {
         self.shared.snapshot()
     }
-}
-
-impl State {
-    fn read(&mut self, at: Duration, patience: Duration) -> Mark {
-        let now = self.clock.read(at, patience);
-        let energy = self.take(now).to_vec();
-        let machine = self.processors(&energy);
-        self.accounts.iter_mut().for_each(|account| account.advance(now, machine));
-        Mark { now, energy }
-    }
-
-    /// One background reading. A thousand of them a second must stay cheap: the counters are read, and nothing else
-    /// happens until the processor times are due.
-    fn sample(&mut self, at: Duration) {
-        let patience = if self.backend.split().is_some() { GLANCE } else { RARE_GLANCE };
-        if self.clock.is_due(at, patience) {
-            let mark = self.read(at, patience);
-            self.series.offer(at, sum(&mark.energy));
-        } else {
-            let now = self.clock.read(at, patience);
-            let total = sum(self.take(now));
-            self.series.offer(at, total);
-        }
-    }
-
-    fn take(&mut self, now: Moment) -> &[Reading] {
-        self.taken += 1;
-        self.backend.read(now)
-    }
-
-    /// Energy of processors and memory: what processes share. Cards and batteries are not divided.
-    fn processors(&self, energy: &[Reading]) -> u64 {
-        let shared = |part| matches!(part, Part::Processor | Part::Memory);
-        let domains = self.backend.domains().iter().zip(energy);
-        domains.filter(|(d, _)| shared(d.part)).fold(0, |total, (_, r)| total.saturating_add(r.value))
-    }
-
-    fn settle(&mut self, mark: &Mark, idle_power: Option<Quantity>) -> Option<Settlement> {
-        if let Some(split) = self.backend.split() {
-            // The model's last domain is the busy time; cards may follow it.
-            let mut domains = self.backend.domains().iter().zip(&mark.energy);
-            let busy = domains.rfind(|(d, _)| d.part == Part::Processor);
-            let busy = busy.map(|(_, energy)| *energy).unwrap_or_default();
-            return Some(Settlement { split, process: (busy.low, busy.high), idle_power: None });
-        }
-        let machine = self.processors(&mark.energy);
-        mark.now.own?;
-        mark.now.busy?;
-        let [low, value, high] = &mut self.accounts;
-        let [low, value, high] = [low, value, high].map(|account| account.settle(mark.now, machine));
-        // Steps are settled one by one, so an idle power above the true one need not give the least of all.
-        let (a, b) = (low.process.min(high.process), low.process.max(high.process));
-        let process = (a.min(value.process), b.max(value.process));
-        (machine > 0).then_some(Settlement { split: value, process, idle_power })
-    }
-}
-
-fn sum(energy: &[Reading]) -> u64 {
-    energy.iter().fold(0, |total, r| total.saturating_add(r.value))
 }
 
 /// What was stated, or what a machine of this kind may draw.
@@ -412,51 +241,15 @@ fn idle_power(config: &MeterConfig, machine: &Machine) -> Quantity {
     })
 }
 
-impl std::fmt::Debug for Shared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("start", &self.start).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for Mark {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Mark").field("now", &self.now).finish_non_exhaustive()
-    }
-}
-
-/// The body of the sampling thread: one reading an interval until told to stop.
-fn sample(shared: &Shared, interval: Duration) {
-    let mut state = shared.lock();
-    let mut next = Duration::ZERO;
-    while !state.stopped {
-        let now = shared.start.elapsed();
-        if now >= next {
-            state.sample(now);
-            // After a long sleep the missed readings are not made up for.
-            next = (next + interval).max(now);
-        }
-        let wait = next.saturating_sub(shared.start.elapsed());
-        (state, _) = shared.wake.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner);
-    }
-}
-
-fn difference(now: &Reading, then: &Reading) -> Reading {
-    Reading {
-        low: now.low.saturating_sub(then.low),
-        value: now.value.saturating_sub(then.value),
-        high: now.high.saturating_sub(then.high),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
-    use crate::backend::Domain;
+    use crate::Boundary;
+    use crate::backend::{Domain, Moment, Part, Reading};
     use crate::cpu_model::CpuModel;
     use crate::several::Several;
-    use crate::{Boundary, Source};
 
     /// A counter that gives `watts` exactly, by the clock of the meter.
     struct Steady {
@@ -638,6 +431,21 @@ mod tests {
         let second = meter.snapshot();
         assert!(near(second.power.unwrap(), 20.0), "{second:?}");
         assert!(second.elapsed > first.elapsed);
+    }
+
+    #[test]
+    fn a_receipt_so_far_is_part_of_the_last_one_and_ends_nothing() {
+        let meter = Meter::start_with(config(), Steady::new(10));
+        std::thread::sleep(Duration::from_millis(5));
+        let early = meter.so_far();
+        std::thread::sleep(Duration::from_millis(5));
+        let last = meter.stop();
+        assert_eq!(early.stop_reason, StopReason::Interrupted);
+        assert!(near(early.energy.total.unwrap().value(), 20.0 * early.duration.value()));
+        assert!(early.duration.value() < last.duration.value());
+        let (early, last) = (early.shares.unwrap(), last.shares.unwrap());
+        assert!(early.machine_uj < last.machine_uj);
+        assert!(early.process_uj <= last.process_uj && early.idle_uj <= last.idle_uj);
     }
 
     #[test]

@@ -61,6 +61,44 @@ pub struct Receipt {
     pub warnings: Vec<Warning>,
     /// Why the run ended.
     pub stop_reason: StopReason,
+    /// The processes that worked on the run one after another, where there were several; their costs are added up in
+    /// all the fields above ([`Receipt::plus`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stints: Vec<Stint>,
+    /// When the run was asked for again after it had finished. What a look costs is in none of the fields above
+    /// ([`Receipt::add_look`]).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub looks: Vec<Look>,
+}
+
+/// What one process spent on a run that several worked on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stint {
+    /// When its meter started.
+    pub started: Timestamp,
+    /// Its elapsed time.
+    pub duration: Quantity,
+    /// Its energy, J.
+    pub energy: Option<Quantity>,
+    /// The carbon of that, under the factors that held then.
+    pub carbon: Option<Quantity>,
+    /// The cost of that, under the factors that held then.
+    pub cost: Option<Quantity>,
+    /// The processor it ran on, as its machine names it.
+    pub cpu_model: Option<String>,
+    /// Why it ended.
+    pub stop_reason: StopReason,
+}
+
+/// Somebody asked for a finished run again: nothing was left to do, and this is what finding that out cost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Look {
+    /// When.
+    pub started: Timestamp,
+    /// Elapsed time.
+    pub duration: Quantity,
+    /// Energy, J.
+    pub energy: Option<Quantity>,
 }
 
 /// The schema marker of a receipt; reading any other schema is an error.
@@ -112,6 +150,8 @@ pub enum Boundary {
     ProcessShare,
     /// The whole machine as its battery sees it: everything inside the case, other processes included.
     WholeMachine,
+    /// Parts with different boundaries were added up; the components tell them apart.
+    Mixed,
 }
 
 /// The energy of processors and memory, divided: `process + other + idle = machine`, exactly, in microjoules.
@@ -273,6 +313,8 @@ pub enum StopReason {
     Interrupted,
     /// It failed; the receipt covers the work until then.
     Failed,
+    /// There was nothing to do: the run had finished before.
+    FoundFinished,
 }
 
 impl Work {
@@ -386,6 +428,8 @@ pub(crate) mod tests {
                 reason: "no powercap counters".to_owned(),
             })],
             stop_reason: StopReason::TargetReached,
+            stints: vec![],
+            looks: vec![],
         }
     }
 

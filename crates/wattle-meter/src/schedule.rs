@@ -8,6 +8,8 @@ use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{Quantity, QuantityError, Source, Unit};
+
 /// Intensity over time in equal steps, gCO2e/kWh.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
@@ -19,6 +21,37 @@ pub struct Series {
     pub step_hours: f64,
     /// When the first step begins, in minutes since 1970.
     pub first_minute: i64,
+}
+
+impl Series {
+    /// Any of its intensities, until it is known which ones a run meets: the mean, from the lowest to the highest. `name`
+    /// says where the series comes from.
+    ///
+    /// # Errors
+    /// [`QuantityError`] if it holds a number that is none.
+    pub fn any(&self, name: &str) -> Result<Quantity, QuantityError> {
+        let g = &self.g_per_kwh;
+        let low = g.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = g.iter().copied().fold(0.0, f64::max);
+        let mean = g.iter().sum::<f64>() / g.len() as f64;
+        let source = Source::assumed(format!("stated by {name}, any of its steps"));
+        Quantity::new(mean.clamp(low, high), low, high, Unit::GramCo2ePerKilowattHour, source)
+    }
+}
+
+/// The mean intensity of a run of so many hours that starts with the series, from the best start to the worst; `name` says
+/// where the series comes from.
+///
+/// # Errors
+/// [`ScheduleError::DoesNotFit`] for a run longer than the series.
+pub fn met(series: &Series, name: &str, hours: f64) -> Result<Quantity, ScheduleError> {
+    let plan = plan(series, hours, None)?;
+    let source = format!("stated by {name}, from its first row on; from the best start in it to the worst");
+    let [value, low, high] = [plan.at_once, plan.best_start, plan.worst_start].map(|choice| choice.g_per_kwh);
+    // Each is a mean of the same steps; rounding may order them differently by a bit.
+    let (low, high) = (low.min(value), high.max(value));
+    let quantity = Quantity::new(value, low, high, Unit::GramCo2ePerKilowattHour, Source::assumed(source));
+    Ok(quantity.expect("ordered just now, and means of finite numbers"))
 }
 
 /// A series or a question that cannot be used.

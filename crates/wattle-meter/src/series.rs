@@ -80,6 +80,47 @@ fn summarise(points: &[(Duration, u64)]) -> Option<PowerSummary> {
     })
 }
 
+/// Readings of a process and of the one after it, which starts at `offset` (s, J); thinned as one.
+pub(crate) fn joined(earlier: &Samples, later: &Samples, offset: (f64, f64)) -> Samples {
+    let mut readings = earlier.readings.clone();
+    readings.extend(later.readings.iter().map(|(t, e)| (t + offset.0, e + offset.1)));
+    let mut interval_s = earlier.interval_s.max(later.interval_s);
+    while readings.len() > CAPACITY {
+        let last = readings.last().copied();
+        readings = readings.into_iter().step_by(2).collect();
+        // The end stays, whatever is left out before it.
+        readings.extend(last.filter(|last| readings.last() != Some(last)));
+        interval_s *= 2.0;
+    }
+    let powers = [(earlier, &earlier.power), (later, &later.power)];
+    let powers = powers.map(|(samples, power)| power.map(|power| (span(samples), power)));
+    let power = match powers {
+        [Some(a), Some(b)] => Some(pooled(a, b)),
+        [one, other] => one.or(other).map(|(_, power)| power),
+    };
+    Samples { taken: earlier.taken.saturating_add(later.taken), interval_s, readings, power }
+}
+
+/// Seconds from the first reading kept to the last.
+fn span(samples: &Samples) -> f64 {
+    let at = |reading: Option<&(f64, f64)>| reading.map_or(0.0, |(t, _)| *t);
+    at(samples.readings.last()) - at(samples.readings.first())
+}
+
+/// The spread of two spans of time together: variance within each and between their means.
+fn pooled((a_s, a): (f64, PowerSummary), (b_s, b): (f64, PowerSummary)) -> PowerSummary {
+    let share = if a_s + b_s > 0.0 { b_s / (a_s + b_s) } else { 0.5 };
+    let mean = a.mean_w + share * (b.mean_w - a.mean_w);
+    let spread = |p: PowerSummary| p.sd_w.powi(2) + (p.mean_w - mean).powi(2);
+    PowerSummary {
+        n: a.n.saturating_add(b.n),
+        min_w: a.min_w.min(b.min_w),
+        mean_w: mean,
+        max_w: a.max_w.max(b.max_w),
+        sd_w: ((1.0 - share) * spread(a) + share * spread(b)).sqrt(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,5 +156,22 @@ mod tests {
         let mut series = Series::new(Duration::from_secs(1));
         series.offer(Duration::ZERO, 0);
         assert_eq!(series.finish(Duration::ZERO, 0, 1).power, None);
+    }
+
+    #[test]
+    fn two_series_are_one_as_if_one_meter_had_taken_both() {
+        let run = |seconds: u64, watts: u64| {
+            let mut series = Series::new(Duration::from_secs(1));
+            (0..seconds).for_each(|s| series.offer(Duration::from_secs(s), s * watts * 1_000_000));
+            series.finish(Duration::from_secs(seconds), seconds * watts * 1_000_000, seconds + 1)
+        };
+        let both = joined(&run(500, 5), &run(1500, 9), (500.0, 2500.0));
+        assert!((CAPACITY / 2..=CAPACITY + 1).contains(&both.readings.len()));
+        assert_eq!(*both.readings.last().unwrap(), (2000.0, 16_000.0));
+        assert!(both.readings.is_sorted_by(|a, b| a.0 <= b.0 && a.1 <= b.1));
+        let power = both.power.unwrap();
+        assert!((power.mean_w - 8.0).abs() < 1e-9, "16 kJ in 2000 s");
+        assert!((power.sd_w - 3f64.sqrt()).abs() < 1e-9, "a quarter at 5 W, the rest at 9 W");
+        assert_eq!((power.min_w, power.max_w), (5.0, 9.0));
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::backend::{Backend, Domain, Moment, Reading};
-use crate::meter::{Mark, Settlement, State, Tally};
 use crate::processor_time::RESOLUTION;
+use crate::running::{Mark, Settlement, State, Tally};
 use crate::{
     Component, Coverage, Energy, Machine, MeterConfig, Quantity, Receipt, Schema, ScopeRecord, Shares,
     Software, Source, StopReason, Timestamp, Unit, Warning, WarningKind, Work,
@@ -95,6 +95,8 @@ pub(crate) fn receipt(
         duration,
         warnings: config.warnings.iter().cloned().map(Warning::from).collect(),
         stop_reason: StopReason::Completed,
+        stints: Vec::new(),
+        looks: Vec::new(),
     };
     for warning in backend.warnings() {
         receipt.warn(warning);

@@ -151,6 +151,7 @@ fn stop_reason(reason: StopReason) -> &'static str {
         StopReason::Time => "time limit reached",
         StopReason::Interrupted => "interrupted",
         StopReason::Failed => "failed",
+        StopReason::FoundFinished => "nothing to do: finished before",
         _ => "unknown",
     }
 }
@@ -165,6 +166,7 @@ fn boundary(boundary: Boundary) -> &'static str {
             "this process's share of the processor; not memory, disks, fans, power supply, cooling, other processes"
         }
         Boundary::WholeMachine => "everything the battery feeds, other processes included",
+        Boundary::Mixed => "differs between the processes that were added up",
         _ => "unknown",
     }
 }

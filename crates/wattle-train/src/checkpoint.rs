@@ -1,64 +1,15 @@
-//! Checkpoints: one safetensors file holding named tensors and where in the run they were taken.
-//!
-//! Files are written here rather than by the `safetensors` crate, because equal runs must give equal bytes and its
-//! metadata map has no fixed order. Reading goes through that crate's validation.
+//! Checkpoints: the parameters of a run, and where in the run they were taken.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write;
 use std::path::Path;
 
-use safetensors::SafeTensors;
-use serde::Serialize;
+use wattle_graph::Parameters;
 
-pub use safetensors::Dtype;
-
-use crate::atomic_file::write_atomically_with;
+use crate::parameter_tensors::{from_tensors, to_tensors};
+use crate::tensor_file::{NamedTensor, in_file_order, read_tensors, write_tensors};
 use wattle_data::error::{Error, Result};
 
 const FORMAT: &str = "wattle checkpoint 1";
-
-/// One named tensor as it lies in the file: row-major, little-endian.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NamedTensor {
-    /// Unique within its file.
-    pub name: String,
-    /// Element type.
-    pub dtype: Dtype,
-    /// Extents, outermost first; empty for a scalar.
-    pub shape: Vec<usize>,
-    /// `product(shape)` elements.
-    pub bytes: Vec<u8>,
-}
-
-impl NamedTensor {
-    /// A tensor of 32-bit floats.
-    pub fn f32(name: impl Into<String>, shape: &[usize], values: &[f32]) -> Self {
-        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        Self { name: name.into(), dtype: Dtype::F32, shape: shape.to_vec(), bytes }
-    }
-
-    /// The values of a tensor of 32-bit floats; `None` for another element type.
-    pub fn to_f32(&self) -> Option<Vec<f32>> {
-        let value = |b: &[u8]| f32::from_le_bytes([b[0], b[1], b[2], b[3]]);
-        (self.dtype == Dtype::F32).then(|| self.bytes.chunks_exact(4).map(value).collect())
-    }
-
-    fn signature(&self) -> Signature {
-        Signature { name: self.name.clone(), dtype: self.dtype, shape: self.shape.clone() }
-    }
-}
-
-/// What a reader expects of one tensor.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Signature {
-    /// The tensor's name.
-    pub name: String,
-    /// Its element type.
-    pub dtype: Dtype,
-    /// Its extents.
-    pub shape: Vec<usize>,
-}
 
 /// Where in a run a checkpoint was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +34,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// The parameters of a run at this position: every element type as it is, masks included.
+    pub fn of(parameters: &Parameters, position: Position) -> Self {
+        Self { position, tensors: to_tensors(parameters), notes: BTreeMap::new() }
+    }
+
+    /// The parameters and masks that it holds; `path` is where it was read from, for the error.
+    pub fn parameters(&self, path: &Path) -> Result<Parameters> {
+        from_tensors(path, &self.tensors)
+    }
+
     /// Writes the file in one instant; equal checkpoints give equal bytes.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut metadata = self.notes.clone();
@@ -125,116 +86,25 @@ impl Checkpoint {
         Ok(Self { position, tensors, notes })
     }
 
+    /// Like [`Checkpoint::read`], to go on with the run of this configuration.
+    ///
+    /// # Errors
+    /// Also when it was taken in a run of another configuration: its weights would pass for this one's.
+    pub fn resume(path: &Path, config: &str) -> Result<Self> {
+        let found = Self::read(path)?;
+        if found.position.config != config {
+            let of = &found.position.config;
+            return Err(Error::input(path.display(), format_args!("a checkpoint of the run {of}"))
+                .expected(format_args!("one of this run, {config}"))
+                .remedy("delete the file to train afresh, or choose another output directory"));
+        }
+        Ok(found)
+    }
+
     /// The tensor of this name.
     pub fn tensor(&self, name: &str) -> Option<&NamedTensor> {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
-}
-
-/// Checks that `tensors` are exactly those `expected` (in any order); the error lists every difference.
-pub fn check_signatures(place: &Path, tensors: &[NamedTensor], expected: &[Signature]) -> Result<()> {
-    let found: BTreeMap<&str, &NamedTensor> = tensors.iter().map(|t| (t.name.as_str(), t)).collect();
-    let wanted: BTreeMap<&str, &Signature> = expected.iter().map(|s| (s.name.as_str(), s)).collect();
-    let mut faults = Vec::new();
-    for (name, signature) in &wanted {
-        match found.get(name) {
-            None => faults.push(format!("missing {}", describe(signature))),
-            Some(tensor) if tensor.signature() != **signature => {
-                let found = tensor.signature();
-                faults.push(format!("{} where {} belongs", describe(&found), describe(signature)));
-            }
-            Some(_) => {}
-        }
-    }
-    for (name, tensor) in &found {
-        if !wanted.contains_key(name) {
-            faults.push(format!("unexpected {}", describe(&tensor.signature())));
-        }
-    }
-    if faults.is_empty() {
-        return Ok(());
-    }
-    Err(Error::input(place.display(), faults.join(", "))
-        .expected(format_args!("the {} tensors of this model", expected.len()))
-        .remedy("the file belongs to another model; name the model it was made for"))
-}
-
-/// Writes tensors and metadata as a safetensors file, in one instant and with deterministic bytes.
-pub fn write_tensors(
-    path: &Path,
-    tensors: &[NamedTensor],
-    metadata: &BTreeMap<String, String>,
-) -> Result<()> {
-    #[derive(Serialize)]
-    struct Entry<'a> {
-        dtype: Dtype,
-        shape: &'a [usize],
-        data_offsets: [usize; 2],
-    }
-    let invalid = |tensor: &NamedTensor, what: &str| {
-        Err(Error::input(format_args!("tensor `{}` for {}", tensor.name, path.display()), what))
-    };
-    let ordered = in_file_order(tensors);
-    let mut header = serde_json::Map::new();
-    header.insert("__metadata__".into(), serde_json::json!(metadata));
-    let mut offset = 0;
-    for tensor in &ordered {
-        let bits = tensor.shape.iter().try_fold(tensor.dtype.bitsize(), |n, &d| n.checked_mul(d));
-        if bits.is_none_or(|bits| bits % 8 != 0 || bits / 8 != tensor.bytes.len()) {
-            return invalid(tensor, "its bytes do not fill its shape");
-        }
-        let entry = Entry {
-            dtype: tensor.dtype,
-            shape: &tensor.shape,
-            data_offsets: [offset, offset + tensor.bytes.len()],
-        };
-        if header.insert(tensor.name.clone(), serde_json::json!(entry)).is_some() {
-            return invalid(tensor, "the name is taken twice");
-        }
-        offset += tensor.bytes.len();
-    }
-    let mut header = serde_json::Value::Object(header).to_string().into_bytes();
-    // The format wants tensor data aligned to 8 bytes; spaces are legal padding of its JSON header.
-    header.resize(header.len().next_multiple_of(8), b' ');
-    write_atomically_with(path, |file| {
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        ordered.iter().try_for_each(|tensor| file.write_all(&tensor.bytes))
-    })
-}
-
-/// Reads any safetensors file: tensors sorted by name, and its metadata.
-pub fn read_tensors(path: &Path) -> Result<(Vec<NamedTensor>, BTreeMap<String, String>)> {
-    let bytes = fs::read(path).map_err(|error| Error::reading(path, &error))?;
-    parse_tensors(&bytes).map_err(|problem| {
-        Error::input(path.display(), problem)
-            .expected("a complete safetensors file")
-            .remedy("the file is damaged or of another kind; write it again or name another")
-    })
-}
-
-fn parse_tensors(bytes: &[u8]) -> std::result::Result<(Vec<NamedTensor>, BTreeMap<String, String>), String> {
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let notes = metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-    let mut tensors: Vec<NamedTensor> = file
-        .iter()
-        .map(|(name, view)| NamedTensor {
-            name: name.to_owned(),
-            dtype: view.dtype(),
-            shape: view.shape().to_vec(),
-            bytes: view.data().to_vec(),
-        })
-        .collect();
-    tensors.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok((tensors, notes))
-}
-
-/// Widest elements first, then by name: every tensor is then aligned to its element size.
-fn in_file_order(tensors: &[NamedTensor]) -> Vec<&NamedTensor> {
-    let mut ordered: Vec<&NamedTensor> = tensors.iter().collect();
-    ordered.sort_by(|a, b| b.dtype.bitsize().cmp(&a.dtype.bitsize()).then_with(|| a.name.cmp(&b.name)));
-    ordered
 }
 
 fn digest(tensors: &[NamedTensor]) -> String {
@@ -248,13 +118,12 @@ fn digest(tensors: &[NamedTensor]) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-fn describe(signature: &Signature) -> String {
-    format!("`{}` {:?} {:?}", signature.name, signature.dtype, signature.shape)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::tensor_file::{Dtype, parse_tensors};
     use proptest::prelude::*;
 
     fn example() -> Checkpoint {
@@ -301,24 +170,11 @@ mod tests {
     }
 
     #[test]
-    fn differences_from_the_model_are_all_listed() {
-        let signature = |name: &str, dtype, shape: &[usize]| Signature {
-            name: name.into(),
-            dtype,
-            shape: shape.to_vec(),
-        };
-        let expected = [
-            signature("layer.weight", Dtype::F32, &[3, 2]),
-            signature("layer.bias", Dtype::F32, &[2]),
-            signature("mask", Dtype::U8, &[3]),
-        ];
-        let error = check_signatures(Path::new("c"), &example().tensors, &expected).unwrap_err().to_string();
-        for part in
-            ["missing `layer.bias` F32 [2]", "`layer.weight` F32 [2, 3] where", "unexpected `clock` I64 []"]
-        {
-            assert!(error.contains(part), "{error}");
-        }
-        assert!(!error.contains("mask"));
+    fn only_the_run_that_took_it_goes_on_from_a_checkpoint() {
+        let (_directory, path) = written();
+        assert_eq!(Checkpoint::resume(&path, "0123456789abcdef").unwrap().position.step, 120);
+        let error = Checkpoint::resume(&path, "fedcba9876543210").unwrap_err().to_string();
+        assert!(error.contains("run 0123456789abcdef") && error.contains("run, fedcba9876543210"), "{error}");
     }
 
     #[test]

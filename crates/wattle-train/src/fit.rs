@@ -7,9 +7,9 @@ use serde::Serialize;
 use wattle_engine::PlanOptions;
 use wattle_graph::{Model, Parameters};
 
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Position};
 use crate::run_directory::RunDirectory;
-use crate::trainer::{Start, TrainOptions, Trainer, TrainingData, checkpoint, from_tensors};
+use crate::trainer::{Start, TrainOptions, Trainer, TrainingData};
 use wattle_data::error::Result;
 
 /// Longest time between two checkpoints; they do not change the result.
@@ -94,16 +94,16 @@ pub fn fit(
     let mut model = model.clone();
     let mut from = start;
     let mut running = RunningLoss::default();
-    if let Some((directory, _)) = directory {
+    if let Some((directory, config)) = directory {
         let done = directory.file(FINAL);
         if done.exists() {
-            let found = Checkpoint::read(&done)?;
-            let parameters = from_tensors(&done, &found.tensors)?;
+            let found = Checkpoint::resume(&done, config)?;
+            let parameters = found.parameters(&done)?;
             return Ok(Fitted { parameters, steps: found.position.step, reused: true, sparse_weights: None });
         }
         if let Some((_, path)) = directory.checkpoints()?.pop() {
-            let found = Checkpoint::read(&path)?;
-            model.parameters = from_tensors(&path, &found.tensors)?;
+            let found = Checkpoint::resume(&path, config)?;
+            model.parameters = found.parameters(&path)?;
             from.step = found.position.step;
             running = RunningLoss::from_notes(&found.notes);
         }
@@ -117,6 +117,9 @@ pub fn fit(
     };
     let mut last_save = Instant::now();
     while trainer.step() < total {
+        if let Some((directory, _)) = directory.filter(|(directory, _)| directory.is_lost()) {
+            directory.check_held()?;
+        }
         let loss = trainer.advance()?;
         running.sum += f64::from(loss);
         running.count += 1;
@@ -132,11 +135,13 @@ pub fn fit(
             && (epoch_ends || last_save.elapsed() > CHECKPOINT_INTERVAL)
             && step < total
         {
+            directory.check_held()?;
             if let Some(log) = &mut log {
                 log.sync()?;
             }
             let older = directory.checkpoints()?;
-            let mut saved = checkpoint(trainer.parameters()?, step, step / per_epoch, config);
+            let position = Position { step, epoch: step / per_epoch, config: config.to_string() };
+            let mut saved = Checkpoint::of(trainer.parameters()?, position);
             saved.notes = running.to_notes();
             saved.write(&directory.checkpoint(step))?;
             for (_, path) in older {
@@ -149,10 +154,12 @@ pub fn fit(
     let steps = trainer.step();
     let parameters = trainer.parameters()?.clone();
     if let Some((directory, config)) = directory {
+        directory.check_held()?;
         if let Some(log) = &mut log {
             log.sync()?;
         }
-        checkpoint(&parameters, steps, steps / per_epoch, config).write(&directory.file(FINAL))?;
+        let position = Position { step: steps, epoch: steps / per_epoch, config: config.to_string() };
+        Checkpoint::of(&parameters, position).write(&directory.file(FINAL))?;
         for (_, path) in directory.checkpoints()? {
             let _ = std::fs::remove_file(path);
         }

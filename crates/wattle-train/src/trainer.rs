@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use wattle_engine::{EngineError, Plan, PlanOptions, Session};
-use wattle_graph::{Data, Mask, Model, Parameters, Role, Tensor};
+use wattle_engine::{EngineError, Plan, PlanOptions, Session, Store};
+use wattle_graph::{Model, Parameters, Role};
 
-use crate::checkpoint::{Checkpoint, NamedTensor, Position};
 use crate::loss::Loss;
 use crate::optimizer::Optimizer;
 use crate::schedule::Schedule;
 use crate::step::{Step, Timeline};
 use crate::training_graph::{bound_to_samples, logits, training_graph};
 use wattle_data::error::{Error, Result};
-use wattle_data::{Augmentation, Batch, Dataset, Loader, LoaderOptions, Normalisation};
+use wattle_data::{Augmentation, Batch, BatchOptions, Batches, Dataset, INPUT, Loader, Normalisation};
 
 /// Everything that decides how a network is trained, but for the network and the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -61,6 +60,7 @@ pub struct Start {
 pub struct Trainer {
     session: Session,
     loader: Loader,
+    /// As they were last asked for.
     parameters: Parameters,
     schedule: Schedule,
     timeline: Timeline,
@@ -94,20 +94,22 @@ impl Trainer {
         let (graph, parameters) =
             training_graph(&bound, options.loss, options.optimizer).map_err(|e| Error::input(place, e))?;
         check_targets(&graph, &data.dataset, options.loss)?;
-        let compiled = Plan::compile(&graph, &parameters, plan).map_err(refused(place))?;
-        let session = Session::new(compiled, &parameters).map_err(refused(place))?;
+        let store = Store::new(&parameters);
+        let compiled = Plan::compile(&graph, &store, plan).map_err(refused(place))?;
+        let session = Session::new(compiled, &store).map_err(refused(place))?;
         let augmentation: Augmentation = options.augmentation.parse()?;
-        let loader_options =
-            LoaderOptions::training(options.batch, options.seed, augmentation, data.normalisation.clone());
-        let mut loader = Loader::new(data.dataset.clone(), &data.indices, loader_options)?;
-        if loader.steps_per_epoch() == 0 {
+        let batches = BatchOptions::training(options.batch, options.seed, augmentation)
+            .normalised(INPUT, data.normalisation.clone());
+        let source = Batches::new(data.dataset.clone(), &data.indices, batches)?;
+        let mut loader = Loader::new(Arc::new(source), PREFETCH);
+        if loader.epoch_len() == 0 {
             let found = format!("a batch of {} from {} training samples", options.batch, data.indices.len());
             return Err(Error::input("--batch", found).expected("at most as many as there are samples"));
         }
         loader.start_at(start.step);
         let schedule: Schedule = options.schedule.parse()?;
         let length: Step = options.length.parse()?;
-        let per_epoch = Timeline::of_epochs(1, loader.steps_per_epoch());
+        let per_epoch = Timeline::of_epochs(1, loader.epoch_len());
         let timeline = Timeline { total: length.resolve(&per_epoch), ..per_epoch };
         schedule.check(&timeline)?;
         let classes = matches!(options.loss, Loss::CrossEntropy { .. });
@@ -172,20 +174,22 @@ impl Trainer {
 
     /// The parameters as they are now, optimiser state included.
     pub fn parameters(&mut self) -> Result<&Parameters> {
-        self.session.read_parameters(&mut self.parameters).map_err(refused("training"))?;
+        self.parameters = self.session.store().parameters();
         Ok(&self.parameters)
     }
 }
 
+/// Batches prepared ahead of the session.
+const PREFETCH: usize = 2;
+
 /// Writes a batch into a session's first two inputs.
 fn feed(session: &mut Session, batch: &Batch, classes: bool) -> std::result::Result<(), EngineError> {
-    session.input_mut::<f32>(0)?.copy_from_slice(&batch.inputs);
+    let [inputs, targets] = [0, 1].map(|column| batch.columns[column].bytes.as_slice());
+    bytemuck::cast_slice_mut(session.input_mut::<f32>(0)?).copy_from_slice(inputs);
     if classes {
-        for (to, &label) in session.input_mut::<i64>(1)?.iter_mut().zip(&batch.labels) {
-            *to = i64::from(label);
-        }
+        bytemuck::cast_slice_mut(session.input_mut::<i64>(1)?).copy_from_slice(targets);
     } else {
-        session.input_mut::<f32>(1)?.copy_from_slice(&batch.values);
+        bytemuck::cast_slice_mut(session.input_mut::<f32>(1)?).copy_from_slice(targets);
     }
     Ok(())
 }
@@ -238,90 +242,39 @@ pub fn evaluate(
     let output = logits(&mut bound.graph).map_err(|e| Error::input("the model", e))?;
     bound.graph.set_outputs(vec![output]);
     let width = bound.graph.extents(output).map_err(|e| Error::input("the model", e))?[1];
-    let compiled = Plan::compile(&bound.graph, &bound.parameters, plan).map_err(refused(place))?;
-    let mut session = Session::new(compiled, &bound.parameters).map_err(refused(place))?;
-    let options = LoaderOptions::evaluation(batch, data.normalisation.clone());
-    let mut loader = Loader::new(data.dataset.clone(), indices, options)?;
+    let store = Store::new(&bound.parameters);
+    let compiled = Plan::compile(&bound.graph, &store, plan).map_err(refused(place))?;
+    let mut session = Session::new(compiled, &store).map_err(refused(place))?;
+    let options = BatchOptions::evaluation(batch).normalised(INPUT, data.normalisation.clone());
+    let source = Batches::new(data.dataset.clone(), indices, options)?;
+    let mut loader = Loader::new(Arc::new(source), PREFETCH);
     let (mut right, mut total, mut seen) = (0usize, 0.0, 0usize);
-    for _ in 0..loader.steps_per_epoch() {
+    for _ in 0..loader.epoch_len() {
         let batch = loader.next_batch()?;
-        session.input_mut::<f32>(0).map_err(refused(place))?.copy_from_slice(&batch.inputs);
+        let inputs = session.input_mut::<f32>(0).map_err(refused(place))?;
+        bytemuck::cast_slice_mut(inputs).copy_from_slice(&batch.columns[0].bytes);
         session.run().map_err(refused(place))?;
-        let outputs = &session.output::<f32>(0).map_err(refused(place))?[..batch.count * width];
-        let labels: Vec<i64> = batch.labels.iter().take(batch.count).map(|&l| i64::from(l)).collect();
+        let outputs = &session.output::<f32>(0).map_err(refused(place))?[..batch.real * width];
+        let targets = &batch.columns[1];
+        let (mut labels, values) =
+            (targets.to_i64().unwrap_or_default(), targets.to_f32().unwrap_or_default());
+        labels.truncate(batch.real);
         if let Some(label) = labels.iter().find(|&&l| l as usize >= width) {
             let found = format!("a sample has the class {label}; the model has {width} outputs");
             return Err(Error::input("the model", found).expected("one output for each class"));
         }
-        let values = &batch.values[..batch.values.len().min(batch.count * width)];
-        total += loss.value(outputs, &labels, values, batch.count) * batch.count as f64;
+        let values = &values[..values.len().min(batch.real * width)];
+        total += loss.value(outputs, &labels, values, batch.real) * batch.real as f64;
         let best = |row: &[f32]| (0..width).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)));
         right += outputs
             .chunks_exact(width)
             .zip(&labels)
             .filter(|(row, l)| best(row) == Some(**l as usize))
             .count();
-        seen += batch.count;
+        seen += batch.real;
     }
     let accuracy = data.dataset.targets.class_count().map(|_| right as f64 / seen.max(1) as f64);
     Ok(Evaluation { accuracy, loss: total / seen.max(1) as f64, samples: seen })
-}
-
-/// Name of the tensor that holds a parameter's mask in files.
-const MASK_PREFIX: &str = "mask/";
-
-/// Parameters and masks as the tensors of a file.
-pub fn to_tensors(parameters: &Parameters) -> Vec<NamedTensor> {
-    let mut tensors = vec![];
-    for (name, tensor) in parameters.iter() {
-        let values: Vec<f32> = tensor.to_f64().iter().map(|&x| x as f32).collect();
-        tensors.push(NamedTensor::f32(name, tensor.shape(), &values));
-    }
-    for (name, mask) in parameters.masks() {
-        let bytes = mask.to_bytes();
-        tensors.push(NamedTensor {
-            name: format!("{MASK_PREFIX}{name}"),
-            dtype: safetensors::Dtype::U8,
-            shape: vec![bytes.len()],
-            bytes,
-        });
-    }
-    tensors
-}
-
-/// Parameters and masks from the tensors of a file at `place`.
-pub fn from_tensors(place: &std::path::Path, tensors: &[NamedTensor]) -> Result<Parameters> {
-    let mut parameters = Parameters::new();
-    let refuse =
-        |name: &str, found: String| Error::input(place.display(), format_args!("tensor `{name}`: {found}"));
-    for tensor in tensors.iter().filter(|t| !t.name.starts_with(MASK_PREFIX)) {
-        let values = tensor
-            .to_f32()
-            .ok_or_else(|| refuse(&tensor.name, format!("{:?}", tensor.dtype)).expected("F32"))?;
-        let made = Tensor::new(tensor.shape.clone(), Data::F32(values));
-        parameters.insert(
-            &tensor.name,
-            made.ok_or_else(|| refuse(&tensor.name, "its size is not its shape's".into()))?,
-        );
-    }
-    for tensor in tensors {
-        let Some(name) = tensor.name.strip_prefix(MASK_PREFIX) else { continue };
-        let len = parameters.get(name).map_or(0, |t| t.len());
-        let mask = Mask::from_bytes(len, &tensor.bytes);
-        if !mask.is_some_and(|mask| parameters.set_mask(name, mask)) {
-            return Err(refuse(
-                &tensor.name,
-                format!("{} bytes do not mask {len} elements", tensor.bytes.len()),
-            ));
-        }
-    }
-    Ok(parameters)
-}
-
-/// A checkpoint of a training at `step`.
-pub fn checkpoint(parameters: &Parameters, step: u64, epoch: u64, config: &str) -> Checkpoint {
-    let position = Position { step, epoch, config: config.to_string() };
-    Checkpoint { position, tensors: to_tensors(parameters), notes: Default::default() }
 }
 
 #[cfg(test)]
@@ -396,15 +349,5 @@ mod tests {
             let half = Model { parameters: run(&model, 0, 5, 1), ..model.clone() };
             assert_eq!(run(&half, 5, 12, 2), whole);
         }
-    }
-
-    #[test]
-    fn parameters_and_masks_survive_a_file() {
-        let (data, _) = digits();
-        let mut model = build("small-conv", &data.dataset.shape, 10, Init::KaimingNormal, 1).unwrap();
-        let len = model.parameters.get("fc.weight").unwrap().len();
-        model.parameters.set_mask("fc.weight", Mask::from_bools((0..len).map(|i| i % 3 == 0)));
-        let back = from_tensors(std::path::Path::new("x"), &to_tensors(&model.parameters)).unwrap();
-        assert_eq!(back, model.parameters);
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wattle_graph::{Compact, DType, Index, Mask, Parameters, Tensor, element_count};
+use wattle_graph::{Compact, Index, Mask, Parameters, Tensor, element_count};
 
-use crate::checkpoint::{Dtype, NamedTensor, read_tensors, write_tensors};
+use crate::tensor_file::{Dtype, NamedTensor, read_tensors, write_tensors};
 use wattle_data::error::{Error, Result};
 
 /// The format's name and version, in the file's metadata under `format`.
@@ -21,7 +21,7 @@ type Shapes = BTreeMap<String, Vec<usize>>;
 /// Writes the tensors of `parameters`; those that are mostly zero as the elements that are not, and their places.
 ///
 /// # Errors
-/// When the file cannot be written, or a parameter is neither a float nor an 8-bit integer.
+/// When the file cannot be written.
 pub fn write_weights(path: &Path, parameters: &Parameters) -> Result<()> {
     let (mut tensors, mut shapes) = (vec![], Shapes::new());
     let taken = |name: &str| parameters.get(name).is_some();
@@ -31,11 +31,11 @@ pub fn write_weights(path: &Path, parameters: &Parameters) -> Result<()> {
         // The format has no fill but zero.
         let compact = Compact::of(tensor).filter(|c| is_free && c.fill.density() == 0.0);
         let Some(compact) = compact else {
-            tensors.push(named(path, name.to_string(), tensor)?);
+            tensors.push(NamedTensor::of(name, tensor));
             continue;
         };
         shapes.insert(name.to_string(), compact.shape);
-        tensors.push(named(path, values, &compact.values)?);
+        tensors.push(NamedTensor::of(values, &compact.values));
         let (part, bytes) = match compact.index {
             Index::Gaps(bytes) => (gaps, bytes),
             Index::Bits(bytes) => (bits, bytes),
@@ -47,7 +47,7 @@ pub fn write_weights(path: &Path, parameters: &Parameters) -> Result<()> {
     write_tensors(path, &tensors, &notes.map(|(key, text)| (key.to_string(), text)).into())
 }
 
-/// Reads a file of [`write_weights`], or any safetensors file of floats and 8-bit integers. Tensors that were stored
+/// Reads a file of [`write_weights`], or any safetensors file of floats of 32 or 64 bits, integers and truth values. Tensors that were stored
 /// sparse are masked: their zeros stay zeros in training.
 ///
 /// # Errors
@@ -79,7 +79,8 @@ pub fn read_weights(path: &Path) -> Result<Parameters> {
                 values.shape.len()
             )));
         }
-        let values = unnamed(&values).ok_or_else(|| refuse(&format_args!("values of {:?}", values.dtype)))?;
+        let values =
+            values.to_tensor().ok_or_else(|| refuse(&format_args!("values of {:?}", values.dtype)))?;
         let fill = Tensor::zeros(values.dtype(), [1]);
         let tensor = Compact { shape, fill, values, index }.expand().map_err(|e| refuse(&e))?;
         let mask = Mask::from_bools(tensor.to_f64().iter().map(|&x| x != 0.0));
@@ -90,9 +91,10 @@ pub fn read_weights(path: &Path) -> Result<Parameters> {
         }
     }
     for (name, tensor) in parts {
-        let made = unnamed(&tensor);
+        let made = tensor.to_tensor();
         let made = made.ok_or_else(|| {
-            refuse(format!("tensor `{name}`: {:?}", tensor.dtype)).expected("F32, F64, I8 or U8")
+            refuse(format!("tensor `{name}`: {:?}", tensor.dtype))
+                .expected("floats of 32 or 64 bits, integers or truth values")
         })?;
         if parameters.get(&name).is_some() {
             return Err(refuse(format!("tensor `{name}` is there twice, sparse and whole")));
@@ -102,27 +104,9 @@ pub fn read_weights(path: &Path) -> Result<Parameters> {
     Ok(parameters)
 }
 
-/// The element types that weights have.
-const TYPES: [(DType, Dtype); 4] =
-    [(DType::F32, Dtype::F32), (DType::F64, Dtype::F64), (DType::I8, Dtype::I8), (DType::U8, Dtype::U8)];
-
-fn named(path: &Path, name: String, tensor: &Tensor) -> Result<NamedTensor> {
-    let dtype = TYPES.iter().find(|(ours, _)| *ours == tensor.dtype()).map(|(_, theirs)| *theirs);
-    let dtype = dtype.ok_or_else(|| {
-        let place = format_args!("tensor `{name}` for {}", path.display());
-        Error::input(place, tensor.dtype()).expected("weights of f32, f64, i8 or u8")
-    })?;
-    Ok(NamedTensor { name, dtype, shape: tensor.shape().to_vec(), bytes: tensor.to_le_bytes() })
-}
-
-fn unnamed(tensor: &NamedTensor) -> Option<Tensor> {
-    let (dtype, _) = TYPES.iter().find(|(_, theirs)| *theirs == tensor.dtype)?;
-    Tensor::from_le_bytes(*dtype, tensor.shape.clone(), &tensor.bytes)
-}
-
 #[cfg(test)]
 mod tests {
-    use wattle_graph::Example;
+    use wattle_graph::{DType, Example};
 
     use super::*;
 

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use wattle_jobs::{ErrorKind, JobError};
+
 /// Why a command ended without its result.
 #[derive(Debug)]
 pub enum Failure {
@@ -32,6 +34,20 @@ impl Failure {
     }
 }
 
+impl From<JobError> for Failure {
+    /// An option is called by its flag here.
+    fn from(error: JobError) -> Failure {
+        let text = match error.option_name() {
+            Some(name) => format!("--{}: {}", name.replace('_', "-"), error.text()),
+            None => error.text().to_owned(),
+        };
+        match error.kind() {
+            ErrorKind::Input => Failure::Input(text),
+            ErrorKind::Run | ErrorKind::Cancelled => Failure::Run(text),
+        }
+    }
+}
+
 #[cfg(feature = "networks")]
 mod networks {
     use wattle_engine::EngineError;
@@ -53,6 +69,12 @@ mod networks {
 
     impl From<OnnxError> for Failure {
         fn from(error: OnnxError) -> Failure {
+            Failure::Input(error.to_string())
+        }
+    }
+
+    impl From<wattle_accel::AccelError> for Failure {
+        fn from(error: wattle_accel::AccelError) -> Failure {
             Failure::Input(error.to_string())
         }
     }

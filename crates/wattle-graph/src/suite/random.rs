@@ -635,6 +635,13 @@ impl Builder {
             self.graph.parameters().filter(trained).chain(self.graph.inputs().iter().copied()).collect();
         let found = differentiate(&self.graph, loss, &wrt)?;
         let mut graph = found.graph;
+        // A step: what is a training graph is told by its assignments.
+        for (&id, gradient) in wrt.iter().zip(&found.gradients) {
+            if let (Some(_), Some(gradient)) = (graph.parameter_of(id), gradient) {
+                let next = graph.apply(Binary { function: BinaryFunction::Sub }, &[id, *gradient])?;
+                graph.assign(id, next)?;
+            }
+        }
         graph.set_outputs([loss].into_iter().chain(found.gradients.into_iter().flatten()).collect());
         Ok(Drawn { graph, parameters: self.parameters, feeds: self.feeds })
     }

@@ -5,6 +5,7 @@
 //! the other direction (computation on performance) can differ by ten decades, so both are reported. The third
 //! form has a floor that computation does not get below.
 
+mod cost;
 mod floor;
 mod line;
 mod points;
@@ -12,6 +13,7 @@ mod student;
 
 use serde::Serialize;
 
+pub use cost::{Cost, Hardware, Projected};
 use floor::Curve;
 pub use line::{Interval, Line};
 pub use points::{Point, PointsError, read};

@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use wattle_accel::{Architecture, Objective, Workload};
-use wattle_engine::{Plan, Session};
+use wattle_engine::{Plan, Session, Store};
 use wattle_graph::onnx::{SparseFormat, encode_model, encode_model_as};
 use wattle_graph::{Example, Model, Totals, costs, totals};
+use wattle_jobs::accel::calibration::over_training;
+use wattle_jobs::accel::{self, Modelled};
+use wattle_jobs::learning::OptimizerName;
 use wattle_meter::{Meter, Quantity, Receipt, Unit, Work};
 use wattle_report::{Align, Axis, Plot, Report, Table, number, receipt as receipts};
 use wattle_tickets::{FindOptions, Fractions, Layer, Level, Scope, check, find, prunable};
@@ -17,12 +20,11 @@ use wattle_train::trainer::{TrainOptions, TrainingData, evaluate};
 use wattle_train::training_graph::bound_to_samples;
 use wattle_train::weights::write_weights;
 
-use super::accel::calibration::over_training;
-use super::accel::request::{self, Modelled};
-use super::training::{self, DataArgs, Defaults, OptimizerName, Prepared, TrainArgs};
+use super::training::{self, DataArgs, Defaults, Prepared, TrainArgs};
+use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::models;
+use wattle_jobs::models;
 
 const DEFAULTS: Defaults =
     Defaults { epochs: 20, batch: 32, optimizer: OptimizerName::Sgd, lr: 0.05, schedule: "cosine" };
@@ -166,8 +168,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         )));
     }
     // A misspelt name is refused before hours of training.
-    let arch =
-        args.accel.as_deref().map(request::architecture).transpose().map_err(|f| f.context("--accel"))?;
+    let arch = args.accel.as_deref().map(accel::architecture).transpose().map_err(|e| e.of("accel"))?;
     let meter = context.meter();
     let prepared = training::prepare(&args.data, args.train.loss)?;
     let data = &prepared.training;
@@ -340,7 +341,7 @@ fn search(
     context: &Context,
     meter: &Meter,
 ) -> Result<Vec<Level>, Failure> {
-    let bar = context.progress("dense", 0);
+    let bar = crate::bars::bar("dense", 0);
     let scope = meter.scope("find");
     let (mut dense, mut worse) = (None, 0);
     let levels = find(
@@ -430,8 +431,8 @@ fn on_accelerator(
 ) -> Result<Modelled, Failure> {
     let bound = bound_to_samples(model, 1, &data.dataset.shape.dims())?;
     let (mut workload, tally) = Workload::with_tally(&bound)?;
-    over_training(&bound, tally, data, CALIBRATION, context)?.apply(&mut workload);
-    let estimate = request::estimated(arch, &workload, Objective::default(), context)?;
+    over_training(&bound, tally, data, CALIBRATION, context, &mut Bars::default())?.apply(&mut workload);
+    let estimate = accel::estimated(arch, &workload, Objective::default(), context, &mut Bars::default())?;
     let samples = CALIBRATION.min(data.indices.len());
     let densities = format!(
         "densities of weights: counted in the model; of activations: counted over {samples} training samples"
@@ -458,8 +459,9 @@ fn time(
     let mut sessions = vec![];
     for model in [dense, lean] {
         let bound = bound_to_samples(model, 1, sample)?;
-        let plan = Plan::compile(&bound.graph, &bound.parameters, &context.plan_options())?;
-        let mut session = Session::new(plan, &bound.parameters)?;
+        let store = Store::new(&bound.parameters);
+        let plan = Plan::compile(&bound.graph, &store, &context.plan_options())?;
+        let mut session = Session::new(plan, &store)?;
         let noise = Example::noise(&[&[1], sample].concat(), 1);
         session.input_mut::<f32>(0)?.copy_from_slice(noise.as_f32().unwrap_or(&[]));
         session.run()?;

@@ -6,18 +6,20 @@ use serde::Serialize;
 use wattle_data::Normalisation;
 use wattle_graph::ops::{Flatten, LpNormalization};
 use wattle_graph::{GraphError, Model};
+use wattle_jobs::learning::OptimizerName;
 use wattle_meter::{Receipt, Unit, Work};
 use wattle_report::{Align, Table, number, receipt as receipts};
 use wattle_tickets::{FindOptions, Fractions, Level, PRESETS, Preset, Scope, check, find, preset, prunable};
-use wattle_train::checkpoint::write_tensors;
 use wattle_train::network::Init;
+use wattle_train::parameter_tensors::to_tensors;
 use wattle_train::run_directory::{Config, RunDirectory};
-use wattle_train::trainer::{evaluate, to_tensors};
+use wattle_train::tensor_file::write_tensors;
+use wattle_train::trainer::evaluate;
 
-use super::training::{self, DataArgs, Defaults, OptimizerName, TrainArgs};
+use super::training::{self, DataArgs, Defaults, TrainArgs};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::models;
+use wattle_jobs::models;
 
 const DEFAULTS: Defaults =
     Defaults { epochs: 10, batch: 64, optimizer: OptimizerName::Sgd, lr: 0.05, schedule: "cosine" };
@@ -168,7 +170,7 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
         Some(path) => RunDirectory::open_at(path, &config)?,
         None => RunDirectory::open("runs".as_ref(), &config)?,
     };
-    let bar = context.progress("level 0", 0);
+    let bar = crate::bars::bar("level 0", 0);
     let work = meter.scope("find");
     let levels = find(
         &model,

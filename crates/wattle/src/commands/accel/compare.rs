@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use serde::Serialize;
 use wattle_report::{Align, Table, number};
 
-use super::estimate::{Totals, totals};
-use super::request::{self, ModelArgs};
+use super::request::ModelArgs;
+use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
+use wattle_jobs::accel::{self, Totals, totals};
 
 /// Arguments of `wattle accel compare`.
 #[derive(clap::Args, Debug)]
@@ -54,9 +55,10 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let mut sources = vec![densities];
     let mut first: Option<(f64, f64, String)> = None;
     for name in &args.arch {
-        let arch = request::priced(request::architecture(name)?, args.energy.as_deref())?;
+        let arch = accel::priced(accel::architecture(name)?, args.energy.as_deref())?;
         let table = arch.table()?;
-        let estimate = request::estimated(&arch, &workload, args.model.objective(), context)?;
+        let estimate =
+            accel::estimated(&arch, &workload, args.model.objective(), context, &mut Bars::default())?;
         let (latency, energy) = (estimate.latency_s(), estimate.energy_j());
         let (l, e, technology) = first.get_or_insert((latency, energy, table.technology.clone()));
         let ratio = |a: f64, b: f64| if b > 0.0 { a / b } else { 1.0 };

@@ -10,6 +10,7 @@ use wattle_report::{Align, Table, number};
 use super::request::{Given, ModelArgs};
 use crate::context::Context;
 use crate::failure::Failure;
+use wattle_jobs::accel::{Totals, totals};
 
 /// Arguments of `wattle accel estimate`.
 #[derive(clap::Args, Debug)]
@@ -38,23 +39,6 @@ pub struct Document {
     layers: Vec<Layer>,
     host: Vec<Host>,
     sources: Vec<String>,
-}
-
-/// Sums over the layers; host work is not in them.
-#[derive(Serialize)]
-pub struct Totals {
-    pub latency_s: f64,
-    pub energy_j: f64,
-    /// Without external memory, as chips publish it.
-    chip_energy_j: f64,
-    pub inferences_per_s: f64,
-    pub inferences_per_j: f64,
-    pub dram_bytes: f64,
-    pub utilisation: f64,
-    macs: f64,
-    macs_effective: f64,
-    /// Multiply-accumulates of host work.
-    pub host_macs: u64,
 }
 
 #[derive(Serialize)]
@@ -116,24 +100,6 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         std::fs::write(path, html).map_err(|e| Failure::at(path.display(), e))?;
     }
     context.print(&document(&estimate, &workload), &text(&estimate, &workload))
-}
-
-/// Sums of an estimate.
-pub fn totals(estimate: &Estimate) -> Totals {
-    // A model without layers takes no time here; rates of it mean nothing and are zero.
-    let rate = |x: f64| if x > 0.0 { 1.0 / x } else { 0.0 };
-    Totals {
-        latency_s: estimate.latency_s(),
-        energy_j: estimate.energy_j(),
-        chip_energy_j: estimate.chip_energy_j(),
-        inferences_per_s: rate(estimate.latency_s()),
-        inferences_per_j: rate(estimate.energy_j()),
-        dram_bytes: estimate.dram_bytes(),
-        utilisation: estimate.utilisation(),
-        macs: estimate.layers.iter().map(|l| l.macs).sum(),
-        macs_effective: estimate.layers.iter().map(|l| l.effective_macs).sum(),
-        host_macs: estimate.host.iter().map(|h| h.macs).sum(),
-    }
 }
 
 /// The layer that was mapped; both lists have the network's order and unique names.

@@ -12,9 +12,10 @@ use wattle_accel::{
 };
 use wattle_report::{Align, Table, number};
 
-use super::request::{self, ModelArgs};
+use super::request::ModelArgs;
 use crate::context::Context;
 use crate::failure::Failure;
+use wattle_jobs::accel;
 
 /// Arguments of `wattle accel map`.
 #[derive(clap::Args, Debug)]
@@ -126,7 +127,7 @@ const SCHEMA: u32 = 1;
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let arch = request::priced(request::architecture(&args.arch)?, args.energy.as_deref())?;
+    let arch = accel::priced(accel::architecture(&args.arch)?, args.energy.as_deref())?;
     let (workload, densities) = args.model.workload(context)?;
     let mut sources = arch.sources()?;
     sources.push(densities);
@@ -138,7 +139,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let objective = args.model.objective();
     let (found, infeasible) = match &args.mapping {
         Some(path) => {
-            let layers = request::given(&arch, &workload, path)?.layers;
+            let layers = accel::given(&arch, &workload, path)?.layers;
             (layers.into_iter().map(|l| (l.name, l.mapped)).collect(), vec![])
         }
         None => searched(&args, &arch, &workload, &constraints, context, |search, layer, table| {
@@ -299,7 +300,7 @@ fn searched<T: Clone + Send>(
     context: &Context,
     find: impl Fn(&Search<'_>, &wattle_accel::Layer, &wattle_accel::EnergyTable) -> Result<T, AccelError> + Sync,
 ) -> Result<Searched<T>, Failure> {
-    let bar = context.progress(&format!("mapping on {}", arch.name), workload.layers.len() as u64);
+    let bar = crate::bars::bar(&format!("mapping on {}", arch.name), workload.layers.len() as u64);
     let table = arch.table()?;
     let watch = |_: f64| bar.tick();
     let crew = Crew::of(context.cpu.threads.count());

@@ -1,14 +1,13 @@
 //! `wattle accel`: what a network would cost on a flexible sparse accelerator. Everything here is modelled.
 
 mod archs;
-pub mod calibration;
 mod compare;
 mod densities;
 mod estimate;
 mod explain;
 mod map;
 mod pe_cycles;
-pub mod request;
+mod request;
 mod simulate;
 
 use crate::context::Context;
@@ -50,11 +49,5 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
         Command::Simulate(args) => simulate::run(args, context),
         Command::Archs(args) => archs::run(args, context),
         Command::PeCycles(args) => pe_cycles::run(args, context),
-    }
-}
-
-impl From<wattle_accel::AccelError> for Failure {
-    fn from(error: wattle_accel::AccelError) -> Failure {
-        Failure::Input(error.to_string())
     }
 }

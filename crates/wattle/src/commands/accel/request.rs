@@ -2,18 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-use wattle_accel::{
-    AccelError, Architecture, Effort, EnergyFile, Estimate, MappingFile, Objective, Syntax, Workload,
-    estimate, estimate_given,
-};
-use wattle_report::number;
+use wattle_accel::{Architecture, Estimate, Objective, Workload};
+use wattle_jobs::accel::calibration::calibrate;
+use wattle_jobs::accel::{architecture, estimated, given, priced};
 
-use super::calibration::calibrate;
 use super::densities;
+use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::models::{self, InputText};
+use wattle_jobs::models::{self, InputText};
 
 /// Arguments that name a model and how its zeros are known.
 #[derive(clap::Args, Debug)]
@@ -73,7 +70,8 @@ impl ModelArgs {
         }
         if let Some(data) = self.density_from.strip_prefix("calibration:") {
             let samples = self.calibration_samples as usize;
-            let (tally, told) = calibrate(&model, tally, &feeds, data, samples, context)?;
+            let (tally, told) =
+                calibrate(&model, tally, &feeds, data, samples, context, &mut Bars::default())?;
             tally.apply(&mut workload);
             return Ok((workload, format!("{counted}; of activations: {told}")));
         }
@@ -84,31 +82,6 @@ impl ModelArgs {
             format!("{counted}; of activations: assumed dense; {set} layers as {} says", self.density_from);
         Ok((workload, text))
     }
-}
-
-/// A shipped architecture by name, or one from a `.toml` or `.yaml` file.
-pub fn architecture(name: &str) -> Result<Architecture, Failure> {
-    let Some(syntax) = Syntax::of(Path::new(name)) else { return Ok(Architecture::named(name)?) };
-    let text = std::fs::read_to_string(name).map_err(|e| Failure::at(name, e))?;
-    Architecture::parse_as(syntax, &text).map_err(|e| Failure::at(name, e))
-}
-
-/// An architecture with the energy table of a file in place of its own: a table, or the binding of an Accelergy
-/// table, which lies beside it.
-pub fn priced(arch: Architecture, energy: Option<&Path>) -> Result<Architecture, Failure> {
-    let Some(path) = energy else { return Ok(arch) };
-    let read = |path: &Path| std::fs::read_to_string(path).map_err(|e| Failure::at(path.display(), e));
-    let at = |e| Failure::at(path.display(), e);
-    let syntax = Syntax::of(path).unwrap_or(Syntax::Toml);
-    let text = read(path)?;
-    let table = match EnergyFile::parse(syntax, &text).map_err(at)? {
-        EnergyFile::Binding(binding) => {
-            let ert = path.parent().unwrap_or(Path::new("")).join(&binding.ert);
-            binding.table(&read(&ert)?).map_err(at)?
-        }
-        EnergyFile::Table(table) => *table,
-    };
-    Ok(arch.with_energy(table)?)
 }
 
 /// An energy table and mappings in place of the architecture's and of a search.
@@ -125,7 +98,7 @@ pub struct Given {
 impl Given {
     /// The architecture of a name with the table given, if one is.
     pub fn architecture(&self, name: &str) -> Result<Architecture, Failure> {
-        priced(architecture(name)?, self.energy.as_deref())
+        Ok(priced(architecture(name)?, self.energy.as_deref())?)
     }
 
     /// The workload under the mappings given, or under those that are best.
@@ -137,87 +110,8 @@ impl Given {
         context: &Context,
     ) -> Result<Estimate, Failure> {
         match &self.mapping {
-            Some(path) => given(arch, workload, path),
-            None => estimated(arch, workload, objective, context),
+            Some(path) => Ok(given(arch, workload, path)?),
+            None => Ok(estimated(arch, workload, objective, context, &mut Bars::default())?),
         }
     }
-}
-
-/// A workload under the mappings of a file.
-pub fn given(arch: &Architecture, workload: &Workload, path: &Path) -> Result<Estimate, Failure> {
-    let at = |e: AccelError| Failure::at(path.display(), e);
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::at(path.display(), e))?;
-    estimate_given(arch, workload, &MappingFile::parse(&text).map_err(at)?).map_err(at)
-}
-
-/// What an architecture would make of a network; for commands that are about something else.
-#[derive(Clone, Debug, Serialize)]
-pub struct Modelled {
-    /// Name of the architecture.
-    pub arch: String,
-    /// Always `modelled`.
-    pub kind: &'static str,
-    /// Seconds of an inference.
-    pub latency_s: f64,
-    /// Joules of an inference, external memory included.
-    pub energy_j: f64,
-    /// Inferences a second.
-    pub inferences_per_s: f64,
-    /// Inferences a joule.
-    pub inferences_per_j: f64,
-    /// Multiply-accumulates that stay on the host; their time and energy are in no figure here.
-    pub host_macs: u64,
-    /// Where the figures come from.
-    pub sources: Vec<String>,
-}
-
-impl Modelled {
-    /// The sums of an estimate.
-    pub fn of(estimate: &Estimate, densities: &str) -> Modelled {
-        let totals = super::estimate::totals(estimate);
-        let mut sources = estimate.sources.clone();
-        sources.push(densities.to_string());
-        Modelled {
-            arch: estimate.arch.clone(),
-            kind: "modelled",
-            latency_s: totals.latency_s,
-            energy_j: totals.energy_j,
-            inferences_per_s: totals.inferences_per_s,
-            inferences_per_j: totals.inferences_per_j,
-            host_macs: totals.host_macs,
-            sources,
-        }
-    }
-}
-
-impl Modelled {
-    /// `modelled on eyeriss-v2: 1470 inferences/s, 2560 inferences/J`, with what stays on the host.
-    pub fn sentence(&self) -> String {
-        let host = match self.host_macs {
-            0 => String::new(),
-            macs => {
-                format!("; {} MACs stay on the host and are in no figure here", number::count(macs as f64))
-            }
-        };
-        format!(
-            "modelled on {}: {} inferences/s, {} inferences/J{host}",
-            self.arch,
-            number::plain(self.inferences_per_s),
-            number::plain(self.inferences_per_j)
-        )
-    }
-}
-
-/// Maps a workload, with a progress bar.
-pub fn estimated(
-    arch: &Architecture,
-    workload: &Workload,
-    objective: Objective,
-    context: &Context,
-) -> Result<Estimate, Failure> {
-    let bar = context.progress(&format!("mapping on {}", arch.name), workload.layers.len() as u64);
-    let threads = context.cpu.threads.count();
-    let found = estimate(arch, workload, objective, Effort::default(), threads, &|| bar.inc(1))?;
-    bar.finish_and_clear();
-    Ok(found)
 }

@@ -51,7 +51,7 @@ impl Epochs {
     /// Copies the command's output to ours, untouched, watching its lines. The receiver hears of the end.
     pub fn copy(&self, mut output: impl Read + Send + 'static, meter: &Meter) -> Receiver<()> {
         let (done, end) = channel();
-        let (seen, pattern, observer) = (Arc::clone(&self.seen), self.pattern.clone(), meter.observer());
+        let (seen, pattern, gauge) = (Arc::clone(&self.seen), self.pattern.clone(), meter.gauge());
         std::thread::spawn(move || {
             let mut buffer = [0; 8192];
             // A reader of ours that went away ends the copy, and with it the pipe of the command.
@@ -62,7 +62,7 @@ impl Epochs {
                 }
                 let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
                 seen.take(&buffer[..length], pattern.as_deref());
-                seen.mark(&observer.snapshot());
+                seen.mark(&gauge.snapshot());
             }
             let _ = done.send(());
         });

@@ -1,0 +1,214 @@
+//! Densities of activations, counted while the engine runs a model on real inputs.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use wattle_accel::Tally;
+use wattle_data::{
+    BatchOptions, Batches, DataSpec, Dataset, INPUT, LoadOptions, Loader, Normalisation, SplitOptions, Splits,
+};
+use wattle_engine::{Plan, Session, Store};
+use wattle_graph::{DType, Model, Tensor, ValueId};
+use wattle_train::trainer::TrainingData;
+
+use crate::env::Env;
+use crate::error::{JobError, Result};
+use crate::npy;
+use crate::observer::{Observer, Stage};
+
+/// Share of the training samples kept aside, as `wattle eval` divides them: the normalisation must be the same.
+const VALIDATION: f64 = 0.2;
+
+/// Names the files given with `--input` as the data.
+const FILES: &str = "inputs";
+
+/// Runs a model whose shapes are all known over real inputs and counts. `data` is what `--data` takes elsewhere, or
+/// `inputs` for the files in `feeds` alone; at most `samples` samples of the training part are used. Also says, in a
+/// sentence, what was run.
+pub fn calibrate(
+    model: &Model,
+    tally: Tally,
+    feeds: &BTreeMap<String, Tensor>,
+    data: &str,
+    samples: usize,
+    env: &Env,
+    observer: &mut dyn Observer,
+) -> Result<(Tally, String)> {
+    let mut run = Run::new(model, tally, env)?;
+    for (name, tensor) in feeds {
+        let id = model.graph.inputs().iter().find(|&&id| model.graph.label(id) == *name);
+        let Some(&id) = id else { continue };
+        run.feed(id, tensor.clone())?;
+    }
+    let open: Vec<ValueId> =
+        model.graph.inputs().iter().copied().filter(|id| !run.fed.contains_key(id)).collect();
+    let names = |ids: &[ValueId]| ids.iter().map(|&id| model.graph.label(id)).collect::<Vec<_>>().join(", ");
+    if data == FILES {
+        if !open.is_empty() {
+            let text = format!(
+                "calibration:{FILES}: no file for {}; expected one for each input, as in NAME=FILE.npy",
+                names(&open)
+            );
+            return Err(JobError::option("density_from", text));
+        }
+        run.count()?;
+        return Ok((run.tally, format!("counted in one run of {}", plural(feeds.len(), "input file"))));
+    }
+    let &[input] = open.as_slice() else {
+        let text = format!(
+            "calibration:{data}: the data feed one input, the model has {} without a file{}{}; give the others files, \
+             as in NAME=FILE.npy, or all of them with calibration:{FILES}",
+            open.len(),
+            if open.is_empty() { "" } else { ": " },
+            names(&open)
+        );
+        return Err(JobError::option("density_from", text));
+    };
+    let seen = over_data(&mut run, model, input, data, samples, observer)?;
+    let text = format!(
+        "counted while running {} of {data} (training part, normalised as `wattle eval` does)",
+        plural(seen, "sample")
+    );
+    Ok((run.tally, text))
+}
+
+fn plural(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Feeds samples of a data set to one input; gives how many.
+fn over_data(
+    run: &mut Run<'_>,
+    model: &Model,
+    input: ValueId,
+    data: &str,
+    samples: usize,
+    observer: &mut dyn Observer,
+) -> Result<usize> {
+    let (name, extents) = (model.graph.label(input), model.graph.extents(input)?);
+    let dtype = model.graph.value(input).ty.dtype;
+    let image_shape = match extents.as_slice() {
+        &[_, channels @ (1 | 3), height, width] => Some([channels, height, width]),
+        _ => None,
+    };
+    let dataset = Arc::new(DataSpec::parse(data)?.load(&LoadOptions { image_shape, task: None })?);
+    let splits = Splits::new(&dataset, &SplitOptions { validation: VALIDATION, ..SplitOptions::default() })?;
+    let batch = extents.first().copied().unwrap_or(1).max(1);
+    let wanted: usize = extents.iter().product::<usize>() / batch;
+    if dataset.shape.elements() != wanted {
+        return Err(JobError::option(
+            "density_from",
+            format!(
+                "calibration:{data}: a sample has the shape {:?} ({} numbers), input `{name}` takes {:?} \
+             ({wanted})",
+                dataset.shape.dims(),
+                dataset.shape.elements(),
+                &extents[1..],
+            ),
+        ));
+    }
+    let normalisation = if dtype.is_float() {
+        Normalisation::measure(&dataset, splits.train())?
+    } else {
+        Normalisation::identity(dataset.shape.channels())
+    };
+    // Whole batches, so that no sample counts twice.
+    let count = samples.min(splits.train().len()) / batch * batch;
+    if count == 0 {
+        return Err(JobError::option(
+            "density_from",
+            format!(
+                "calibration:{data}: {} samples to run, the model takes {batch} at a time",
+                samples.min(splits.train().len())
+            ),
+        ));
+    }
+    run.over(input, dataset, &splits.train()[..count], normalisation, observer)?;
+    Ok(count)
+}
+
+/// Counts over samples that a network is trained with: at most `samples` of them, one at a time. The model is bound
+/// to one sample.
+pub fn over_training(
+    model: &Model,
+    tally: Tally,
+    data: &TrainingData,
+    samples: usize,
+    env: &Env,
+    observer: &mut dyn Observer,
+) -> Result<Tally> {
+    let mut run = Run::new(model, tally, env)?;
+    if let Some(&input) = model.graph.inputs().first() {
+        let indices = &data.indices[..samples.min(data.indices.len())];
+        run.over(input, data.dataset.clone(), indices, data.normalisation.clone(), observer)?;
+    }
+    Ok(run.tally)
+}
+
+/// A model with everything that is to be counted among its outputs.
+struct Run<'a> {
+    model: &'a Model,
+    session: Session,
+    tally: Tally,
+    /// What the outputs of the session are.
+    outputs: Vec<ValueId>,
+    /// The tensors last fed.
+    fed: HashMap<ValueId, Tensor>,
+}
+
+impl<'a> Run<'a> {
+    fn new(model: &'a Model, tally: Tally, env: &Env) -> Result<Run<'a>> {
+        let outputs: Vec<ValueId> =
+            tally.values().into_iter().filter(|id| !model.graph.inputs().contains(id)).collect();
+        let mut graph = model.graph.clone();
+        graph.set_outputs(outputs.clone());
+        let store = Store::new(&model.parameters);
+        let plan = Plan::compile(&graph, &store, &env.plan_options())?;
+        let session = Session::new(plan, &store)?;
+        Ok(Run { model, session, tally, outputs, fed: HashMap::new() })
+    }
+
+    fn feed(&mut self, id: ValueId, tensor: Tensor) -> Result<()> {
+        let name = self.model.graph.label(id);
+        let dtype: DType = self.model.graph.value(id).ty.dtype;
+        let found = tensor.dtype();
+        let tensor = npy::fitted(tensor, dtype).ok_or_else(|| {
+            JobError::input(format!("input `{name}`: found elements of {found}, expected {dtype}"))
+        })?;
+        self.session.set_input(&name, &tensor)?;
+        self.fed.insert(id, tensor);
+        Ok(())
+    }
+
+    /// Runs samples, as many at a time as the input takes.
+    fn over(
+        &mut self,
+        input: ValueId,
+        dataset: Arc<Dataset>,
+        indices: &[u32],
+        normalisation: Normalisation,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let (extents, dtype) = (self.model.graph.extents(input)?, self.model.graph.value(input).ty.dtype);
+        let batch = extents.first().copied().unwrap_or(1).max(1);
+        let options = BatchOptions::evaluation(batch).normalised(INPUT, normalisation);
+        let mut loader = Loader::new(Arc::new(Batches::new(dataset, indices, options)?), 2);
+        let stage = Stage::begin(observer, "calibrating", loader.epoch_len());
+        for _ in 0..loader.epoch_len() {
+            let inputs = loader.next_batch()?.columns[0].to_f32().unwrap_or_default();
+            self.feed(input, Tensor::f32(extents.clone(), inputs).cast(dtype))?;
+            self.count()?;
+            stage.advance();
+        }
+        Ok(())
+    }
+
+    fn count(&mut self) -> Result<()> {
+        self.session.run()?;
+        let tensors: HashMap<ValueId, Tensor> =
+            self.outputs.iter().copied().zip(self.session.outputs()?.into_iter().map(|(_, t)| t)).collect();
+        let fed = &self.fed;
+        self.tally.count(self.model, |id| tensors.get(&id).or_else(|| fed.get(&id)));
+        Ok(())
+    }
+}

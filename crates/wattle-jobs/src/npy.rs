@@ -1,0 +1,122 @@
+//! Tensors as `.npy` files.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use npyz::{DType as NpyType, NpyFile, Order, WriterBuilder};
+use wattle_graph::{DType, Data, Tensor, element_count};
+use wattle_train::atomic_file::write_atomically_with;
+
+use crate::error::{JobError, Result};
+
+/// Elements read at most from one file.
+const MAX_ELEMENTS: usize = 1 << 31;
+
+/// Reads a tensor of any numeric type; half precision and complex numbers are refused.
+pub fn read(path: &Path) -> Result<Tensor> {
+    let place = path.display();
+    let file = File::open(path).map_err(|e| JobError::at(&place, e))?;
+    let length = file.metadata().map_err(|e| JobError::at(&place, e))?.len();
+    let npy = NpyFile::new(BufReader::new(file))
+        .map_err(|e| JobError::at(&place, format!("not an .npy file: {e}")))?;
+    let shape: Vec<usize> = npy.shape().iter().map(|&n| n as usize).collect();
+    let count = element_count(&shape).filter(|&n| n <= MAX_ELEMENTS && n as u64 <= length);
+    let Some(count) = count else {
+        return Err(JobError::at(
+            &place,
+            format!("the header says {shape:?}, more than the file of {length} bytes holds"),
+        ));
+    };
+    if npy.order() == Order::Fortran && shape.len() > 1 {
+        return Err(JobError::at(&place, "column-major order; save it with numpy.ascontiguousarray"));
+    }
+    let NpyType::Plain(ty) = npy.dtype() else {
+        return Err(JobError::at(&place, "a structured array; expected plain numbers"));
+    };
+    let kind = ty.to_string();
+    let body = |e: std::io::Error| JobError::at(&place, format!("cannot read its elements: {e}"));
+    let data = match kind.trim_start_matches(['<', '>', '|', '=']) {
+        "f4" => Data::F32(npy.into_vec().map_err(body)?),
+        "f8" => Data::F64(npy.into_vec().map_err(body)?),
+        "i1" => Data::I8(npy.into_vec().map_err(body)?),
+        "i2" => Data::I16(npy.into_vec().map_err(body)?),
+        "i4" => Data::I32(npy.into_vec().map_err(body)?),
+        "i8" => Data::I64(npy.into_vec().map_err(body)?),
+        "u1" => Data::U8(npy.into_vec().map_err(body)?),
+        "u2" => Data::U16(npy.into_vec().map_err(body)?),
+        "u4" => Data::U32(npy.into_vec().map_err(body)?),
+        "u8" => Data::U64(npy.into_vec().map_err(body)?),
+        "b1" => Data::Bool(npy.into_vec().map_err(body)?),
+        other => {
+            return Err(JobError::at(
+                &place,
+                format!("element type {other}; expected f4, f8, integers or b1"),
+            ));
+        }
+    };
+    Tensor::new(shape.clone(), data).ok_or_else(|| {
+        JobError::at(&place, format!("shape {shape:?} needs {count} elements; the file is truncated"))
+    })
+}
+
+/// Writes a tensor; the file appears whole or not at all.
+pub fn write(path: &Path, tensor: &Tensor) -> Result<()> {
+    let shape: Vec<u64> = tensor.shape().iter().map(|&n| n as u64).collect();
+    write_atomically_with(path, |out| {
+        macro_rules! save {
+            ($v:expr) => {{
+                let options = npyz::WriteOptions::new().default_dtype().shape(&shape);
+                let mut writer = options.writer(out).begin_nd()?;
+                writer.extend($v.iter().copied())?;
+                writer.finish()
+            }};
+        }
+        match tensor.data() {
+            Data::F32(v) => save!(v),
+            Data::F64(v) => save!(v),
+            Data::I8(v) => save!(v),
+            Data::I16(v) => save!(v),
+            Data::I32(v) => save!(v),
+            Data::I64(v) => save!(v),
+            Data::U8(v) => save!(v),
+            Data::U16(v) => save!(v),
+            Data::U32(v) => save!(v),
+            Data::U64(v) => save!(v),
+            Data::Bool(v) => save!(v),
+        }
+    })?;
+    Ok(())
+}
+
+/// Converts to the type an input wants where that loses nothing: integers to wider ones, f64 to f32 rounds.
+pub fn fitted(tensor: Tensor, dtype: DType) -> Option<Tensor> {
+    let from = tensor.dtype();
+    let widens = !from.is_float() && !dtype.is_float() && tensor.cast(dtype).to_i64() == tensor.to_i64();
+    (from == dtype || from.is_float() && dtype.is_float() || widens).then(|| tensor.cast(dtype))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_type_survives_the_file() {
+        let folder = std::env::temp_dir().join(format!("wattle-npy-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for dtype in [DType::F32, DType::F64, DType::I8, DType::I64, DType::U8, DType::Bool] {
+            let tensor = Tensor::from_i64(dtype, [2, 3], vec![0, 1, 0, 1, 1, 0]);
+            let path = folder.join(format!("{dtype}.npy"));
+            write(&path, &tensor).unwrap();
+            assert_eq!(read(&path).unwrap(), tensor);
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn only_conversions_that_keep_the_value_are_made() {
+        assert!(fitted(Tensor::ints(&[1, 2]), DType::I32).is_some());
+        assert!(fitted(Tensor::ints(&[300]), DType::U8).is_none());
+        assert!(fitted(Tensor::scalar(0.5), DType::I32).is_none());
+    }
+}
