@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::GraphError;
+use crate::fact::Fact;
 use crate::graph::Graph;
 use crate::parameter::Parameters;
 use crate::rewrite;
@@ -19,12 +20,14 @@ pub struct Model {
     /// What else the file says of it, as texts by key (`metadata_props` of ONNX): who made it, what its inputs were
     /// normalised with. Read and written as it is, and no part of what the network computes.
     pub metadata: BTreeMap<String, String>,
+    /// What reading its file decided that whoever trains it should know. Not written.
+    pub facts: Vec<Fact>,
 }
 
 impl Model {
     /// A model without metadata.
     pub fn new(graph: Graph, parameters: Parameters) -> Model {
-        Model { graph, parameters, metadata: BTreeMap::new() }
+        Model { graph, parameters, ..Model::default() }
     }
 
     /// The same model with the named inputs bound to these shapes; see [`rewrite::bind`].

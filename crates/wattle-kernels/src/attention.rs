@@ -71,7 +71,7 @@ pub struct AttentionMask<'a> {
 }
 
 /// `out = softmax(scale Q K^T + mask) V`; the softmax is left in `probabilities`. A query that the mask lets see no key
-/// gets zeros.
+/// gets NaN.
 #[allow(clippy::too_many_arguments)]
 pub fn attention(
     cpu: &Cpu,
@@ -113,7 +113,7 @@ pub fn attention(
             let mask = &mask.data[head * mask.step..][..scores];
             for (p, mask) in p.chunks_exact_mut(keys).zip(mask.chunks_exact(keys)) {
                 if mask.iter().all(|m| *m == f32::NEG_INFINITY) {
-                    p.fill(0.0);
+                    p.fill(f32::NAN);
                 }
             }
         }
@@ -217,6 +217,21 @@ mod tests {
             );
         }
         out
+    }
+
+    #[test]
+    fn a_query_that_sees_no_key_gets_nan_and_the_others_do_not() {
+        let shape = Attention { heads: 1, queries: 2, keys: 3, width: 2, value_width: 2, scale: 1.0 };
+        let mask = [[f32::NEG_INFINITY; 3], [0.0, f32::NEG_INFINITY, 0.0]].concat();
+        for cpu in cpus().iter().flatten() {
+            let mut scratch = vec![0.0; shape.scratch_len(cpu)];
+            let (mut out, mut p) = ([0.0; 4], vec![0.0; shape.probabilities_len()]);
+            let m = AttentionMask { data: &mask, step: 0 };
+            let (q, v) = ([1.0; 4], [1.0; 6]);
+            attention(cpu, &shape, &q, &v, &v, Some(m), &mut out, &mut p, &mut scratch);
+            assert!(out[..2].iter().all(|x| x.is_nan()), "{out:?}");
+            assert!(out[2..].iter().all(|x| (x - 1.0).abs() < 1e-6), "{out:?}");
+        }
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub enum Binary {
     Max,
     Min,
     Pow,
+    /// x, or x y where x is below 0.
+    PRelu,
 }
 
 /// How two shapes meet: the axes of the result and each operand's steps along them, merged where possible.
@@ -153,6 +155,7 @@ macro_rules! dispatch {
             Binary::Max => $each!(|x, y| if x > y || x.is_nan() { x } else { y }),
             Binary::Min => $each!(|x, y| if x < y || x.is_nan() { x } else { y }),
             Binary::Pow => $each!(|x, y| f32::powf(x, y)),
+            Binary::PRelu => $each!(|x, y| if x < 0.0 { x * y } else { x }),
         }
     };
 }
@@ -223,6 +226,8 @@ mod tests {
             Binary::Max => x.max(y),
             Binary::Min => x.min(y),
             Binary::Pow => x.powf(y),
+            Binary::PRelu if x < 0.0 => x * y,
+            Binary::PRelu => x,
         }
     }
 
@@ -259,7 +264,8 @@ mod tests {
                 }
                 index
             };
-            for f in [Binary::Add, Binary::Sub, Binary::Mul, Binary::Div, Binary::Max, Binary::Min] {
+            use Binary::*;
+            for f in [Add, Sub, Mul, Div, Max, Min, PRelu] {
                 let len: usize = out.iter().product();
                 let want: Vec<f32> =
                     (0..len).map(|k| oracle(f, a[at(a_shape, k)], b[at(b_shape, k)])).collect();

@@ -39,6 +39,19 @@ pub enum Unary {
         low: f32,
         high: f32,
     },
+    /// x above 0, alpha (e^(x / alpha) - 1) below.
+    Celu {
+        alpha: f32,
+    },
+    /// gamma x above 0, gamma alpha (e^x - 1) below.
+    Selu {
+        alpha: f32,
+        gamma: f32,
+    },
+    /// x above alpha, 0 below.
+    ThresholdedRelu {
+        alpha: f32,
+    },
     /// clip(alpha x + beta, 0, 1).
     HardSigmoid {
         alpha: f32,
@@ -54,6 +67,10 @@ pub enum Unary {
     GeluTanh,
     /// ln(1 + e^x).
     Softplus,
+    /// x / (1 + |x|).
+    Softsign,
+    /// x tanh(ln(1 + e^x)).
+    Mish,
 }
 
 impl Unary {
@@ -61,7 +78,13 @@ impl Unary {
     pub fn gradient_takes_output(self) -> bool {
         matches!(
             self,
-            Unary::Exp | Unary::Sqrt | Unary::Reciprocal | Unary::Tanh | Unary::Sigmoid | Unary::Relu
+            Unary::Exp
+                | Unary::HardSigmoid { .. }
+                | Unary::Reciprocal
+                | Unary::Relu
+                | Unary::Sigmoid
+                | Unary::Sqrt
+                | Unary::Tanh
         )
     }
 }
@@ -95,6 +118,15 @@ fn value<S: Simd>(s: S, f: Unary, x: S::F) -> S::F {
         Unary::Elu { alpha } => {
             s.select(s.lt(x, zero), s.mul(s.splat(alpha), s.sub(math::exp(s, x), one)), x)
         }
+        Unary::Celu { alpha } => {
+            let below = s.mul(s.splat(alpha), s.sub(math::exp(s, s.div(x, s.splat(alpha))), one));
+            s.select(s.lt(zero, x), x, below)
+        }
+        Unary::Selu { alpha, gamma } => {
+            let below = s.mul(s.splat(alpha), s.sub(math::exp(s, x), one));
+            s.mul(s.splat(gamma), s.select(s.lt(zero, x), x, below))
+        }
+        Unary::ThresholdedRelu { alpha } => s.select(s.lt(s.splat(alpha), x), x, zero),
         Unary::Clip { low, high } => s.min(s.splat(high), s.max(s.splat(low), x)),
         Unary::HardSigmoid { alpha, beta } => {
             s.min(one, s.max(zero, s.fma(s.splat(alpha), x, s.splat(beta))))
@@ -110,7 +142,26 @@ fn value<S: Simd>(s: S, f: Unary, x: S::F) -> S::F {
             let e = math::exp(s, s.neg(s.abs(x)));
             s.add(s.max(zero, x), math::log(s, s.add(one, e)))
         }
+        Unary::Softsign => s.div(x, s.add(one, s.abs(x))),
+        Unary::Mish => {
+            let n = mish_numerator(s, x);
+            s.mul(x, s.div(n, s.add(n, s.splat(2.0))))
+        }
     }
+}
+
+/// n, where tanh(ln(1 + e^x)) = n / (n + 2): e^x (e^x + 2). Beyond 20 the quotient is 1.
+#[inline(always)]
+fn mish_numerator<S: Simd>(s: S, x: S::F) -> S::F {
+    let e = math::exp(s, s.min(s.splat(20.0), x));
+    s.mul(e, s.add(e, s.splat(2.0)))
+}
+
+/// x, or the nearer of -`limit` and `limit` where x is beyond: there the slope has long been that of infinity, and
+/// products of infinity and 0 do not arise.
+#[inline(always)]
+fn within<S: Simd>(s: S, x: S::F, limit: f32) -> S::F {
+    s.min(s.splat(limit), s.max(s.splat(-limit), x))
 }
 
 #[inline(always)]
@@ -126,7 +177,7 @@ fn slope<S: Simd>(s: S, f: Unary, x: S::F) -> S::F {
     let one = s.splat(1.0);
     let half = s.splat(0.5);
     match f {
-        Unary::Abs => s.select(s.eq(x, zero), zero, s.copysign(one, x)),
+        Unary::Abs => s.select(s.lt(zero, x), one, s.select(s.lt(x, zero), s.splat(-1.0), zero)),
         Unary::Neg => s.splat(-1.0),
         Unary::Exp => x,
         Unary::Log => s.div(one, x),
@@ -140,14 +191,19 @@ fn slope<S: Simd>(s: S, f: Unary, x: S::F) -> S::F {
         Unary::Relu => s.select(s.lt(zero, x), one, zero),
         Unary::LeakyRelu { alpha } => s.select(s.lt(x, zero), s.splat(alpha), one),
         Unary::Elu { alpha } => s.select(s.lt(x, zero), s.mul(s.splat(alpha), math::exp(s, x)), one),
+        Unary::Celu { alpha } => s.select(s.lt(zero, x), one, math::exp(s, s.div(x, s.splat(alpha)))),
+        Unary::Selu { alpha, gamma } => {
+            let below = s.mul(s.splat(alpha), math::exp(s, x));
+            s.mul(s.splat(gamma), s.select(s.lt(zero, x), one, below))
+        }
+        Unary::ThresholdedRelu { alpha } => s.select(s.lt(s.splat(alpha), x), one, zero),
         Unary::Clip { low, high } => {
             let below = s.select(s.lt(s.splat(low), x), one, zero);
             s.select(s.lt(x, s.splat(high)), below, zero)
         }
-        Unary::HardSigmoid { alpha, beta } => {
-            let y = s.fma(s.splat(alpha), x, s.splat(beta));
-            let below = s.select(s.lt(zero, y), s.splat(alpha), zero);
-            s.select(s.lt(y, one), below, zero)
+        Unary::HardSigmoid { alpha, .. } => {
+            let below = s.select(s.lt(zero, x), s.splat(alpha), zero);
+            s.select(s.lt(x, one), below, zero)
         }
         Unary::HardSwish => {
             let inner = s.fma(x, s.splat(1.0 / 3.0), half);
@@ -155,10 +211,12 @@ fn slope<S: Simd>(s: S, f: Unary, x: S::F) -> S::F {
             s.select(s.le(s.splat(3.0), x), one, below)
         }
         Unary::Silu => {
+            let x = within(s, x, 200.0);
             let y = math::sigmoid(s, x);
             s.mul(y, s.fma(x, s.sub(one, y), one))
         }
         Unary::Gelu => {
+            let x = within(s, x, 200.0);
             let cdf =
                 s.mul(half, s.add(one, math::erf(s, s.mul(x, s.splat(std::f32::consts::FRAC_1_SQRT_2)))));
             // 1 / sqrt(2 pi).
@@ -166,6 +224,7 @@ fn slope<S: Simd>(s: S, f: Unary, x: S::F) -> S::F {
             s.fma(x, density, cdf)
         }
         Unary::GeluTanh => {
+            let x = within(s, x, 200.0);
             let t = math::tanh(s, gelu_inner(s, x));
             let inner = s.fma(s.splat(3.0 * 0.044_715), s.mul(x, x), one);
             let inner = s.mul(s.splat(SQRT_2_OVER_PI), inner);
@@ -173,6 +232,18 @@ fn slope<S: Simd>(s: S, f: Unary, x: S::F) -> S::F {
             s.mul(half, s.fma(s.mul(x, sech2), inner, s.add(one, t)))
         }
         Unary::Softplus => math::sigmoid(s, x),
+        Unary::Softsign => {
+            let d = s.add(one, s.abs(x));
+            s.div(one, s.mul(d, d))
+        }
+        // With t = tanh(ln(1 + e^x)): t + x (1 - t^2) sigmoid x, where 1 - t = 2 / (n + 2) loses no digits.
+        Unary::Mish => {
+            let x = within(s, x, 200.0);
+            let n = mish_numerator(s, x);
+            let rest = s.div(s.splat(2.0), s.add(n, s.splat(2.0)));
+            let t = s.mul(s.mul(half, n), rest);
+            s.fma(s.mul(x, math::sigmoid(s, x)), s.mul(rest, s.add(one, t)), t)
+        }
     }
 }
 
@@ -248,6 +319,18 @@ macro_rules! for_each_unary {
                 let $bound = Unary::Elu { alpha };
                 $body
             }
+            Unary::Celu { alpha } => {
+                let $bound = Unary::Celu { alpha };
+                $body
+            }
+            Unary::Selu { alpha, gamma } => {
+                let $bound = Unary::Selu { alpha, gamma };
+                $body
+            }
+            Unary::ThresholdedRelu { alpha } => {
+                let $bound = Unary::ThresholdedRelu { alpha };
+                $body
+            }
             Unary::Clip { low, high } => {
                 let $bound = Unary::Clip { low, high };
                 $body
@@ -274,6 +357,14 @@ macro_rules! for_each_unary {
             }
             Unary::Softplus => {
                 let $bound = Unary::Softplus;
+                $body
+            }
+            Unary::Softsign => {
+                let $bound = Unary::Softsign;
+                $body
+            }
+            Unary::Mish => {
+                let $bound = Unary::Mish;
                 $body
             }
         }

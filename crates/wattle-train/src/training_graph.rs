@@ -36,7 +36,7 @@ pub fn bound_to_samples(model: &Model, batch: usize, sample: &[usize]) -> Result
         return Err(GraphError::Invalid(text));
     };
     // The extent of the batch in the file is only what it was exported with.
-    let graph = rewrite::rebatch(&model.graph, &name, shape)?;
+    let graph = rewrite::rebatch(&rewrite::in_inference_mode(&model.graph)?, &name, shape)?;
     Ok(Model { graph, ..model.clone() })
 }
 

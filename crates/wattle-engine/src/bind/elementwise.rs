@@ -14,6 +14,7 @@ pub(super) fn curve(function: Function) -> Option<Curve> {
     Some(match function {
         Function::Abs => Curve::Abs,
         Function::Ceil => Curve::Ceil,
+        Function::Celu { alpha } => Curve::Celu { alpha },
         Function::Elu { alpha } => Curve::Elu { alpha },
         Function::Erf => Curve::Erf,
         Function::Exp => Curve::Exp,
@@ -24,16 +25,20 @@ pub(super) fn curve(function: Function) -> Option<Curve> {
         Function::HardSwish => Curve::HardSwish,
         Function::LeakyRelu { alpha } => Curve::LeakyRelu { alpha },
         Function::Log => Curve::Log,
+        Function::Mish => Curve::Mish,
         Function::Neg => Curve::Neg,
         Function::Reciprocal => Curve::Reciprocal,
         Function::Relu => Curve::Relu,
         Function::Round => Curve::Round,
+        Function::Selu { alpha, gamma } => Curve::Selu { alpha, gamma },
         Function::Sigmoid => Curve::Sigmoid,
         Function::Sign => Curve::Sign,
         Function::Silu => Curve::Silu,
         Function::Softplus => Curve::Softplus,
+        Function::Softsign => Curve::Softsign,
         Function::Sqrt => Curve::Sqrt,
         Function::Tanh => Curve::Tanh,
+        Function::ThresholdedRelu { alpha } => Curve::ThresholdedRelu { alpha },
         _ => return None,
     })
 }
@@ -114,7 +119,8 @@ pub(super) fn binary(site: &Site<'_>, function: BinaryFunction) -> Option<Bound>
         BinaryFunction::Mul => binary::Binary::Mul,
         BinaryFunction::Pow => binary::Binary::Pow,
         BinaryFunction::Sub => binary::Binary::Sub,
-        BinaryFunction::Mod { .. } | BinaryFunction::PRelu => return None,
+        BinaryFunction::PRelu => binary::Binary::PRelu,
+        BinaryFunction::Mod { .. } => return None,
     };
     if !site.all(DType::F32) {
         return None;

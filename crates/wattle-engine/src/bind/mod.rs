@@ -6,6 +6,7 @@ mod conv;
 mod conv_gradient;
 mod elementwise;
 mod gather;
+mod group_norm;
 mod integer;
 mod kept;
 mod kept_conv;
@@ -22,6 +23,7 @@ mod recurrent_gradient;
 mod reduce;
 mod reference;
 mod reorder;
+mod resize;
 mod scatter;
 mod softmax;
 mod sparse;
@@ -76,9 +78,11 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::Gemm(op) => matmul::gemm_bind(site, op, &Epilogue::none(2)),
         Op::GlobalPool(op) => pool::global_pool(site, op),
         Op::GlobalPoolGradient(op) => pool::global_pool_gradient(site, op),
+        Op::GroupNormalization(op) => group_norm::forward(site, op),
+        Op::GroupNormalizationGradient(op) => group_norm::backward(site, op),
+        Op::Identity(_) | Op::StopGradient(_) => Some(elementwise::same(site)),
         Op::If(op) => nested::branches(site, op)?,
         Op::Loop(op) => nested::trips(site, op)?,
-        Op::Identity(_) | Op::StopGradient(_) => Some(elementwise::same(site)),
         Op::LayerNormalization(op) => norm::layer_norm(site, op),
         Op::LayerNormalizationGradient(op) => norm::layer_norm_gradient(site, op),
         Op::MatMul(op) => matmul::bind(site, op, &Epilogue::none(2)),
@@ -95,7 +99,8 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::Recurrent(op) => recurrent::bind(site, op),
         Op::RecurrentGradient(op) => recurrent_gradient::bind(site, op),
         Op::Reduce(op) => reduce::reduce(site, op),
-        Op::Resize(_) => movement::nearest(site, &site.node.op),
+        Op::Resize(op) => movement::nearest(site, &site.node.op).or_else(|| resize::resize(site, op)),
+        Op::ResizeGradient(op) => resize::resize_gradient(site, op),
         Op::ScatterNd(op) => scatter::slices(site, op),
         Op::SgdUpdate(op) => update::sgd(site, op),
         Op::Softmax(op) => softmax::softmax(site, op),
@@ -121,8 +126,6 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::Einsum(_)
         | Op::EyeLike(_)
         | Op::GatherNd(_)
-        | Op::GroupNormalization(_)
-        | Op::GroupNormalizationGradient(_)
         | Op::Hardmax(_)
         | Op::LpNormalization(_)
         | Op::LpNormalizationGradient(_)
@@ -134,7 +137,6 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::NonZero(_)
         | Op::OneHot(_)
         | Op::Range(_)
-        | Op::ResizeGradient(_)
         | Op::ScatterElements(_)
         | Op::Shape(_)
         | Op::Shrink(_)
@@ -174,6 +176,10 @@ fn fused(site: &Site<'_>, op: &wattle_graph::ops::Fused) -> Option<Bound> {
             Activation::Scaled { function: elementwise::curve(function)?, factor, shift }
         }
     };
+    // A kernel adds one bias.
+    if op.bias && op.operands > 2 {
+        return None;
+    }
     let own_bias = (op.operands > 2).then_some(2);
     let epilogue = Epilogue { bias: op.bias_index().or(own_bias), residual: op.residual_index(), activation };
     match &*op.body {

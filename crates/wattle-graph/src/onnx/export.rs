@@ -302,6 +302,28 @@ mod tests {
     }
 
     #[test]
+    fn a_model_in_training_mode_is_written_in_inference_mode() {
+        use crate::ops::{BatchNormalization, Op};
+        let mut graph = Graph::new("norm");
+        let mut parameters = Parameters::new();
+        let x = graph.input("x", DType::F32, vec![2.into(), 3.into()]);
+        let mut operands = vec![x];
+        for (name, role) in ["scale", "bias", "mean", "var"].iter().zip([true, true, false, false]) {
+            let parameter = if role { Parameter::trainable(*name) } else { Parameter::state(*name) };
+            operands.push(graph.parameter(parameter, DType::F32, &[3]));
+            parameters.insert(*name, crate::Tensor::f32([3], vec![1.0, 2.0, 3.0]));
+        }
+        let op = BatchNormalization { epsilon: 1e-5, momentum: 0.9, training: true };
+        let y = graph.apply(op, &operands).unwrap();
+        graph.rename(y, "y");
+        graph.output(y);
+        let bytes = encode_model(&Model::new(graph, parameters)).unwrap();
+        let back = decode_model(&bytes, None, &Limits::default()).unwrap();
+        let Op::BatchNormalization(norm) = &back.graph.nodes()[0].op else { panic!("{}", back.graph) };
+        assert!(!norm.training && back.facts.is_empty(), "{:?}", back.facts);
+    }
+
+    #[test]
     fn operators_without_an_onnx_form_are_all_named() {
         let mut model = small_network();
         let x = model.graph.outputs()[0];

@@ -62,6 +62,13 @@ impl<'a> ExportNode<'a> {
         &self.graph.value(self.graph.node(self.node).outputs[index]).ty
     }
 
+    /// Whether a node reads result `index`, or the graph returns it.
+    pub fn is_read(&self, index: usize) -> bool {
+        let id = self.graph.node(self.node).outputs[index];
+        let by_node = self.graph.nodes().iter().any(|n| n.inputs.contains(&Some(id)));
+        by_node || self.graph.outputs().contains(&id)
+    }
+
     /// Exported name of result `index`.
     pub fn output(&self, index: usize) -> String {
         self.names[self.graph.node(self.node).outputs[index].index()].clone()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::GraphError;
+use crate::fact::Fact;
 use crate::graph::{Graph, ValueId};
 use crate::operator::Attribute;
 use crate::ops::Op;
@@ -41,6 +42,7 @@ pub struct ForeignNode<'a> {
     attributes: BTreeMap<String, Attribute>,
     captures: BTreeMap<String, Vec<ValueId>>,
     fold_budget: usize,
+    facts: Vec<Fact>,
 }
 
 impl<'a> ForeignNode<'a> {
@@ -68,6 +70,7 @@ impl<'a> ForeignNode<'a> {
             attributes,
             captures,
             fold_budget: 0,
+            facts: vec![],
         }
     }
 
@@ -126,7 +129,7 @@ impl<'a> ForeignNode<'a> {
         }
     }
 
-    /// Whether the file uses output `index`.
+    /// Whether the file names output `index` and something reads it.
     pub fn wants_output(&self, index: usize) -> bool {
         self.output_names.get(index).is_some_and(|name| !name.is_empty())
     }
@@ -141,6 +144,18 @@ impl<'a> ForeignNode<'a> {
         let named = !self.name.is_empty();
         let node = if named { &self.name } else { self.output_names.first().unwrap_or(&self.name) };
         ImportError::Node { node: node.clone(), op: self.op_type.clone(), reason: reason.into() }
+    }
+
+    /// States that something the node asks of training is not done: `what`, and what is done instead.
+    pub fn leaves_out(&mut self, what: impl Into<String>) {
+        let named = !self.name.is_empty();
+        let node = if named { Some(&self.name) } else { self.output_names.first() };
+        self.facts.push(Fact::LeftOut { node: node.cloned().unwrap_or_default(), what: what.into() });
+    }
+
+    /// What the operator stated by [`ForeignNode::leaves_out`].
+    pub(crate) fn take_facts(&mut self) -> Vec<Fact> {
+        std::mem::take(&mut self.facts)
     }
 
     /// Takes an attribute; `None` when it is not given.

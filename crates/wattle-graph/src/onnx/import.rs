@@ -8,12 +8,14 @@ use prost::Message;
 
 use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto, attribute_type};
 use super::weigh::structure_bytes;
-use super::{ForeignNode, ImportError, OnnxError, functions, sparse, tensor_proto};
+use super::weights::{self, Decision, Uses};
+use super::{ForeignNode, ImportError, OnnxError, functions, merged, sparse, tensor_proto};
+use crate::fact::Fact;
 use crate::graph::{Graph, Source, ValueId};
 use crate::model::Model;
 use crate::operator::Attribute;
-use crate::ops::{self, Identity, Op, Registration};
-use crate::parameter::{Parameter, Parameters, Role};
+use crate::ops::{self, Identity, Registration};
+use crate::parameter::{Parameter, Parameters};
 use crate::rewrite::remove_dead_code;
 use crate::shape::{Dim, Shape};
 use crate::tensor::{Tensor, element_count};
@@ -51,31 +53,6 @@ impl Default for Limits {
     }
 }
 
-/// Operators whose float operands configure them: initialisers they read stay constants.
-const CONFIGURED_BY_OPERANDS: &[&str] = &[
-    "Clip",
-    "ConstantOfShape",
-    "ConvInteger",
-    "DequantizeLinear",
-    "Dropout",
-    "Expand",
-    "MatMulInteger",
-    "NonMaxSuppression",
-    "OneHot",
-    "Pad",
-    "QGemm",
-    "QLinearAdd",
-    "QLinearConv",
-    "QLinearGlobalAveragePool",
-    "QLinearMatMul",
-    "QLinearMul",
-    "QLinearSoftmax",
-    "QuantizeLinear",
-    "Range",
-    "Resize",
-    "Upsample",
-];
-
 /// Reads a model from a file; tensors it keeps in other files must lie in or below the same folder.
 pub fn read_model(path: &Path, limits: &Limits) -> Result<Model, OnnxError> {
     let failed = |cause| OnnxError::Io { path: path.display().to_string(), cause };
@@ -112,6 +89,7 @@ pub fn decode_model(bytes: &[u8], folder: Option<&Path>, limits: &Limits) -> Res
     }
     let registry = registry();
     refuse_unsupported(graph, &registry)?;
+    let facts = merged::separate(graph, |tensor| tensor_proto::decode(tensor, folder, limits).ok());
     let mut importer = Importer {
         opset,
         folder,
@@ -119,13 +97,15 @@ pub fn decode_model(bytes: &[u8], folder: Option<&Path>, limits: &Limits) -> Res
         registry,
         scopes: vec![],
         parameters: Parameters::new(),
+        facts,
         fold_budget,
     };
     let (graph, _) = importer.graph(graph)?;
     // Where a key is given twice, the last one counts.
     let metadata = proto.metadata_props.into_iter().map(|entry| (entry.key, entry.value)).collect();
-    let mut model = Model { graph, parameters: importer.parameters, metadata };
-    promote_weights(&mut model);
+    let Importer { parameters, facts, .. } = importer;
+    let mut model = Model { graph, parameters, metadata, facts };
+    weights::promote(&mut model);
     model.graph = remove_dead_code(&model.graph).map_err(|e| OnnxError::Nodes(vec![e.into()]))?;
     Ok(model)
 }
@@ -207,6 +187,8 @@ struct Scope {
     captures: Vec<ValueId>,
     /// How the file's nodes use its tensors.
     uses: Uses,
+    /// Names that nodes, nested graphs or outputs read.
+    read: HashSet<String>,
 }
 
 struct Importer<'a> {
@@ -216,16 +198,19 @@ struct Importer<'a> {
     registry: HashMap<&'static str, &'static Registration>,
     scopes: Vec<Scope>,
     parameters: Parameters,
+    facts: Vec<Fact>,
     fold_budget: usize,
 }
 
 impl Importer<'_> {
     /// Imports a graph in a scope of its own; returns it and the values of the enclosing scope it reads.
     fn graph(&mut self, proto: &GraphProto) -> Result<(Graph, Vec<ValueId>), OnnxError> {
-        let top = self.scopes.is_empty();
         let graph = Graph::new(proto.name.clone());
-        self.scopes.push(Scope { graph, uses: Uses::of(proto), ..Scope::default() });
-        self.initializers(proto, top)?;
+        let mut read: HashSet<&str> = proto.output.iter().map(|o| o.name.as_str()).collect();
+        proto.node.iter().for_each(|node| read_names(node, &mut read));
+        let read = read.into_iter().map(str::to_string).collect();
+        self.scopes.push(Scope { graph, uses: Uses::of(proto), read, ..Scope::default() });
+        self.initializers(proto)?;
         for input in &proto.input {
             // Files before IR version 4 list initialisers as inputs too.
             if !self.scope().names.contains_key(&input.name) {
@@ -272,15 +257,14 @@ impl Importer<'_> {
     /// An output carries its name in the file, even where it is an input or another output under two names.
     fn named_output(&mut self, id: ValueId, name: &str) -> Result<ValueId, OnnxError> {
         let graph = &mut self.scope().graph;
-        let from_node = matches!(graph.value(id).source, Source::Node { .. });
-        if graph.value(id).name == name && from_node {
+        if graph.value(id).name == name && graph.constant_of(id).is_none() {
             return Ok(id);
         }
         if graph.value(id).name == name && graph.constant_of(id).is_some() {
             graph.rename(id, "");
         }
         let id = graph.apply(Identity, &[id]).map_err(|e| OnnxError::Nodes(vec![e.into()]))?;
-        // Only an output that is an input itself cannot keep its name.
+        // Another value has the name only where a file calls an input and an output of other nodes alike.
         if graph.find(name).is_none() {
             graph.rename(id, name);
         }
@@ -313,9 +297,14 @@ impl Importer<'_> {
         Some(id)
     }
 
-    fn initializers(&mut self, proto: &GraphProto, top: bool) -> Result<(), OnnxError> {
+    fn initializers(&mut self, proto: &GraphProto) -> Result<(), OnnxError> {
         let mut tensors = vec![];
         for initializer in &proto.initializer {
+            // What nothing reads may be of any type.
+            let read = self.scope().read.contains(&initializer.name);
+            if !read && !tensor_proto::is_read(initializer.data_type) {
+                continue;
+            }
             let tensor = tensor_proto::decode(initializer, self.folder, self.limits);
             tensors.push((initializer.name.clone(), tensor));
         }
@@ -331,24 +320,33 @@ impl Importer<'_> {
         for (name, tensor) in tensors {
             let tensor =
                 tensor.map_err(|reason| OnnxError::Malformed(format!("initialiser `{name}`: {reason}")))?;
-            let id = self.weight(&name, tensor, top);
+            let id = self.weight(&name, tensor, true);
             self.define(&name, id)?;
         }
         Ok(())
     }
 
     /// A tensor of the file: a parameter if it is one to train, else a constant.
-    fn weight(&mut self, name: &str, tensor: Tensor, top: bool) -> ValueId {
-        let uses = &self.scope().uses;
-        let (role, configures) = (uses.role(name), uses.configuring.contains(name));
-        let is_weight = top && !configures && tensor.dtype().is_float() && is_array(&tensor);
-        if !is_weight || name.is_empty() || self.parameters.get(name).is_some() {
-            return self.scope().graph.named_constant(name, tensor);
+    fn weight(&mut self, name: &str, tensor: Tensor, initialiser: bool) -> ValueId {
+        let decision = match self.scopes.len() {
+            1 => self.scope().uses.decide(name, &tensor, initialiser),
+            _ => Decision::Constant(None),
+        };
+        match decision {
+            Decision::Parameter(role) if self.parameters.get(name).is_none() => {
+                let parameter = Parameter { role, ..Parameter::trainable(name) };
+                let id = self.scope().graph.parameter(parameter, tensor.dtype(), tensor.shape());
+                self.parameters.insert(name, tensor);
+                id
+            }
+            decision => {
+                if let Decision::Constant(Some(why)) = decision {
+                    let (tensor, elements) = (name.to_string(), tensor.len());
+                    self.facts.push(Fact::Constant { tensor, elements, why: why.into() });
+                }
+                self.scope().graph.named_constant(name, tensor)
+            }
         }
-        let parameter = Parameter { role, ..Parameter::trainable(name) };
-        let id = self.scope().graph.parameter(parameter, tensor.dtype(), tensor.shape());
-        self.parameters.insert(name, tensor);
-        id
     }
 
     fn node(&mut self, proto: &NodeProto) -> Result<(), OnnxError> {
@@ -373,7 +371,7 @@ impl Importer<'_> {
         if qualified(proto) == "Constant" {
             let tensor = constant(attributes).map_err(refuse)?;
             let [name] = &proto.output[..] else { return Err(refuse("it must have one output".into())) };
-            let id = self.weight(name, tensor, level == 0);
+            let id = self.weight(name, tensor, false);
             return self.define(name, id);
         }
         let mut inputs = vec![];
@@ -386,13 +384,19 @@ impl Importer<'_> {
             });
         }
         let registration = self.registry[qualified(proto).as_str()];
+        // Further results that nothing reads are not asked for.
+        let read = &self.scopes[level].read;
+        let wanted = |(index, name): (usize, &String)| {
+            if index == 0 || read.contains(name) { name.clone() } else { String::new() }
+        };
+        let output_names: Vec<String> = proto.output.iter().enumerate().map(wanted).collect();
         let mut node = ForeignNode::new(
             &mut self.scopes[level].graph,
             proto.op_type.clone(),
             proto.name.clone(),
             self.opset,
             inputs,
-            proto.output.clone(),
+            output_names.clone(),
             attributes,
             captures,
         );
@@ -400,14 +404,16 @@ impl Importer<'_> {
         let imported = (registration.import)(&mut node);
         let unread = node.unread();
         self.fold_budget = node.fold_budget();
+        let facts = node.take_facts();
+        self.facts.extend(facts);
         let outputs = imported.map_err(|e| OnnxError::Nodes(vec![e]))?;
         if !unread.is_empty() {
             return Err(refuse(format!("attributes not understood: {}", unread.join(", "))));
         }
-        if outputs.len() < proto.output.iter().rposition(|o| !o.is_empty()).map_or(0, |i| i + 1) {
+        if outputs.len() < output_names.iter().rposition(|o| !o.is_empty()).map_or(0, |i| i + 1) {
             return Err(refuse(format!("{} outputs are used, it has {}", proto.output.len(), outputs.len())));
         }
-        for (name, &id) in proto.output.iter().zip(&outputs).filter(|(name, _)| !name.is_empty()) {
+        for (name, &id) in output_names.iter().zip(&outputs).filter(|(name, _)| !name.is_empty()) {
             self.define(name, id)?;
             let graph = &mut self.scope().graph;
             if graph.value(id).name.is_empty() {
@@ -500,11 +506,6 @@ fn constant(attributes: BTreeMap<String, Attribute>) -> Result<Tensor, String> {
     }
 }
 
-/// More than a number: what can be a weight.
-fn is_array(tensor: &Tensor) -> bool {
-    !tensor.shape().is_empty() && tensor.len() > 1
-}
-
 fn input_type(input: &ValueInfoProto) -> Result<(crate::DType, Shape), OnnxError> {
     let refuse = |reason: String| OnnxError::Malformed(format!("input `{}`: {reason}", input.name));
     let tensor = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
@@ -585,67 +586,114 @@ pub(super) fn read_names<'a>(node: &'a NodeProto, names: &mut HashSet<&'a str>) 
     }
 }
 
-/// How the nodes of a graph use its tensors.
-#[derive(Default)]
-struct Uses {
-    /// Read by operators that are configured by operands.
-    configuring: HashSet<String>,
-    /// Running statistics of batch normalisation.
-    statistics: HashSet<String>,
-}
+#[cfg(test)]
+mod tests {
+    use super::super::proto::{OperatorSetIdProto, TensorShapeProto, TensorTypeProto, TypeProto};
+    use super::*;
+    use crate::interpret::interpret;
+    use crate::operator::Example;
+    use crate::parameter::Role;
 
-impl Uses {
-    fn of(proto: &GraphProto) -> Uses {
-        let mut uses = Uses::default();
-        for node in &proto.node {
-            if CONFIGURED_BY_OPERANDS.contains(&node.op_type.as_str()) {
-                uses.configuring.extend(node.input.iter().cloned());
-            }
-            if node.op_type == "BatchNormalization" {
-                uses.statistics.extend(node.input.iter().skip(3).cloned());
-            }
-        }
-        uses
-    }
-
-    fn role(&self, name: &str) -> Role {
-        if self.statistics.contains(name) { Role::State } else { Role::Trainable }
-    }
-}
-
-/// Makes parameters of float constants in weight positions: files may compute their weights from constants.
-fn promote_weights(model: &mut Model) {
-    let mut found: Vec<(ValueId, Role)> = vec![];
-    for node in model.graph.nodes() {
-        let statistics = match &node.op {
-            Op::BatchNormalization(_) => 3..5,
-            _ => 0..0,
+    /// A file of these nodes, `[2, 3]` floats `x` in, and initialisers of noise or of one value.
+    fn file(
+        opset: i64,
+        tensors: &[(&str, Tensor)],
+        nodes: &[(&str, &[&str], &[&str])],
+        outputs: &[&str],
+    ) -> Vec<u8> {
+        let text = |list: &[&str]| list.iter().map(|s| s.to_string()).collect();
+        let dim = |n| super::super::proto::DimensionProto { dim_value: Some(n), dim_param: String::new() };
+        let shape = Some(TensorShapeProto { dim: vec![dim(2), dim(3)] });
+        let tensor_type = Some(TensorTypeProto { elem_type: 1, shape });
+        let value = |name: &str| ValueInfoProto {
+            name: name.into(),
+            r#type: Some(TypeProto { tensor_type: tensor_type.clone() }),
         };
-        let takes_weights = matches!(
-            node.op,
-            Op::BatchNormalization(_)
-                | Op::Binary(_)
-                | Op::Conv(_)
-                | Op::ConvTranspose(_)
-                | Op::Gemm(_)
-                | Op::MatMul(_)
-        );
-        for (index, input) in node.inputs.iter().enumerate().filter(|_| takes_weights) {
-            let Some(id) = *input else { continue };
-            let is_weight = |t: &Tensor| t.dtype().is_float() && is_array(t);
-            if model.graph.constant_of(id).is_some_and(|t| is_weight(t)) {
-                let role = if statistics.contains(&index) { Role::State } else { Role::Trainable };
-                found.push((id, role));
-            }
-        }
+        let graph = GraphProto {
+            initializer: tensors.iter().map(|(name, t)| tensor_proto::encode(name, t)).collect(),
+            input: vec![value("x")],
+            output: outputs.iter().map(|name| value(name)).collect(),
+            node: nodes
+                .iter()
+                .map(|(op, input, output)| NodeProto {
+                    op_type: op.to_string(),
+                    input: text(input),
+                    output: text(output),
+                    ..NodeProto::default()
+                })
+                .collect(),
+            ..GraphProto::default()
+        };
+        let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: opset }];
+        ModelProto { ir_version: 8, graph: Some(graph), opset_import, ..ModelProto::default() }
+            .encode_to_vec()
     }
-    for (id, role) in found {
-        let Some(tensor) = model.graph.constant_of(id).cloned() else { continue };
-        let mut name = model.graph.label(id);
-        while model.parameters.get(&name).is_some() {
-            name.push('_');
-        }
-        model.graph.make_parameter(id, Parameter { role, ..Parameter::trainable(name.clone()) });
-        model.parameters.insert(name, tensor);
+
+    fn read(bytes: &[u8]) -> Model {
+        decode_model(bytes, None, &Limits::default()).unwrap()
+    }
+
+    fn trained(model: &Model) -> Vec<&str> {
+        let parameters = model.graph.parameters().filter_map(|id| model.graph.parameter_of(id));
+        parameters.filter(|p| p.role == Role::Trainable).map(|p| p.tensor.as_str()).collect()
+    }
+
+    #[test]
+    fn an_input_returned_as_it_is_keeps_its_name_here_and_in_written_files() {
+        let model = read(&file(17, &[], &[("Relu", &["x"], &["y"])], &["y", "x"]));
+        let names = |m: &Model| m.graph.outputs().iter().map(|&o| m.graph.label(o)).collect::<Vec<_>>();
+        assert_eq!(names(&model), ["y", "x"]);
+        let again = read(&crate::onnx::encode_model(&model).unwrap());
+        assert_eq!(names(&again), ["y", "x"]);
+        let feeds = BTreeMap::from([("x".to_string(), Example::noise(&[2, 3], 1))]);
+        let results = interpret(&again.graph, &mut Parameters::new(), &feeds).unwrap();
+        assert_eq!(results[1], feeds["x"]);
+    }
+
+    #[test]
+    fn further_results_that_nothing_reads_do_not_make_a_norm_train() {
+        let vector = |seed| Tensor::f32([3], vec![1.0 + seed as f32, 2.0, 3.0]);
+        let tensors: Vec<(&str, Tensor)> =
+            ["s", "b", "m", "v"].iter().zip(0..).map(|(n, i)| (*n, vector(i))).collect();
+        let norm: (&str, &[&str], &[&str]) =
+            ("BatchNormalization", &["x", "s", "b", "m", "v"], &["y", "m2", "v2", "sm", "sv"]);
+        let model = read(&file(9, &tensors, &[norm], &["y"]));
+        assert_eq!(model.graph.nodes()[0].outputs.len(), 1, "{}", model.graph);
+    }
+
+    #[test]
+    fn what_is_not_trained_is_told() {
+        let mask = Tensor::f32([2, 3], vec![1.0, 0.0, 1.0, 0.0, 1.0, 1.0]);
+        let tensors = [
+            ("w", Example::noise(&[2, 3], 1)),
+            ("mask", mask),
+            ("temperature", Tensor::scalar(0.5)),
+            ("val_3", Tensor::scalar(0.5)),
+        ];
+        let nodes: &[(&str, &[&str], &[&str])] = &[
+            ("Mul", &["w", "mask"], &["wm"]),
+            ("Add", &["x", "wm"], &["a"]),
+            ("Mul", &["a", "temperature"], &["b"]),
+            ("Mul", &["b", "val_3"], &["y"]),
+        ];
+        let model = read(&file(17, &tensors, nodes, &["y"]));
+        assert_eq!(trained(&model), ["w", "temperature"]);
+        let told: Vec<String> = model.facts.iter().map(Fact::to_string).collect();
+        assert!(told[0].starts_with("`mask` (6) is not trained: a mask"), "{told:?}");
+        assert!(told.iter().any(|t| t.starts_with("`val_3` (1) is not trained")), "{told:?}");
+    }
+
+    #[test]
+    fn a_merged_norm_is_read_with_statistics_of_its_own() {
+        let (ones, zeros) = (Tensor::f32([3], vec![1.0; 3]), Tensor::f32([3], vec![0.0; 3]));
+        let nodes: &[(&str, &[&str], &[&str])] = &[
+            ("Identity", &["w"], &["var"]),
+            ("Identity", &["b"], &["mean"]),
+            ("BatchNormalization", &["x", "w", "b", "mean", "var"], &["y"]),
+        ];
+        let model = read(&file(17, &[("w", ones), ("b", zeros)], nodes, &["y"]));
+        assert_eq!(trained(&model), ["w", "b"]);
+        assert_eq!(model.parameters.iter().count(), 4);
+        assert_eq!(model.facts.len(), 2, "{:?}", model.facts);
     }
 }

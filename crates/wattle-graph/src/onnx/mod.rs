@@ -6,10 +6,12 @@ mod export_node;
 mod foreign_node;
 mod functions;
 mod import;
+mod merged;
 mod proto;
 mod sparse;
 mod tensor_proto;
 mod weigh;
+mod weights;
 
 pub use error::OnnxError;
 pub use export::{encode_model, encode_model_as};

@@ -36,6 +36,9 @@ const MAX_DILUTION: usize = 1000;
 
 const FLOAT16: i32 = 10;
 const BFLOAT16: i32 = 16;
+/// Two elements a byte, the first in its lower half; read as elements of a byte each.
+const UINT4: i32 = 21;
+const INT4: i32 = 22;
 
 /// The element type with this ONNX number, or why there is none.
 pub(crate) fn dtype(number: i32) -> Result<DType, String> {
@@ -47,10 +50,18 @@ pub(crate) fn dtype(number: i32) -> Result<DType, String> {
             FLOAT16 => "float16".into(),
             BFLOAT16 => "bfloat16".into(),
             14 | 15 => "complex".into(),
+            17..=20 => "float8".into(),
+            UINT4 => "uint4".into(),
+            INT4 => "int4".into(),
             other => format!("number {other}"),
         };
         format!("element type {name} is not supported (known: f32, f64, 8 to 64-bit integers, bool)")
     })
+}
+
+/// Whether tensors of the element type with this ONNX number are read.
+pub(super) fn is_read(number: i32) -> bool {
+    dtype(number).is_ok() || matches!(number, FLOAT16 | BFLOAT16 | UINT4 | INT4)
 }
 
 /// The ONNX number of an element type.
@@ -80,6 +91,14 @@ pub(crate) fn decode(proto: &TensorProto, folder: Option<&Path>, limits: &Limits
     if proto.data_location == EXTERNAL {
         let bytes = external(proto, count, folder)?;
         return from_bytes(proto.data_type, shape, count, &bytes);
+    }
+    if matches!(proto.data_type, UINT4 | INT4) {
+        let whole = proto.int32_data.iter().map(|&x| x as u8).collect();
+        let bytes = if proto.raw_data.is_empty() { whole } else { proto.raw_data.clone() };
+        return quarters(proto.data_type, shape, count, &bytes);
+    }
+    if !matches!(proto.data_type, FLOAT16 | BFLOAT16) {
+        dtype(proto.data_type)?;
     }
     if !proto.raw_data.is_empty() {
         return from_bytes(proto.data_type, shape, count, &proto.raw_data);
@@ -132,6 +151,22 @@ fn from_bytes(data_type: i32, shape: Vec<usize>, count: usize, bytes: &[u8]) -> 
         other => Tensor::from_le_bytes(dtype(other)?, shape, bytes),
     };
     made.ok_or_else(|| "the number of elements does not match the shape".into())
+}
+
+/// Integers of 4 bits as integers of 8.
+fn quarters(data_type: i32, shape: Vec<usize>, count: usize, bytes: &[u8]) -> Result<Tensor, String> {
+    if bytes.len() != count.div_ceil(2) {
+        let found = bytes.len();
+        return Err(format!("shape {shape:?} needs {count} elements of 4 bits, the file has {found} bytes"));
+    }
+    let halves = bytes.iter().flat_map(|b| [b & 15, b >> 4]).take(count);
+    Ok(match data_type {
+        INT4 => {
+            let signed = |h: u8| if h > 7 { i64::from(h) - 16 } else { i64::from(h) };
+            Tensor::from_i64(DType::I8, shape, halves.map(signed).collect())
+        }
+        _ => Tensor::from_i64(DType::U8, shape, halves.map(i64::from).collect()),
+    })
 }
 
 /// IEEE 754 half precision to single, exact.
@@ -247,6 +282,27 @@ pub(crate) fn encode(name: &str, tensor: &Tensor) -> TensorProto {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn integers_of_four_bits_are_read_two_a_byte() {
+        let read = |data_type| {
+            let proto = TensorProto {
+                dims: vec![3],
+                data_type,
+                raw_data: vec![0x87, 0x0f],
+                ..TensorProto::default()
+            };
+            decode(&proto, None, &Limits::default()).unwrap()
+        };
+        assert_eq!(read(INT4), Tensor::from_i64(DType::I8, [3], vec![7, -8, -1]));
+        assert_eq!(read(UINT4), Tensor::from_i64(DType::U8, [3], vec![7, 8, 15]));
+    }
+
+    #[test]
+    fn element_types_that_are_not_read_are_named() {
+        let proto = TensorProto { dims: vec![2], data_type: 8, ..TensorProto::default() };
+        assert!(decode(&proto, None, &Limits::default()).unwrap_err().contains("string"));
+    }
 
     #[test]
     fn half_precision_is_exact() {

@@ -8,7 +8,7 @@ use crate::shape::{Dim, Shape};
 /// `softmax(scale q k^T + mask) v` (Vaswani et al. 2017, equation 1): `(q [B, H, S, D], k [B, H, T, D],
 /// v [B, H, T, E], mask? broadcastable to [B, H, S, T]) -> [B, H, S, E]`.
 ///
-/// A query whose every key is masked by -inf gets zeros.
+/// A query whose every key is masked by -inf gets NaN, as from the softmax and the product of which it is made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attention {
     /// Factor of the products, usually `1 / sqrt(D)`.
@@ -97,7 +97,7 @@ impl Attention {
         let scores: Vec<f64> = (0..s.keys).map(score).collect();
         let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         if max == f64::NEG_INFINITY {
-            return vec![0.0; s.keys];
+            return vec![f64::NAN; s.keys];
         }
         let powers: Vec<f64> = scores.iter().map(|x| (x - max).exp()).collect();
         let sum: f64 = powers.iter().sum();

@@ -138,10 +138,13 @@ impl Operator for BatchNormalization {
         Work::elementwise(if self.training { 7 } else { 2 } * shapes.input_len(0))
     }
 
+    /// Files are for inference: training mode is written only where the running statistics that it computes are read.
     fn export(&self, node: &mut ExportNode<'_>) -> Result<(), OpError> {
         let inputs: Vec<String> = (0..5).map(|i| node.input(i)).collect();
-        let outputs = (0..if self.training { 3 } else { 1 }).map(|i| node.output(i)).collect();
-        node.emit_outputs("BatchNormalization", &inputs, outputs, self.attributes());
+        let training = self.training && (1..3).any(|i| node.is_read(i));
+        let outputs = (0..if training { 3 } else { 1 }).map(|i| node.output(i)).collect();
+        let attributes = BatchNormalization { training, ..self.clone() }.attributes();
+        node.emit_outputs("BatchNormalization", &inputs, outputs, attributes);
         Ok(())
     }
 }
@@ -310,6 +313,11 @@ impl Described for BatchNormalization {
             14.. => node.int("training_mode", 0)? != 0,
             _ => (1..node.output_count()).any(|i| node.wants_output(i)),
         };
+        if training {
+            node.leaves_out(
+                "it was exported in training mode; it trains so, and models are written with it in inference mode",
+            );
+        }
         if node.wants_output(3) || node.wants_output(4) {
             return Err(node.refuse("the saved statistics are not among the results"));
         }

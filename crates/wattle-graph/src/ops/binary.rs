@@ -131,10 +131,12 @@ impl Operator for Binary {
             Tensor::from_f64(a.dtype(), shape, pairs.map(|(i, j)| self.function.value(x[i], y[j])).collect())
         } else {
             let (x, y) = (a.to_i64(), b.to_i64());
-            let unsigned_division = a.dtype() == DType::U64 && matches!(self.function, Div | Mod { .. });
+            let unsigned = a.dtype() == DType::U64;
             let f = |p: i64, q: i64| match self.function {
-                Div if unsigned_division => (p as u64).checked_div(q as u64).unwrap_or(0) as i64,
-                Mod { .. } if unsigned_division => (p as u64).checked_rem(q as u64).unwrap_or(0) as i64,
+                Div if unsigned => (p as u64).checked_div(q as u64).unwrap_or(0) as i64,
+                Max if unsigned => (p as u64).max(q as u64) as i64,
+                Min if unsigned => (p as u64).min(q as u64) as i64,
+                Mod { .. } if unsigned => (p as u64).checked_rem(q as u64).unwrap_or(0) as i64,
                 f => f.integer(p, q),
             };
             Tensor::from_i64(a.dtype(), shape, pairs.map(|(i, j)| f(x[i], y[j])).collect())
@@ -189,7 +191,38 @@ impl Operator for Binary {
                     db = Some(g.apply(binary(Mul), &[dz, slope])?);
                 }
             }
-            Max | Min | PRelu | Mod { .. } => {
+            PRelu => {
+                let zero = g.constant(Tensor::zeros(g.dtype(a), []));
+                let below = g.apply(Compare { comparison: Comparison::Less }, &[a, zero])?;
+                if g.wants(0) {
+                    let scaled = g.apply(binary(Mul), &[dz, b])?;
+                    da = Some(g.apply(Where, &[below, scaled, dz])?);
+                }
+                if g.wants(1) {
+                    let negative = g.apply(Where, &[below, a, zero])?;
+                    db = Some(g.apply(binary(Mul), &[dz, negative])?);
+                }
+            }
+            // Ties share the gradient, so that Max(x, x) has slope one.
+            Max | Min => {
+                let ask = |g: &mut Backward<'_>, comparison| g.apply(Compare { comparison }, &[a, b]);
+                let (greater, less) = (ask(g, Comparison::Greater)?, ask(g, Comparison::Less)?);
+                let (first, second) = if self.function == Max { (greater, less) } else { (less, greater) };
+                let zero = g.constant(Tensor::zeros(g.dtype(dz), []));
+                let half = g.constant(Tensor::scalar(0.5).cast(g.dtype(dz)));
+                let shared = g.apply(binary(Mul), &[dz, half])?;
+                let share = |g: &mut Backward<'_>, mine, other| {
+                    let rest = g.apply(Where, &[other, zero, shared])?;
+                    g.apply(Where, &[mine, dz, rest])
+                };
+                if g.wants(0) {
+                    da = Some(share(g, first, second)?);
+                }
+                if g.wants(1) {
+                    db = Some(share(g, second, first)?);
+                }
+            }
+            Mod { .. } => {
                 let rule = |first| BinaryGradient { function: self.function, first };
                 if g.wants(0) {
                     da = Some(g.apply(rule(true), &[a, b, dz])?);
@@ -278,6 +311,15 @@ impl Described for Binary {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn large_unsigned_integers_are_compared_as_what_they_are() {
+        let of = |v: u64| Tensor::new(vec![], crate::tensor::Data::U64(vec![v])).unwrap();
+        for (function, wanted) in [(Max, u64::MAX - 3), (Min, 5)] {
+            let z = Binary { function }.evaluate(Tensors::new(&[Some(&of(u64::MAX - 3)), Some(&of(5))]));
+            assert_eq!(z.unwrap()[0], of(wanted));
+        }
+    }
 
     #[test]
     fn integer_division_by_zero_does_not_trap() {

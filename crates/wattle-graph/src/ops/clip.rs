@@ -9,7 +9,8 @@ use crate::tensor::DType;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Clip;
 
-/// `dx` from `(x, low?, high?, dy)`: dy where x is not outside the bounds, else 0.
+/// `dx` from `(x, low?, high?, dy)`: dy where x is between the bounds, else 0; at a bound too, the flat side, as for
+/// ReLU and PyTorch's ReLU6.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClipGradient;
 
@@ -140,7 +141,7 @@ impl Operator for ClipGradient {
         result_shapes(self, inputs)?;
         let (x, dy) = (inputs.get(0)?, inputs.get(3)?);
         let (low, high) = bounds(inputs);
-        let passes = |v: f64| v >= low && v <= high;
+        let passes = |v: f64| v > low && v < high;
         let pairs = x.to_f64().into_owned().into_iter().zip(dy.to_f64().into_owned());
         let dx = pairs.map(|(v, d)| if passes(v) { d } else { 0.0 }).collect();
         Ok(vec![Tensor::from_f64(x.dtype(), x.shape(), dx)])

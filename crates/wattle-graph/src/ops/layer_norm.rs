@@ -138,7 +138,11 @@ impl Described for LayerNormalization {
         // The statistics are computed in f64 here and at least in f32 elsewhere, whatever the stash type.
         node.attribute("stash_type");
         let op = LayerNormalization { axis: node.int("axis", -1)?, epsilon: node.float("epsilon", 1e-5)? };
-        node.finish(op)
+        let mut operands = node.inputs().to_vec();
+        for operand in operands.iter_mut().skip(1).flatten() {
+            *operand = as_layers(node, *operand, op.axis)?;
+        }
+        node.apply_all(op, &operands)
     }
 
     fn examples() -> Vec<Example> {
@@ -151,6 +155,22 @@ impl Described for LayerNormalization {
         };
         vec![of(-1, 1e-5, &[4], true), of(1, 1e-2, &[3, 4], true), of(2, 1e-5, &[4], false)]
     }
+}
+
+/// A scale or bias with the extents of the axes normalised over; files may give one that only broadcasts to them.
+fn as_layers(node: &mut ForeignNode<'_>, value: ValueId, axis: i64) -> Result<ValueId, ImportError> {
+    let x = node.graph().value(node.input(0)?).ty.shape.clone();
+    let first = x.rank().and_then(|rank| crate::shape::normalize_axis(axis, rank));
+    let (Some(dims), Some(first)) = (x.dims(), first) else { return Ok(value) };
+    let wanted: Option<Vec<i64>> = dims[first..].iter().map(|d| d.known().map(|n| n as i64)).collect();
+    let found = node.graph().value(value).ty.shape.extents();
+    let (Some(wanted), Some(found)) = (wanted, found) else { return Ok(value) };
+    let same = found.iter().map(|&n| n as i64).eq(wanted.iter().copied());
+    if same || found.len() > wanted.len() {
+        return Ok(value);
+    }
+    let shape = node.constant(Tensor::ints(&wanted));
+    node.apply(Expand, &[value, shape])
 }
 
 /// `(x - mean(x)) / (sqrt(mean(x^2) - mean(x)^2) + 1e-9)` over any axes, as the specification writes it; the

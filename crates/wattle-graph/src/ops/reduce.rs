@@ -303,7 +303,14 @@ impl Described for Reduce {
         };
         let x = node.input(0)?;
         if axes.is_empty() && noop {
-            return Ok(vec![node.apply(Identity, &[x])?]);
+            // Every element is a set of its own.
+            let one = |function| Op::from(Unary { function });
+            return Ok(vec![match kind {
+                L1 | L2 => node.apply(one(Function::Abs), &[x])?,
+                LogSum => node.apply(one(Function::Log), &[x])?,
+                SumSquare => node.apply(Binary { function: BinaryFunction::Mul }, &[x, x])?,
+                LogSumExp | Max | Mean | Min | Prod | Sum => node.apply(Identity, &[x])?,
+            }]);
         }
         Ok(vec![node.apply(Reduce { kind, axes, keep_dims }, &[x])?])
     }

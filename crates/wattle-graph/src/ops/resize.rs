@@ -193,7 +193,42 @@ fn along(values: &[f64], shape: &mut [usize], change: &Change, taps: &Taps, tran
     result
 }
 
+/// What a Resize makes of one axis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resampled {
+    /// The axis.
+    pub axis: usize,
+    /// Its extent before.
+    pub from: usize,
+    /// For each index after, the indices before that it is made of, and their weights.
+    pub taps: Vec<Vec<(usize, f64)>>,
+}
+
+impl Resampled {
+    /// The same from gradients of the result to gradients of the operand.
+    pub fn transposed(&self) -> Resampled {
+        let mut taps = vec![vec![]; self.from];
+        for (at, list) in self.taps.iter().enumerate() {
+            list.iter().for_each(|&(source, weight)| taps[source].push((at, weight)));
+        }
+        Resampled { axis: self.axis, from: self.taps.len(), taps }
+    }
+}
+
 impl Resize {
+    /// The axes that change, in the order in which to change them, of an operand of extents `x`; `inputs` are the
+    /// node's operands, the first of which does not matter. `None` where elements come from outside the operand.
+    ///
+    /// # Errors
+    /// As evaluation: scales or sizes that do not fit.
+    pub fn resampled(&self, x: &[usize], inputs: Tensors<'_>) -> Result<Option<Vec<Resampled>>, OpError> {
+        let of = |change: &Change| {
+            let taps: Option<Vec<_>> = change.taps(self).into_iter().collect();
+            Some(Resampled { axis: change.axis, from: change.from, taps: taps? })
+        };
+        Ok(self.changes(x, inputs)?.iter().map(of).collect())
+    }
+
     fn is_nearest(&self) -> bool {
         !matches!(self.interpolation, Interpolation::Linear | Interpolation::Cubic { .. })
     }
@@ -483,7 +518,7 @@ impl Described for Resize {
                 Some(Attribute::Floats(list)) => node.constant(Tensor::f32([list.len()], list)),
                 _ => node.input(1)?,
             };
-            return node.apply_all(op, &[x, None, Some(scales)]);
+            return Ok(vec![old_resize(node, op, scales)?]);
         }
         // Opset 11 marks operands that are left out by having no elements.
         let operand = |index| {
@@ -532,12 +567,36 @@ impl Described for Resize {
         let roi = Tensor::f32([8], vec![0.0, 0.0, 0.4, 0.6, 1.0, 1.0, 1.2, 1.7]);
         let inputs = vec![x(&[1, 1, 4, 4]), Some(roi), None, Some(Tensor::ints(&[1, 1, 3, 3]))];
         examples.push(Example::optional(crop, inputs).constants(&[1, 3]));
+        let volume = vec![x(&[2, 3, 4]), None, Some(Tensor::f32([3], vec![1.0, 1.0, 2.0]))];
+        let linear = all(Interpolation::Linear, Coordinates::HalfPixel);
+        examples.push(Example::optional(linear, volume).constants(&[2]));
         let bytes = Tensor::ints(&[1, 2, 3]).cast(DType::U8);
         let double = Tensor::f32([1], vec![2.0]);
         let op = all(Interpolation::NearestRoundPreferCeil, Coordinates::HalfPixel);
         examples.push(Example::optional(op, vec![Some(bytes), None, Some(double)]).constants(&[2]));
         examples
     }
+}
+
+/// Resize as it was before operator set 11: the nearest element is the one before where an axis grows, and the one after
+/// where it shrinks, as the examples of the specification have it.
+fn old_resize(node: &mut ForeignNode<'_>, op: Resize, scales: ValueId) -> Result<ValueId, ImportError> {
+    let x = node.input(0)?;
+    let known = node.graph().constant_of(scales).map(|t| t.to_f64().into_owned());
+    let shrinks = known.as_ref().is_some_and(|list| list.iter().any(|&s| s < 1.0));
+    let (true, true, Some(list)) = (op.is_nearest(), shrinks, known) else {
+        return Ok(node.apply_all(op, &[Some(x), None, Some(scales)])?[0]);
+    };
+    let mut y = x;
+    for (interpolation, kept) in [(Interpolation::NearestFloor, 1.0f64), (Interpolation::NearestCeil, 0.0)] {
+        let part: Vec<f32> =
+            list.iter().map(|&s| if (s >= 1.0) == (kept == 1.0) { s as f32 } else { 1.0 }).collect();
+        if part.iter().any(|&s| s != 1.0) {
+            let scales = node.constant(Tensor::f32([part.len()], part));
+            y = node.apply_all(Resize { interpolation, ..op.clone() }, &[Some(y), None, Some(scales)])?[0];
+        }
+    }
+    Ok(y)
 }
 
 impl Operator for ResizeGradient {
@@ -614,9 +673,22 @@ impl Described for ResizeGradient {
             axes: Some(vec![2]),
             aspect: Aspect::Stretch,
         };
+        let image = |interpolation| {
+            let (axes, coordinates) = (Some(vec![2, 3]), Coordinates::HalfPixel);
+            let forward = Resize { interpolation, coordinates, axes, aspect: Aspect::Stretch };
+            let op = ResizeGradient { forward, input_shape: vec![2, 3, 4, 3] };
+            let sizes = Some(Tensor::ints(&[8, 6]));
+            let inputs = vec![Some(Example::noise(&[2, 3, 8, 6], 1)), None, None, sizes];
+            Example::optional(op, inputs).constants(&[3])
+        };
         let op = ResizeGradient { forward, input_shape: vec![1, 2, 3] };
         let inputs = vec![Some(Example::noise(&[1, 2, 5], 1)), None, None, Some(Tensor::ints(&[5]))];
-        vec![Example::optional(op, inputs).constants(&[3])]
+        vec![
+            Example::optional(op, inputs).constants(&[3]),
+            image(Interpolation::Linear),
+            image(Interpolation::NearestFloor),
+            image(Interpolation::Cubic { a: -0.75, exclude_outside: true }),
+        ]
     }
 }
 

@@ -65,7 +65,8 @@ impl Function {
             Atan => x.atan(),
             Atanh => x.atanh(),
             Ceil => x.ceil(),
-            Celu { alpha } => x.max(0.0) + (f64::from(alpha) * (x / f64::from(alpha)).exp_m1()).min(0.0),
+            // Comparisons, so that NaN stays NaN.
+            Celu { alpha } => if x > 0.0 { x } else { f64::from(alpha) * (x / f64::from(alpha)).exp_m1() },
             Cos => x.cos(),
             Cosh => x.cosh(),
             Elu { alpha } => if x < 0.0 { f64::from(alpha) * x.exp_m1() } else { x },
@@ -110,11 +111,14 @@ impl Function {
         }
     }
 
-    /// The derivative at `x`, where `y` is the value there; at kinks the derivative from the flat side.
+    /// The derivative at `x`, where `y` is the value there: at kinks the derivative from the flat side, at infinity
+    /// the limit.
     pub fn derivative(self, x: f64, y: f64) -> f64 {
         let step = |on: bool| if on { 1.0 } else { 0.0 };
+        // Far out these have the slope of infinity to the last digit, and infinity times 0 does not arise.
+        let x = if matches!(self, Gelu | GeluTanh | Mish | Silu) { x.clamp(-1e3, 1e3) } else { x };
         match self {
-            Abs => if x == 0.0 { 0.0 } else { x.signum() },
+            Abs => step(x > 0.0) - step(x < 0.0),
             Acos => -1.0 / (1.0 - x * x).sqrt(),
             Acosh => 1.0 / (x * x - 1.0).sqrt(),
             Asin => 1.0 / (1.0 - x * x).sqrt(),
@@ -438,6 +442,77 @@ mod tests {
         assert!((erf(1.0) - 0.842_700_792_949_714_9).abs() < 1e-15);
         assert!((1.0 - erf(3.0) - 2.209_049_699_858_544e-5).abs() < 1e-15);
         assert_eq!(erf(-7.0), -1.0);
+    }
+
+    /// Places where functions saturate or bend, and ordinary ones.
+    const PLACES: &[f64] = &[
+        0.0, 1e-30, 1e-4, 0.3, 0.7, 1.0, 1.2, 2.0, 2.5, 3.0, 3.5, 5.0, 6.0, 9.0, 20.0, 50.0, 90.0, 1e4, 1e30,
+    ];
+
+    #[test]
+    fn derivatives_lie_between_the_slopes_on_both_sides_everywhere() {
+        let mut checked = 0;
+        for &f in EXAMPLES.iter().filter(|f| is_activation(**f)) {
+            for x in PLACES.iter().flat_map(|&x| [x, -x]) {
+                let step = 1e-6 * x.abs().max(1.0);
+                let y = f.value(x);
+                let sides = [(f.value(x + step) - y) / step, (y - f.value(x - step)) / step];
+                if !sides.iter().all(|s| s.is_finite()) {
+                    continue;
+                }
+                let found = f.derivative(x, y);
+                // The differences lose digits to the size of y, and the curve bends within a step.
+                let rounding = 4.0 * f64::EPSILON * y.abs() / step;
+                let tolerance = rounding + 1e-5 * sides[0].abs().max(sides[1].abs()).max(1.0);
+                let (low, high) = (sides[0].min(sides[1]) - tolerance, sides[0].max(sides[1]) + tolerance);
+                assert!(found >= low && found <= high, "{f:?} at {x}: {found}, the sides have {sides:?}");
+                checked += 1;
+            }
+        }
+        assert!(checked > 600, "{checked}");
+    }
+
+    fn is_activation(f: Function) -> bool {
+        matches!(
+            f,
+            Abs | Celu { .. } | Elu { .. } | Erf | Gelu | GeluTanh | HardSigmoid { .. } | HardSwish
+                | LeakyRelu { .. } | Mish | Neg | Relu | Selu { .. } | Sigmoid | Silu | Softplus | Softsign
+                | Tanh | ThresholdedRelu { .. }
+        )
+    }
+
+    #[test]
+    fn saturated_functions_have_no_slope_and_infinity_has_that_of_far_out() {
+        let flat: &[(Function, f64)] = &[
+            (HardSigmoid { alpha: 0.2, beta: 0.5 }, 2.5),
+            (HardSigmoid { alpha: 0.2, beta: 0.5 }, -2.5),
+            (HardSwish, -3.0),
+            (Relu, 0.0),
+            (ThresholdedRelu { alpha: 1.0 }, 1.0),
+            (Tanh, f64::INFINITY),
+            (Sigmoid, f64::NEG_INFINITY),
+            (Erf, f64::INFINITY),
+            (Elu { alpha: 0.5 }, f64::NEG_INFINITY),
+            (Celu { alpha: 0.5 }, f64::NEG_INFINITY),
+            (Gelu, f64::NEG_INFINITY),
+            (GeluTanh, f64::NEG_INFINITY),
+            (Silu, f64::NEG_INFINITY),
+            (Mish, f64::NEG_INFINITY),
+            (Softplus, f64::NEG_INFINITY),
+        ];
+        for &(f, x) in flat {
+            assert_eq!(f.derivative(x, f.value(x)).abs(), 0.0, "{f:?} at {x}");
+        }
+        for f in [Gelu, GeluTanh, Silu, Mish, HardSwish, Softplus, Elu { alpha: 1.0 }, Relu] {
+            assert_eq!(f.derivative(f64::INFINITY, f.value(f64::INFINITY)), 1.0, "{f:?}");
+        }
+    }
+
+    #[test]
+    fn nan_stays_nan() {
+        for &f in EXAMPLES.iter().filter(|f| !matches!(f, ThresholdedRelu { .. })) {
+            assert!(f.value(f64::NAN).is_nan(), "{f:?}");
+        }
     }
 
     #[test]

@@ -10,8 +10,8 @@ use crate::tensor::DType;
 /// `softmax(s q k^T + mask) v` becomes one operator, whose scores stay in cache and whose heads run in parallel.
 ///
 /// The factor may stand before or after the first product, on either operand, as Mul or Div; k may be transposed by the
-/// product or by a Transpose, alone or together with the split into heads. A query that may see no key at all gives
-/// zeros in place of NaN. One head alone is left: its product has the parallel rows.
+/// product or by a Transpose, alone or together with the split into heads. One head alone is left: its product has the
+/// parallel rows.
 pub const RECOGNISE_ATTENTION: Pass = Pass { name: "recognise-attention", rule };
 
 /// The parts, in the graph being copied.

@@ -160,8 +160,8 @@ fn fuse_addition(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, Grap
             Some([n]) => channels_last && Some(n) == channels,
             _ => false,
         };
-        let has_bias =
-            fused.bias || (matches!(*fused.body, Op::Conv(_) | Op::ConvTranspose(_)) && fused.operands > 2);
+        // A kernel adds one bias: that of the product itself, where it has one, or a later one.
+        let has_bias = fused.bias || fused.operands > 2;
         let fused = if is_row && !has_bias {
             operands.push(Some(addend));
             Fused { bias: true, ..fused }

@@ -9,6 +9,7 @@ mod fold_affine;
 mod freeze;
 mod fuse;
 mod fuse_norm;
+mod inference_mode;
 mod layer_norm;
 mod normalise;
 mod part;
@@ -21,6 +22,7 @@ use std::fmt;
 
 use crate::error::GraphError;
 use crate::graph::{Graph, Node, Source, ValueId};
+use crate::shape::Dim;
 
 pub use attention::RECOGNISE_ATTENTION;
 pub use batch_norm::FOLD_BATCH_NORM;
@@ -32,6 +34,7 @@ pub use fold_affine::FOLD_AFFINE;
 pub use freeze::freeze;
 pub use fuse::FUSE;
 pub use fuse_norm::FUSE_BATCH_NORM;
+pub use inference_mode::in_inference_mode;
 pub use layer_norm::RECOGNISE_LAYER_NORM;
 pub use normalise::normalise_input;
 pub use part::part_of_batch;
@@ -117,7 +120,11 @@ pub fn run_passes(
     for pass in passes {
         let mut rebuild = Rebuild::new(&graph);
         for node in graph.nodes() {
-            let outcome = if left == 0 { Outcome::NoEffect } else { (pass.rule)(&mut rebuild, node)? };
+            let mut outcome = if left == 0 { Outcome::NoEffect } else { (pass.rule)(&mut rebuild, node)? };
+            if outcome == Outcome::Applied && !rebuild.keeps_types(node) {
+                // A number of more axes than what it multiplies adds axes: no rule need think of it.
+                outcome = Outcome::Refused("the result would have another type");
+            }
             match outcome {
                 Outcome::Applied => left -= 1,
                 Outcome::NoEffect | Outcome::Refused(_) => rebuild.copy(node)?,
@@ -235,6 +242,20 @@ impl<'a> Rebuild<'a> {
             self.take_name(old, new);
         }
         Ok(())
+    }
+
+    /// Whether what stands for the results of an old node has their types, as far as these are known.
+    fn keeps_types(&self, node: &Node) -> bool {
+        node.outputs.iter().all(|old| {
+            let Some(new) = self.map[old.index()] else { return true };
+            let (old, new) = (&self.from.value(*old).ty, &self.to.value(new).ty);
+            let same = |(a, b): (&Dim, &Dim)| a.known().is_none() || b.known().is_none() || a == b;
+            let shapes = match (old.shape.dims(), new.shape.dims()) {
+                (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(b).all(same),
+                _ => true,
+            };
+            old.dtype == new.dtype && shapes
+        })
     }
 
     /// Ends the copy: outputs and assignments follow.

@@ -14,6 +14,8 @@ const HARD_SIGMOID: Function = Function::HardSigmoid { alpha: 1.0 / 6.0, beta: 0
 
 fn rule(rebuild: &mut Rebuild<'_>, node: &Node) -> Result<Outcome, GraphError> {
     match recognised(rebuild, node) {
+        // Integers may be clipped and divided, too.
+        Some((_, x)) if !rebuild.from.value(x).ty.dtype.is_float() => Ok(Outcome::NoEffect),
         None => Ok(Outcome::NoEffect),
         Some((function, x)) => {
             let x = rebuild.mapped(x);

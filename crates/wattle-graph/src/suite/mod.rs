@@ -1,7 +1,11 @@
 //! The suite every operator passes, ours and those of other crates: its examples, taken through shapes,
 //! evaluation, cost and finite differences.
 
+mod random;
+
 use std::collections::BTreeMap;
+
+pub use random::{Drawn, LEVEL_STEP, Purpose, RandomGraph, difference};
 
 use crate::differentiate::differentiate;
 use crate::error::GraphError;
