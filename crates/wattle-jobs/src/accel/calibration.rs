@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use wattle_accel::Tally;
 use wattle_data::{
-    DataSpec, Dataset, LoadOptions, Loader, LoaderOptions, Normalisation, SplitOptions, Splits,
+    BatchOptions, Batches, DataSpec, Dataset, INPUT, LoadOptions, Loader, Normalisation, SplitOptions, Splits,
 };
 use wattle_engine::{Plan, Session, Store};
 use wattle_graph::{DType, Model, Tensor, ValueId};
@@ -191,10 +191,11 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         let (extents, dtype) = (self.model.graph.extents(input)?, self.model.graph.value(input).ty.dtype);
         let batch = extents.first().copied().unwrap_or(1).max(1);
-        let mut loader = Loader::new(dataset, indices, LoaderOptions::evaluation(batch, normalisation))?;
-        let stage = Stage::begin(observer, "calibrating", loader.steps_per_epoch());
-        for _ in 0..loader.steps_per_epoch() {
-            let inputs = loader.next_batch()?.inputs.clone();
+        let options = BatchOptions::evaluation(batch).normalised(INPUT, normalisation);
+        let mut loader = Loader::new(Arc::new(Batches::new(dataset, indices, options)?), 2);
+        let stage = Stage::begin(observer, "calibrating", loader.epoch_len());
+        for _ in 0..loader.epoch_len() {
+            let inputs = loader.next_batch()?.columns[0].to_f32().unwrap_or_default();
             self.feed(input, Tensor::f32(extents.clone(), inputs).cast(dtype))?;
             self.count()?;
             stage.advance();
