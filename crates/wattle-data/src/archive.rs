@@ -65,7 +65,7 @@ impl Archive {
     /// Reads an array whole; `name` is one that [`Archive::find`] gave.
     pub(crate) fn read(&mut self, name: &str) -> Result<Array> {
         let (place, bytes) = self.bytes(name)?;
-        npy::parse(&place, &bytes)
+        npy::parse_stored(&place, bytes)?.into_array(&place)
     }
 
     /// Bytes that an array takes in its file.
@@ -83,7 +83,7 @@ impl Archive {
             return Ok(opened);
         }
         let (place, bytes) = self.bytes(name)?;
-        let npy::Stored { dtype, shape, bytes } = npy::parse_stored(&place, &bytes)?;
+        let npy::Stored { dtype, shape, bytes } = npy::parse_stored(&place, bytes)?;
         Ok(Opened { dtype, shape, cells: Box::new(Memory(bytes)) })
     }
 
