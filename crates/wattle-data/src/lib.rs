@@ -60,6 +60,7 @@ mod spec;
 mod split;
 mod table;
 mod text;
+mod text_form;
 mod tokens;
 
 pub use augmentation::Augmentation;
