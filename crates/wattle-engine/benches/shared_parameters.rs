@@ -23,11 +23,11 @@ type Outcome = Result<(), Box<dyn Error>>;
 
 fn main() -> Outcome {
     let threads = std::env::args().find_map(|a| a.parse().ok()).unwrap_or(1);
-    let options = |freeze| Ok(PlanOptions { freeze, ..PlanOptions::new(Arc::new(Cpu::new(threads)?)) });
-    supernet(&options(Freeze::None)?)?;
-    let both: Result<_, Box<dyn Error>> = Ok([options(Freeze::All)?, options(Freeze::None)?]);
-    policy(&both?)?;
-    decode(&options(Freeze::All)?)
+    let cpu = Arc::new(Cpu::new(threads)?);
+    let options = |freeze| PlanOptions { freeze, ..PlanOptions::new(cpu.clone()) };
+    supernet(&options(Freeze::None))?;
+    policy(&[options(Freeze::All), options(Freeze::None)])?;
+    decode(&options(Freeze::All))
 }
 
 /// Seconds of each call of `f`, sorted.
@@ -57,9 +57,9 @@ fn supernet(options: &PlanOptions) -> Outcome {
         Transformer { layers: 3, width: 192, heads: 4, hidden: 512 },
     ] {
         let graph = graph(&own);
-        let cold = seconds(5, |_| Ok(drop(Plan::compile(&graph, &store, options)?)))?;
+        let cold = seconds(5, |_| Ok(Plan::compile(&graph, &store, options).map(drop)?))?;
         let plan = cache.get(&graph, &store, options)?;
-        let warm = seconds(20, |_| Ok(drop(cache.get(&graph, &store, options)?)))?;
+        let warm = seconds(20, |_| Ok(cache.get(&graph, &store, options).map(drop)?))?;
         let start = Instant::now();
         let mut session = Session::new(plan, &store)?;
         let opened = start.elapsed().as_secs_f64();
