@@ -113,6 +113,10 @@ impl Archive {
             }
         };
         let file = bounded::open_file(&file_path)?;
+        let there = file.metadata().map_err(|error| Error::reading(&file_path, &error))?.len();
+        if start.checked_add(length).is_none_or(|end| end > there) {
+            return Err(damaged(&place, format_args!("{length} bytes of {there} in the file")));
+        }
         let beginning = length.min(npy::LONGEST_HEADER as u64 + 12) as usize;
         let mut head = vec![0; beginning];
         crate::positioned::read_at(&file_path, &file, start, &mut head)?;

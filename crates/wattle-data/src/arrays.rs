@@ -74,6 +74,7 @@ pub(crate) fn load(path: &Path, wanted: &[Wanted], options: &TableOptions) -> Re
     };
     let parts = Parts {
         ignore_index: options.ignore_index,
+        task: options.load.task,
         remarks,
         ..Parts::of(
             format!("npz:{}", path.display()),
@@ -210,6 +211,9 @@ fn find_pictures(inputs: &mut [Field], targets: &mut [Field], ignore_index: Opti
             (field.info.extents.as_slice(), field.info.dtype)
         {
             field.picture = Some(Picture { height: *height, width: *width, border: 0.0 });
+            if field.info.dtype == DType::U8 {
+                field.full_scale = 255.0;
+            }
             sizes.push([*height, *width]);
         }
     }
@@ -226,6 +230,7 @@ fn find_pictures(inputs: &mut [Field], targets: &mut [Field], ignore_index: Opti
 mod tests {
     use super::*;
     use crate::Table;
+    use crate::Task;
     use crate::npy::encode;
     use std::fs;
     use std::io::Write;
@@ -295,7 +300,7 @@ mod tests {
                 assert_eq!((table.count(), table.inputs(), table.columns().len()), (3, 2, 3));
                 assert_eq!(read(&table, 2, 0), le([4i64, 5].map(i64::to_ne_bytes)));
                 assert_eq!(read(&table, 1, 1), [1, 0]);
-                assert_eq!(table.columns()[2], ColumnInfo::new("targets", DType::I32, []));
+                assert_eq!(table.columns()[2], ColumnInfo::new("targets", DType::I64, []));
                 assert_eq!(table.classes().unwrap().labels, [0, 1, 0]);
                 assert_eq!(table.remarks().len(), usize::from(in_memory.is_some()));
                 prints.push(table.fingerprint());
@@ -323,6 +328,33 @@ mod tests {
         let table = load(&files.npz(), &wanted(), &two).unwrap();
         let found: Vec<&str> = table.columns().iter().map(|column| column.name.as_str()).collect();
         assert_eq!(found, ["input_ids", "attention_mask", "targets.y", "targets.score"]);
+    }
+
+    #[test]
+    fn whole_numbers_are_values_and_whole_floats_classes_if_asked_for() {
+        let files = Files::new(&[
+            ("x", encode("<f4", "(2, 1)", &[0; 8])),
+            ("year", encode("<i4", "(2,)", &le([1990i32, 2001].map(i32::to_le_bytes)))),
+            ("kind", encode("<f8", "(2,)", &le([1f64, 0.0].map(f64::to_le_bytes)))),
+            ("real", encode("<f8", "(2,)", &le([0.1f64, 0.5].map(f64::to_le_bytes)))),
+        ]);
+        let loaded = |target: &str, task| {
+            let mut options = TableOptions { targets: vec![target.into()], ..TableOptions::default() };
+            options.load.task = task;
+            load(&files.npz(), &[Wanted::new("x", DType::F32, [None])], &options)
+        };
+        let years = loaded("year", Some(Task::Values)).unwrap();
+        assert_eq!(
+            (years.columns()[1].dtype, read(&years, 1, 1)),
+            (DType::F32, 2001f32.to_ne_bytes().to_vec())
+        );
+        assert!(loaded("year", None).unwrap_err().to_string().contains("labels from 1990"));
+        assert_eq!(loaded("kind", Some(Task::Classes)).unwrap().classes().unwrap().labels, [1, 0]);
+        let error = loaded("real", Some(Task::Classes)).unwrap_err().to_string();
+        assert!(error.contains("sample 0, element 0: 0.1"), "{error}");
+        let real = loaded("real", None).unwrap();
+        assert_eq!(read(&real, 0, 1), 0.1f32.to_ne_bytes());
+        assert!(real.remarks()[0].contains("f64 rounded to f32"));
     }
 
     #[test]
@@ -420,7 +452,7 @@ mod tests {
         let table = load(&files.npz(), &[Wanted::new("x", DType::U8, [None, None, None])], &options).unwrap();
         assert_eq!(table.label_range(1), Some((0, 2)));
         assert_eq!(table.picture(1), Some(Picture { height: 2, width: 2, border: -100.0 }));
-        assert_eq!(table.picture(0).map(|p| p.border), Some(0.0));
+        assert_eq!((table.picture(0).map(|p| p.border), table.full_scale(0)), (Some(0.0), 255.0));
         assert!(table.classes().is_none());
     }
 }

@@ -1,5 +1,7 @@
 //! Training, validation and test parts that never share a sample.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::random::{Purpose, Stream};
 use crate::table::{Classes, Table};
@@ -15,7 +17,8 @@ pub const VALIDATION: f64 = 0.2;
 pub const TEST: f64 = 0.2;
 
 /// How to divide a data set.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SplitOptions {
     /// Seed of the validation part, separate from the seeds of initialisation and order.
     pub seed: u64,

@@ -176,6 +176,10 @@ impl Cells for View {
         }
         Ok(())
     }
+
+    fn length(&self, sample: usize) -> Option<usize> {
+        Some(self.sequences.spans[sample].1)
+    }
 }
 
 /// The names of the columns that text has.
