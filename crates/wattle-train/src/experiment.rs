@@ -77,10 +77,13 @@ struct Description<'a> {
     model: String,
     data: String,
     /// Only where it decides something.
+    #[serde(skip_serializing_if = "Option::is_none")]
     validation: Option<String>,
     options: &'a TrainOptions,
+    #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<String>,
     start: Start,
+    #[serde(skip_serializing_if = "Option::is_none")]
     stop_at: Option<u64>,
     arithmetic: String,
 }
