@@ -137,7 +137,7 @@ impl Experiment {
         let (batches, accumulate) = (self.data.epoch_len(), self.options.accumulate);
         if accumulate == 0 || batches / accumulate == 0 {
             let found = format!("{accumulate} batches for each step; an epoch has {batches}");
-            return Err(Error::input("gradient accumulation", found)
+            return Err(Error::input("option `accumulate`", found)
                 .expected("at least one, and no more than an epoch has"));
         }
         let per_epoch = Timeline::of_epochs(1, batches / accumulate);
