@@ -44,9 +44,11 @@ pub(crate) fn load(path: &Path, wanted: &[Wanted], options: &TableOptions) -> Re
         sum
     };
     let in_file = whole > options.in_memory.unwrap_or_else(half_the_memory);
+    let mut left = 0;
     let mut counts: Option<(String, [Option<usize>; 3])> = None;
     let mut open = |(name, trio): (String, Trio)| -> Result<Field> {
-        let (field, found) = column(&mut archive, name, &trio, in_file)?;
+        let (field, found, bytes) = column(&mut archive, name, &trio, in_file)?;
+        left += bytes;
         match &counts {
             None => counts = Some((field.origin.clone(), found)),
             Some((first, expected)) if *expected != found => {
@@ -67,13 +69,14 @@ pub(crate) fn load(path: &Path, wanted: &[Wanted], options: &TableOptions) -> Re
     let [train, validation, test] = counts.map_or([None; 3], |(_, counts)| counts);
     let train = train.unwrap_or(0);
     let count = train + validation.unwrap_or(0) + test.unwrap_or(0);
-    let remarks = if in_file {
-        vec![format!("{}: {whole} bytes of arrays are read from the file as they are needed", path.display())]
+    let remarks = if left > 0 {
+        vec![format!("{}: {left} bytes of arrays are read from the file as they are needed", path.display())]
     } else {
         Vec::new()
     };
     let parts = Parts {
         ignore_index: options.ignore_index,
+        task: options.load.task,
         remarks,
         ..Parts::of(
             format!("npz:{}", path.display()),
@@ -162,20 +165,21 @@ fn targets(archive: &Archive, options: &TableOptions) -> Result<Vec<(String, Tri
     options.targets.iter().map(found).collect()
 }
 
-/// Opens the arrays of a column one after the other.
+/// Opens the arrays of a column one after the other; also how many samples each has, and how many bytes stay in the file.
 fn column(
     archive: &mut Archive,
     name: String,
     trio: &Trio,
     in_file: bool,
-) -> Result<(Field, [Option<usize>; 3])> {
+) -> Result<(Field, [Option<usize>; 3], u64)> {
     let mut form: Option<(DType, Vec<usize>)> = None;
-    let mut counts = [None; 3];
+    let (mut counts, mut left) = ([None; 3], 0);
     let mut stacked: Vec<(usize, Box<dyn Cells>)> = Vec::new();
     let mut origin = String::new();
     for (part, array) in trio.iter().enumerate() {
         let Some(array) = array else { continue };
-        let Opened { dtype, shape, cells } = archive.array(array, in_file)?;
+        let Opened { dtype, shape, cells, in_file: bytes } = archive.array(array, in_file)?;
+        left += bytes;
         let place = format!("{}, array `{array}`", archive.path.display());
         let Some((count, extents)) = shape.split_first() else {
             return Err(Error::input(place, "a single number").expected("one element or more a sample"));
@@ -199,7 +203,7 @@ fn column(
         stacked.push((*count, cells));
     }
     let (dtype, extents) = form.unwrap_or((DType::F32, Vec::new()));
-    Ok((Field::new(ColumnInfo::new(name, dtype, extents), Stacked(stacked), origin), counts))
+    Ok((Field::new(ColumnInfo::new(name, dtype, extents), Stacked(stacked), origin), counts, left))
 }
 
 /// Inputs of floats or bytes with three axes are pictures, and so are targets of integers with two of the same size.
@@ -210,6 +214,9 @@ fn find_pictures(inputs: &mut [Field], targets: &mut [Field], ignore_index: Opti
             (field.info.extents.as_slice(), field.info.dtype)
         {
             field.picture = Some(Picture { height: *height, width: *width, border: 0.0 });
+            if field.info.dtype == DType::U8 {
+                field.full_scale = 255.0;
+            }
             sizes.push([*height, *width]);
         }
     }
@@ -226,6 +233,7 @@ fn find_pictures(inputs: &mut [Field], targets: &mut [Field], ignore_index: Opti
 mod tests {
     use super::*;
     use crate::Table;
+    use crate::Task;
     use crate::npy::encode;
     use std::fs;
     use std::io::Write;
@@ -295,7 +303,7 @@ mod tests {
                 assert_eq!((table.count(), table.inputs(), table.columns().len()), (3, 2, 3));
                 assert_eq!(read(&table, 2, 0), le([4i64, 5].map(i64::to_ne_bytes)));
                 assert_eq!(read(&table, 1, 1), [1, 0]);
-                assert_eq!(table.columns()[2], ColumnInfo::new("targets", DType::I32, []));
+                assert_eq!(table.columns()[2], ColumnInfo::new("targets", DType::I64, []));
                 assert_eq!(table.classes().unwrap().labels, [0, 1, 0]);
                 assert_eq!(table.remarks().len(), usize::from(in_memory.is_some()));
                 prints.push(table.fingerprint());
@@ -323,6 +331,33 @@ mod tests {
         let table = load(&files.npz(), &wanted(), &two).unwrap();
         let found: Vec<&str> = table.columns().iter().map(|column| column.name.as_str()).collect();
         assert_eq!(found, ["input_ids", "attention_mask", "targets.y", "targets.score"]);
+    }
+
+    #[test]
+    fn whole_numbers_are_values_and_whole_floats_classes_if_asked_for() {
+        let files = Files::new(&[
+            ("x", encode("<f4", "(2, 1)", &[0; 8])),
+            ("year", encode("<i4", "(2,)", &le([1990i32, 2001].map(i32::to_le_bytes)))),
+            ("kind", encode("<f8", "(2,)", &le([1f64, 0.0].map(f64::to_le_bytes)))),
+            ("real", encode("<f8", "(2,)", &le([0.1f64, 0.5].map(f64::to_le_bytes)))),
+        ]);
+        let loaded = |target: &str, task| {
+            let mut options = TableOptions { targets: vec![target.into()], ..TableOptions::default() };
+            options.load.task = task;
+            load(&files.npz(), &[Wanted::new("x", DType::F32, [None])], &options)
+        };
+        let years = loaded("year", Some(Task::Values)).unwrap();
+        assert_eq!(
+            (years.columns()[1].dtype, read(&years, 1, 1)),
+            (DType::F32, 2001f32.to_ne_bytes().to_vec())
+        );
+        assert!(loaded("year", None).unwrap_err().to_string().contains("labels from 1990"));
+        assert_eq!(loaded("kind", Some(Task::Classes)).unwrap().classes().unwrap().labels, [1, 0]);
+        let error = loaded("real", Some(Task::Classes)).unwrap_err().to_string();
+        assert!(error.contains("sample 0, element 0: 0.1"), "{error}");
+        let real = loaded("real", None).unwrap();
+        assert_eq!(read(&real, 0, 1), 0.1f32.to_ne_bytes());
+        assert!(real.remarks()[0].contains("f64 rounded to f32"));
     }
 
     #[test]
@@ -411,6 +446,22 @@ mod tests {
     }
 
     #[test]
+    fn an_array_in_fortran_order_is_turned_wherever_it_is_kept() {
+        let text = encode("|u1", "(2, 3)", &[1, 4, 2, 5, 3, 6]);
+        let header = String::from_utf8_lossy(&text[10..text.len() - 6]).replace("False", "True ");
+        let turned = [&text[..10], header.as_bytes(), &text[text.len() - 6..]].concat();
+        let files = Files::new(&[("x", turned), ("other", encode("|u1", "(2,)", &[0, 1]))]);
+        for in_memory in [None, Some(0)] {
+            let options =
+                TableOptions { in_memory, targets: vec!["other".into()], ..TableOptions::default() };
+            let table = load(&files.npz(), &[Wanted::new("x", DType::U8, [None])], &options).unwrap();
+            assert_eq!((read(&table, 0, 0), read(&table, 1, 0)), (vec![1, 2, 3], vec![4, 5, 6]));
+            let remark = in_memory.map(|_| "2 bytes of arrays are read from the file");
+            assert!(remark.is_none_or(|remark| table.remarks()[0].contains(remark)), "{:?}", table.remarks());
+        }
+    }
+
+    #[test]
     fn an_ignored_index_is_neither_a_class_nor_a_fault() {
         let files = Files::new(&[
             ("x", encode("|u1", "(2, 1, 2, 2)", &[0; 8])),
@@ -420,7 +471,7 @@ mod tests {
         let table = load(&files.npz(), &[Wanted::new("x", DType::U8, [None, None, None])], &options).unwrap();
         assert_eq!(table.label_range(1), Some((0, 2)));
         assert_eq!(table.picture(1), Some(Picture { height: 2, width: 2, border: -100.0 }));
-        assert_eq!(table.picture(0).map(|p| p.border), Some(0.0));
+        assert_eq!((table.picture(0).map(|p| p.border), table.full_scale(0)), (Some(0.0), 255.0));
         assert!(table.classes().is_none());
     }
 }

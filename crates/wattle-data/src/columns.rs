@@ -4,9 +4,11 @@ use std::fmt::Debug;
 
 use wattle_graph::DType;
 
+use crate::cast;
 use crate::column::ColumnInfo;
 use crate::dataset::{SourceParts, TARGETS, first_ten};
 use crate::error::{Error, Result};
+use crate::spec::Task;
 use crate::table::{Classes, Picture, Table};
 
 /// The numbers of one column, sample by sample.
@@ -17,6 +19,11 @@ pub(crate) trait Cells: Send + Sync + Debug {
     /// Identifies the column without reading it, where reading every sample would cost too much (image files); `None`
     /// where the numbers themselves are hashed.
     fn identity(&self) -> Option<String> {
+        None
+    }
+
+    /// How many of a sample's numbers are real, where they are a sequence.
+    fn length(&self, _sample: usize) -> Option<usize> {
         None
     }
 }
@@ -59,6 +66,39 @@ impl Cells for Stacked {
     }
 }
 
+/// Numbers read as another type.
+#[derive(Debug)]
+struct Converted {
+    cells: Box<dyn Cells>,
+    from: DType,
+    to: DType,
+    place: String,
+}
+
+impl Cells for Converted {
+    fn read(&self, sample: usize, out: &mut [u8]) -> Result<()> {
+        let mut stored = vec![0; out.len() / self.to.size() * self.from.size()];
+        self.cells.read(sample, &mut stored)?;
+        if (self.from, self.to) == (DType::F64, DType::F32) {
+            for (wide, narrow) in stored.as_chunks().0.iter().zip(out.as_chunks_mut::<4>().0) {
+                *narrow = (f64::from_ne_bytes(*wide) as f32).to_ne_bytes();
+            }
+            return Ok(());
+        }
+        cast::cast(self.from, &stored, self.to, out).map_err(|(element, value)| {
+            Error::input(
+                format_args!("{}, sample {sample}, element {element}", self.place),
+                format_args!("{value}, stored as {}, which no {} is equal to", self.from, self.to),
+            )
+            .expected(if self.to == DType::I64 {
+                "whole numbers, to be classes"
+            } else {
+                "numbers of 24 bits"
+            })
+        })
+    }
+}
+
 /// A column and what it is called in messages.
 #[derive(Debug)]
 pub(crate) struct Field {
@@ -75,6 +115,27 @@ impl Field {
     pub(crate) fn new(info: ColumnInfo, cells: impl Cells + 'static, origin: impl Into<String>) -> Self {
         Self { info, cells: Box::new(cells), full_scale: 1.0, picture: None, origin: origin.into() }
     }
+
+    /// The column as a target: classes are i64 and values f32, whatever they are stored as. Integers are classes and floats
+    /// values unless the task says otherwise.
+    fn into_target(mut self, place: &str, task: Option<Task>, remarks: &mut Vec<String>) -> Self {
+        let from = self.info.dtype;
+        let to = match task {
+            Some(Task::Classes) => DType::I64,
+            Some(Task::Values) => DType::F32,
+            None if from.is_float() => DType::F32,
+            None => DType::I64,
+        };
+        if from != to {
+            let place = format!("{place}, {}", self.origin);
+            if from == DType::F64 && to == DType::F32 {
+                remarks.push(format!("{place}: f64 rounded to f32"));
+            }
+            self.cells = Box::new(Converted { cells: self.cells, from, to, place });
+            self.info.dtype = to;
+        }
+        self
+    }
 }
 
 /// What a table is made of.
@@ -86,6 +147,8 @@ pub(crate) struct Parts {
     pub(crate) parts: SourceParts,
     /// Names of the classes, where the source has some.
     pub(crate) class_names: Option<Vec<String>>,
+    /// What the targets are, if that is stated.
+    pub(crate) task: Option<Task>,
     /// The target that does not count.
     pub(crate) ignore_index: Option<i64>,
     pub(crate) remarks: Vec<String>,
@@ -107,6 +170,7 @@ impl Parts {
             targets,
             parts,
             class_names: None,
+            task: None,
             ignore_index: None,
             remarks: Vec::new(),
             options: String::new(),
@@ -147,7 +211,9 @@ impl Columns {
             target.info.name = name;
         }
         let inputs = of.inputs.len();
-        let fields: Vec<Field> = of.inputs.into_iter().chain(of.targets).collect();
+        let remarks = &mut of.remarks;
+        let targets = of.targets.into_iter().map(|target| target.into_target(&of.name, of.task, remarks));
+        let fields: Vec<Field> = of.inputs.into_iter().chain(targets).collect();
         let mut hasher = blake3::Hasher::new();
         let mut line = |text: &str| {
             hasher.update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
@@ -315,6 +381,14 @@ impl Table for Columns {
 
     fn label_range(&self, column: usize) -> Option<(i64, i64)> {
         self.ranges[column]
+    }
+
+    fn length(&self, sample: usize) -> Option<usize> {
+        self.fields.iter().find_map(|field| field.cells.length(sample))
+    }
+
+    fn is_sequence(&self, column: usize) -> bool {
+        self.fields[column].cells.length(0).is_some()
     }
 
     fn classes(&self) -> Option<Classes<'_>> {

@@ -368,7 +368,8 @@ impl Table for Dataset {
     }
 
     fn fingerprint(&self) -> String {
-        Dataset::fingerprint(self)
+        let whole = format!("{} {:?}", Dataset::fingerprint(self), self.parts);
+        blake3::hash(whole.as_bytes()).to_hex()[..16].to_owned()
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! [`DataSpec`] names what to read. Whatever the file, it is read as a [`Table`]: samples at random access, each with the
 //! same columns. [`Splits`] divides a table into training, validation and test parts that never mix; [`Normalisation`] is
-//! measured on the training part; [`Batches`] turns samples into augmented, normalised batches in an order that depends on
-//! nothing but the seed. `Batches` is one [`Source`]; a [`Loader`] prepares the batches of any source ahead of time.
+//! measured on the training part ([`Divided`] does both); [`Batches`] turns samples into augmented, normalised batches in
+//! an order that depends on nothing but the seed, and [`Buckets`] groups sequences by length. Both are a [`Source`]; a
+//! [`Loader`] prepares the batches of any source ahead of time.
 //! Everything random is a pure function of a seed, a purpose and counters ([`random::Stream`]).
 //!
 //! ```
@@ -29,6 +30,7 @@ mod arrays;
 mod augmentation;
 mod batches;
 mod bounded;
+mod buckets;
 mod cast;
 mod choice;
 mod cifar;
@@ -37,6 +39,7 @@ mod columns;
 mod csv;
 mod dataset;
 mod digits;
+mod divided;
 pub mod error;
 mod folder;
 mod idx;
@@ -45,6 +48,7 @@ mod jsonl;
 mod loader;
 mod mapping;
 mod masks;
+mod model_notes;
 mod normalisation;
 pub mod npy;
 mod npz;
@@ -52,24 +56,30 @@ mod options;
 mod positioned;
 pub mod random;
 mod rows;
+mod share;
 mod source;
 mod spec;
-mod split;
+pub mod split;
 mod table;
 mod text;
+mod text_form;
 mod tokens;
 
 pub use augmentation::Augmentation;
 pub use batches::{BatchOptions, Batches, LastBatch};
+pub use buckets::{Buckets, COUNT, Capacities};
 pub use choice::NormalisationChoice;
 pub use column::{Batch, Column, ColumnInfo};
 pub use dataset::{Dataset, INPUT, SampleShape, Samples, SourceParts, TARGETS, Targets};
+pub use divided::Divided;
 pub use error::{Error, ErrorKind, Result};
 pub use folder::ImageFiles;
 pub use loader::Loader;
 pub use mapping::{ColumnMap, Mapped, Wanted};
+pub use model_notes::ModelNotes;
 pub use normalisation::Normalisation;
 pub use options::{Missing, TableOptions, TextOptions};
+pub use share::parse_share;
 pub use source::Source;
 pub use spec::{DataSpec, LoadOptions, Task};
 pub use split::{SplitOptions, Splits, TestSet};

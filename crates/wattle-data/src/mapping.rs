@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use wattle_graph::DType;
+use wattle_graph::{DType, Dim, Graph, ValueId};
 
 use crate::batches::names;
 use crate::cast;
@@ -28,6 +28,29 @@ impl Wanted {
     /// An input of this name, type and extents of one sample.
     pub fn new(name: impl Into<String>, dtype: DType, extents: impl Into<Vec<Option<usize>>>) -> Self {
         Self { name: name.into(), dtype, extents: extents.into() }
+    }
+
+    /// What a graph asks of its inputs, whose first axis is the batch.
+    ///
+    /// # Errors
+    /// When nothing is known of the axes of an input, or it has none.
+    pub fn by(graph: &Graph) -> Result<Vec<Self>> {
+        let wanted = |id: &ValueId| {
+            let value = graph.value(*id);
+            match value.ty.shape.dims() {
+                Some([_, sample @ ..]) => {
+                    let extents: Vec<Option<usize>> = sample.iter().map(Dim::known).collect();
+                    Ok(Self::new(graph.label(*id), value.ty.dtype, extents))
+                }
+                found => {
+                    let found = if found.is_none() { "no known axes" } else { "no axes" };
+                    Err(Error::input(format_args!("the model's input `{}`", graph.label(*id)), found)
+                        .expected("a batch axis, then those of a sample")
+                        .remedy("state its shape when the model is exported"))
+                }
+            }
+        };
+        graph.inputs().iter().map(wanted).collect()
     }
 }
 
@@ -263,12 +286,25 @@ impl Table for Mapped {
         self.table.full_scale(self.from[column])
     }
 
+    fn is_measured(&self, column: usize) -> bool {
+        self.table.is_measured(self.from[column])
+    }
+
     fn picture(&self, column: usize) -> Option<Picture> {
         self.table.picture(self.from[column])
     }
 
     fn label_range(&self, column: usize) -> Option<(i64, i64)> {
         self.table.label_range(self.from[column])
+    }
+
+    fn length(&self, sample: usize) -> Option<usize> {
+        self.table.length(sample)
+    }
+
+    fn is_sequence(&self, column: usize) -> bool {
+        let from = self.from[column];
+        self.table.is_sequence(from) && self.columns[column].extents == self.table.columns()[from].extents
     }
 
     fn classes(&self) -> Option<Classes<'_>> {
@@ -295,6 +331,7 @@ mod tests {
     use super::*;
     use crate::columns::{Columns, Field, Memory, Parts};
     use proptest::prelude::*;
+    use wattle_graph::Shape;
 
     fn table(columns: Vec<(&str, DType, Vec<usize>, Vec<u8>)>, count: usize) -> Arc<dyn Table> {
         let field = |(name, dtype, extents, bytes): (&str, DType, Vec<usize>, Vec<u8>)| {
@@ -344,6 +381,17 @@ mod tests {
         assert!(error.contains("`mask`") && error.contains("`ids`"), "{error}");
         let error = Mapped::new(table, &[Wanted::new("x", DType::I64, [Some(3)])]).unwrap_err().to_string();
         assert!(error.contains("[2]") && error.contains("[3]"), "{error}");
+    }
+
+    #[test]
+    fn a_graph_says_what_it_wants() {
+        let mut graph = Graph::new("two inputs");
+        graph.input("ids", DType::I64, vec![Dim::symbol("batch"), Dim::symbol("length")]);
+        graph.input("pair", DType::I64, vec![Dim::Known(1), Dim::Known(2)]);
+        let expected = [Wanted::new("ids", DType::I64, [None]), Wanted::new("pair", DType::I64, [Some(2)])];
+        assert_eq!(Wanted::by(&graph).unwrap(), expected);
+        graph.input("rate", DType::F32, Shape::known(&[]));
+        assert!(Wanted::by(&graph).unwrap_err().to_string().contains("`rate`: no axes"));
     }
 
     #[test]

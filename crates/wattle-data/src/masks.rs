@@ -4,6 +4,7 @@
 //! A mask is a gray or indexed PNG whose numbers (of a palette: its indices, not its colours) are classes. Images are
 //! brought to one shape as in image folders; masks follow them, each pixel taking the class of the nearest one.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use wattle_graph::DType;
@@ -91,9 +92,10 @@ pub(crate) fn detect(root: &Path) -> bool {
 fn add(folder: &Path, pairs: &mut Vec<(PathBuf, PathBuf)>) -> Result<usize> {
     let (images, masks) = (visible(&folder.join("images"))?, visible(&folder.join("masks"))?);
     let stem = |path: &Path| path.file_stem().unwrap_or_default().to_owned();
+    let by_stem: BTreeMap<_, _> = masks.iter().map(|mask| (stem(mask), mask)).collect();
     let before = pairs.len();
     for image in images {
-        let mask = masks.iter().find(|mask| stem(mask) == stem(&image)).ok_or_else(|| {
+        let mask = by_stem.get(&stem(&image)).copied().ok_or_else(|| {
             Error::input(image.display(), "an image without a mask")
                 .expected(format_args!("a PNG file of the same name in {}", folder.join("masks").display()))
         })?;

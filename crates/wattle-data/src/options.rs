@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::mapping::ColumnMap;
 use crate::spec::LoadOptions;
@@ -11,7 +13,8 @@ use crate::split::SplitOptions;
 
 /// How data is read as a [`Table`](crate::Table). Everything here enters the table's fingerprint where it changes what
 /// training sees.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TableOptions {
     /// Which columns feed which input, where names differ.
     pub columns: ColumnMap,
@@ -31,6 +34,7 @@ pub struct TableOptions {
     pub text: TextOptions,
     /// Bytes of all arrays above which they are left in their file and read sample by sample; by default half of this
     /// machine's memory. Changes no number.
+    #[serde(skip)]
     pub in_memory: Option<u64>,
 }
 
@@ -71,7 +75,8 @@ impl fmt::Display for Missing {
 }
 
 /// How text becomes tokens.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TextOptions {
     /// A `tokenizer.json` of the Hugging Face `tokenizers` library.
     pub tokenizer: Option<PathBuf>,

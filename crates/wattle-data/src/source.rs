@@ -15,8 +15,9 @@ pub trait Source: Send + Sync {
     /// Batches in one epoch; at least 1.
     fn epoch_len(&self) -> u64;
 
-    /// Makes the batch of a step, counted from 0 over the whole run. Every batch has the same extents; what `batch`
-    /// held before does not matter, its memory is used again.
+    /// Makes the batch of a step, counted from 0 over the whole run. Every batch has the extents that
+    /// [`Source::columns`] states, but those of [`Buckets`](crate::Buckets), which may be shorter. What `batch` held before
+    /// does not matter; its memory is used again.
     ///
     /// # Errors
     /// When something cannot be read, or does not hold what it held when the source was made.

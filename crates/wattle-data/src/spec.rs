@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::archive::Archive;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
@@ -37,7 +39,8 @@ pub enum DataSpec {
 }
 
 /// What the model wants of a source that could be read in more than one way.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LoadOptions {
     /// `[channels, height, width]` to which images of a folder are brought; by default see [`DataSpec::Folder`]'s rule
     /// in the documentation of [`crate::ImageFiles`].
@@ -47,7 +50,8 @@ pub struct LoadOptions {
 }
 
 /// What is to be learnt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Task {
     /// One class a sample.
     Classes,

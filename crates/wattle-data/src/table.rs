@@ -62,6 +62,12 @@ pub trait Table: Send + Sync + Debug {
         1.0
     }
 
+    /// Whether the numbers of a column are measurements, stored as floats or as the bytes of pictures. Integers and truth
+    /// values (tokens, masks, categories) are not, even where a model takes them as floats: nobody normalises them unasked.
+    fn is_measured(&self, column: usize) -> bool {
+        self.columns()[column].dtype.is_float() || self.full_scale(column) != 1.0
+    }
+
     /// What crops and flips do to a column; `None` where they leave it alone.
     fn picture(&self, _column: usize) -> Option<Picture> {
         None
@@ -71,6 +77,16 @@ pub trait Table: Send + Sync + Debug {
     /// where it is not known.
     fn label_range(&self, _column: usize) -> Option<(i64, i64)> {
         None
+    }
+
+    /// How many places of a sample's sequences are real; the rest is padding. `None` where samples are no sequences.
+    fn length(&self, _sample: usize) -> Option<usize> {
+        None
+    }
+
+    /// Whether the first axis of a column runs along the sequence that [`Table::length`] measures.
+    fn is_sequence(&self, _column: usize) -> bool {
+        false
     }
 
     /// The class of each sample, where the target is a class: parts are drawn so that classes keep their shares.
@@ -116,12 +132,24 @@ impl<T: Table + ?Sized> Table for Arc<T> {
         (**self).full_scale(column)
     }
 
+    fn is_measured(&self, column: usize) -> bool {
+        (**self).is_measured(column)
+    }
+
     fn picture(&self, column: usize) -> Option<Picture> {
         (**self).picture(column)
     }
 
     fn label_range(&self, column: usize) -> Option<(i64, i64)> {
         (**self).label_range(column)
+    }
+
+    fn length(&self, sample: usize) -> Option<usize> {
+        (**self).length(sample)
+    }
+
+    fn is_sequence(&self, column: usize) -> bool {
+        (**self).is_sequence(column)
     }
 
     fn classes(&self) -> Option<Classes<'_>> {

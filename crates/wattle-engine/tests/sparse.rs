@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wattle_engine::{Cpu, Plan, PlanOptions, Session, Sparse, Store, Timings};
 use wattle_graph::ops::{Binary, BinaryFunction, Conv, Function, MatMul, MatMulInteger, Sliding, Unary};
-use wattle_graph::{DType, Example, Graph, Op, Shape, Tensor};
+use wattle_graph::{DType, Example, Graph, Op, Parameters, Shape, Tensor};
 
 /// Weights of which every tenth, or all, are kept.
 fn weights(shape: &[usize], sparse: bool) -> Tensor {

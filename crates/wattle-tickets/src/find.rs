@@ -79,13 +79,13 @@ pub fn check(experiment: &Experiment, layers: &[Layer], options: &FindOptions) -
     }
     if experiment.validation.is_none() {
         return Err(Error::input("the data", "no validation part, which chooses the ticket")
-            .remedy("keep some samples aside for validation"));
+            .remedy("keep some: option `validation=10%`"));
     }
     let timeline = experiment.timeline()?;
     let step = options.rewind.resolve(&timeline);
     if step >= timeline.total {
         let found = format!("{} is step {step} of {}", options.rewind, timeline.total);
-        return Err(Error::input("the rewind point", found).expected("a point before the end of training"));
+        return Err(Error::input("option `rewind`", found).expected("a point before the end of training"));
     }
     drop(Trainer::new(experiment)?);
     Ok(step)

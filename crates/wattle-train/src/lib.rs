@@ -24,6 +24,7 @@ pub mod metrics_log;
 pub mod moment;
 pub mod network;
 mod networks;
+pub mod normalised;
 pub mod objective;
 pub mod optimizer;
 pub mod options;

@@ -238,12 +238,17 @@ impl StepGraph {
     /// Loss and gradients of one batch. Running statistics are assigned here, once for every batch.
     ///
     /// Inputs: the network's and the targets. Outputs: the loss, what it is a mean over, the objective's numbers, the
-    /// gradients. To be planned without freezing anything: it may assign nothing, and yet its parameters change.
+    /// gradients. To be planned without freezing anything: it assigns next to nothing, and yet its parameters change.
     pub fn gradients(&self) -> Result<Face, GraphError> {
         let mut graph = self.graph.clone();
         let mut outputs = Outputs::of(&self.attached, true);
         let gradients = self.trained.iter().map(|t| outputs.add(t.gradient)).collect();
         graph.set_outputs(outputs.values);
+        // A graph that assigns nothing is planned for inference: by other rewrites, which give other bits.
+        let first = self.trained[0].value;
+        if graph.assignments().is_empty() {
+            graph.assign(first, first)?;
+        }
         let places = FaceOutputs { gradients, ..outputs.places };
         let (ports, inputs) = (self.attached.ports.clone(), self.draw_inputs());
         Ok(Face { graph, parameters: self.parameters.clone(), ports, inputs, outputs: places })

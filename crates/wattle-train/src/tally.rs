@@ -126,8 +126,7 @@ impl Tally {
         let positions = targets.len() / extents[0].max(1);
         self.groups.resize(classes.max(self.groups.len()), Group::default());
         let mut scores = vec![0.0f32; classes];
-        for sample in targets.chunks(positions.max(1)).enumerate() {
-            let (sample, labels) = sample;
+        for (sample, labels) in targets.chunks(positions.max(1)).enumerate() {
             let mut whole = true;
             for (at, &label) in labels.iter().enumerate() {
                 let label = label as i64;

@@ -93,13 +93,9 @@ impl Trainer {
                 Arc::new(Always(Arc::new(network)))
             }
         };
-        let mut networks = Networks::new(
-            model.parameters.clone(),
-            bound.feeds,
-            data.columns().to_vec(),
-            batch,
-            plan.clone(),
-        );
+        let (columns, many) =
+            (data.columns().to_vec(), experiment.policy.is_some() || options.accumulate > 1);
+        let mut networks = Networks::new(&model.parameters, bound.feeds, columns, batch, plan.clone(), many);
         let first = policy.step(start.step);
         networks.prepare(&first, options.accumulate > 1)?;
         let facts = first.facts();

@@ -148,7 +148,9 @@ fn training_stops_when_validation_does_and_gives_the_best_network() {
     assert!(fitted.stopped_early && fitted.steps < 300, "{}", fitted.steps);
     let losses: Vec<f64> = follower.epochs.iter().map(|e| e.validation_loss.unwrap()).collect();
     let mut best = Best::default();
-    losses.iter().for_each(|&loss| drop(stop.improves(&mut best, loss, 0)));
+    for &loss in &losses {
+        stop.improves(&mut best, loss, 0);
+    }
     assert_eq!((best.waited, fitted.steps), (2, 5 * losses.len() as u64));
     let model = Model { parameters: fitted.parameters, ..experiment.model.clone() };
     let source = experiment.validation.clone().unwrap();
