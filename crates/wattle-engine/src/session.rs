@@ -88,18 +88,46 @@ impl Session {
 
     /// Writes the named input.
     pub fn set_input(&mut self, name: &str, tensor: &Tensor) -> Result<(), EngineError> {
-        let port = self.plan.inputs.iter().find(|p| p.name == name).ok_or_else(|| {
-            let names: Vec<_> = self.plan.inputs.iter().map(|p| p.name.as_str()).collect();
-            EngineError::Feed {
-                what: "input",
-                name: name.into(),
-                found: "no input of that name".into(),
-                expected: format!("one of: {}", names.join(", ")),
-            }
-        })?;
+        let port = &self.plan.inputs[self.input_index(name)?];
         let bytes = Plan::checked(port, "input", tensor)?;
         self.arena.write::<u8>(port.span)?.copy_from_slice(&bytes);
         Ok(())
+    }
+
+    /// The place of the named input among the inputs of the graph.
+    pub fn input_index(&self, name: &str) -> Result<usize, EngineError> {
+        index_of(&self.plan.inputs, "input", name)
+    }
+
+    /// The place of the named output among the outputs of the graph.
+    pub fn output_index(&self, name: &str) -> Result<usize, EngineError> {
+        index_of(&self.plan.outputs, "output", name)
+    }
+
+    /// Writes input `index` (in the order of the graph), row-major.
+    ///
+    /// # Errors
+    /// When there is no such input or it has another number of bytes.
+    pub fn write(&mut self, index: usize, bytes: &[u8]) -> Result<(), EngineError> {
+        let port = port_at(&self.plan.inputs, "input", index)?;
+        if bytes.len() != port.span.bytes {
+            return Err(EngineError::Feed {
+                what: "input",
+                name: port.name.clone(),
+                found: format!("{} bytes", bytes.len()),
+                expected: format!("{} bytes of {}{:?}", port.span.bytes, port.dtype, port.extents),
+            });
+        }
+        self.arena.write::<u8>(port.span)?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// The bytes of output `index` (in the order of the graph), row-major.
+    ///
+    /// # Errors
+    /// When there is no such output.
+    pub fn read(&self, index: usize) -> Result<&[u8], EngineError> {
+        Ok(self.arena.read(port_at(&self.plan.outputs, "output", index)?.span)?)
     }
 
     /// The memory of input `index` (in the order of the graph), row-major, to be written in place.
@@ -338,17 +366,33 @@ fn run_step(
     })
 }
 
+fn index_of(ports: &[Port], what: &'static str, name: &str) -> Result<usize, EngineError> {
+    ports.iter().position(|port| port.name == name).ok_or_else(|| {
+        let names: Vec<_> = ports.iter().map(|port| port.name.as_str()).collect();
+        EngineError::Feed {
+            what,
+            name: name.into(),
+            found: format!("no {what} of that name"),
+            expected: format!("one of: {}", names.join(", ")),
+        }
+    })
+}
+
+fn port_at<'a>(ports: &'a [Port], what: &'static str, index: usize) -> Result<&'a Port, EngineError> {
+    ports.get(index).ok_or_else(|| EngineError::Feed {
+        what,
+        name: index.to_string(),
+        found: format!("a plan with {}", ports.len()),
+        expected: "one more".into(),
+    })
+}
+
 fn port_of<'a, T: Element>(
     ports: &'a [Port],
     what: &'static str,
     index: usize,
 ) -> Result<&'a Port, EngineError> {
-    let port = ports.get(index).ok_or_else(|| EngineError::Feed {
-        what,
-        name: index.to_string(),
-        found: format!("a plan with {}", ports.len()),
-        expected: "one more".into(),
-    })?;
+    let port = port_at(ports, what, index)?;
     if !T::DTYPES.contains(&port.dtype) {
         return Err(EngineError::Feed {
             what,
