@@ -125,7 +125,7 @@ CASES = {
         lambda m: torch.optim.AdamW(m.parameters(), lr=3e-3, weight_decay=0.01), None),
     "lstm-language-model": (
         LanguageModel, language_data, 8, tokens_loss,
-        lambda m: torch.optim.SGD(m.parameters(), lr=0.3, momentum=0.9), 1.0),
+        lambda m: torch.optim.SGD(m.parameters(), lr=0.3, momentum=0.9), 0.1),
     "u-net": (
         UNet, pixel_data, 4, lambda answer, targets: F.cross_entropy(answer, targets, ignore_index=255),
         lambda m: torch.optim.SGD(m.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3), None),

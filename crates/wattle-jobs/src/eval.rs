@@ -6,16 +6,15 @@ use serde::Serialize;
 use wattle_meter::{Receipt, Unit, Work};
 use wattle_train::evaluation::evaluate;
 use wattle_train::metric::Metric;
-use wattle_train::network::Init;
 use wattle_train::objective::Loss;
 
 use crate::env::Env;
-use crate::error::{JobError, Result};
+use crate::error::Result;
 use crate::observer::Observer;
 use crate::train::{doubts, prefixed};
-use crate::training::data::{DataOptions, prepare};
+use crate::training;
+use crate::training::data::DataOptions;
 use crate::training::learning::LearningOptions;
-use crate::training::{self};
 
 /// Which model, on which part of which data.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,22 +82,17 @@ pub struct Evaluated {
 /// Judges a model on a part of a data set.
 pub fn eval(options: &EvalOptions, env: &Env, _observer: &mut dyn Observer) -> Result<Evaluated> {
     let meter = env.meter();
-    let prepared = prepare(&options.data, options.loss.as_ref())?;
-    let data = &prepared.training;
-    let model = training::model(&options.model, data, Init::KaimingNormal, 0)?;
     let (loss, ignore_index) = (options.loss.clone(), options.ignore_index);
     let asked = LearningOptions { loss, ignore_index, ..LearningOptions::default() };
-    let loss = asked.objective(data.dataset.targets.class_count().is_some())?;
-    let indices = match options.part {
-        Part::Train => prepared.splits.train().to_vec(),
-        Part::Validation => prepared.splits.validation().to_vec(),
-        Part::Test => prepared.splits.take_test().into_indices(),
+    let (model, data) = training::material(&options.model, &options.data, &asked)?;
+    let loss = asked.objective(data.has_classes())?;
+    let part = match options.part {
+        Part::Train => data.part(data.splits.train()),
+        Part::Validation => data.part(data.splits.validation()),
+        Part::Test => data.test(),
     };
-    if indices.is_empty() {
-        let found = format!("the {} part of {} is empty", options.part.as_str(), data.dataset.name);
-        return Err(JobError::option("part", found));
-    }
-    let found = evaluate(&model, &data.part(&indices)?, &loss, &options.metrics, &env.plan_options())?;
+    let part = part.map_err(|e| e.of("part"))?;
+    let found = evaluate(&model, &part, &loss, &options.metrics, &env.plan_options())?;
     let mut receipt = meter.stop();
     receipt.work.samples = Some(Work::counted(found.samples as u64, Unit::Sample));
     env.record(&mut receipt);

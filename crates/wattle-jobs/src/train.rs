@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::Serialize;
+use wattle_data::Source;
 use wattle_graph::{Model, onnx};
 use wattle_meter::{Receipt, Unit, Work};
 use wattle_train::evaluation::{Evaluation, evaluate};
+use wattle_train::experiment::Experiment;
 use wattle_train::fit::fit;
-use wattle_train::network::Init;
 use wattle_train::options::TrainOptions;
 use wattle_train::trainer::Trainer;
 
@@ -16,10 +18,10 @@ use crate::env::Env;
 use crate::error::{ErrorKind, JobError, Result};
 use crate::kept::{self, Kept, RECEIPT};
 use crate::observer::Observer;
-use crate::training::data::{DataOptions, prepare};
+use crate::training;
+use crate::training::data::DataOptions;
 use crate::training::follow::{Follower, PAGE};
 use crate::training::learning::{Defaults, LearningOptions, OptimizerName};
-use crate::training::{self, experiment};
 
 /// What is chosen where nothing is asked for.
 pub const DEFAULTS: Defaults =
@@ -97,15 +99,18 @@ pub struct Files {
 /// Trains a network. The same job asked for again reads its result back; an interrupted one goes on.
 pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<Trained> {
     let meter = env.meter();
-    let prepared = prepare(&job.data, job.learning.loss.as_ref())?;
-    let data = &prepared.training;
-    let options = job.learning.resolved(DEFAULTS, data.dataset.targets.class_count().is_some())?;
-    let mut model = training::model(&job.model, data, Init::KaimingNormal, job.learning.seed)?;
+    let (mut model, data) = training::material(&job.model, &job.data, &job.learning)?;
+    let options = job.learning.resolved(DEFAULTS, data.has_classes())?;
     let mut notes = match &job.init_from {
         Some(path) => training::start_from(&mut model, path).map_err(|e| e.of("init_from"))?,
         None => vec![],
     };
-    let mut experiment = experiment(&model, &prepared, &options, env)?;
+    notes.extend(data.remarks().iter().cloned());
+    let mut experiment =
+        Experiment::new(model.clone(), data.source(&options)?, options.clone(), env.plan_options());
+    if !data.splits.validation().is_empty() {
+        experiment.validation = Some(data.part(data.splits.validation())?);
+    }
     // A training that is refused leaves no folder behind.
     if experiment.timeline()?.total > 0 {
         drop(Trainer::new(&experiment)?);
@@ -130,15 +135,14 @@ pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<T
     let parameters = training::own_parameters(&model, &fitted.parameters);
     let trained = Model { parameters, ..model.clone() };
     let scope = meter.scope("evaluate");
-    let judge = |indices: &[u32]| -> Result<Evaluation> {
-        let part = data.part(indices)?;
-        Ok(evaluate(&trained, &part, &options.loss, &options.metrics, &experiment.plan)?)
+    let judge = |part: &Arc<dyn Source>| -> Result<Evaluation> {
+        Ok(evaluate(&trained, part, &options.loss, &options.metrics, &experiment.plan)?)
     };
-    let validation = match prepared.splits.validation() {
-        [] => None,
-        part => judge(part)?.accuracy,
+    let validation = match &experiment.validation {
+        Some(part) => judge(part)?.accuracy,
+        None => None,
     };
-    let test = judge(&prepared.splits.take_test().into_indices())?;
+    let test = judge(&data.test()?)?;
     drop(scope);
     notes.extend(doubts(&test));
     let directory = &kept.directory;

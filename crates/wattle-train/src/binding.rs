@@ -243,7 +243,7 @@ mod tests {
         let b = graph.input("b", DType::F32, vec![Dim::Known(1), 2.into()]);
         let y = graph.apply(Binary { function: BinaryFunction::Sub }, &[a, b]).unwrap();
         graph.output(y);
-        let model = Model { graph, parameters: Parameters::new() };
+        let model = Model::new(graph, Parameters::new());
         let info = |name| ColumnInfo::new(name, DType::F32, [2]);
         let bound = bind(&model, &[info("b"), info("targets"), info("a")], 5).unwrap();
         let columns: Vec<&str> = bound.feeds.iter().map(|f| f.column.as_str()).collect();
@@ -262,7 +262,7 @@ mod tests {
         let y = graph.apply(Binary { function: BinaryFunction::Add }, &[x, x]).unwrap();
         graph.rename(y, "y");
         graph.output(y);
-        let model = Model { graph, parameters: Parameters::new() };
+        let model = Model::new(graph, Parameters::new());
         let bound = bind(&model, &[ColumnInfo::new("x", DType::F32, [3, 2])], 4).unwrap();
         assert_eq!(bound.feeds[0].axis, 1);
         let values: Vec<f32> = (0..24).map(|v| v as f32).collect();

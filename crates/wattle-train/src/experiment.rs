@@ -77,10 +77,13 @@ struct Description<'a> {
     model: String,
     data: String,
     /// Only where it decides something.
+    #[serde(skip_serializing_if = "Option::is_none")]
     validation: Option<String>,
     options: &'a TrainOptions,
+    #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<String>,
     start: Start,
+    #[serde(skip_serializing_if = "Option::is_none")]
     stop_at: Option<u64>,
     arithmetic: String,
 }
@@ -134,7 +137,7 @@ impl Experiment {
         let (batches, accumulate) = (self.data.epoch_len(), self.options.accumulate);
         if accumulate == 0 || batches / accumulate == 0 {
             let found = format!("{accumulate} batches for each step; an epoch has {batches}");
-            return Err(Error::input("gradient accumulation", found)
+            return Err(Error::input("option `accumulate`", found)
                 .expected("at least one, and no more than an epoch has"));
         }
         let per_epoch = Timeline::of_epochs(1, batches / accumulate);

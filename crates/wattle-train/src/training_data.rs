@@ -26,10 +26,9 @@ impl TrainingData {
     pub fn source(&self, options: &TrainOptions) -> Result<Arc<dyn Source>> {
         let (batch, count) = (options.batch, self.indices.len());
         if batch == 0 || batch > count {
-            let found = format!("batches of {batch} from {count} training samples");
-            return Err(Error::input(&self.dataset.name, found)
-                .expected("batches of at least one sample and at most as many as there are")
-                .remedy("choose smaller batches, or keep fewer samples aside"));
+            let found = format!("a batch of {batch} from {count} training samples");
+            return Err(Error::input("option `batch`", found)
+                .expected("at least one, and at most as many as there are samples"));
         }
         let batches = BatchOptions::training(batch, options.seed, options.augmentation)
             .normalised(INPUT, self.normalisation.clone());

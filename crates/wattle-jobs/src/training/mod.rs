@@ -19,19 +19,42 @@ use wattle_train::weights::read_weights;
 use crate::env::Env;
 use crate::error::Result;
 use crate::models;
-use data::Prepared;
+use data::{DataOptions, Divided, Prepared, prepare};
+use learning::LearningOptions;
 
 /// The model to train: a file with its weights, or a network by name, freshly initialised.
 ///
 /// # Errors
 /// If the file cannot be read, or there is neither such a file nor such a network.
 pub fn model(name: &str, data: &TrainingData, init: Init, seed: u64) -> Result<Model> {
-    let is_name = network::NETWORKS.iter().any(|(n, _)| *n == name);
-    if !is_name && (name.ends_with(".onnx") || Path::new(name).exists()) {
+    if is_file(name) {
         return models::load(Path::new(name));
     }
     let outputs = data.dataset.targets.class_count().unwrap_or(1);
     Ok(network::build(name, &data.dataset.shape, outputs, init, seed)?)
+}
+
+/// A model and the data it learns from and is judged by: the file says which columns it takes; a network by name is made
+/// for the data.
+///
+/// # Errors
+/// If one cannot be read, or they do not fit.
+pub fn material(name: &str, options: &DataOptions, learning: &LearningOptions) -> Result<(Model, Divided)> {
+    let (loss, ignore_index) = (learning.loss.as_ref(), learning.ignore_index);
+    if is_file(name) {
+        let model = models::load(Path::new(name))?;
+        let divided = Divided::for_model(options, &model, loss, ignore_index)?;
+        return Ok((model, divided));
+    }
+    let prepared = prepare(options, loss)?;
+    let model = model(name, &prepared.training, Init::KaimingNormal, learning.seed)?;
+    Ok((model, prepared.into()))
+}
+
+/// Whether this names a file, and no network.
+fn is_file(name: &str) -> bool {
+    let is_name = network::NETWORKS.iter().any(|(n, _)| *n == name);
+    !is_name && (name.ends_with(".onnx") || Path::new(name).exists())
 }
 
 /// Puts weights of a file into a model, by name; gives what did not match, in sentences.

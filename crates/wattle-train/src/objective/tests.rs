@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::binding::bind_inputs;
 use wattle_graph::ops::{Function, MatMul, Softmax, Transpose, Unary};
-use wattle_graph::{Example, Parameter, Parameters, Tensor, differentiate, interpret};
+use wattle_graph::{Dim, Example, Parameter, Parameters, Tensor, differentiate, interpret};
 
 fn loss(text: &str) -> Loss {
     text.parse().unwrap()
@@ -201,13 +201,13 @@ fn outputs_that_are_not_judged_so_are_named() {
 fn linear(weights: [f32; 6]) -> Model {
     let mut graph = Graph::new("linear");
     let mut parameters = Parameters::new();
-    let x = graph.input("x", DType::F32, vec!["N".into(), 3.into()]);
+    let x = graph.input("x", DType::F32, vec![Dim::symbol("N"), 3.into()]);
     parameters.insert("w", Tensor::f32([3, 2], weights.to_vec()));
     let w = graph.parameter(Parameter::trainable("w"), DType::F32, &[3, 2]);
     let y = graph.apply(MatMul::default(), &[x, w]).unwrap();
     graph.rename(y, "logits");
     graph.output(y);
-    Model { graph, parameters }
+    Model::new(graph, parameters)
 }
 
 #[test]

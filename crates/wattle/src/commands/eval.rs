@@ -6,7 +6,7 @@ use wattle_report::receipt as receipts;
 use wattle_train::metric::Metric;
 use wattle_train::objective::Loss;
 
-use super::training::{DataArgs, told};
+use super::training::{ColumnArgs, DataArgs, told};
 use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -21,6 +21,8 @@ pub struct Args {
     model: String,
     #[command(flatten)]
     data: DataArgs,
+    #[command(flatten)]
+    columns: ColumnArgs,
     /// The samples to evaluate.
     #[arg(long, default_value = "test", value_parser = named(&Part::ALL))]
     part: Part,
@@ -37,8 +39,8 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let Args { model, data, part, loss, ignore_index, metrics } = args;
-    let options = EvalOptions { model, data: data.options(), part, loss, ignore_index, metrics };
+    let Args { model, data, columns, part, loss, ignore_index, metrics } = args;
+    let options = EvalOptions { model, data: data.with_columns(columns), part, loss, ignore_index, metrics };
     let found = eval(&options, context, &mut Bars::default())?;
     let accuracy = found.accuracy.map_or(String::new(), |a| format!("accuracy {:.2} %, ", 100.0 * a));
     let metrics: String = found.metrics.iter().map(|(name, value)| format!("{name} {value:.4}, ")).collect();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use wattle_jobs::{TrainJob, train};
 use wattle_report::receipt as receipts;
 
-use super::training::{DataArgs, TrainArgs, told};
+use super::training::{ColumnArgs, DataArgs, TrainArgs, told};
 use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -20,6 +20,8 @@ pub struct Args {
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
+    columns: ColumnArgs,
+    #[command(flatten)]
     train: TrainArgs,
     /// Folder of the run; by default one named by what decides its result, under `runs`.
     #[arg(long, value_name = "DIR")]
@@ -30,7 +32,7 @@ pub struct Args {
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let job = TrainJob {
         model: args.model,
-        data: args.data.options(),
+        data: args.data.with_columns(args.columns),
         init_from: args.train.init_from.clone(),
         learning: args.train.options(),
         out: args.out,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use wattle_data::Augmentation;
+use wattle_data::{Augmentation, ColumnMap, Missing};
 use wattle_jobs::training::data::DataOptions;
 use wattle_jobs::training::learning::{LearningOptions, OptimizerName};
 use wattle_train::early_stop::EarlyStop;
@@ -24,10 +24,38 @@ pub struct DataArgs {
     validation: Option<f64>,
 }
 
+/// Which columns of the data are read.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ColumnArgs {
+    /// Which arrays or columns feed which input of the model, where names differ: `input=array,left=a`.
+    #[arg(long, value_name = "INPUT=COLUMN")]
+    columns: Option<ColumnMap>,
+    /// The array or column that is to be learnt; may be repeated.
+    #[arg(long = "target", value_name = "NAME")]
+    targets: Vec<String>,
+    /// What to do about cells without a value: refuse, drop or mean.
+    #[arg(long, default_value = "refuse")]
+    missing: Missing,
+    /// A tokenizer.json for text.
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+}
+
 impl DataArgs {
     /// What the flags say.
     pub fn options(self) -> DataOptions {
-        DataOptions { data: self.data, validation: self.validation }
+        DataOptions { validation: self.validation, ..DataOptions::of(self.data) }
+    }
+
+    /// What the flags say, with columns chosen by name.
+    pub fn with_columns(self, columns: ColumnArgs) -> DataOptions {
+        DataOptions {
+            columns: columns.columns.unwrap_or_default(),
+            targets: columns.targets,
+            missing: columns.missing,
+            tokenizer: columns.tokenizer,
+            ..self.options()
+        }
     }
 }
 
