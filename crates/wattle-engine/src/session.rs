@@ -51,16 +51,7 @@ impl Session {
     pub fn new(plan: impl Into<Arc<Plan>>, store: &Store) -> Result<Session, EngineError> {
         let plan = plan.into();
         let times = vec![Duration::ZERO; plan.steps.len()];
-        let filled = || -> Result<Arena, EngineError> {
-            let mut arena = Arena::new(plan.arena_bytes);
-            for (span, bytes) in &plan.constants {
-                arena.write::<u8>(*span)?.copy_from_slice(bytes);
-            }
-            arena.reserve(
-                2 * plan.steps.iter().map(|s| s.inputs.len() + s.outputs.len()).max().unwrap_or(0) + 8,
-            );
-            Ok(arena)
-        };
+        let filled = || filled(&plan, Arena::new(plan.arena_bytes));
         let (arena, lanes) = match &plan.parts {
             None => (filled()?, vec![]),
             Some(parts) => {
@@ -74,6 +65,27 @@ impl Session {
             found.refresh(&plan, &mut store.lock())?;
         }
         Ok(Session { plan, arena, lanes, times, store: store.clone(), found })
+    }
+
+    /// Goes on with another plan on the same store, in the memory that there is where it is enough: new memory has to be
+    /// brought in page by page, which may take as long as a run. All inputs are to be written again.
+    ///
+    /// # Errors
+    /// As [`Session::new`]; the session then keeps its plan.
+    pub fn replan(&mut self, plan: impl Into<Arc<Plan>>) -> Result<(), EngineError> {
+        let plan = plan.into();
+        if plan.parts.is_some() || self.plan.parts.is_some() || self.arena.bytes() < plan.arena_bytes {
+            *self = Session::new(plan, &self.store)?;
+            return Ok(());
+        }
+        let mut found = Found::default();
+        if !plan.needed.is_empty() {
+            found.refresh(&plan, &mut self.store.lock())?;
+        }
+        self.arena = filled(&plan, std::mem::replace(&mut self.arena, Arena::new(0)))?;
+        self.times = vec![Duration::ZERO; plan.steps.len()];
+        (self.plan, self.found) = (plan, found);
+        Ok(())
     }
 
     /// The plan.
@@ -323,6 +335,16 @@ impl Lane {
         }
         Ok(())
     }
+}
+
+/// The arena with the constants of the plan, and room to remember what its steps ask for.
+fn filled(plan: &Plan, mut arena: Arena) -> Result<Arena, EngineError> {
+    for (span, bytes) in &plan.constants {
+        arena.write::<u8>(*span)?.copy_from_slice(bytes);
+    }
+    let slices = plan.steps.iter().map(|s| s.inputs.len() + s.outputs.len()).max().unwrap_or(0);
+    arena.reserve(2 * slices + 8);
+    Ok(arena)
 }
 
 /// Runs all steps, and times them where there is somewhere to put the times.

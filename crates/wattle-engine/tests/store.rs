@@ -218,6 +218,20 @@ fn typed_access_checks_the_type_of_elements_not_their_size() {
 }
 
 #[test]
+fn a_session_goes_on_with_another_plan_in_the_memory_it_has() {
+    let store = Store::new(&parameters(&[("w", vector(&[1.0, 2.0])), ("v", vector(&[-3.0, 4.0]))]));
+    let plan = |graph: &Graph| Plan::compile(graph, &store, &options()).expect("a plan");
+    let mut session = session(&step_of("w"), &store);
+    for graph in [sum_with("v"), step_of("v"), sum_with("v")] {
+        session.replan(plan(&graph)).unwrap();
+        session.input_mut::<f32>(0).unwrap().copy_from_slice(&[1.0, 1.0]);
+        session.run().unwrap();
+    }
+    assert_eq!(*store.read("v").unwrap(), vector(&[-2.0, 5.0]));
+    assert_eq!(session.output::<f32>(0).unwrap(), &[-1.0, 6.0]);
+}
+
+#[test]
 fn an_executor_takes_and_gives_bytes() {
     let executor = CpuExecutor::new(options(), Arc::new(PlanCache::new(1 << 20)));
     let store = executor.store(&parameters(&[("w", vector(&[1.0, 2.0]))])).unwrap();
