@@ -156,7 +156,8 @@ impl Plan {
         let constants = self.graph.value_ids().filter_map(|id| self.graph.constant_of(id));
         let in_graph: usize = constants.map(|t| t.len() * t.dtype().size()).sum();
         let kept: usize = self.needed.iter().filter_map(|n| n.kept.as_ref()).map(|kept| kept.len()).sum();
-        2 * in_graph + 16 * kept + 1024 * (self.steps.len() + self.copies.len() + 1)
+        let inside: usize = self.inside().map(|(_, inside)| inside.plan.bytes()).sum();
+        2 * in_graph + 16 * kept + 1024 * (self.steps.len() + self.copies.len() + 1) + inside
     }
 
     /// Whether a run writes to the store.
@@ -202,7 +203,10 @@ impl fmt::Display for Plan {
         for step in &self.steps {
             let text = |s: &Span| match s.home {
                 Home::Arena => format!("{}+{}", s.offset, s.bytes),
-                Home::Store(home) => format!("`{}`", self.needed[home as usize].name),
+                Home::Store(home) => {
+                    let name = self.needed.get(home as usize).map_or("constant", |needed| &needed.name);
+                    format!("`{name}`")
+                }
             };
             let inputs: Vec<_> = step.inputs.iter().map(|i| i.as_ref().map_or("-".into(), text)).collect();
             let outputs: Vec<_> = step.outputs.iter().map(text).collect();

@@ -92,13 +92,17 @@ impl Nested {
         // Sessions that share the plan and run at the same time do not wait for each other; all but one allocate.
         let (mut own, mut shared) = (Taken::default(), self.taken.try_lock());
         let taken = shared.as_deref_mut().unwrap_or(&mut own);
-        let mut io = |inputs, outputs, scratch, cpu, run: &dyn Fn(&Io<'_>) -> Result<(), EngineError>| {
+        let mut in_memory = |inputs: &[Option<Span>],
+                             outputs: &[Span],
+                             scratch: Span,
+                             cpu: &Cpu,
+                             run: &dyn Fn(&Io<'_>) -> Result<(), EngineError>| {
             let views = Views::within(memory, taken, Outside::shared(&self.constants, &self.homes));
             run(&Io { views, inputs, outputs, scratch, cpu })
         };
         for step in &self.plan.steps {
             let cpu = if step.alone { &self.plan.alone } else { cpu };
-            let done = io(&step.inputs, &step.outputs, step.scratch, cpu, &|io| step.kernel.run(io));
+            let done = in_memory(&step.inputs, &step.outputs, step.scratch, cpu, &|io| step.kernel.run(io));
             done.map_err(|error| match error {
                 EngineError::Node { node, reason, .. } if node.is_empty() => {
                     EngineError::failed(format!("{} `{}`: {reason}", step.op, step.info.name))
@@ -107,7 +111,7 @@ impl Nested {
             })?;
         }
         for copy in &self.plan.copies {
-            io(&copy.from, &copy.to, Span::default(), cpu, &|io| copy.run(io))?;
+            in_memory(&copy.from, &copy.to, Span::default(), cpu, &|io| copy.run(io))?;
         }
         Ok(())
     }
@@ -222,7 +226,7 @@ impl Kernel for Branches {
 /// The scratch memory that a nested plan works in.
 fn scratch_of<'a>(io: &Io<'a>, nested: &Nested) -> Result<&'a mut [u8], EngineError> {
     let memory: &'a mut [f32] = io.scratch()?;
-    Ok(&mut bytemuck::cast_slice_mut(memory)[..nested.plan.arena_bytes])
+    Ok(&mut bytemuck::cast_slice_mut::<f32, u8>(memory)[..nested.plan.arena_bytes])
 }
 
 struct Trips {
