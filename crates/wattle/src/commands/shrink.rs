@@ -1,6 +1,6 @@
 //! `wattle shrink`: model.onnx in, leaner model.onnx out, with a receipt.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -197,7 +197,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     check(&experiment, &layers, &settings)?;
     let run = Arc::new(open(&args, &prepared, &experiment, &settings)?);
     experiment.directory = Some(run.clone());
-    let levels = search(&args, &experiment, &layers, &settings, context, &meter)?;
+    let levels = search(&args, &experiment, &layers, &settings, &meter)?;
     let chosen = choose(&levels, args.tolerance);
 
     // Nothing is left to choose: the test part is handed out and judges both networks once.
@@ -344,7 +344,6 @@ fn search(
     experiment: &Experiment,
     layers: &[Layer],
     settings: &FindOptions,
-    context: &Context,
     meter: &Meter,
 ) -> Result<Vec<Level>, Failure> {
     let bar = crate::bars::bar("dense", 0);
