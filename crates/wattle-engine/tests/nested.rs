@@ -82,7 +82,7 @@ fn the_branch_that_is_taken_runs_on_kernels_and_the_other_not_at_all() {
     let graph = branching();
     let mut parameters = Parameters::new();
     parameters.insert("w", Example::noise(&[6, 6], 2));
-    let store = Store::new(&parameters).unwrap();
+    let store = Store::new(&parameters);
     for (threads, rewrite) in [(1, true), (1, false), (3, true)] {
         let plan = Plan::compile(&graph, &store, &options(threads, rewrite)).unwrap();
         assert!(plan.interpreted().is_empty(), "{:?}", plan.interpreted());
@@ -124,7 +124,7 @@ fn a_branch_that_does_not_fit_is_an_error_only_when_it_is_taken() {
     let op = If { then_graph: Box::new(fits), else_graph: Box::new(other) };
     let y = graph.apply(op, &[condition, x, x]).unwrap();
     graph.output(y);
-    let store = Store::new(&Parameters::new()).unwrap();
+    let store = Store::new(&Parameters::new());
     let mut session =
         Session::new(Plan::compile(&graph, &store, &options(1, true)).unwrap(), &store).unwrap();
     session.set_input("x", &Example::noise(&[4, 6], 1)).unwrap();
@@ -154,7 +154,7 @@ fn a_loop_that_exchanges_what_it_carries_and_stacks_what_it_sees_runs_on_kernels
         .apply_all(Loop { body: Box::new(body), trips: 5, carried: 2 }, &[Some(a), Some(b), Some(w)], "loop")
         .unwrap();
     graph.set_outputs(outputs);
-    let store = Store::new(&Parameters::new()).unwrap();
+    let store = Store::new(&Parameters::new());
     let feeds = [("a", Example::noise(&[2, 3], 1)), ("b", Example::noise(&[2, 3], 2))];
     let feeds = feeds.map(|(name, tensor)| (name.to_string(), tensor)).into();
     let expected = interpret(&graph, &mut Parameters::new(), &feeds).unwrap();
@@ -181,7 +181,7 @@ fn silero_vad_runs_without_the_interpreter_and_only_the_network_of_its_rate() {
     let model = read_model(&path, &Limits::default()).unwrap();
     for (rate, samples) in [(16_000, 576), (8_000, 288)] {
         let bound = model.bind(&[("input", &[1, samples]), ("state", &[2, 1, 128]), ("sr", &[])]).unwrap();
-        let store = Store::new(&bound.parameters).unwrap();
+        let store = Store::new(&bound.parameters);
         let plan = Plan::compile(&bound.graph, &store, &options(1, true)).unwrap();
         assert!(plan.interpreted().is_empty(), "{rate} Hz: {:?}", plan.interpreted());
         let mut session = Session::new(plan, &store).unwrap();

@@ -156,7 +156,7 @@ impl Elastic {
         let rows = self.graph.extents(logits).expect("known")[0];
         let labels = self.graph.input("labels", DType::I64, Shape::known(&[rows]));
         let rate = self.graph.input("rate", DType::F32, Shape::known(&[]));
-        let op = SoftmaxCrossEntropy { label_smoothing: 0.0 };
+        let op = SoftmaxCrossEntropy::plain();
         let loss = self.graph.apply_all(op, &[Some(logits), Some(labels)], "loss").expect("operands fit")[0];
         let wrt: Vec<ValueId> = self.seen.iter().map(|seen| seen.value).collect();
         let differentiated = differentiate(&self.graph, loss, &wrt).expect("differentiable");
