@@ -1,15 +1,14 @@
-//! What every command shares: global flags, the processor, the meter, and the two streams.
+//! What every command shares: global flags, where jobs run, and the two streams.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 use serde::Serialize;
-use wattle_meter::intensity::Place;
-use wattle_meter::prices;
-use wattle_meter::{FactorTexts, Factors};
-use wattle_meter::{Meter, MeterConfig, Quantity, Receipt, WarningKind, ledger};
+use wattle_jobs::{Env, EnvOptions};
+use wattle_meter::{Meter, Receipt};
 use wattle_report::receipt as receipts;
 
 use crate::failure::Failure;
@@ -41,117 +40,60 @@ pub struct Globals {
     pub pue: Option<String>,
 }
 
-/// The resolved globals.
+impl Globals {
+    fn options(self, computes: bool) -> EnvOptions {
+        #[cfg(feature = "networks")]
+        let threads = self.threads.map(usize::from);
+        #[cfg(not(feature = "networks"))]
+        let threads = None;
+        EnvOptions {
+            command: std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect(),
+            threads,
+            computes,
+            runs: None,
+            ledger: self.ledger,
+            intensity: self.intensity,
+            region: self.region,
+            price: self.price,
+            pue: self.pue,
+        }
+    }
+}
+
+/// Where jobs run, and how their results are printed.
 pub struct Context {
     /// Whether stdout gets JSON.
     pub json: bool,
-    /// Instruction set and threads.
-    #[cfg(feature = "networks")]
-    pub cpu: std::sync::Arc<wattle_engine::Cpu>,
-    region: Option<String>,
-    ledger: Option<PathBuf>,
-    factors: Factors,
-    factor_warning: Option<WarningKind>,
-    /// Meters the command from its start to its result, where the command does not do that itself.
+    env: Env,
+    /// Meters the command from its start to its result, where the job does not do that itself.
     whole: Mutex<Option<Meter>>,
+}
+
+impl Deref for Context {
+    type Target = Env;
+
+    fn deref(&self) -> &Env {
+        &self.env
+    }
+}
+
+impl DerefMut for Context {
+    fn deref_mut(&mut self) -> &mut Env {
+        &mut self.env
+    }
 }
 
 impl Context {
     /// Resolves the flags: starts the threads of a command that computes, reads the factors.
-    #[cfg_attr(not(feature = "networks"), allow(unused_variables, reason = "a meter needs no threads"))]
     pub fn new(globals: Globals, computes: bool) -> Result<Context, Failure> {
-        #[cfg(feature = "networks")]
-        let cpu = networks::cpu(globals.threads, computes)?;
-        let environment = |name: &str| std::env::var(name).ok();
-        let texts =
-            FactorTexts { carbon_intensity: globals.intensity, price: globals.price, pue: globals.pue };
-        let mut place = None;
-        let (factors, factor_warning) =
-            Factors::resolve(&texts, environment).map_err(|e| Failure::Input(e.to_string()))?;
-        if let Some(region) = &globals.region {
-            place = Some(Place::find(region).map_err(|e| Failure::at("--region", e))?);
-        }
-        let ledger = globals.ledger.or_else(|| ledger::default_path(environment));
-        let mut context = Context {
-            json: globals.json,
-            #[cfg(feature = "networks")]
-            cpu,
-            region: place.as_ref().map(|place| name_of(place, &globals.region)),
-            ledger,
-            factors,
-            factor_warning,
-            whole: Mutex::new(None),
-        };
-        if let Some(place) = place {
-            context.set_intensity(place.intensity());
-            let unpriced = context.factors_assumed().iter().any(|factor| factor == "price");
-            if let Some(price) = prices::electricity(&place.id).filter(|_| unpriced) {
-                context.factors.price = price;
-                context.stated("price");
-            }
-        }
-        Ok(context)
-    }
-
-    /// Takes a carbon intensity that somebody stated.
-    pub fn set_intensity(&mut self, intensity: Quantity) {
-        self.factors.carbon_intensity = intensity;
-        self.stated("intensity");
-    }
-
-    /// Takes a factor off the list of those that nobody stated.
-    fn stated(&mut self, name: &str) {
-        if let Some(WarningKind::FactorsAssumed { factors }) = &mut self.factor_warning {
-            factors.retain(|factor| factor != name);
-            if factors.is_empty() {
-                self.factor_warning = None;
-            }
-        }
-    }
-
-    /// The cloud region that `--region` names, such as `aws:us-east-1`; `None` for other places.
-    pub fn cloud_region(&self) -> Option<&str> {
-        self.region.as_deref().filter(|region| region.contains(':'))
-    }
-
-    /// Carbon intensity, price and PUE.
-    pub fn factors(&self) -> &Factors {
-        &self.factors
-    }
-
-    /// Names of the factors that nobody gave: `intensity`, `price`, `pue`.
-    pub fn factors_assumed(&self) -> &[String] {
-        match &self.factor_warning {
-            Some(WarningKind::FactorsAssumed { factors }) => factors,
-            _ => &[],
-        }
-    }
-
-    /// How this command is metered.
-    pub fn meter_config(&self) -> MeterConfig {
-        let arguments = std::env::args_os().map(|a| a.to_string_lossy().into_owned());
-        let mut config = MeterConfig::new(arguments);
-        config.labels.extend(self.region.iter().map(|region| ("region".to_owned(), region.clone())));
-        config.factors = self.factors.clone();
-        config.warnings.extend(self.factor_warning.clone());
-        config
+        let json = globals.json;
+        let env = Env::new(globals.options(computes), |name| std::env::var(name).ok())?;
+        Ok(Context { json, env, whole: Mutex::new(None) })
     }
 
     /// Meters the command until it prints its result: the receipt then goes to the ledger and beside the result.
     pub fn meter_whole(&mut self) {
-        self.whole = Mutex::new(Some(Meter::start(self.meter_config())));
-    }
-
-    /// Where receipts are appended, unless nowhere.
-    pub fn ledger(&self) -> Option<&Path> {
-        self.ledger.as_deref()
-    }
-
-    /// Appends a finished receipt to the ledger; a ledger that cannot be written becomes a warning in it.
-    pub fn record(&self, receipt: &mut Receipt) {
-        if let Some(path) = &self.ledger {
-            ledger::append(path, receipt);
-        }
+        self.whole = Mutex::new(Some(self.env.meter()));
     }
 
     /// Writes the command's one result: the JSON document, or the text for people.
@@ -182,61 +124,10 @@ impl Context {
     }
 }
 
-/// A cloud region as the user wrote it, for the table knows the grid that feeds it; any other place by the table's name.
-fn name_of(place: &Place, region: &Option<String>) -> String {
-    let written = region.as_deref().unwrap_or_default().trim().to_lowercase();
-    if written.contains(':') { written } else { place.id.clone() }
-}
-
 /// A result and what it took.
 #[derive(Serialize)]
 struct Metered<'a, T> {
     #[serde(flatten)]
     document: &'a T,
     receipt: &'a Receipt,
-}
-
-#[cfg(feature = "networks")]
-mod networks {
-    use std::sync::Arc;
-
-    use wattle_engine::{Cpu, Isa, PlanOptions};
-    use wattle_meter::Meter;
-
-    use super::Context;
-    use crate::failure::Failure;
-
-    /// Names the instruction set to compute with, for comparisons; the widest of the processor by default.
-    const ISA: &str = "WATTLE_ISA";
-
-    pub fn cpu(threads: Option<u16>, computes: bool) -> Result<Arc<Cpu>, Failure> {
-        let cores = std::thread::available_parallelism().map_or(1, |n| if computes { n.get() } else { 1 });
-        let threads = threads.map_or(cores, usize::from);
-        let isa = match std::env::var(ISA) {
-            Ok(name) if !name.is_empty() => Isa::named(&name).map_err(|e| Failure::at(ISA, e))?,
-            _ => Isa::detect(),
-        };
-        Cpu::with_isa(isa, threads).map(Arc::new).map_err(|e| Failure::Input(e.to_string()))
-    }
-
-    impl Context {
-        /// Planning for this processor.
-        pub fn plan_options(&self) -> PlanOptions {
-            PlanOptions::new(self.cpu.clone())
-        }
-
-        /// Starts metering the command.
-        pub fn meter(&self) -> Meter {
-            Meter::start(self.meter_config())
-        }
-
-        /// A progress bar on stderr for work of `length` steps; hidden when stderr is no terminal.
-        pub fn progress(&self, what: &str, length: u64) -> indicatif::ProgressBar {
-            let bar = indicatif::ProgressBar::new(length);
-            let style = indicatif::ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} {eta}");
-            bar.set_style(style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar()));
-            bar.set_message(what.to_string());
-            bar
-        }
-    }
 }

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use wattle_jobs::{ErrorKind, JobError};
+
 /// Why a command ended without its result.
 #[derive(Debug)]
 pub enum Failure {
@@ -29,6 +31,20 @@ impl Failure {
         };
         eprintln!("wattle: {text}");
         ExitCode::from(code)
+    }
+}
+
+impl From<JobError> for Failure {
+    /// An option is called by its flag here.
+    fn from(error: JobError) -> Failure {
+        let text = match error.option_name() {
+            Some(name) => format!("--{}: {}", name.replace('_', "-"), error.text()),
+            None => error.text().to_owned(),
+        };
+        match error.kind() {
+            ErrorKind::Input => Failure::Input(text),
+            ErrorKind::Run | ErrorKind::Cancelled => Failure::Run(text),
+        }
     }
 }
 

@@ -1,19 +1,15 @@
 //! `wattle`: model.onnx in, leaner model.onnx out, with a receipt. One file a command, nothing clever.
 
 mod accounting;
+#[cfg(feature = "networks")]
+mod bars;
 mod commands;
 mod context;
 mod failure;
 #[cfg(feature = "networks")]
-mod models;
-#[cfg(feature = "networks")]
 mod node_times;
 #[cfg(feature = "networks")]
-mod npy;
-#[cfg(feature = "networks")]
 mod roofline;
-#[cfg(feature = "networks")]
-mod timings;
 
 use std::process::ExitCode;
 

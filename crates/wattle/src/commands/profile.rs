@@ -12,9 +12,9 @@ use wattle_report::{Align, Table, number};
 use super::accel::request::{self, Modelled};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::models::{self, InputText};
 use crate::node_times;
-use crate::timings;
+use wattle_jobs::models::{self, InputText};
+use wattle_jobs::timings;
 
 /// Timed runs of which the median counts.
 const RUNS: usize = 7;

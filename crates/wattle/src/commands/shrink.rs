@@ -22,7 +22,7 @@ use super::accel::request::{self, Modelled};
 use super::training::{self, DataArgs, Defaults, OptimizerName, Prepared, TrainArgs};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::models;
+use wattle_jobs::models;
 
 const DEFAULTS: Defaults =
     Defaults { epochs: 20, batch: 32, optimizer: OptimizerName::Sgd, lr: 0.05, schedule: "cosine" };
@@ -340,7 +340,7 @@ fn search(
     context: &Context,
     meter: &Meter,
 ) -> Result<Vec<Level>, Failure> {
-    let bar = context.progress("dense", 0);
+    let bar = crate::bars::bar("dense", 0);
     let scope = meter.scope("find");
     let (mut dense, mut worse) = (None, 0);
     let levels = find(

@@ -18,7 +18,7 @@ use wattle_train::trainer::evaluate;
 use super::training::{self, DataArgs, Defaults, OptimizerName, TrainArgs};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::models;
+use wattle_jobs::models;
 
 const DEFAULTS: Defaults =
     Defaults { epochs: 10, batch: 64, optimizer: OptimizerName::Sgd, lr: 0.05, schedule: "cosine" };
@@ -169,7 +169,7 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
         Some(path) => RunDirectory::open_at(path, &config)?,
         None => RunDirectory::open("runs".as_ref(), &config)?,
     };
-    let bar = context.progress("level 0", 0);
+    let bar = crate::bars::bar("level 0", 0);
     let work = meter.scope("find");
     let levels = find(
         &model,

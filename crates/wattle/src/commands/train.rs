@@ -15,7 +15,7 @@ use wattle_train::trainer::{Start, TrainOptions, Trainer, evaluate};
 use super::training::{self, DataArgs, Defaults, OptimizerName, TrainArgs};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::models;
+use wattle_jobs::models;
 
 const DEFAULTS: Defaults =
     Defaults { epochs: 10, batch: 64, optimizer: OptimizerName::Sgd, lr: 0.05, schedule: "cosine" };
@@ -89,7 +89,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         Some(path) => RunDirectory::open_at(path, &config)?,
         None => RunDirectory::open("runs".as_ref(), &config)?,
     };
-    let bar = context.progress("training", 0);
+    let bar = crate::bars::bar("training", 0);
     let scope = meter.scope("train");
     let hash = config.hash();
     let fitted = fit(&model, data, &options, &plan, Start::default(), None, Some((&run, &hash)), &mut |p| {

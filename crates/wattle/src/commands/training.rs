@@ -11,7 +11,7 @@ use wattle_train::optimizer::Optimizer;
 use wattle_train::trainer::{TrainOptions, TrainingData};
 
 use crate::failure::Failure;
-use crate::models;
+use wattle_jobs::models;
 
 /// Which data, and how it is divided.
 #[derive(clap::Args, Clone, Debug)]
@@ -177,7 +177,7 @@ pub fn prepare(args: &DataArgs, loss: Option<LossName>) -> Result<Prepared, Fail
 pub fn model(name: &str, data: &TrainingData, init: Init, seed: u64) -> Result<Model, Failure> {
     let is_name = network::NETWORKS.iter().any(|(n, _)| *n == name);
     if !is_name && (name.ends_with(".onnx") || Path::new(name).exists()) {
-        return models::load(Path::new(name));
+        return Ok(models::load(Path::new(name))?);
     }
     let outputs = data.dataset.targets.class_count().unwrap_or(1);
     Ok(network::build(name, &data.dataset.shape, outputs, init, seed)?)

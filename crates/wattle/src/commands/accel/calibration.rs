@@ -13,7 +13,7 @@ use wattle_train::trainer::TrainingData;
 
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::npy;
+use wattle_jobs::npy;
 
 /// Share of the training samples kept aside, as `wattle eval` divides them: the normalisation must be the same.
 const VALIDATION: f64 = 0.2;
@@ -62,7 +62,7 @@ pub fn calibrate(
         );
         return Err(Failure::Input(text));
     };
-    let seen = over_data(&mut run, model, input, data, samples, context)?;
+    let seen = over_data(&mut run, model, input, data, samples)?;
     let text = format!(
         "counted while running {} of {data} (training part, normalised as `wattle eval` does)",
         plural(seen, "sample")
@@ -81,7 +81,6 @@ fn over_data(
     input: ValueId,
     data: &str,
     samples: usize,
-    context: &Context,
 ) -> Result<usize, Failure> {
     let (name, extents) = (model.graph.label(input), model.graph.extents(input)?);
     let dtype = model.graph.value(input).ty.dtype;
@@ -115,7 +114,7 @@ fn over_data(
             samples.min(splits.train().len())
         )));
     }
-    run.over(input, dataset, &splits.train()[..count], normalisation, context)?;
+    run.over(input, dataset, &splits.train()[..count], normalisation)?;
     Ok(count)
 }
 
@@ -131,7 +130,7 @@ pub fn over_training(
     let mut run = Run::new(model, tally, context)?;
     if let Some(&input) = model.graph.inputs().first() {
         let indices = &data.indices[..samples.min(data.indices.len())];
-        run.over(input, data.dataset.clone(), indices, data.normalisation.clone(), context)?;
+        run.over(input, data.dataset.clone(), indices, data.normalisation.clone())?;
     }
     Ok(run.tally)
 }
@@ -177,12 +176,11 @@ impl<'a> Run<'a> {
         dataset: Arc<Dataset>,
         indices: &[u32],
         normalisation: Normalisation,
-        context: &Context,
     ) -> Result<(), Failure> {
         let (extents, dtype) = (self.model.graph.extents(input)?, self.model.graph.value(input).ty.dtype);
         let batch = extents.first().copied().unwrap_or(1).max(1);
         let mut loader = Loader::new(dataset, indices, LoaderOptions::evaluation(batch, normalisation))?;
-        let bar = context.progress("calibrating", loader.steps_per_epoch());
+        let bar = crate::bars::bar("calibrating", loader.steps_per_epoch());
         for _ in 0..loader.steps_per_epoch() {
             let inputs = loader.next_batch()?.inputs.clone();
             self.feed(input, Tensor::f32(extents.clone(), inputs).cast(dtype))?;

@@ -8,7 +8,7 @@ use wattle_accel::{Densities, Density};
 use wattle_graph::Mask;
 
 use crate::failure::Failure;
-use crate::npy;
+use wattle_jobs::npy;
 
 /// What may be said of one operand.
 #[derive(Deserialize)]

@@ -91,7 +91,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let table = arch.table()?;
     let can_simulate = simulates(&arch).is_ok();
     let mut examined: Vec<Examined<'_>> = vec![];
-    let bar = context.progress("simulating", estimate.layers.len() as u64);
+    let bar = crate::bars::bar("simulating", estimate.layers.len() as u64);
     for found in &estimate.layers {
         bar.inc(1);
         let Some(layer) = workload.layers.iter().find(|l| l.name == found.name) else { continue };
@@ -111,7 +111,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let lost = |e: &Examined<'_>| e.cycles() * (1.0 - e.bounds[6] / peak);
     examined.sort_by(|a, b| lost(b).total_cmp(&lost(a)));
     let tried = args.remedies.min(args.worst).min(examined.len());
-    let bar = context.progress("trying what would help", tried as u64);
+    let bar = crate::bars::bar("trying what would help", tried as u64);
     let mut layers = vec![];
     for (index, examined) in examined.iter().enumerate() {
         let Examined { found, bounds, simulated } = examined;

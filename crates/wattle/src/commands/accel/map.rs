@@ -299,7 +299,7 @@ fn searched<T: Clone + Send>(
     context: &Context,
     find: impl Fn(&Search<'_>, &wattle_accel::Layer, &wattle_accel::EnergyTable) -> Result<T, AccelError> + Sync,
 ) -> Result<Searched<T>, Failure> {
-    let bar = context.progress(&format!("mapping on {}", arch.name), workload.layers.len() as u64);
+    let bar = crate::bars::bar(&format!("mapping on {}", arch.name), workload.layers.len() as u64);
     let table = arch.table()?;
     let watch = |_: f64| bar.tick();
     let crew = Crew::of(context.cpu.threads.count());

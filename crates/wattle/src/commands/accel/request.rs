@@ -13,7 +13,7 @@ use super::calibration::calibrate;
 use super::densities;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::models::{self, InputText};
+use wattle_jobs::models::{self, InputText};
 
 /// Arguments that name a model and how its zeros are known.
 #[derive(clap::Args, Debug)]
@@ -215,7 +215,7 @@ pub fn estimated(
     objective: Objective,
     context: &Context,
 ) -> Result<Estimate, Failure> {
-    let bar = context.progress(&format!("mapping on {}", arch.name), workload.layers.len() as u64);
+    let bar = crate::bars::bar(&format!("mapping on {}", arch.name), workload.layers.len() as u64);
     let threads = context.cpu.threads.count();
     let found = estimate(arch, workload, objective, Effort::default(), threads, &|| bar.inc(1))?;
     bar.finish_and_clear();

@@ -57,7 +57,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let (workload, densities) = args.model.workload(context)?;
     let estimate = args.given.estimate(&arch, &workload, args.model.objective(), context)?;
     let (mut layers, mut left_out, mut seconds) = (vec![], vec![], 0.0);
-    let bar = context.progress("simulating", estimate.layers.len() as u64);
+    let bar = crate::bars::bar("simulating", estimate.layers.len() as u64);
     for found in &estimate.layers {
         bar.inc(1);
         let Some(layer) = workload.layers.iter().find(|l| l.name == found.name) else { continue };

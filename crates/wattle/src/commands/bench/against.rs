@@ -179,7 +179,7 @@ pub fn run(args: &PeerArgs, mut work: Work, runs: Option<u32>, context: &Context
         theirs.push(Turns::new(&variant, runs, quantile(&once, 0.0)));
     }
     let watch = Watch::begin(&[peer.id()]);
-    let bar = context.progress("rounds", u64::from(args.rounds));
+    let bar = crate::bars::bar("rounds", u64::from(args.rounds));
     for _ in 0..args.rounds {
         std::thread::sleep(PAUSE);
         ours.run()?;

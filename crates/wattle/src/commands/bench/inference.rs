@@ -9,8 +9,8 @@ use wattle_graph::{Model, Tensor};
 use super::samples::{self, Samples};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::models::{self, InputText};
-use crate::timings;
+use wattle_jobs::models::{self, InputText};
+use wattle_jobs::timings;
 
 /// A planned model with its inputs, ready to run.
 pub struct Inference {

@@ -21,10 +21,10 @@ pub(in crate::commands) use train::TrainingStep;
 use super::training::OptimizerName;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::models::{self, InputText};
 use crate::roofline::machine::Machine;
 use crate::roofline::nodes::{self, NodeShare};
 use inference::Inference;
+use wattle_jobs::models::{self, InputText};
 
 /// Arguments of `wattle bench`.
 #[derive(clap::Args, Debug)]

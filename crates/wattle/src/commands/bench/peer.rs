@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use wattle_graph::Tensor;
 
 use crate::failure::Failure;
-use crate::npy;
+use wattle_jobs::npy;
 
 const SCRIPT: &str = include_str!("peer.py");
 
@@ -191,7 +191,7 @@ impl Peer {
     pub fn outputs(&mut self, variant: &str) -> Result<Vec<Tensor>, Failure> {
         let folder = self.folder.path().to_path_buf();
         let answer = self.ask(&Question::Outputs { variant, folder: &folder })?;
-        answer.files.iter().map(|path| npy::read(path)).collect()
+        answer.files.iter().map(|path| Ok(npy::read(path)?)).collect()
     }
 
     fn ask(&mut self, question: &Question<'_>) -> Result<Answer, Failure> {

@@ -19,9 +19,9 @@ use super::{bystanders::Watch, networks, spmm, suite_page};
 use crate::commands::training::OptimizerName;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::models;
 use crate::roofline::machine::Machine;
 use crate::roofline::nodes::{self, NodeShare};
+use wattle_jobs::models;
 
 /// Share of weights that sparse networks keep.
 pub const DENSITY: f64 = 0.1;
@@ -124,7 +124,7 @@ pub struct Stepped {
 pub fn run(out: &Path, context: &Context) -> Result<(), Failure> {
     let begun = Instant::now();
     let watch = Watch::begin(&[]);
-    let bar = context.progress("suite", 11);
+    let bar = crate::bars::bar("suite", 11);
     let machine = Machine::measure(&context.cpu);
     let mut inferences = vec![];
     for (name, batch) in

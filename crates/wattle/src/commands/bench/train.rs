@@ -17,7 +17,7 @@ use super::against::Work;
 use crate::commands::training::OptimizerName;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::models::{self, InputText};
+use wattle_jobs::models::{self, InputText};
 
 /// A training step (forward, backward, update) of a classifier.
 pub(in crate::commands) struct TrainingStep {

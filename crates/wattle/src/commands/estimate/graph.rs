@@ -16,8 +16,8 @@ use crate::commands::bench::TrainingStep;
 use crate::commands::training::OptimizerName;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::models::{self, InputText};
 use crate::roofline::{self, KernelTime, Prediction};
+use wattle_jobs::models::{self, InputText};
 
 /// Requests of an inference estimate.
 const REQUESTS: u64 = 1000;

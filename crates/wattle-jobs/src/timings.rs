@@ -10,7 +10,7 @@ use wattle_meter::Machine;
 use wattle_meter::environment::user_folder;
 use wattle_train::atomic_file::write_atomically;
 
-use crate::failure::Failure;
+use crate::error::Result;
 
 const SCHEMA: &str = "wattle.timings/1";
 /// Names the file, or, empty, leaves every choice to the cost model.
@@ -28,7 +28,7 @@ struct Document {
 
 /// Plans a graph that will run many times: where the cost model is in doubt between kernels, times on this machine decide,
 /// from the file or, if there are none yet, taken now and kept. A file that cannot be read or written costs only the time.
-pub fn compile(graph: &Graph, parameters: &Parameters, options: PlanOptions) -> Result<Plan, Failure> {
+pub fn compile(graph: &Graph, parameters: &Parameters, options: PlanOptions) -> Result<Plan> {
     let Some(path) = path(|name| std::env::var(name).ok()) else {
         return Ok(Plan::compile(graph, parameters, &options)?);
     };

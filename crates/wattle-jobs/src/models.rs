@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use wattle_graph::onnx::{Limits, OnnxError, encode_model, read_model};
 use wattle_graph::{DType, Example, Model, Tensor};
 
-use crate::failure::Failure;
+use crate::error::{JobError, Result};
 use crate::npy;
 
-/// What `--input` gives: a shape (`x=1x3x224x224`) or a file (`x=image.npy`).
-#[derive(Clone, Debug, PartialEq)]
+/// What an input is given: a shape (`x=1x3x224x224`) or a file (`x=image.npy`).
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum InputText {
     /// Extents, in order.
     Shape(Vec<usize>),
@@ -19,7 +21,7 @@ pub enum InputText {
 }
 
 /// Parses `name=1x3x224x224` or `name=file.npy`.
-pub fn parse_input(text: &str) -> Result<(String, InputText), String> {
+pub fn parse_input(text: &str) -> std::result::Result<(String, InputText), String> {
     let wanted = "expected name=1x3x224x224 or name=file.npy";
     let (name, value) = text.rsplit_once('=').ok_or_else(|| format!("`{text}`: {wanted}"))?;
     let extents: Option<Vec<usize>> = value.split('x').map(|n| n.parse().ok()).collect();
@@ -31,21 +33,21 @@ pub fn parse_input(text: &str) -> Result<(String, InputText), String> {
 }
 
 /// Reads a model.
-pub fn load(path: &Path) -> Result<Model, Failure> {
+pub fn load(path: &Path) -> Result<Model> {
     read_model(path, &Limits::default()).map_err(|e| match e {
         // Names its file itself.
-        OnnxError::Io { .. } => Failure::from(e),
-        _ => Failure::from(e).context(path.display()),
+        OnnxError::Io { .. } => JobError::from(e),
+        _ => JobError::from(e).context(path.display()),
     })
 }
 
 /// Names a model by its graph and weights, so that a file that changed starts another run.
-pub fn fingerprint(model: &Model) -> Result<String, Failure> {
+pub fn fingerprint(model: &Model) -> Result<String> {
     Ok(blake3::hash(&encode_model(model)?).to_hex()[..16].to_string())
 }
 
 /// Reads the files among the inputs.
-pub fn read_feeds(inputs: &[(String, InputText)]) -> Result<BTreeMap<String, Tensor>, Failure> {
+pub fn read_feeds(inputs: &[(String, InputText)]) -> Result<BTreeMap<String, Tensor>> {
     let mut feeds = BTreeMap::new();
     for (name, text) in inputs {
         if let InputText::File(path) = text {
@@ -61,7 +63,7 @@ pub fn bind(
     model: &Model,
     inputs: &[(String, InputText)],
     feeds: &BTreeMap<String, Tensor>,
-) -> Result<Model, Failure> {
+) -> Result<Model> {
     let mut shapes: Vec<(String, Vec<usize>)> = vec![];
     for (name, text) in inputs {
         shapes.push(match text {
@@ -76,9 +78,7 @@ pub fn bind(
         }
         let shape = &model.graph.value(id).ty.shape;
         let ask = || {
-            let text =
-                format!("input `{name}` has the shape {shape}; give it with --input {name}=1x3x224x224");
-            Failure::Input(text)
+            JobError::option("input", format!("`{name}` has the shape {shape}; expected {name}=1x3x224x224"))
         };
         let dims = shape.dims().ok_or_else(ask)?;
         let extents: Option<Vec<usize>> =
@@ -90,14 +90,14 @@ pub fn bind(
 }
 
 /// Something to feed each input that no file was given for: noise for floats, small numbers for integers.
-pub fn made_up(model: &Model, feeds: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>, Failure> {
+pub fn made_up(model: &Model, feeds: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
     let mut all = BTreeMap::new();
     for (seed, &id) in model.graph.inputs().iter().enumerate() {
         let (name, ty) = (model.graph.label(id), &model.graph.value(id).ty);
         if let Some(tensor) = feeds.get(&name) {
             let found = tensor.dtype();
             let tensor = npy::fitted(tensor.clone(), ty.dtype).ok_or_else(|| {
-                Failure::Input(format!("input `{name}`: found elements of {found}, expected {}", ty.dtype))
+                JobError::input(format!("input `{name}`: found elements of {found}, expected {}", ty.dtype))
             })?;
             all.insert(name, tensor);
             continue;
@@ -119,7 +119,7 @@ pub fn made_up(model: &Model, feeds: &BTreeMap<String, Tensor>) -> Result<BTreeM
     }
     if let Some(name) = feeds.keys().find(|name| !all.contains_key(*name)) {
         let names: Vec<_> = all.keys().cloned().collect();
-        return Err(Failure::Input(format!(
+        return Err(JobError::input(format!(
             "there is no input `{name}`; the inputs are: {}",
             names.join(", ")
         )));

@@ -1,0 +1,33 @@
+//! What can be asked for: every command as a function with options in and a result out, and who runs it.
+//!
+//! A job is three things in one file, named like the command:
+//!
+//! 1. `XOptions`, plain data that decides the result. Where a job keeps a run on disk, its options are what is hashed.
+//! 2. `fn x(&XOptions, &Env, &mut dyn Observer) -> Result<X..>`. Where to compute, how to meter and where to write come
+//!    from [`Env`]; what happens on the way goes to the [`Observer`], which may also cancel. Nothing is printed.
+//! 3. The result, a struct that serialises to the document of `--json`. Its keys are a promise to programs: they are
+//!    added to and never renamed. Where the job meters itself, the receipt is a field of it.
+//!
+//! The command line, Python and C are faces of these functions: they turn text into options, show what an observer is
+//! told, and print the result. A table for people is the face's. An option that is refused is named by its field
+//! ([`JobError::option`]); the face calls it what it calls it there, such as `--max-rounds` for `max_rounds`.
+//!
+//! [`run`] is the shortest example.
+
+pub mod env;
+pub mod error;
+#[cfg(feature = "networks")]
+pub mod models;
+#[cfg(feature = "networks")]
+pub mod npy;
+pub mod observer;
+#[cfg(feature = "networks")]
+pub mod run;
+#[cfg(feature = "networks")]
+pub mod timings;
+
+pub use env::{Env, EnvOptions};
+pub use error::{ErrorKind, JobError, Result};
+pub use observer::{Observer, Silent};
+#[cfg(feature = "networks")]
+pub use run::{RunOptions, run};

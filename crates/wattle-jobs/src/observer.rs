@@ -1,0 +1,33 @@
+//! Who watches a job: a bar in a terminal, a page, a notebook, nobody.
+
+/// Is told what a job does, from the thread that runs it. Every method has a default that does nothing, so that an
+/// observer says only what it is interested in.
+pub trait Observer {
+    /// `done` of `total` units of the stage `what` are done; the first call of a stage has `done` 0. A `total` of 0 is not
+    /// known yet. Calls may be as frequent as every step of a training: an observer that draws should draw seldom.
+    fn progress(&mut self, what: &str, done: u64, total: u64) {
+        let _ = (what, done, total);
+    }
+
+    /// A number that was found on the way, after `step` steps: a loss, an accuracy, a learning rate.
+    fn metric(&mut self, step: u64, name: &str, value: f64) {
+        let _ = (step, name, value);
+    }
+
+    /// Something that the reader of the result should know, in one sentence. It is also in the result.
+    fn note(&mut self, text: &str) {
+        let _ = text;
+    }
+
+    /// Whether the job should end now, with [`crate::ErrorKind::Cancelled`]. What it has kept on disk stays, so that the
+    /// same options go on from there.
+    fn cancelled(&mut self) -> bool {
+        false
+    }
+}
+
+/// Watches nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Silent;
+
+impl Observer for Silent {}
