@@ -14,15 +14,25 @@
 //!
 //! [`run`] is the shortest example.
 
+#[cfg(feature = "networks")]
+pub mod accel;
+pub mod accounting;
 pub mod env;
 pub mod error;
+pub mod export;
+pub mod ledger;
+pub mod measure;
 #[cfg(feature = "networks")]
 pub mod models;
 #[cfg(feature = "networks")]
 pub mod npy;
 pub mod observer;
+pub mod reproduce;
 #[cfg(feature = "networks")]
 pub mod run;
+pub mod scaling;
+pub mod schedule;
+pub mod serve;
 #[cfg(feature = "networks")]
 pub mod timings;
 

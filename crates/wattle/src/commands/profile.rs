@@ -9,7 +9,8 @@ use wattle_engine::Session;
 use wattle_graph::{MacKind, Model, costs, totals};
 use wattle_report::{Align, Table, number};
 
-use super::accel::request::{self, Modelled};
+use wattle_jobs::accel::{Modelled, request};
+use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::node_times;
@@ -134,7 +135,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         Some(name) => {
             let arch = request::architecture(name).map_err(|f| f.context("--accel"))?;
             let workload = Workload::from_model(&model).map_err(|e| Failure::at(args.model.display(), e))?;
-            Some(request::estimated(&arch, &workload, Objective::default(), context)?)
+            Some(request::estimated(&arch, &workload, Objective::default(), context, &mut Bars::default())?)
         }
         None => None,
     };

@@ -17,9 +17,11 @@ use wattle_train::trainer::{TrainOptions, TrainingData, evaluate};
 use wattle_train::training_graph::bound_to_samples;
 use wattle_train::weights::write_weights;
 
-use super::accel::calibration::over_training;
-use super::accel::request::{self, Modelled};
+use wattle_jobs::Silent;
+use wattle_jobs::accel::calibration::over_training;
+use wattle_jobs::accel::{Modelled, request};
 use super::training::{self, DataArgs, Defaults, OptimizerName, Prepared, TrainArgs};
+use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
 use wattle_jobs::models;
@@ -430,8 +432,8 @@ fn on_accelerator(
 ) -> Result<Modelled, Failure> {
     let bound = bound_to_samples(model, 1, &data.dataset.shape.dims())?;
     let (mut workload, tally) = Workload::with_tally(&bound)?;
-    over_training(&bound, tally, data, CALIBRATION, context)?.apply(&mut workload);
-    let estimate = request::estimated(arch, &workload, Objective::default(), context)?;
+    over_training(&bound, tally, data, CALIBRATION, context, &mut Silent)?.apply(&mut workload);
+    let estimate = request::estimated(arch, &workload, Objective::default(), context, &mut Bars::default())?;
     let samples = CALIBRATION.min(data.indices.len());
     let densities = format!(
         "densities of weights: counted in the model; of activations: counted over {samples} training samples"

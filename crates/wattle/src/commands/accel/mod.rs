@@ -1,14 +1,12 @@
 //! `wattle accel`: what a network would cost on a flexible sparse accelerator. Everything here is modelled.
 
 mod archs;
-pub mod calibration;
 mod compare;
-mod densities;
 mod estimate;
 mod explain;
 mod map;
 mod pe_cycles;
-pub mod request;
+mod request;
 mod simulate;
 
 use crate::context::Context;

@@ -10,11 +10,11 @@ mod graph;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use wattle_meter::device::{Device, PowerBoundary};
-use wattle_meter::estimate::{self, Rate, Setting, Work};
+use wattle_meter::estimate::{self, RESULTS, Rate, Setting, Work};
 use wattle_meter::prices;
-use wattle_meter::schedule::{self, Series};
-use wattle_meter::{Accounting, Derivation, Machine, Quantity, Source, Unit, working_power};
-use wattle_report::{Align, Table, number};
+use wattle_meter::schedule;
+use wattle_meter::{Accounting, Derivation, Machine, Quantity, Unit, working_power};
+use wattle_report::derivation::{results, steps};
 
 use crate::accounting::{AccountingArgs, given};
 use crate::context::Context;
@@ -145,7 +145,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     }
     let mut text = text(&derivation, boundary, &notes, &assumed);
     if args.explain {
-        text += &explanation(&derivation);
+        text += &format!("\n{}", steps(&derivation));
     }
     if let Some(GraphTime { kernels: Kernels { json: Some(json), text: table }, .. }) = graph {
         document.insert("kernels".into(), json);
@@ -254,9 +254,10 @@ fn setting(
     context: &mut Context,
 ) -> Result<Setting, Failure> {
     let a = &args.purpose;
-    let Accounting { series, market_intensity, embodied, water } = args.accounting.read()?;
+    let Accounting { series, market_intensity, embodied, water } = args.accounting.options()?.read()?;
     if let Some((name, series)) = series {
-        context.set_intensity(over(&name, &series, time, args.hardware.devices)?);
+        let hours = time.to(Unit::Hour).map_err(input)?.value() / f64::from(args.hardware.devices);
+        context.set_intensity(schedule::met(&series, &name, hours).map_err(|e| Failure::at(name, e))?);
     }
     Ok(Setting {
         devices: args.hardware.devices,
@@ -276,33 +277,6 @@ fn setting(
         functional_units: given("--functional-units", &a.functional_units, Unit::Sample, (1e-9, 1e24))?,
     })
 }
-
-/// The mean intensity of a run that starts with the series; from that of the best start to that of the worst.
-fn over(name: &str, series: &Series, time: &Quantity, devices: u32) -> Result<Quantity, Failure> {
-    let hours = time.to(Unit::Hour).map_err(input)?.value() / f64::from(devices);
-    let plan = schedule::plan(series, hours, None).map_err(|e| Failure::at(name, e))?;
-    let [value, low, high] = [plan.at_once, plan.best_start, plan.worst_start].map(|choice| choice.g_per_kwh);
-    let source = format!("stated by {name}, from its first row on; from the best start in it to the worst");
-    Quantity::new(value, low, high, Unit::GramCo2ePerKilowattHour, Source::assumed(source)).map_err(input)
-}
-
-/// Steps of the derivation that are results, with their names in JSON and for people.
-const RESULTS: [(&str, &str, &str); 14] = [
-    ("flops", "flops", "operations"),
-    ("run", "run_s", "one run of the graph"),
-    ("runs", "runs", "runs"),
-    ("duration", "duration_s", "duration"),
-    ("device_time", "device_time", "device time"),
-    ("days", "days", "days"),
-    ("it_energy", "it_energy_kwh", "energy of the devices"),
-    ("energy", "energy_kwh", "energy with the facility"),
-    ("co2e", "co2e_kg", "carbon"),
-    ("market_co2e", "market_co2e_kg", "carbon, market-based"),
-    ("embodied", "embodied_kg", "carbon of making the devices"),
-    ("sci", "sci_g_per_unit", "carbon for each unit served"),
-    ("water", "water_l", "water"),
-    ("cost", "cost_usd", "cost"),
-];
 
 fn document(derivation: &Derivation, boundary: Option<PowerBoundary>) -> Map<String, Value> {
     let mut document = Map::new();
@@ -331,13 +305,7 @@ fn text(
     notes: &[String],
     assumed: &[String],
 ) -> String {
-    let mut table = Table::new([("", Align::Left), ("value", Align::Left), ("how", Align::Left)]);
-    for (step, _, name) in RESULTS {
-        let Some(found) = derivation.steps().iter().rev().find(|s| s.name == step) else { continue };
-        let how = if found.formula.is_empty() { "given" } else { &found.formula };
-        table.row([name, &number::quantity(&found.result), how]);
-    }
-    let mut text = format!("{table}\n");
+    let mut text = format!("{}\n", results(derivation));
     for note in notes {
         text += &format!("Note: {note}.\n");
     }
@@ -349,22 +317,4 @@ fn text(
         text += &format!("Assumed, so look here first: {}.\n", assumed.join(", "));
     }
     text
-}
-
-/// Every step: name, formula, value with interval, source.
-fn explanation(derivation: &Derivation) -> String {
-    let mut table = Table::new([
-        ("step", Align::Left),
-        ("formula", Align::Left),
-        ("value", Align::Left),
-        ("source", Align::Left),
-    ]);
-    for step in derivation.steps() {
-        let (formula, source) = match step.formula.as_str() {
-            "" => ("given", step.result.source().to_string()),
-            formula => (formula, String::new()),
-        };
-        table.row([step.name, formula, &number::quantity(&step.result), &source]);
-    }
-    format!("\n{table}")
 }

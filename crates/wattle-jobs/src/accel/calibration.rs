@@ -11,9 +11,10 @@ use wattle_engine::{Plan, Session};
 use wattle_graph::{DType, Model, Tensor, ValueId};
 use wattle_train::trainer::TrainingData;
 
-use crate::context::Context;
-use crate::failure::Failure;
-use wattle_jobs::npy;
+use crate::env::Env;
+use crate::error::{JobError, Result};
+use crate::npy;
+use crate::observer::Observer;
 
 /// Share of the training samples kept aside, as `wattle eval` divides them: the normalisation must be the same.
 const VALIDATION: f64 = 0.2;
@@ -21,18 +22,19 @@ const VALIDATION: f64 = 0.2;
 /// Names the files given with `--input` as the data.
 const FILES: &str = "inputs";
 
-/// Runs a model whose shapes are all known over real inputs and counts. `data` is what `--data` takes elsewhere, or
+/// Runs a model whose shapes are all known over real inputs and counts. `data` is a specification as for training, or
 /// `inputs` for the files in `feeds` alone; at most `samples` samples of the training part are used. Also says, in a
 /// sentence, what was run.
-pub fn calibrate(
+pub(super) fn calibrate(
     model: &Model,
     tally: Tally,
     feeds: &BTreeMap<String, Tensor>,
     data: &str,
     samples: usize,
-    context: &Context,
-) -> Result<(Tally, String), Failure> {
-    let mut run = Run::new(model, tally, context)?;
+    env: &Env,
+    observer: &mut dyn Observer,
+) -> Result<(Tally, String)> {
+    let mut run = Run::new(model, tally, env)?;
     for (name, tensor) in feeds {
         let id = model.graph.inputs().iter().find(|&&id| model.graph.label(id) == *name);
         let Some(&id) = id else { continue };
@@ -43,26 +45,23 @@ pub fn calibrate(
     let names = |ids: &[ValueId]| ids.iter().map(|&id| model.graph.label(id)).collect::<Vec<_>>().join(", ");
     if data == FILES {
         if !open.is_empty() {
-            let text = format!(
-                "--density-from calibration:{FILES}: no file for {}; give --input NAME=FILE.npy",
-                names(&open)
-            );
-            return Err(Failure::Input(text));
+            let text = format!("calibration:{FILES}: no file for {}; give one for each input", names(&open));
+            return Err(JobError::option("density_from", text));
         }
         run.count()?;
         return Ok((run.tally, format!("counted in one run of {}", plural(feeds.len(), "input file"))));
     }
     let &[input] = open.as_slice() else {
         let text = format!(
-            "--density-from calibration:{data}: the data feed one input, the model has {} without a file{}{}; give \
-             the others with --input NAME=FILE.npy, or all of them with calibration:{FILES}",
+            "calibration:{data}: the data feed one input, the model has {} without a file{}{}; give files for the \
+             others, or for all of them with calibration:{FILES}",
             open.len(),
             if open.is_empty() { "" } else { ": " },
             names(&open)
         );
-        return Err(Failure::Input(text));
+        return Err(JobError::option("density_from", text));
     };
-    let seen = over_data(&mut run, model, input, data, samples)?;
+    let seen = over_data(&mut run, model, input, data, samples, observer)?;
     let text = format!(
         "counted while running {} of {data} (training part, normalised as `wattle eval` does)",
         plural(seen, "sample")
@@ -81,7 +80,8 @@ fn over_data(
     input: ValueId,
     data: &str,
     samples: usize,
-) -> Result<usize, Failure> {
+    observer: &mut dyn Observer,
+) -> Result<usize> {
     let (name, extents) = (model.graph.label(input), model.graph.extents(input)?);
     let dtype = model.graph.value(input).ty.dtype;
     let image_shape = match extents.as_slice() {
@@ -93,13 +93,13 @@ fn over_data(
     let batch = extents.first().copied().unwrap_or(1).max(1);
     let wanted: usize = extents.iter().product::<usize>() / batch;
     if dataset.shape.elements() != wanted {
-        return Err(Failure::Input(format!(
-            "--density-from calibration:{data}: a sample has the shape {:?} ({} numbers), input `{name}` takes {:?} \
-             ({wanted})",
+        let text = format!(
+            "calibration:{data}: a sample has the shape {:?} ({} numbers), input `{name}` takes {:?} ({wanted})",
             dataset.shape.dims(),
             dataset.shape.elements(),
             &extents[1..],
-        )));
+        );
+        return Err(JobError::option("density_from", text));
     }
     let normalisation = if dtype.is_float() {
         Normalisation::measure(&dataset, splits.train())?
@@ -109,12 +109,11 @@ fn over_data(
     // Whole batches, so that no sample counts twice.
     let count = samples.min(splits.train().len()) / batch * batch;
     if count == 0 {
-        return Err(Failure::Input(format!(
-            "--density-from calibration:{data}: {} samples to run, the model takes {batch} at a time",
-            samples.min(splits.train().len())
-        )));
+        let found = samples.min(splits.train().len());
+        let text = format!("calibration:{data}: {found} samples to run, the model takes {batch} at a time");
+        return Err(JobError::option("density_from", text));
     }
-    run.over(input, dataset, &splits.train()[..count], normalisation)?;
+    run.over(input, dataset, &splits.train()[..count], normalisation, observer)?;
     Ok(count)
 }
 
@@ -125,12 +124,13 @@ pub fn over_training(
     tally: Tally,
     data: &TrainingData,
     samples: usize,
-    context: &Context,
-) -> Result<Tally, Failure> {
-    let mut run = Run::new(model, tally, context)?;
+    env: &Env,
+    observer: &mut dyn Observer,
+) -> Result<Tally> {
+    let mut run = Run::new(model, tally, env)?;
     if let Some(&input) = model.graph.inputs().first() {
         let indices = &data.indices[..samples.min(data.indices.len())];
-        run.over(input, data.dataset.clone(), indices, data.normalisation.clone())?;
+        run.over(input, data.dataset.clone(), indices, data.normalisation.clone(), observer)?;
     }
     Ok(run.tally)
 }
@@ -147,22 +147,22 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(model: &'a Model, tally: Tally, context: &Context) -> Result<Run<'a>, Failure> {
+    fn new(model: &'a Model, tally: Tally, env: &Env) -> Result<Run<'a>> {
         let outputs: Vec<ValueId> =
             tally.values().into_iter().filter(|id| !model.graph.inputs().contains(id)).collect();
         let mut graph = model.graph.clone();
         graph.set_outputs(outputs.clone());
-        let plan = Plan::compile(&graph, &model.parameters, &context.plan_options())?;
+        let plan = Plan::compile(&graph, &model.parameters, &env.plan_options())?;
         let session = Session::new(plan, &model.parameters)?;
         Ok(Run { model, session, tally, outputs, fed: HashMap::new() })
     }
 
-    fn feed(&mut self, id: ValueId, tensor: Tensor) -> Result<(), Failure> {
+    fn feed(&mut self, id: ValueId, tensor: Tensor) -> Result<()> {
         let name = self.model.graph.label(id);
         let dtype: DType = self.model.graph.value(id).ty.dtype;
         let found = tensor.dtype();
         let tensor = npy::fitted(tensor, dtype).ok_or_else(|| {
-            Failure::Input(format!("input `{name}`: found elements of {found}, expected {dtype}"))
+            JobError::input(format_args!("input `{name}`: found elements of {found}, expected {dtype}"))
         })?;
         self.session.set_input(&name, &tensor)?;
         self.fed.insert(id, tensor);
@@ -176,22 +176,26 @@ impl<'a> Run<'a> {
         dataset: Arc<Dataset>,
         indices: &[u32],
         normalisation: Normalisation,
-    ) -> Result<(), Failure> {
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
         let (extents, dtype) = (self.model.graph.extents(input)?, self.model.graph.value(input).ty.dtype);
         let batch = extents.first().copied().unwrap_or(1).max(1);
         let mut loader = Loader::new(dataset, indices, LoaderOptions::evaluation(batch, normalisation))?;
-        let bar = crate::bars::bar("calibrating", loader.steps_per_epoch());
-        for _ in 0..loader.steps_per_epoch() {
+        let steps = loader.steps_per_epoch();
+        for step in 0..steps {
+            observer.progress("calibrating", step, steps);
+            if observer.cancelled() {
+                return Err(JobError::cancelled());
+            }
             let inputs = loader.next_batch()?.inputs.clone();
             self.feed(input, Tensor::f32(extents.clone(), inputs).cast(dtype))?;
             self.count()?;
-            bar.inc(1);
         }
-        bar.finish_and_clear();
+        observer.progress("calibrating", steps, steps);
         Ok(())
     }
 
-    fn count(&mut self) -> Result<(), Failure> {
+    fn count(&mut self) -> Result<()> {
         self.session.run()?;
         let tensors: HashMap<ValueId, Tensor> =
             self.outputs.iter().copied().zip(self.session.outputs()?.into_iter().map(|(_, t)| t)).collect();
