@@ -34,7 +34,11 @@ pub fn listing(estimate: &Estimate, workload: &Workload) -> String {
     ]);
     for l in &estimate.layers {
         let density = |of: fn(&Layer) -> f64| {
-            workload.layers.iter().find(|w| w.name == l.name).map_or(String::new(), |layer| format!("{:.0} %", 100.0 * of(layer)))
+            workload
+                .layers
+                .iter()
+                .find(|w| w.name == l.name)
+                .map_or(String::new(), |layer| format!("{:.0} %", 100.0 * of(layer)))
         };
         table.row([
             l.name.clone(),

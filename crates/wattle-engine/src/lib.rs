@@ -20,6 +20,7 @@ mod plan;
 mod session;
 mod sharing;
 mod sparse_cost;
+pub mod timing_file;
 mod timings;
 
 pub use choices::{Batch, Sparse};

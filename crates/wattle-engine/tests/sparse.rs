@@ -179,6 +179,21 @@ fn what_the_model_doubts_is_timed_once_and_then_decided_by_the_times_kept() {
 }
 
 #[test]
+fn a_plan_for_one_run_takes_the_kernels_that_were_timed_before_and_times_none() {
+    let layer = graph(MatMul::default(), &[16, 256], &[256, 300], true);
+    let nothing = Arc::new(Timings::known(Default::default()));
+    let cpu = Arc::new(Cpu::new(1).expect("threads start"));
+    let modelled = Plan::compile(&layer, &Parameters::new(), &PlanOptions::new(cpu)).expect("a plan");
+    let modelled = modelled.steps().find(|s| s.node.is_some()).expect("one node");
+    let (kernel, why) = planned(&layer, &nothing);
+    assert_eq!((&kernel, Some(&why)), (&modelled.kernel, modelled.why.as_ref()));
+    assert!(!nothing.has_grown());
+    let timings = Arc::new(Timings::default());
+    let timed = planned(&layer, &timings);
+    assert_eq!(planned(&layer, &Arc::new(Timings::known(timings.all()))), timed);
+}
+
+#[test]
 fn what_the_model_does_not_doubt_is_not_timed() {
     let timings = Arc::new(Timings::default());
     let layer = graph(MatMul::default(), &[512, 16], &[16, 2], true);

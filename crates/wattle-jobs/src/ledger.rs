@@ -85,12 +85,15 @@ pub struct Line {
 /// If there is no ledger, it cannot be read, or it does not have what is asked for.
 pub fn ledger(options: &LedgerOptions, env: &Env, observer: &mut dyn Observer) -> Result<Ledgered> {
     let path = env.ledger().ok_or_else(|| {
-        JobError::input("there is no ledger: WATTLE_LEDGER is empty, or no home is known to put one in; name a file")
-            .of("ledger")
+        JobError::input(
+            "there is no ledger: WATTLE_LEDGER is empty, or no home is known to put one in; name a file",
+        )
+        .of("ledger")
     })?;
     let (all, unreadable) = ledger::read(path).map_err(|e| JobError::at(path.display(), e))?;
     if unreadable > 0 {
-        observer.note(&format!("{unreadable} line(s) of {} could not be read and are left out", path.display()));
+        observer
+            .note(&format!("{unreadable} line(s) of {} could not be read and are left out", path.display()));
     }
     match options {
         LedgerOptions::List { last } => {
@@ -105,13 +108,16 @@ pub fn ledger(options: &LedgerOptions, env: &Env, observer: &mut dyn Observer) -
         LedgerOptions::Show { number, explain: name } => {
             let number = number.unwrap_or(all.len());
             let receipt = number.checked_sub(1).and_then(|index| all.get(index)).ok_or_else(|| {
-                JobError::input(format_args!("receipt {number}: the ledger has {} (1 is the oldest)", all.len()))
+                JobError::input(format_args!(
+                    "receipt {number}: the ledger has {} (1 is the oldest)",
+                    all.len()
+                ))
             })?;
             match name {
                 None => Ok(Ledgered::Receipt(Box::new(receipt.clone()))),
-                Some(name) => explain(receipt, name)
-                    .map(Ledgered::Explanation)
-                    .ok_or_else(|| JobError::input(format_args!("receipt {number} does not know its {name}"))),
+                Some(name) => explain(receipt, name).map(Ledgered::Explanation).ok_or_else(|| {
+                    JobError::input(format_args!("receipt {number} does not know its {name}"))
+                }),
             }
         }
     }

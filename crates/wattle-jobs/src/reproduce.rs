@@ -116,8 +116,7 @@ fn refit(folder: &Path, remarks: &mut Vec<String>) -> Result<Vec<Figure>> {
         let points = scaling::read(file).map_err(|e| JobError::at(path.display(), e))?;
         let fit = |form| Fit::new(&points, form).map_err(|e| JobError::at(path.display(), e));
         let (power, exponential) = (fit(Form::Power)?, fit(Form::Exponential)?);
-        let slope =
-            power.summary().exponent.ok_or_else(|| JobError::run("a power law has an exponent"))?;
+        let slope = power.summary().exponent.ok_or_else(|| JobError::run("a power law has an exponent"))?;
         let mut remark = format!(
             "{}: {} points, slope {:.4} [{:.4}, {:.4}] at 95 %",
             benchmark.name,

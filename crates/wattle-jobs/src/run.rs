@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use wattle_engine::{EngineError, Plan, Session};
+use wattle_engine::{EngineError, Session};
 use wattle_graph::{Model, Tensor, costs, interpret, totals};
 use wattle_meter::{Receipt, Unit, Work};
 
@@ -13,6 +13,7 @@ use crate::error::{JobError, Result};
 use crate::models::{self, InputText};
 use crate::npy;
 use crate::observer::Observer;
+use crate::timings;
 
 /// What to run on what.
 #[derive(Clone, Debug, Serialize)]
@@ -102,7 +103,7 @@ fn execute(
     if reference {
         return Ok((interpreted(model, feeds)?, "interpreted"));
     }
-    match Plan::compile(&model.graph, &model.parameters, &env.plan_options()) {
+    match timings::compile_once(&model.graph, &model.parameters, env.plan_options()) {
         Ok(plan) => {
             let mut session = Session::new(plan, &model.parameters)?;
             for (name, tensor) in feeds {

@@ -1,52 +1,44 @@
-//! Times of kernels, kept on disk: one file a machine, so that a layer is timed once.
+//! Where this user's times of kernels are kept, and who plans with them.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-use wattle_engine::{LayerTimes, Plan, PlanOptions, Timings};
+use wattle_engine::timing_file::TimingFile;
+use wattle_engine::{EngineError, Plan, PlanOptions};
 use wattle_graph::{Graph, Parameters};
 use wattle_meter::Machine;
 use wattle_meter::environment::user_folder;
-use wattle_train::atomic_file::write_atomically;
 
 use crate::error::Result;
 
-const SCHEMA: &str = "wattle.timings/1";
 /// Names the file, or, empty, leaves every choice to the cost model.
 const VARIABLE: &str = "WATTLE_TIMINGS";
-
-/// What the file holds. Times of another machine or version are nobody's.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Document {
-    schema: String,
-    machine: String,
-    wattle: String,
-    /// Seconds of each form, by layer.
-    layers: LayerTimes,
-}
 
 /// Plans a graph that will run many times: where the cost model is in doubt between kernels, times on this machine decide,
 /// from the file or, if there are none yet, taken now and kept. A file that cannot be read or written costs only the time.
 pub fn compile(graph: &Graph, parameters: &Parameters, options: PlanOptions) -> Result<Plan> {
-    let Some(path) = path(|name| std::env::var(name).ok()) else {
-        return Ok(Plan::compile(graph, parameters, &options)?);
-    };
-    let machine = description(&Machine::identify());
-    let timings = Arc::new(Timings::new(read(&path, &machine).unwrap_or_default()));
+    let Some(file) = file() else { return Ok(Plan::compile(graph, parameters, &options)?) };
+    let timings = file.timings();
     let options = PlanOptions { timings: Some(timings.clone()), ..options };
     let plan = Plan::compile(graph, parameters, &options)?;
-    if timings.has_grown() {
-        let document = Document {
-            schema: SCHEMA.to_owned(),
-            machine,
-            wattle: env!("CARGO_PKG_VERSION").to_owned(),
-            layers: timings.all(),
-        };
-        // Without a file, the layer is timed again next time.
-        let _ = write(&path, &document);
-    }
+    // What cannot be kept is timed again next time.
+    let _ = file.keep(&timings);
     Ok(plan)
+}
+
+/// Plans a graph that will run once: with the kernels that were timed before, if any were, and no timing now.
+pub fn compile_once(
+    graph: &Graph,
+    parameters: &Parameters,
+    options: PlanOptions,
+) -> std::result::Result<Plan, EngineError> {
+    let timings = file().map(|file| file.known());
+    Plan::compile(graph, parameters, &PlanOptions { timings, ..options })
+}
+
+/// The file of times, unless there is none for this user.
+fn file() -> Option<TimingFile> {
+    let path = path(|name| std::env::var(name).ok())?;
+    Some(TimingFile::new(path, description(&Machine::identify())))
 }
 
 /// `$WATTLE_TIMINGS`, else `wattle/timings.json` in the user's folder for caches; `None` if that variable is empty or there
@@ -71,43 +63,11 @@ fn description(machine: &Machine) -> String {
     )
 }
 
-fn read(path: &Path, machine: &str) -> Option<LayerTimes> {
-    let document: Document = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-    let same = document.schema == SCHEMA
-        && document.machine == machine
-        && document.wattle == env!("CARGO_PKG_VERSION");
-    same.then_some(document.layers)
-}
-
-fn write(path: &Path, document: &Document) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let bytes = serde_json::to_vec_pretty(document)?;
-    write_atomically(path, &bytes).map_err(std::io::Error::other)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::Path;
 
-    #[test]
-    fn times_come_back_on_the_same_machine_only() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("below/timings.json");
-        let times = [("csr".to_owned(), 1e-3), ("dense".to_owned(), 0.1 + 0.2)].into();
-        let layers: LayerTimes = [("a layer".to_owned(), times)].into();
-        let wattle = env!("CARGO_PKG_VERSION").to_owned();
-        write(
-            &path,
-            &Document { schema: SCHEMA.into(), machine: "a".into(), wattle, layers: layers.clone() },
-        )
-        .unwrap();
-        assert_eq!(read(&path, "a"), Some(layers));
-        assert_eq!(read(&path, "b"), None);
-        std::fs::write(&path, "{").unwrap();
-        assert_eq!(read(&path, "a"), None);
-    }
+    use super::*;
 
     #[test]
     fn the_file_follows_the_environment() {

@@ -9,6 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::output_file::check_replaceable;
 use wattle_data::error::{Error, Result};
 
 const MARK: &str = ".wattle-partial-";
@@ -24,7 +25,8 @@ pub fn write_atomically_with(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {
-    let temporary = temporary_name(path);
+    check_replaceable(path)?;
+    let temporary = partial_name(path);
     let written = write_and_rename(path, &temporary, fill);
     if written.is_err() {
         // The first error is the one worth reporting; a leftover is swept when the directory is next opened.
@@ -50,7 +52,7 @@ pub(crate) fn is_partial(name: &OsStr) -> bool {
     name.to_string_lossy().starts_with(MARK)
 }
 
-/// Removes what killed processes left half written in `directory`. Call it only while holding the directory's lock.
+/// Removes what killed processes left half written in `directory`. Call it only while holding the directory's lease.
 pub(crate) fn sweep_partial_files(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -70,7 +72,8 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(parent)?.sync_all() } else { Ok(()) }
 }
 
-fn temporary_name(path: &Path) -> PathBuf {
+/// A name beside `path` for a file that is to become it; no other call gives the same.
+pub(crate) fn partial_name(path: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -118,7 +121,7 @@ mod tests {
     #[test]
     fn leftovers_of_killed_writers_are_swept() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(temporary_name(&directory.path().join("a")), b"torn").unwrap();
+        fs::write(partial_name(&directory.path().join("a")), b"torn").unwrap();
         fs::write(directory.path().join("kept"), b"").unwrap();
         sweep_partial_files(directory.path()).unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);

@@ -117,6 +117,9 @@ pub fn fit(
     };
     let mut last_save = Instant::now();
     while trainer.step() < total {
+        if let Some((directory, _)) = directory.filter(|(directory, _)| directory.is_lost()) {
+            directory.check_held()?;
+        }
         let loss = trainer.advance()?;
         running.sum += f64::from(loss);
         running.count += 1;
@@ -132,6 +135,7 @@ pub fn fit(
             && (epoch_ends || last_save.elapsed() > CHECKPOINT_INTERVAL)
             && step < total
         {
+            directory.check_held()?;
             if let Some(log) = &mut log {
                 log.sync()?;
             }
@@ -150,6 +154,7 @@ pub fn fit(
     let steps = trainer.step();
     let parameters = trainer.parameters()?.clone();
     if let Some((directory, config)) = directory {
+        directory.check_held()?;
         if let Some(log) = &mut log {
             log.sync()?;
         }

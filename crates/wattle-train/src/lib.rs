@@ -7,9 +7,12 @@
 pub mod atomic_file;
 pub mod checkpoint;
 pub mod fit;
+pub mod lease;
 pub mod loss;
+pub mod metrics_log;
 pub mod network;
 pub mod optimizer;
+pub mod output_file;
 pub mod parameter_tensors;
 pub mod run_directory;
 pub mod schedule;

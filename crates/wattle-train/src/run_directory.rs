@@ -4,16 +4,21 @@
 //! `runs/<command>-<hash>/` holds `config.toml`, `metrics.jsonl`, `receipt.json` and checkpoints. Options equal to
 //! their default stay out of the hash: adding an option to wattle never renames an old run.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::atomic_file::{is_partial, sweep_partial_files, write_atomically};
+use crate::lease::{BEAT, LEASE, Lease};
+use crate::metrics_log::MetricsLog;
+use crate::output_file;
 use wattle_data::error::{Error, Result};
 
 const CONFIG: &str = "config.toml";
+/// What runs of before 0.2 left in their directory.
 const LOCK: &str = "lock";
 
 /// A command and its options in canonical form.
@@ -113,11 +118,11 @@ fn canonical_value(value: &toml::Value) -> String {
     }
 }
 
-/// A run's directory, locked against other processes for as long as this value lives.
+/// A run's directory, leased against other processes for as long as this value lives.
 #[derive(Debug)]
 pub struct RunDirectory {
     path: PathBuf,
-    _lock: File,
+    lease: Lease,
 }
 
 impl RunDirectory {
@@ -129,15 +134,21 @@ impl RunDirectory {
     /// Opens or creates a directory the user named.
     ///
     /// # Errors
-    /// One that holds a different run, or files but no run, is refused before anything in it is touched.
+    /// One that holds a different run, or files but no run, is refused before anything in it is touched; so is one that
+    /// another process works in, see [`Lease::take`].
     pub fn open_at(path: &Path, config: &Config) -> Result<Self> {
+        Self::open_with_beat(path, config, BEAT)
+    }
+
+    /// Like [`RunDirectory::open_at`], with a sign of life every `beat` instead of every [`BEAT`].
+    pub fn open_with_beat(path: &Path, config: &Config, beat: Duration) -> Result<Self> {
         fs::create_dir_all(path).map_err(|error| Error::writing(path, &error))?;
         check_owner(path, config)?;
-        let lock = lock(path)?;
-        // Another process may have made the folder its own before the lock was ours.
+        let lease = Lease::take(path, beat)?;
+        // Another process may have made the folder its own before the lease was ours.
         check_owner(path, config)?;
         sweep_partial_files(path).map_err(|error| Error::writing(path, &error))?;
-        let run = Self { path: path.to_owned(), _lock: lock };
+        let run = Self { path: path.to_owned(), lease };
         if run.read(CONFIG)?.is_none() {
             run.write(CONFIG, config.to_toml().as_bytes())?;
         }
@@ -157,15 +168,29 @@ impl RunDirectory {
     /// The contents of a file, or `None` if it does not exist: the stage that writes it has not finished.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let path = self.file(name);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::reading(&path, &error)),
-        }
+        let Some(mut file) = output_file::open(&path)? else { return Ok(None) };
+        let mut bytes = vec![];
+        file.read_to_end(&mut bytes).map_err(|error| Error::reading(&path, &error))?;
+        Ok(Some(bytes))
+    }
+
+    /// Looks whether the directory is still this process's; see [`Lease::check`]. To ask before a file is written by its
+    /// path.
+    pub fn check_held(&self) -> Result<()> {
+        self.lease.check()
+    }
+
+    /// Whether another process was seen to have taken the directory over; cheap enough to ask at every step.
+    pub fn is_lost(&self) -> bool {
+        self.lease.is_lost()
     }
 
     /// Writes a file in one instant.
+    ///
+    /// # Errors
+    /// Also when another process has taken the directory over.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.check_held()?;
         write_atomically(&self.file(name), bytes)
     }
 
@@ -197,7 +222,7 @@ impl RunDirectory {
 }
 
 /// Refuses a directory that is neither empty nor of the run `config`. What a run killed while it was being created
-/// leaves behind, a lock and partial files, counts as empty.
+/// leaves behind, a lease and partial files, counts as empty.
 fn check_owner(directory: &Path, config: &Config) -> Result<()> {
     let refuse = |found: &dyn std::fmt::Display| {
         Error::input(directory.display(), found)
@@ -210,7 +235,7 @@ fn check_owner(directory: &Path, config: &Config) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             for entry in fs::read_dir(directory).map_err(unreadable)? {
                 let name = entry.map_err(unreadable)?.file_name();
-                if name != LOCK && !is_partial(&name) {
+                if name != LEASE && name != LOCK && !is_partial(&name) {
                     let found = format!("it is no run, but holds `{}`", name.to_string_lossy());
                     return Err(refuse(&found).remedy("choose another output directory"));
                 }
@@ -228,101 +253,6 @@ fn check_owner(directory: &Path, config: &Config) -> Result<()> {
             Err(refuse(&found).remedy("choose another output directory"))
         }
     }
-}
-
-/// Takes the advisory lock of a directory. The operating system drops it when its holder dies, however it dies, so a
-/// stale lock cannot exist; the number in the file only serves the message.
-fn lock(directory: &Path) -> Result<File> {
-    let path = directory.join(LOCK);
-    let writing = |error| Error::writing(&path, &error);
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(writing)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = (&file).take(32).read_to_string(&mut holder);
-            return Err(Error::busy(
-                directory.display(),
-                format_args!("process {} is working in this run", holder.trim()),
-            )
-            .remedy("wait for it, end it, or choose another output directory"));
-        }
-        // Some network file systems have no locks; being advisory, the lock is then done without.
-        Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
-        Err(TryLockError::Error(error)) => return Err(writing(error)),
-    }
-    file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(writing)?;
-    Ok(file)
-}
-
-/// `metrics.jsonl`: one JSON object a line, each with the `step` it was taken after.
-#[derive(Debug)]
-pub struct MetricsLog {
-    path: PathBuf,
-    file: File,
-}
-
-impl MetricsLog {
-    /// Opens the log of a run that continues after the step of its `checkpoint`: later lines and a torn last line are
-    /// dropped, for those steps will be run, and logged, again. Without a checkpoint everything is.
-    pub fn open(path: &Path, checkpoint: Option<u64>) -> Result<Self> {
-        let writing = |error| Error::writing(path, &error);
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(writing)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|error| Error::reading(path, &error))?;
-        let kept = checkpoint.map_or(0, |step| length_through(&bytes, step));
-        file.set_len(kept as u64).map_err(writing)?;
-        file.seek(SeekFrom::End(0)).map_err(writing)?;
-        Ok(Self { path: path.to_owned(), file })
-    }
-
-    /// Appends a record; `record` must serialise to a JSON object and gains the field `step`.
-    pub fn append(&mut self, step: u64, record: &impl Serialize) -> Result<()> {
-        let misfit = |found: String| Error::input(self.path.display(), found).expected("a JSON object");
-        let value = serde_json::to_value(record).map_err(|error| misfit(error.to_string()))?;
-        let serde_json::Value::Object(fields) = value else {
-            return Err(misfit(format!("a record of another kind: {value}")));
-        };
-        let mut line = format!("{{\"step\":{step}");
-        for (name, value) in fields.iter().filter(|(name, _)| *name != "step") {
-            line += &format!(",{}:{value}", serde_json::Value::from(name.as_str()));
-        }
-        line += "}\n";
-        self.file.write_all(line.as_bytes()).map_err(|error| Error::writing(&self.path, &error))
-    }
-
-    /// Forces what was appended to disk. Call it before writing a checkpoint, so that a checkpoint never outlives the
-    /// metrics that led to it.
-    pub fn sync(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(|error| Error::writing(&self.path, &error))
-    }
-}
-
-/// The length of the longest run of whole lines that are JSON objects with a `step` of at most `step`.
-fn length_through(bytes: &[u8], step: u64) -> usize {
-    let mut length = 0;
-    for line in bytes.split_inclusive(|&b| b == b'\n') {
-        let value: Option<serde_json::Value> =
-            line.strip_suffix(b"\n").and_then(|line| serde_json::from_slice(line).ok());
-        let at = value.as_ref().and_then(|value| value.get("step")).and_then(serde_json::Value::as_u64);
-        if at.is_none_or(|at| at > step) {
-            break;
-        }
-        length += line.len();
-    }
-    length
 }
 
 #[cfg(test)]
@@ -450,28 +380,8 @@ mod tests {
         let error = RunDirectory::open(parent.path(), &config(|_| {})).unwrap_err();
         assert_eq!(error.kind(), wattle_data::ErrorKind::Busy);
         assert!(error.to_string().contains(&std::process::id().to_string()));
-        // The lock file of the dead holder stays behind, with its number in it.
         drop(held);
         RunDirectory::open(parent.path(), &config(|_| {})).unwrap();
-    }
-
-    #[test]
-    fn metrics_continue_after_the_resumed_step() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("metrics.jsonl");
-        let mut log = MetricsLog::open(&path, None).unwrap();
-        for step in [1, 2, 3] {
-            log.append(step, &serde_json::json!({"loss": 1.0 / step as f64, "step": 99})).unwrap();
-        }
-        log.sync().unwrap();
-        let whole = fs::read_to_string(&path).unwrap();
-        fs::write(&path, format!("{whole}{{\"step\":4,\"lo")).unwrap();
-        drop(MetricsLog::open(&path, Some(9)).unwrap());
-        assert_eq!(fs::read_to_string(&path).unwrap(), whole, "only the torn line goes");
-
-        let mut log = MetricsLog::open(&path, Some(2)).unwrap();
-        log.append(3, &serde_json::json!({"loss": 1.0 / 3.0})).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), whole, "step 3 was run and logged again");
     }
 
     #[test]

@@ -198,4 +198,3 @@ fn document(estimate: &Estimate, workload: &Workload) -> Document {
         sources: estimate.sources.clone(),
     }
 }
-

@@ -157,7 +157,8 @@ pub fn map(options: &MapOptions, env: &Env, observer: &mut dyn Observer) -> Resu
     let (workload, densities) = options.model.workload(env, observer)?;
     let mut sources = arch.sources()?;
     sources.push(densities);
-    let constraints = options.constraints.as_deref().map_or_else(|| Ok(Constraints::default()), constraints)?;
+    let constraints =
+        options.constraints.as_deref().map_or_else(|| Ok(Constraints::default()), constraints)?;
     constraints.check(&workload.layers)?;
     let asked = Asked { options, arch: &arch, workload: &workload, constraints: &constraints, env };
     if options.front {

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use wattle_jobs::ledger::{LedgerOptions, Ledgered, ledger};
 use wattle_jobs::Observer;
+use wattle_jobs::ledger::{LedgerOptions, Ledgered, ledger};
 use wattle_meter::EXPLAINED;
 use wattle_meter::ledger::Group;
 use wattle_report::ledger::{Entry, list, sums};

@@ -9,11 +9,11 @@ use wattle_engine::Session;
 use wattle_graph::{MacKind, Model, costs, totals};
 use wattle_report::{Align, Table, number};
 
-use wattle_jobs::accel::{Modelled, request};
 use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::node_times;
+use wattle_jobs::accel::{Modelled, request};
 use wattle_jobs::models::{self, InputText};
 use wattle_jobs::timings;
 

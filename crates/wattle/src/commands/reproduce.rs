@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use wattle_jobs::Silent;
-use wattle_jobs::reproduce::{Reproduced, ReproduceOptions, reproduce};
+use wattle_jobs::reproduce::{ReproduceOptions, Reproduced, reproduce};
 use wattle_meter::published::Paper;
 use wattle_report::figures;
 

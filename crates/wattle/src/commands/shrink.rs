@@ -17,13 +17,13 @@ use wattle_train::trainer::{TrainOptions, TrainingData, evaluate};
 use wattle_train::training_graph::bound_to_samples;
 use wattle_train::weights::write_weights;
 
-use wattle_jobs::Silent;
-use wattle_jobs::accel::calibration::over_training;
-use wattle_jobs::accel::{Modelled, request};
 use super::training::{self, DataArgs, Defaults, OptimizerName, Prepared, TrainArgs};
 use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
+use wattle_jobs::Silent;
+use wattle_jobs::accel::calibration::over_training;
+use wattle_jobs::accel::{Modelled, request};
 use wattle_jobs::models;
 
 const DEFAULTS: Defaults =

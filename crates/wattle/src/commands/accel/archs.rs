@@ -1,8 +1,8 @@
 //! `wattle accel archs`: the architectures and energy tables that come with wattle.
 
 use wattle_accel::PRESS;
-use wattle_jobs::accel::{ArchsOptions, Shipped, archs};
 use wattle_jobs::Silent;
+use wattle_jobs::accel::{ArchsOptions, Shipped, archs};
 use wattle_report::{Align, Table, number};
 
 use crate::context::Context;

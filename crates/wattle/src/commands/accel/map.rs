@@ -94,10 +94,8 @@ fn best_text(best: &Best, given: bool) -> String {
         ]);
     }
     // From zero, since a sum of nothing is minus zero.
-    let [energy, cycles] = best
-        .layers
-        .iter()
-        .fold([0.0; 2], |[energy, cycles], l| [energy + l.energy_pj, cycles + l.cycles]);
+    let [energy, cycles] =
+        best.layers.iter().fold([0.0; 2], |[energy, cycles], l| [energy + l.energy_pj, cycles + l.cycles]);
     let (count, energy, cycles) = (best.layers.len(), number::si(energy * 1e-12, "J"), number::count(cycles));
     let claim = if given {
         "evaluated as given, nothing searched".to_string()

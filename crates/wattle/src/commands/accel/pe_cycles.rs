@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use wattle_jobs::accel::{PeCyclesOptions, pe_cycles};
 use wattle_jobs::Silent;
+use wattle_jobs::accel::{PeCyclesOptions, pe_cycles};
 use wattle_report::{Align, Table};
 
 use crate::context::Context;

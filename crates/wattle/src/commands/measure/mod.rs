@@ -100,9 +100,9 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
 fn options(args: &Args) -> Result<MeasureOptions, Failure> {
     let watts = |watts: f64| {
         let idle = Quantity::exact(watts, Unit::Watt, Source::assumed("stated by --idle-power"));
-        idle.ok().filter(|idle| idle.value() >= 0.0).ok_or_else(|| {
-            Failure::at("--idle-power", format!("{watts}: expected watts, 0 or more"))
-        })
+        idle.ok()
+            .filter(|idle| idle.value() >= 0.0)
+            .ok_or_else(|| Failure::at("--idle-power", format!("{watts}: expected watts, 0 or more")))
     };
     let (pattern, log) = (args.epoch_pattern.clone(), args.epoch_log.clone());
     Ok(MeasureOptions {
