@@ -17,17 +17,27 @@
 #[cfg(feature = "networks")]
 pub mod accel;
 pub mod accounting;
+#[cfg(feature = "networks")]
+pub mod bench;
 pub mod env;
 pub mod error;
 pub mod export;
+#[cfg(feature = "networks")]
+pub mod learning;
 pub mod ledger;
 pub mod measure;
 #[cfg(feature = "networks")]
 pub mod models;
 #[cfg(feature = "networks")]
+pub mod node_times;
+#[cfg(feature = "networks")]
 pub mod npy;
 pub mod observer;
+#[cfg(feature = "networks")]
+pub mod profile;
 pub mod reproduce;
+#[cfg(feature = "networks")]
+pub mod roofline;
 #[cfg(feature = "networks")]
 pub mod run;
 pub mod scaling;
@@ -36,8 +46,12 @@ pub mod serve;
 #[cfg(feature = "networks")]
 pub mod timings;
 
+#[cfg(feature = "networks")]
+pub use bench::{BenchOptions, Benched, bench};
 pub use env::{Env, EnvOptions};
 pub use error::{ErrorKind, JobError, Result};
 pub use observer::{Observer, Silent};
+#[cfg(feature = "networks")]
+pub use profile::{ProfileOptions, Profiled, profile};
 #[cfg(feature = "networks")]
 pub use run::{RunOptions, run};

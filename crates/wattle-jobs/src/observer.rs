@@ -1,10 +1,12 @@
 //! Who watches a job: a bar in a terminal, a page, a notebook, nobody.
 
+use std::sync::{Mutex, PoisonError};
+
 use wattle_meter::{Factors, Forecast, Snapshot};
 
-/// Is told what a job does, from the thread that runs it. Every method has a default that does nothing, so that an
+/// Is told what a job does, by one thread at a time. Every method has a default that does nothing, so that an
 /// observer says only what it is interested in.
-pub trait Observer {
+pub trait Observer: Send {
     /// `done` of `total` units of the stage `what` are done; the first call of a stage has `done` 0. A `total` of 0 is not
     /// known yet. Calls may be as frequent as every step of a training: an observer that draws should draw seldom.
     fn progress(&mut self, what: &str, done: u64, total: u64) {
@@ -57,3 +59,28 @@ pub struct Standing<'a> {
 pub struct Silent;
 
 impl Observer for Silent {}
+
+/// A stage whose units are finished by several threads, one at a time.
+pub struct Stage<'a> {
+    what: String,
+    total: u64,
+    /// The observer and the units done.
+    told: Mutex<(&'a mut dyn Observer, u64)>,
+}
+
+impl<'a> Stage<'a> {
+    /// Begins a stage of `total` units.
+    pub fn begin(observer: &'a mut dyn Observer, what: impl Into<String>, total: u64) -> Stage<'a> {
+        let what = what.into();
+        observer.progress(&what, 0, total);
+        Stage { what, total, told: Mutex::new((observer, 0)) }
+    }
+
+    /// One more unit is done.
+    pub fn advance(&self) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let (observer, done) = &mut *told;
+        *done += 1;
+        observer.progress(&self.what, *done, self.total);
+    }
+}

@@ -73,6 +73,12 @@ mod networks {
         }
     }
 
+    impl From<wattle_accel::AccelError> for Failure {
+        fn from(error: wattle_accel::AccelError) -> Failure {
+            Failure::Input(error.to_string())
+        }
+    }
+
     impl From<GraphError> for Failure {
         fn from(error: GraphError) -> Failure {
             Failure::Input(error.to_string())

@@ -7,9 +7,7 @@ mod commands;
 mod context;
 mod failure;
 #[cfg(feature = "networks")]
-mod node_times;
-#[cfg(feature = "networks")]
-mod roofline;
+mod names;
 
 use std::process::ExitCode;
 

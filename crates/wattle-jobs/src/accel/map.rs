@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -13,11 +12,10 @@ use wattle_accel::{
 };
 
 use super::request::{self, HardwareOptions, ModelOptions};
-use super::watched;
 use crate::env::Env;
 use crate::error::{JobError, Result};
 use crate::export::write_new;
-use crate::observer::Observer;
+use crate::observer::{Observer, Stage};
 
 /// A model on an architecture, and what is searched.
 #[derive(Clone, Debug)]
@@ -268,13 +266,9 @@ impl Asked<'_> {
         };
         // Constraints go by name, so equal layers are alike only where there are none.
         let free = constraints.list.is_empty();
-        let what = format!("mapping on {}", arch.name);
-        let results = watched::counted(&what, workload.layers.len(), observer, |done| {
-            let one = || {
-                done.fetch_add(1, Ordering::Relaxed);
-            };
-            each_distinct(&workload.layers, &crew, |_, _| free, work, &one)
-        })?;
+        let layers = workload.layers.len() as u64;
+        let stage = Stage::begin(observer, format!("mapping on {}", arch.name), layers);
+        let results = each_distinct(&workload.layers, &crew, |_, _| free, work, &|| stage.advance());
         let (mut found, mut infeasible) = (vec![], vec![]);
         for (layer, result) in workload.layers.iter().zip(results) {
             match result {

@@ -11,7 +11,6 @@ pub mod modelled;
 pub mod pe_cycles;
 pub mod request;
 pub mod simulate;
-mod watched;
 
 pub use archs::{ArchsOptions, Shipped, archs};
 pub use compare::{CompareOptions, Compared, compare};
@@ -20,5 +19,5 @@ pub use explain::{ExplainOptions, Explained, explain};
 pub use map::{MapOptions, Mapped, map};
 pub use modelled::Modelled;
 pub use pe_cycles::{PeCycles, PeCyclesOptions, pe_cycles};
-pub use request::{DensityFrom, ModelOptions};
+pub use request::{DensityFrom, HardwareOptions, ModelOptions, architecture, estimated};
 pub use simulate::{SimulateOptions, Simulated, simulate};

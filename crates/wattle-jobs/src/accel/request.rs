@@ -1,7 +1,6 @@
 //! What the jobs of the accelerator share: a model as a workload, an architecture with its energies, mappings.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 
 use wattle_accel::{
     AccelError, Architecture, Effort, EnergyFile, Estimate, MappingFile, Objective, Syntax, Workload,
@@ -9,11 +8,11 @@ use wattle_accel::{
 };
 
 use super::calibration::calibrate;
-use super::{densities, watched};
+use super::densities;
 use crate::env::Env;
 use crate::error::{JobError, Result};
 use crate::models::{self, InputText};
-use crate::observer::Observer;
+use crate::observer::{Observer, Stage};
 
 /// A model, how its zeros are known, and what its mappings are chosen for.
 #[derive(Clone, Debug)]
@@ -162,14 +161,8 @@ pub fn estimated(
     observer: &mut dyn Observer,
 ) -> Result<Estimate> {
     let threads = env.cpu.threads.count();
-    let what = format!("mapping on {}", arch.name);
-    let found = watched::counted(&what, workload.layers.len(), observer, |done| {
-        let one = || {
-            done.fetch_add(1, Ordering::Relaxed);
-        };
-        estimate(arch, workload, objective, Effort::default(), threads, &one)
-    })?;
-    Ok(found?)
+    let stage = Stage::begin(observer, format!("mapping on {}", arch.name), workload.layers.len() as u64);
+    Ok(estimate(arch, workload, objective, Effort::default(), threads, &|| stage.advance())?)
 }
 
 #[cfg(test)]

@@ -8,6 +8,9 @@ use wattle_accel::{Architecture, Objective, Workload};
 use wattle_engine::{Plan, Session};
 use wattle_graph::onnx::{SparseFormat, encode_model, encode_model_as};
 use wattle_graph::{Example, Model, Totals, costs, totals};
+use wattle_jobs::accel::calibration::over_training;
+use wattle_jobs::accel::{self, Modelled};
+use wattle_jobs::learning::OptimizerName;
 use wattle_meter::{Meter, Quantity, Receipt, Unit, Work};
 use wattle_report::{Align, Axis, Plot, Report, Table, number, receipt as receipts};
 use wattle_tickets::{FindOptions, Fractions, Layer, Level, Scope, check, find, prunable};
@@ -17,13 +20,10 @@ use wattle_train::trainer::{TrainOptions, TrainingData, evaluate};
 use wattle_train::training_graph::bound_to_samples;
 use wattle_train::weights::write_weights;
 
-use super::training::{self, DataArgs, Defaults, OptimizerName, Prepared, TrainArgs};
+use super::training::{self, DataArgs, Defaults, Prepared, TrainArgs};
 use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
-use wattle_jobs::Silent;
-use wattle_jobs::accel::calibration::over_training;
-use wattle_jobs::accel::{Modelled, request};
 use wattle_jobs::models;
 
 const DEFAULTS: Defaults =
@@ -168,8 +168,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         )));
     }
     // A misspelt name is refused before hours of training.
-    let arch =
-        args.accel.as_deref().map(request::architecture).transpose().map_err(|f| f.context("--accel"))?;
+    let arch = args.accel.as_deref().map(accel::architecture).transpose().map_err(|e| e.of("accel"))?;
     let meter = context.meter();
     let prepared = training::prepare(&args.data, args.train.loss)?;
     let data = &prepared.training;
@@ -432,8 +431,8 @@ fn on_accelerator(
 ) -> Result<Modelled, Failure> {
     let bound = bound_to_samples(model, 1, &data.dataset.shape.dims())?;
     let (mut workload, tally) = Workload::with_tally(&bound)?;
-    over_training(&bound, tally, data, CALIBRATION, context, &mut Silent)?.apply(&mut workload);
-    let estimate = request::estimated(arch, &workload, Objective::default(), context, &mut Bars::default())?;
+    over_training(&bound, tally, data, CALIBRATION, context, &mut Bars::default())?.apply(&mut workload);
+    let estimate = accel::estimated(arch, &workload, Objective::default(), context, &mut Bars::default())?;
     let samples = CALIBRATION.min(data.indices.len());
     let densities = format!(
         "densities of weights: counted in the model; of activations: counted over {samples} training samples"

@@ -6,6 +6,7 @@ use serde::Serialize;
 use wattle_data::Normalisation;
 use wattle_graph::ops::{Flatten, LpNormalization};
 use wattle_graph::{GraphError, Model};
+use wattle_jobs::learning::OptimizerName;
 use wattle_meter::{Receipt, Unit, Work};
 use wattle_report::{Align, Table, number, receipt as receipts};
 use wattle_tickets::{FindOptions, Fractions, Level, PRESETS, Preset, Scope, check, find, preset, prunable};
@@ -15,7 +16,7 @@ use wattle_train::run_directory::{Config, RunDirectory};
 use wattle_train::tensor_file::write_tensors;
 use wattle_train::trainer::evaluate;
 
-use super::training::{self, DataArgs, Defaults, OptimizerName, TrainArgs};
+use super::training::{self, DataArgs, Defaults, TrainArgs};
 use crate::context::Context;
 use crate::failure::Failure;
 use wattle_jobs::models;

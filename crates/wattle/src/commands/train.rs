@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use wattle_graph::{Model, onnx};
+use wattle_jobs::learning::OptimizerName;
 use wattle_meter::{Receipt, Unit, Work};
 use wattle_report::receipt as receipts;
 use wattle_train::atomic_file::write_atomically;
@@ -12,7 +13,7 @@ use wattle_train::network::Init;
 use wattle_train::run_directory::{Config, RunDirectory};
 use wattle_train::trainer::{Start, TrainOptions, Trainer, evaluate};
 
-use super::training::{self, DataArgs, Defaults, OptimizerName, TrainArgs};
+use super::training::{self, DataArgs, Defaults, TrainArgs};
 use crate::context::Context;
 use crate::failure::Failure;
 use wattle_jobs::models;

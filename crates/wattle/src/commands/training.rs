@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use wattle_data::{DataSpec, Dataset, LoadOptions, Normalisation, SplitOptions, Splits, Task};
 use wattle_graph::{Model, Parameters, Source};
+use wattle_jobs::learning::OptimizerName;
 use wattle_train::loss::Loss;
 use wattle_train::network::{self, Init};
-use wattle_train::optimizer::Optimizer;
 use wattle_train::trainer::{TrainOptions, TrainingData};
 
 use crate::failure::Failure;
+use crate::names::named;
 use wattle_jobs::models;
 
 /// Which data, and how it is divided.
@@ -34,7 +35,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub batch: Option<u32>,
     /// sgd (momentum 0.9), sgd-plain, nesterov, adam or adamw.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = named(&OptimizerName::ALL))]
     pub optimizer: Option<OptimizerName>,
     /// Learning rate that the schedule scales.
     #[arg(long)]
@@ -59,21 +60,6 @@ pub struct TrainArgs {
     pub seed: u64,
 }
 
-/// Optimisers by name.
-#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OptimizerName {
-    /// With momentum 0.9.
-    Sgd,
-    /// Without momentum.
-    SgdPlain,
-    /// With Nesterov's momentum 0.9.
-    Nesterov,
-    /// Adam.
-    Adam,
-    /// Adam with decoupled weight decay.
-    Adamw,
-}
-
 /// Losses by name.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LossName {
@@ -83,19 +69,6 @@ pub enum LossName {
     Mse,
     /// Binary cross entropy.
     Bce,
-}
-
-impl OptimizerName {
-    /// The optimiser with this weight decay.
-    pub fn with_decay(self, weight_decay: f64) -> Optimizer {
-        match self {
-            OptimizerName::Sgd => Optimizer::Sgd { momentum: 0.9, nesterov: false, weight_decay },
-            OptimizerName::SgdPlain => Optimizer::Sgd { momentum: 0.0, nesterov: false, weight_decay },
-            OptimizerName::Nesterov => Optimizer::Sgd { momentum: 0.9, nesterov: true, weight_decay },
-            OptimizerName::Adam => Optimizer::Adam { weight_decay },
-            OptimizerName::Adamw => Optimizer::AdamW { weight_decay },
-        }
-    }
 }
 
 /// What a command trains with when nothing is asked for.

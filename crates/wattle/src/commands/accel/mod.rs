@@ -50,9 +50,3 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
         Command::PeCycles(args) => pe_cycles::run(args, context),
     }
 }
-
-impl From<wattle_accel::AccelError> for Failure {
-    fn from(error: wattle_accel::AccelError) -> Failure {
-        Failure::Input(error.to_string())
-    }
-}

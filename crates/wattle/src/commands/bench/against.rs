@@ -1,30 +1,18 @@
 //! `wattle bench MODEL --against PEER`: the same work here and in another runtime, in turns.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::PathBuf;
 
-use serde::Serialize;
-use wattle_engine::Session;
-use wattle_graph::Tensor;
+use wattle_jobs::bench::PeerName;
+use wattle_jobs::bench::against::{AgainstOptions, Compared, Side};
 
-use super::bystanders::Watch;
-use super::peer::{Peer, PeerName, Task};
-use super::samples::{Samples, quantile, timed};
-use crate::context::Context;
-use crate::failure::Failure;
-
-/// How long a turn should take when nobody says how many runs it has, in milliseconds.
-const TURN_MS: f64 = 60.0;
-/// Between turns: threads of the one before wait awake and would slow the next. onnxruntime's were seen to take a processor
-/// for 60 ms after their last run, and OpenMP's may for 200.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(300);
+use crate::names::named;
 
 /// Flags of the comparison.
 #[derive(clap::Args, Debug)]
 pub struct PeerArgs {
     /// Compare with another runtime: same inputs, same threads, outputs checked, in turns.
-    #[arg(long, value_enum, value_name = "PEER", requires = "model")]
+    #[arg(long, value_name = "PEER", requires = "model", value_parser = named(&PeerName::ALL))]
     against: Option<PeerName>,
     /// The Python that has the peer [default: python3 on PATH].
     #[arg(long, value_name = "PATH", requires = "against")]
@@ -38,240 +26,16 @@ pub struct PeerArgs {
 }
 
 impl PeerArgs {
-    /// Whether a comparison is asked for.
-    pub fn asked(&self) -> bool {
-        self.against.is_some()
+    /// The comparison that is asked for, if one is.
+    pub fn options(self) -> Option<AgainstOptions> {
+        let python = self.python.unwrap_or_else(|| "python3".into());
+        let (rounds, tolerance) = (self.rounds, self.tolerance);
+        self.against.map(|peer| AgainstOptions { peer, python, rounds, tolerance })
     }
 }
 
-#[derive(Serialize)]
-struct Document {
-    model: String,
-    wattle: Side,
-    peer: Side,
-    /// The peer's other ways of running, all slower.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    slower: Vec<Side>,
-    /// The peer's time over ours, above 1 where wattle is faster: median over rounds.
-    ratio: f64,
-    ratio_p10: f64,
-    ratio_p90: f64,
-    /// Whether the interval of the ratio has 1 in it.
-    undecided: bool,
-    agreement: Agreement,
-    rounds: u32,
-    threads: usize,
-    isa: &'static str,
-    /// Whether sparse kernels were forbidden.
-    dense: bool,
-    /// What disturbed the comparison, if anything did.
-    disturbed: Option<String>,
-    source: &'static str,
-}
-
-/// One contender.
-#[derive(Serialize)]
-struct Side {
-    name: String,
-    version: String,
-    /// How it ran the model, where it has several ways.
-    variant: Option<String>,
-    median_ms: f64,
-    p10_ms: f64,
-    p90_ms: f64,
-    runs_per_round: usize,
-    /// Medians of its rounds.
-    rounds_ms: Vec<f64>,
-}
-
-/// How far outputs differ.
-#[derive(Clone, Copy, Serialize)]
-struct Agreement {
-    max_absolute: f64,
-    /// As a share of the largest element of the output it occurs in.
-    max_relative: f64,
-    tolerance: f64,
-    outputs: usize,
-}
-
-/// A contender's samples, round by round.
-struct Turns {
-    variant: String,
-    runs: usize,
-    rounds: Vec<Vec<f64>>,
-}
-
-impl Turns {
-    fn new(variant: &str, runs: Option<u32>, once_ms: f64) -> Turns {
-        let fill = (TURN_MS / once_ms.max(1e-4)).ceil().clamp(3.0, 2000.0) as usize;
-        Turns { variant: variant.into(), runs: runs.map_or(fill, |n| n as usize), rounds: vec![] }
-    }
-
-    fn medians(&self) -> Vec<f64> {
-        self.rounds.iter().map(|round| quantile(round, 0.5)).collect()
-    }
-
-    fn side(&self, name: &str, version: &str, several: bool) -> Side {
-        let all = Samples(self.rounds.concat());
-        Side {
-            name: name.into(),
-            version: version.into(),
-            variant: several.then(|| self.variant.clone()),
-            median_ms: all.quantile(0.5),
-            p10_ms: all.quantile(0.1),
-            p90_ms: all.quantile(0.9),
-            runs_per_round: self.runs,
-            rounds_ms: self.medians(),
-        }
-    }
-}
-
-/// What both run, and what this side makes of it.
-pub struct Work {
-    /// As it is reported.
-    pub name: String,
-    /// The session, its inputs set.
-    pub session: Session,
-    /// The file that the peer reads.
-    pub model: PathBuf,
-    /// What the peer is fed.
-    pub feeds: BTreeMap<String, Tensor>,
-    /// A training step: the optimiser by name, its rate, and the labels.
-    pub training: Option<(String, f64, Tensor)>,
-    /// Whether sparse kernels are forbidden.
-    pub dense: bool,
-}
-
-/// Runs the comparison.
-pub fn run(args: &PeerArgs, mut work: Work, runs: Option<u32>, context: &Context) -> Result<(), Failure> {
-    let Some(name) = args.against else { return Err(Failure::Input("--against needs a peer".into())) };
-    if work.training.is_some() && name != PeerName::Torch {
-        let text = format!("--against {}: training steps are compared with torch only", name.as_str());
-        return Err(Failure::Input(text));
-    }
-    if !(args.tolerance >= 0.0 && args.tolerance.is_finite()) {
-        return Err(Failure::Input(format!("--tolerance {} is no share, such as 1e-4", args.tolerance)));
-    }
-    let threads = context.cpu.threads.count();
-    let ours = &mut work.session;
-    // A training step changes the weights: its results are those of the first.
-    ours.run()?;
-    let (outputs, expected): (Vec<String>, Vec<Tensor>) = ours.outputs()?.into_iter().unzip();
-    let python = args.python.clone().unwrap_or_else(|| "python3".into());
-    let training =
-        work.training.as_ref().map(|(optimizer, rate, labels)| (optimizer.as_str(), *rate, labels));
-    let task = Task { model: &work.model, feeds: &work.feeds, outputs: &outputs, threads, training };
-    let mut peer = Peer::start(&python, name, &task)?;
-    let mut agreement =
-        Agreement { max_absolute: 0.0, max_relative: 0.0, tolerance: args.tolerance, outputs: 0 };
-    for variant in peer.variants.clone() {
-        let found = peer.outputs(&variant)?;
-        agreement = agreement.with(&outputs, &expected, &found)?;
-    }
-    agreement.check(name)?;
-
-    let warm = timed(2, || Ok(ours.run()?))?;
-    let mut own = Turns::new("", runs, warm.quantile(0.0));
-    let mut theirs = vec![];
-    for variant in peer.variants.clone() {
-        peer.run(&variant, 2)?;
-        let once = peer.run(&variant, 3)?;
-        theirs.push(Turns::new(&variant, runs, quantile(&once, 0.0)));
-    }
-    let watch = Watch::begin(&[peer.id()]);
-    let bar = crate::bars::bar("rounds", u64::from(args.rounds));
-    for _ in 0..args.rounds {
-        std::thread::sleep(PAUSE);
-        ours.run()?;
-        own.rounds.push(timed(own.runs, || Ok(ours.run()?))?.0);
-        for turns in &mut theirs {
-            std::thread::sleep(PAUSE);
-            turns.rounds.push(peer.run(&turns.variant, turns.runs)?);
-        }
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    let disturbed = watch.warning();
-
-    let several = theirs.len() > 1;
-    let mut sides: Vec<Side> =
-        theirs.iter().map(|turns| turns.side(name.as_str(), &peer.version, several)).collect();
-    sides.sort_by(|a, b| a.median_ms.total_cmp(&b.median_ms));
-    let best = sides.remove(0);
-    let wattle = own.side("wattle", env!("CARGO_PKG_VERSION"), false);
-    let ratios: Vec<f64> = best.rounds_ms.iter().zip(&wattle.rounds_ms).map(|(a, b)| a / b).collect();
-    let (ratio_p10, ratio_p90) = (quantile(&ratios, 0.1), quantile(&ratios, 0.9));
-    let document = Document {
-        model: work.name,
-        wattle,
-        peer: best,
-        slower: sides,
-        ratio: quantile(&ratios, 0.5),
-        ratio_p10,
-        ratio_p90,
-        undecided: (ratio_p10..=ratio_p90).contains(&1.0),
-        agreement,
-        rounds: args.rounds,
-        threads,
-        isa: context.cpu.isa.name(),
-        dense: work.dense,
-        disturbed,
-        source: "measured:monotonic clock around each run, in each process",
-    };
-    context.print(&document, &text(&document))
-}
-
-impl Agreement {
-    /// The larger of this and the difference of these outputs.
-    fn with(mut self, names: &[String], expected: &[Tensor], found: &[Tensor]) -> Result<Agreement, Failure> {
-        if expected.len() != found.len() {
-            return Err(Failure::Run(format!(
-                "the peer has {} outputs, wattle {}",
-                found.len(),
-                expected.len()
-            )));
-        }
-        self.outputs = names.len();
-        for ((name, ours), theirs) in names.iter().zip(expected).zip(found) {
-            if ours.shape() != theirs.shape() {
-                let text = format!(
-                    "output `{name}`: the peer's shape is {:?}, wattle's {:?}",
-                    theirs.shape(),
-                    ours.shape()
-                );
-                return Err(Failure::Run(text));
-            }
-            let (ours, theirs) = (ours.to_f64(), theirs.to_f64());
-            let largest = theirs.iter().fold(0.0f64, |most, x| most.max(x.abs()));
-            for (a, b) in ours.iter().zip(theirs.iter()) {
-                // Equal infinities agree; a NaN on one side alone does not.
-                let same = a == b || a.is_nan() && b.is_nan();
-                let difference = if same { 0.0 } else { (a - b).abs() };
-                let difference = if difference.is_nan() { f64::INFINITY } else { difference };
-                self.max_absolute = self.max_absolute.max(difference);
-                self.max_relative = self.max_relative.max(difference / largest.max(f64::MIN_POSITIVE));
-            }
-        }
-        Ok(self)
-    }
-
-    /// A comparison of times says nothing when results differ.
-    fn check(&self, peer: PeerName) -> Result<(), Failure> {
-        if self.max_relative <= self.tolerance {
-            return Ok(());
-        }
-        Err(Failure::Run(format!(
-            "outputs differ from {}'s by up to {:.2e} ({:.2e} of the largest element), tolerated is {:.0e}: times of \
-             different results are not compared; if the difference is meant, allow it with --tolerance",
-            peer.as_str(),
-            self.max_absolute,
-            self.max_relative,
-            self.tolerance
-        )))
-    }
-}
-
-fn text(document: &Document) -> String {
+/// The comparison for people.
+pub fn text(compared: &Compared) -> String {
     let mut text = String::new();
     let mut line = |side: &Side| {
         let name = match &side.variant {
@@ -281,62 +45,30 @@ fn text(document: &Document) -> String {
         let _ = writeln!(
             text,
             "{name}: median {:.4} ms (10 % below {:.4}, 90 % below {:.4}), {} rounds of {} runs",
-            side.median_ms, side.p10_ms, side.p90_ms, document.rounds, side.runs_per_round
+            side.median_ms, side.p10_ms, side.p90_ms, compared.rounds, side.runs_per_round
         );
     };
-    line(&document.wattle);
-    line(&document.peer);
-    document.slower.iter().for_each(&mut line);
+    line(&compared.wattle);
+    line(&compared.peer);
+    compared.slower.iter().for_each(&mut line);
     let verdict = match () {
-        () if document.undecided => "no difference beyond the spread",
-        () if document.ratio > 1.0 => "wattle is faster",
+        () if compared.undecided => "no difference beyond the spread",
+        () if compared.ratio > 1.0 => "wattle is faster",
         () => "wattle is slower",
     };
     let _ = writeln!(
         text,
         "ratio {:.2} (10 % below {:.2}, 90 % below {:.2}): {verdict}, {} threads, {}",
-        document.ratio, document.ratio_p10, document.ratio_p90, document.threads, document.isa
+        compared.ratio, compared.ratio_p10, compared.ratio_p90, compared.threads, compared.isa
     );
-    let a = &document.agreement;
+    let a = &compared.agreement;
     let _ = writeln!(
         text,
         "outputs agree: {} outputs differ by at most {:.2e}, {:.2e} of the largest element (tolerated {:.0e})",
         a.outputs, a.max_absolute, a.max_relative, a.tolerance
     );
-    if let Some(disturbed) = &document.disturbed {
+    if let Some(disturbed) = &compared.disturbed {
         let _ = writeln!(text, "warning: {disturbed}");
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn agreement(ours: Vec<f32>, theirs: Vec<f32>) -> Agreement {
-        let none = Agreement { max_absolute: 0.0, max_relative: 0.0, tolerance: 1e-4, outputs: 0 };
-        let tensor = |v: Vec<f32>| Tensor::f32([v.len()], v);
-        none.with(&["y".into()], &[tensor(ours)], &[tensor(theirs)]).unwrap()
-    }
-
-    #[test]
-    fn differences_count_against_the_largest_element() {
-        let close = agreement(vec![100.0, 0.001], vec![100.0, 0.0]);
-        assert!(close.check(PeerName::Torch).is_ok() && (close.max_absolute - 0.001).abs() < 1e-9);
-        assert!(agreement(vec![1.0, 0.001], vec![1.0, 0.0]).check(PeerName::Torch).is_err());
-    }
-
-    #[test]
-    fn numbers_and_nan_never_agree() {
-        assert!(agreement(vec![f32::NAN], vec![1.0]).check(PeerName::Torch).is_err());
-        assert!(agreement(vec![f32::NAN, 1.0], vec![f32::NAN, 1.0]).check(PeerName::Torch).is_ok());
-        assert!(agreement(vec![f32::INFINITY], vec![f32::INFINITY]).check(PeerName::Torch).is_ok());
-    }
-
-    #[test]
-    fn turns_are_filled_with_runs() {
-        assert_eq!(Turns::new("", None, 0.1).runs, 600);
-        assert_eq!(Turns::new("", None, 500.0).runs, 3);
-        assert_eq!(Turns::new("", Some(7), 500.0).runs, 7);
-    }
 }

@@ -1,30 +1,23 @@
 //! `wattle bench`: how long a model, or a training step of it, takes on this machine.
 
 mod against;
-mod bystanders;
-mod inference;
-mod networks;
-mod peer;
-mod samples;
 mod spmm;
-mod suite;
-mod suite_page;
-mod train;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::Serialize;
-use wattle_engine::Sparse;
+use wattle_jobs::bench::samples::Summary;
+use wattle_jobs::bench::suite::{Suite, SuiteOptions, bench_suite, tables};
+use wattle_jobs::bench::{StepOptions, Timed};
+use wattle_jobs::learning::OptimizerName;
+use wattle_jobs::models::{InputText, parse_input};
+use wattle_jobs::roofline::nodes;
+use wattle_jobs::{BenchOptions, Benched, bench};
+use wattle_report::number;
 
-pub(in crate::commands) use train::TrainingStep;
-
-use super::training::OptimizerName;
+use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::roofline::machine::Machine;
-use crate::roofline::nodes::{self, NodeShare};
-use inference::Inference;
-use wattle_jobs::models::{self, InputText};
+use crate::names::named;
 
 /// Arguments of `wattle bench`.
 #[derive(clap::Args, Debug)]
@@ -39,7 +32,7 @@ pub struct Args {
     /// The ONNX model; with --train also a network by name, such as resnet-20. Without a model, a suite is run.
     model: Option<PathBuf>,
     /// Shape or .npy file of an input; may be repeated. Inputs without a file are fed noise, never zeros.
-    #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = models::parse_input, requires = "model")]
+    #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = parse_input, requires = "model")]
     inputs: Vec<(String, InputText)>,
     /// Time a training step (forward, backward, update) of a classifier instead of an inference.
     #[arg(long, requires = "model")]
@@ -48,7 +41,7 @@ pub struct Args {
     #[arg(long, default_value_t = 32, requires = "train", value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch: u32,
     /// Optimiser of the training step.
-    #[arg(long, value_enum, default_value_t = OptimizerName::Sgd, requires = "train")]
+    #[arg(long, default_value = "sgd", requires = "train", value_parser = named(&OptimizerName::ALL))]
     optimizer: OptimizerName,
     /// Share of each layer's weights (all layers but the last) that a random mask keeps in the training step, 0 to 1.
     #[arg(long, requires = "train", value_parser = density)]
@@ -81,43 +74,28 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     if let Some(KernelBench::Spmm(args)) = args.kernel {
         return spmm::run(args, context);
     }
-    let Some(path) = args.model.clone() else {
-        return suite::run(&args.out.unwrap_or_else(|| "bench.html".into()), context);
+    let Some(model) = args.model else {
+        let options = SuiteOptions { out: args.out.unwrap_or_else(|| "bench.html".into()) };
+        let suite = bench_suite(&options, context, &mut Bars::default())?;
+        return context.print(&suite, &suite_text(&suite));
     };
-    let runs = args.runs.unwrap_or(30) as usize;
-    if args.train {
-        return train(&args, &path, runs, context);
-    }
-    let mut inference = Inference::read(&path, &args.inputs, args.dense, context)?;
-    if args.peer.asked() {
-        let Inference { feeds, session } = inference;
-        let name = path.display().to_string();
-        let work = against::Work { name, session, model: path, feeds, training: None, dense: args.dense };
-        return against::run(&args.peer, work, args.runs, context);
-    }
-    let samples = inference.time(runs)?;
-    let roofline = match args.roofline {
-        true => Some(Roofline::of(&mut inference.session, context)?),
-        false => None,
+    let (optimizer, density) = (args.optimizer, args.density);
+    let step = args.train.then_some(StepOptions { batch: args.batch as usize, optimizer, density });
+    let options = BenchOptions {
+        model,
+        inputs: args.inputs,
+        step,
+        dense: args.dense,
+        runs: args.runs,
+        roofline: args.roofline,
+        against: args.peer.options(),
     };
-    print(samples, roofline, context)
-}
-
-/// Times whole training steps on noise, with labels spread over the classes.
-fn train(args: &Args, path: &Path, runs: usize, context: &Context) -> Result<(), Failure> {
-    let step = TrainingStep::new(path, &args.inputs, args.batch as usize, args.optimizer, args.density)?;
-    let mut session = step.session(context, if args.dense { Sparse::Never } else { Sparse::Auto })?;
-    if args.peer.asked() {
-        let (folder, work) = step.compared(path, session, args.optimizer, args.dense)?;
-        against::run(&args.peer, work, args.runs, context)?;
-        return folder.close().map_err(|e| Failure::Run(format!("temporary folder: {e}")));
-    }
-    let samples = samples::time(runs, || Ok(session.run()?))?;
-    let roofline = match args.roofline {
-        true => Some(Roofline::of(&mut session, context)?),
-        false => None,
+    let benched = bench(&options, context, &mut Bars::default())?;
+    let text = match &benched {
+        Benched::Timed(timed) => timed_text(timed),
+        Benched::Compared(compared) => against::text(compared),
     };
-    print(samples, roofline, context)
+    context.print(&benched, &text)
 }
 
 fn density(text: &str) -> Result<f64, String> {
@@ -125,36 +103,26 @@ fn density(text: &str) -> Result<f64, String> {
     share.ok_or_else(|| "expected a share from 0 to 1, such as 0.05".into())
 }
 
-/// What was timed, beside what the machine could do.
-#[derive(Serialize)]
-struct Roofline {
-    machine: Machine,
-    nodes: Vec<NodeShare>,
-}
-
-impl Roofline {
-    /// Measures the machine and the nodes of a session whose inputs are set.
-    fn of(session: &mut wattle_engine::Session, context: &Context) -> Result<Roofline, Failure> {
-        let machine = Machine::measure(&context.cpu);
-        let nodes = nodes::shares(session, &machine)?;
-        Ok(Roofline { machine, nodes })
-    }
-}
-
-/// The document of a plain benchmark.
-#[derive(Serialize)]
-struct Document {
-    #[serde(flatten)]
-    samples: samples::Document,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    roofline: Option<Roofline>,
-}
-
-fn print(samples: samples::Samples, roofline: Option<Roofline>, context: &Context) -> Result<(), Failure> {
-    let document = Document { samples: samples::Document::new(samples, context), roofline };
-    let mut text = document.samples.text();
-    if let Some(roofline) = &document.roofline {
+fn timed_text(timed: &Timed) -> String {
+    let Summary { median_ms, p10_ms, p90_ms, runs, threads, isa, .. } = &timed.samples;
+    let mut text = format!(
+        "median {median_ms:.3} ms (10 % below {p10_ms:.3}, 90 % below {p90_ms:.3}), {runs} runs, {threads} threads, {isa}"
+    );
+    if let Some(roofline) = &timed.roofline {
         text = format!("{}\n{}\n{text}", nodes::table(&roofline.nodes), roofline.machine.text());
     }
-    context.print(&document, &text)
+    if !timed.interpreted_nodes.is_empty() {
+        text += &format!("\nno kernel, interpreted: {}", timed.interpreted_nodes.join(", "));
+    }
+    text
+}
+
+fn suite_text(suite: &Suite) -> String {
+    let mut text = tables(suite).map(|(_, table)| table.to_string()).join("\n");
+    text += &format!("\n{}\n", suite.machine.text());
+    if let Some(disturbed) = &suite.disturbed {
+        text += &format!("warning: {disturbed}\n");
+    }
+    let (page, seconds) = (&suite.page, number::seconds(suite.seconds));
+    text + &format!("weights are random; the page with plots is {page}; all took {seconds}\n")
 }

@@ -1,17 +1,8 @@
 //! `wattle bench spmm`: how near sparse products come to this machine's arithmetic peak.
 
-use std::time::Instant;
+use wattle_jobs::bench::spmm::{Multiplied, SpmmOptions, bench_spmm};
 
-use serde::Serialize;
-use wattle_kernels::gemm::Epilogue;
-use wattle_kernels::sparse::{
-    self, Activations, Cut, HEIGHT, NOfM, Product, STRIP, SparseWeights, Transposed,
-};
-use wattle_kernels::{Cpu, peak};
-
-use wattle_data::random::{Purpose, Stream};
-
-use super::samples::quantile;
+use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -52,194 +43,44 @@ pub struct Args {
     runs: u32,
 }
 
-/// The result.
-#[derive(Serialize)]
-struct Document {
-    m: u32,
-    n: u32,
-    k: u32,
-    nonzeros: usize,
-    block: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    n_of_m: Option<String>,
-    median_us: f64,
-    p10_us: f64,
-    p90_us: f64,
-    /// Two operations for each non-zero and column of activations, over the median time.
-    useful_gflops: f64,
-    /// Measured in this process, of all threads.
-    peak_gflops: f64,
-    fraction_of_peak: f64,
-    /// What loads from the first-level cache allow: a vector of activations for each multiply-add, and the weight.
-    load_bound_gflops: f64,
-    fraction_of_load_bound: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    backward: Option<Backward>,
-    runs: u32,
-    threads: usize,
-    isa: &'static str,
-    source: &'static str,
-}
-
-/// Both gradients.
-#[derive(Serialize)]
-struct Backward {
-    /// Of both together.
-    median_us: f64,
-    p10_us: f64,
-    p90_us: f64,
-    input_gradient_us: f64,
-    weight_gradient_us: f64,
-    /// Four operations for each non-zero and column of activations, over the median time.
-    useful_gflops: f64,
-}
-
-/// A product to time.
-pub struct Case {
-    /// Outputs.
-    pub m: usize,
-    /// Batch, or pixels.
-    pub n: usize,
-    /// Inputs.
-    pub k: usize,
-    /// Share of weights that are not zero.
-    pub density: f64,
-    /// Rows of a block: 1 or [`HEIGHT`].
-    pub height: usize,
-    /// Kept of neighbouring weights of a row, instead of `density` of them.
-    pub n_of_m: Option<NOfM>,
-    /// How activations and results lie in memory.
-    pub arrangement: Activations,
-    /// Whether rows and columns differ in density.
-    pub skewed: bool,
-    /// Whether gradients are timed too.
-    pub backward: bool,
-    /// Timed runs.
-    pub runs: usize,
-}
-
-/// Seconds of each run.
-pub struct Times {
-    /// Weights that are not zero.
-    pub nonzeros: usize,
-    /// The product.
-    pub forward: Vec<f64>,
-    /// The transposed weights brought up to date and their product.
-    pub input_gradient: Vec<f64>,
-    /// The sampled product.
-    pub weight_gradient: Vec<f64>,
-}
-
-impl Times {
-    /// Useful operations a second of the forward product by its median.
-    pub fn useful_flops(&self, case: &Case) -> f64 {
-        2.0 * self.nonzeros as f64 * case.n as f64 / quantile(&self.forward, 0.5)
-    }
-}
-
 /// Runs the command.
 pub fn run(args: Args, context: &Context) -> Result<(), Failure> {
-    let (m, n, k) = (args.m as usize, args.n as usize, args.k as usize);
-    if !(0.0..=1.0).contains(&args.density) {
-        return Err(Failure::Input(format!("--density {} is not between 0 and 1", args.density)));
-    }
-    if m * k > 1 << 30 || k * n > 1 << 30 || m * n > 1 << 30 {
-        return Err(Failure::Input(format!("{m} x {n} x {k} needs more than 4 GiB; choose smaller sizes")));
-    }
-    let n_of_m = args.n_of_m.as_deref().map(pattern).transpose()?;
-    if let Some(pattern) = n_of_m.filter(|p| !k.is_multiple_of(p.m())) {
-        return Err(Failure::Input(format!("--k {k} is not a multiple of the groups of --n-of-m {pattern}")));
-    }
-    let cpu = &context.cpu;
-    let case = Case {
-        m,
-        n,
-        k,
-        n_of_m,
-        density: args.density,
-        height: if args.block == "4x1" { HEIGHT } else { 1 },
-        arrangement: if args.samples_first { Activations::Rows } else { Activations::Columns },
-        skewed: args.skewed,
-        backward: args.backward,
-        runs: args.runs as usize,
-    };
-    let times = time(&case, cpu);
-    let peak = peak::flops_per_second(cpu.isa) * cpu.threads.count() as f64;
-    let useful = times.useful_flops(&case);
-    let load_bound = load_bound(&case, cpu);
-    let backward = args.backward.then(|| {
-        let both: Vec<f64> =
-            times.input_gradient.iter().zip(&times.weight_gradient).map(|(a, b)| a + b).collect();
-        Backward {
-            median_us: quantile(&both, 0.5) * 1e6,
-            p10_us: quantile(&both, 0.1) * 1e6,
-            p90_us: quantile(&both, 0.9) * 1e6,
-            input_gradient_us: quantile(&times.input_gradient, 0.5) * 1e6,
-            weight_gradient_us: quantile(&times.weight_gradient, 0.5) * 1e6,
-            useful_gflops: 4.0 * times.nonzeros as f64 * n as f64 / quantile(&both, 0.5) / 1e9,
-        }
-    });
-    let document = Document {
+    let options = SpmmOptions {
         m: args.m,
         n: args.n,
         k: args.k,
-        nonzeros: times.nonzeros,
-        block: args.block,
-        n_of_m: n_of_m.map(|p| p.to_string()),
-        median_us: quantile(&times.forward, 0.5) * 1e6,
-        p10_us: quantile(&times.forward, 0.1) * 1e6,
-        p90_us: quantile(&times.forward, 0.9) * 1e6,
-        useful_gflops: useful / 1e9,
-        peak_gflops: peak / 1e9,
-        fraction_of_peak: useful / peak,
-        load_bound_gflops: load_bound / 1e9,
-        fraction_of_load_bound: useful / load_bound,
-        backward,
+        density: args.density,
+        block_height: if args.block == "4x1" { 4 } else { 1 },
+        n_of_m: args.n_of_m,
+        samples_first: args.samples_first,
+        skewed: args.skewed,
+        backward: args.backward,
         runs: args.runs,
-        threads: cpu.threads.count(),
-        isa: cpu.isa.name(),
-        source: "measured:monotonic clock around each run",
     };
-    context.print(&document, &text(&document))
+    let found = bench_spmm(&options, context, &mut Bars::default())?;
+    context.print(&found, &text(&found))
 }
 
-fn pattern(text: &str) -> Result<NOfM, Failure> {
-    let parts = text.split_once(':').and_then(|(n, m)| NOfM::new(n.parse().ok()?, m.parse().ok()?));
-    let wanted = "expected two powers of two, the first smaller, up to 16, such as 2:4";
-    parts.ok_or_else(|| Failure::Input(format!("--n-of-m {text}: {wanted}")))
-}
-
-/// Operations a second if nothing but loads took time: each non-zero reads the vectors of a strip once, and the weights of
-/// four single non-zeros, or each of a block's, are read once a strip.
-fn load_bound(case: &Case, cpu: &Cpu) -> f64 {
-    let lanes = cpu.isa.lanes();
-    let vectors = case.n.min(STRIP).div_ceil(lanes) as f64;
-    let height = case.height as f64;
-    let weights = if case.height == 1 { 0.25 } else { height };
-    let products_a_load = height * vectors / (vectors + weights);
-    2.0 * lanes as f64 * products_a_load * peak::loads_per_second(cpu.isa) * cpu.threads.count() as f64
-}
-
-fn text(document: &Document) -> String {
+fn text(found: &Multiplied) -> String {
     let mut text = format!(
         "{} non-zeros, {}: median {:.1} us (10 % below {:.1}, 90 % below {:.1}), {} runs\n\
          {:.1} GFLOP/s useful, {:.0} % of the measured peak {:.1} GFLOP/s, {} threads, {}\n\
          {:.0} % of the {:.1} GFLOP/s that measured loads from the first-level cache allow\n",
-        document.nonzeros,
-        document.n_of_m.as_ref().map_or_else(|| format!("blocks {}", document.block), String::clone),
-        document.median_us,
-        document.p10_us,
-        document.p90_us,
-        document.runs,
-        document.useful_gflops,
-        100.0 * document.fraction_of_peak,
-        document.peak_gflops,
-        document.threads,
-        document.isa,
-        100.0 * document.fraction_of_load_bound,
-        document.load_bound_gflops
+        found.nonzeros,
+        found.n_of_m.as_ref().map_or_else(|| format!("blocks {}", found.block), String::clone),
+        found.median_us,
+        found.p10_us,
+        found.p90_us,
+        found.runs,
+        found.useful_gflops,
+        100.0 * found.fraction_of_peak,
+        found.peak_gflops,
+        found.threads,
+        found.isa,
+        100.0 * found.fraction_of_load_bound,
+        found.load_bound_gflops
     );
-    if let Some(b) = &document.backward {
+    if let Some(b) = &found.backward {
         text += &format!(
             "backward: median {:.1} us (10 % below {:.1}, 90 % below {:.1}): activations {:.1}, weights {:.1}; \
              {:.1} GFLOP/s useful, {:.0} % of the peak\n",
@@ -249,127 +90,8 @@ fn text(document: &Document) -> String {
             b.input_gradient_us,
             b.weight_gradient_us,
             b.useful_gflops,
-            100.0 * b.useful_gflops / document.peak_gflops
+            100.0 * b.useful_gflops / found.peak_gflops
         );
     }
     text
-}
-
-/// Times a product and, if asked, its gradients in turn, on weights and activations that are not zero.
-pub fn time(case: &Case, cpu: &Cpu) -> Times {
-    let &Case { m, n, k, height, arrangement, .. } = case;
-    let mut dense =
-        weights(m, k, if case.n_of_m.is_some() { 1.0 } else { case.density }, height, case.skewed);
-    if let Some(pattern) = case.n_of_m {
-        thin(&mut dense, pattern);
-    }
-    let threads = cpu.threads.count();
-    let cut = match case.n_of_m {
-        Some(pattern) => Cut::n_of_m(pattern, threads),
-        None => Cut { height, ..Cut::unstructured(threads) },
-    };
-    let weights = SparseWeights::new(m, k, false, &dense, cut);
-    let mut transposed =
-        case.backward.then(|| Transposed::new(&weights, Cut::unstructured(cpu.threads.count())));
-    let shape = Product { images: 1, positions: n, x: arrangement, y: arrangement };
-    let mut numbers = Stream::new(1, Purpose::Init, &[1]);
-    let mut noise = |len: usize| {
-        let mut lines = Lines::new(len);
-        lines.part().iter_mut().for_each(|x| *x = numbers.uniform_between(-1.0, 1.0) as f32);
-        lines
-    };
-    let (mut x, mut dy) = (noise(k * n), noise(if case.backward { m * n } else { 0 }));
-    let (mut y, mut dx) = (Lines::new(m * n), Lines::new(if case.backward { k * n } else { 0 }));
-    let mut dw = vec![0.0; weights.values().len()];
-    let needed = [
-        sparse::product_scratch_len(cpu, &weights),
-        transposed.as_ref().map_or(0, |t| sparse::product_scratch_len(cpu, t.weights())),
-        if case.backward { sparse::sampled_product_scratch_len(cpu, &weights, &shape) } else { 0 },
-    ];
-    let mut scratch = vec![0.0; needed.into_iter().max().unwrap_or(0)];
-    let mut times =
-        Times { nonzeros: weights.kept(), forward: vec![], input_gradient: vec![], weight_gradient: vec![] };
-    let warm_up = (case.runs / 10).max(2);
-    for run in 0..warm_up + case.runs {
-        let start = Instant::now();
-        sparse::product(cpu, &weights, &shape, x.part(), Epilogue::default(), y.part(), &mut scratch);
-        let forward = start.elapsed();
-        let mut gradients = None;
-        if let Some(transposed) = &mut transposed {
-            let start = Instant::now();
-            transposed.update(cpu, weights.values());
-            let w = transposed.weights();
-            sparse::product(cpu, w, &shape, dy.part(), Epilogue::default(), dx.part(), &mut scratch);
-            let of_input = start.elapsed();
-            let start = Instant::now();
-            sparse::sampled_product(cpu, &weights, &shape, x.part(), dy.part(), false, &mut dw, &mut scratch);
-            gradients = Some((of_input, start.elapsed()));
-        }
-        if run >= warm_up {
-            times.forward.push(forward.as_secs_f64());
-            if let Some((of_input, of_weights)) = gradients {
-                times.input_gradient.push(of_input.as_secs_f64());
-                times.weight_gradient.push(of_weights.as_secs_f64());
-            }
-        }
-    }
-    times
-}
-
-/// Memory that starts on a cache line, as an engine's arena does.
-struct Lines {
-    data: Vec<f32>,
-    start: usize,
-    len: usize,
-}
-
-impl Lines {
-    fn new(len: usize) -> Lines {
-        let data = vec![0.0; len + 16];
-        let start = data.as_ptr().align_offset(64).min(16);
-        Lines { data, start, len }
-    }
-
-    fn part(&mut self) -> &mut [f32] {
-        &mut self.data[self.start..self.start + self.len]
-    }
-}
-
-/// Leaves the pattern's share of each group, chosen at random.
-fn thin(weights: &mut [f32], pattern: NOfM) {
-    let mut stream = Stream::new(1, Purpose::Init, &[2]);
-    for group in weights.chunks_exact_mut(pattern.m()) {
-        let mut left = pattern.n();
-        for i in 0..group.len() {
-            let places = group.len() - i;
-            if stream.chance(left as f64 / places as f64) {
-                left -= 1;
-            } else {
-                group[i] = 0.0;
-            }
-        }
-    }
-}
-
-/// Random weights, whole blocks kept or not.
-fn weights(rows: usize, columns: usize, density: f64, height: usize, skewed: bool) -> Vec<f32> {
-    let mut stream = Stream::new(1, Purpose::Init, &[0]);
-    let mut factors = |count: usize| -> Vec<f64> {
-        let factor = |s: &mut Stream| if skewed { s.uniform_between(-2.0, 2.0).exp() } else { 1.0 };
-        (0..count).map(|_| factor(&mut stream)).collect()
-    };
-    let bands = rows.div_ceil(height);
-    let (of_band, of_column) = (factors(bands), factors(columns));
-    let mean = of_band.iter().sum::<f64>() * of_column.iter().sum::<f64>() / (bands * columns) as f64;
-    let mut weights = vec![0.0; rows * columns];
-    for (band, by_band) in of_band.iter().enumerate() {
-        for (column, by_column) in of_column.iter().enumerate() {
-            if stream.chance((density * by_band * by_column / mean).min(1.0)) {
-                for row in band * height..rows.min((band + 1) * height) {
-                    weights[row * columns + column] = stream.uniform_between(0.1, 1.0) as f32;
-                }
-            }
-        }
-    }
-    weights
 }

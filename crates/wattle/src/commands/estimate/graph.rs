@@ -12,12 +12,13 @@ use wattle_report::{Align, Table, number};
 
 use super::{GraphTime, Kernels};
 use crate::accounting::given;
-use crate::commands::bench::TrainingStep;
-use crate::commands::training::OptimizerName;
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::roofline::{self, KernelTime, Prediction};
+use crate::names::named;
+use wattle_jobs::bench::TrainingStep;
+use wattle_jobs::learning::OptimizerName;
 use wattle_jobs::models::{self, InputText};
+use wattle_jobs::roofline::{self, KernelTime, Prediction};
 
 /// Requests of an inference estimate.
 const REQUESTS: u64 = 1000;
@@ -46,7 +47,7 @@ pub struct GraphArgs {
     #[arg(long, default_value_t = 32, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch: u32,
     /// Optimiser of the training step.
-    #[arg(long, value_enum, default_value_t = OptimizerName::Sgd)]
+    #[arg(long, default_value = "sgd", value_parser = named(&OptimizerName::ALL))]
     optimizer: OptimizerName,
     /// Run it a few times too and say how far off the estimate is.
     #[arg(long, requires = "model", conflicts_with = "device")]
@@ -161,7 +162,7 @@ impl Work {
 
     fn session(&self, context: &Context) -> Result<Session, Failure> {
         match self {
-            Work::Training(step) => step.session(context, Sparse::Auto),
+            Work::Training(step) => Ok(step.session(context, Sparse::Auto)?),
             Work::Inference(model, feeds) => {
                 let plan = Plan::compile(&model.graph, &model.parameters, &context.plan_options())?;
                 let mut session = Session::new(plan, &model.parameters)?;

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::context::Context;
-use crate::failure::Failure;
+use crate::env::Env;
+use crate::error::Result;
 
 /// Times of runs, in milliseconds, in the order they were taken.
 pub struct Samples(pub Vec<f64>);
@@ -26,7 +26,7 @@ pub fn quantile(values: &[f64], q: f64) -> f64 {
 }
 
 /// Times `runs` calls after a warm-up of a tenth of them, at least two.
-pub fn time(runs: usize, mut call: impl FnMut() -> Result<(), Failure>) -> Result<Samples, Failure> {
+pub fn time(runs: usize, mut call: impl FnMut() -> Result<()>) -> Result<Samples> {
     for _ in 0..(runs / 10).max(2) {
         call()?;
     }
@@ -34,7 +34,7 @@ pub fn time(runs: usize, mut call: impl FnMut() -> Result<(), Failure>) -> Resul
 }
 
 /// Times `runs` calls without a warm-up.
-pub fn timed(runs: usize, mut call: impl FnMut() -> Result<(), Failure>) -> Result<Samples, Failure> {
+pub fn timed(runs: usize, mut call: impl FnMut() -> Result<()>) -> Result<Samples> {
     let mut samples = Vec::with_capacity(runs);
     for _ in 0..runs {
         let start = Instant::now();
@@ -45,41 +45,42 @@ pub fn timed(runs: usize, mut call: impl FnMut() -> Result<(), Failure>) -> Resu
 }
 
 /// The result of timing one thing, in milliseconds.
-#[derive(Serialize)]
-pub struct Document {
-    median_ms: f64,
-    p10_ms: f64,
-    p90_ms: f64,
-    min_ms: f64,
-    runs: usize,
-    threads: usize,
-    isa: &'static str,
-    source: &'static str,
-    samples_ms: Vec<f64>,
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Half of the runs are shorter.
+    pub median_ms: f64,
+    /// A tenth is shorter.
+    pub p10_ms: f64,
+    /// Nine tenths are shorter.
+    pub p90_ms: f64,
+    /// The shortest.
+    pub min_ms: f64,
+    /// Runs.
+    pub runs: usize,
+    /// Threads that computed.
+    pub threads: usize,
+    /// Instruction set.
+    pub isa: &'static str,
+    /// How times are known.
+    pub source: &'static str,
+    /// Each run, in the order they were taken.
+    pub samples_ms: Vec<f64>,
 }
 
-impl Document {
+impl Summary {
     /// What is said of these samples.
-    pub fn new(samples: Samples, context: &Context) -> Document {
-        Document {
+    pub fn new(samples: Samples, env: &Env) -> Summary {
+        Summary {
             median_ms: samples.quantile(0.5),
             p10_ms: samples.quantile(0.1),
             p90_ms: samples.quantile(0.9),
             min_ms: samples.quantile(0.0),
             runs: samples.0.len(),
-            threads: context.cpu.threads.count(),
-            isa: context.cpu.isa.name(),
+            threads: env.cpu.threads.count(),
+            isa: env.cpu.isa.name(),
             source: "measured:monotonic clock around each run",
             samples_ms: samples.0,
         }
-    }
-
-    /// One line for people.
-    pub fn text(&self) -> String {
-        format!(
-            "median {:.3} ms (10 % below {:.3}, 90 % below {:.3}), {} runs, {} threads, {}",
-            self.median_ms, self.p10_ms, self.p90_ms, self.runs, self.threads, self.isa
-        )
     }
 }
 

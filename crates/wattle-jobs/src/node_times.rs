@@ -3,7 +3,7 @@
 use wattle_engine::Session;
 use wattle_graph::NodeId;
 
-use crate::failure::Failure;
+use crate::error::Result;
 
 /// A step of a plan and its time.
 pub struct StepTime {
@@ -20,7 +20,7 @@ pub struct StepTime {
 }
 
 /// Times every step of a session whose inputs are set: medians of `runs` runs after one that is not counted.
-pub fn measure(session: &mut Session, runs: usize) -> Result<Vec<StepTime>, Failure> {
+pub fn measure(session: &mut Session, runs: usize) -> Result<Vec<StepTime>> {
     session.run()?;
     let mut samples: Vec<Vec<f64>> = vec![];
     for _ in 0..runs.max(1) {

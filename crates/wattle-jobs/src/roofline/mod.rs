@@ -22,8 +22,8 @@ use wattle_train::loss::Loss;
 use wattle_train::optimizer::Optimizer;
 use wattle_train::training_graph::training_graph;
 
-use crate::context::Context;
-use crate::failure::Failure;
+use crate::env::Env;
+use crate::error::{JobError, Result};
 use kernels::{Kernels, Size, Time};
 
 /// Timed runs of each probe. Each step's third shortest time counts, the lower median: others share the machine and
@@ -56,13 +56,13 @@ pub struct KernelTime {
 }
 
 /// Predicts one run of a planned graph on this machine, after timing probes for about a second or two.
-pub fn on_this_machine(plan: &Plan, training: bool, context: &Context) -> Result<Prediction, Failure> {
-    let calibration = calibrate(training, footprint(plan)?, context)?;
+pub fn on_this_machine(plan: &Plan, training: bool, env: &Env) -> Result<Prediction> {
+    let calibration = calibrate(training, footprint(plan)?, env)?;
     let steps = sizes(plan)?;
     let total = calibration.predict(&steps);
-    let source = format!("roofline/2 calibrated on this machine, {} threads", context.cpu.threads.count());
+    let source = format!("roofline/2 calibrated on this machine, {} threads", env.cpu.threads.count());
     let seconds = Quantity::new(total.value, total.low, total.high, Unit::Second, Source::modelled(source))
-        .map_err(|e| Failure::Run(e.to_string()))?;
+        .map_err(|e| JobError::run(e.to_string()))?;
     let mut kernels: BTreeMap<&str, KernelTime> = BTreeMap::new();
     let mut unknown: BTreeSet<String> = BTreeSet::new();
     for (kernel, size) in &steps {
@@ -93,9 +93,9 @@ pub fn on_device(
     parameters: &Parameters,
     device: &Device,
     utilisation: &Quantity,
-) -> Result<Prediction, Failure> {
+) -> Result<Prediction> {
     let missing =
-        |what: &str| Failure::Input(format!("--device {}: its {what} is not in the table", device.id));
+        |what: &str| JobError::input(format!("--device {}: its {what} is not in the table", device.id));
     let peak = device.peak().ok_or_else(|| missing("peak"))?.value();
     let traffic = device.traffic().ok_or_else(|| missing("memory traffic"))?.value();
     let mut sums = [0.0; 3];
@@ -110,7 +110,7 @@ pub fn on_device(
     }
     let source = Source::modelled(format!("roofline/1 with the peaks of {}: {}", device.name, device.source));
     let seconds = Quantity::new(sums[1], sums[0], sums[2], Unit::Second, source)
-        .map_err(|e| Failure::Run(e.to_string()))?;
+        .map_err(|e| JobError::run(e.to_string()))?;
     Ok(Prediction { seconds, unknown: vec![], kernels: vec![] })
 }
 
@@ -171,7 +171,7 @@ fn sum(kernels: &Kernels, steps: &[(String, Size)]) -> Time {
 
 /// Times the probes and fits every kind of kernel. Between two runs of a probe as many bytes are touched as a network of
 /// this footprint would touch, so that the probe finds the caches as the network would.
-fn calibrate(training: bool, footprint: usize, context: &Context) -> Result<Calibration, Failure> {
+fn calibrate(training: bool, footprint: usize, env: &Env) -> Result<Calibration> {
     let mut timed = vec![];
     let mut others = vec![0u8; footprint.min(MOST_TOUCHED)];
     for probe in probes::probes(training)? {
@@ -182,7 +182,7 @@ fn calibrate(training: bool, footprint: usize, context: &Context) -> Result<Cali
         } else {
             (probe.model.graph, probe.model.parameters)
         };
-        let plan = Plan::compile(&graph, &parameters, &context.plan_options())?;
+        let plan = Plan::compile(&graph, &parameters, &env.plan_options())?;
         let sizes = sizes(&plan)?;
         let own = self::footprint(&plan)?;
         let mut touch = || touch(others.get_mut(own..).unwrap_or_default());
@@ -215,7 +215,7 @@ fn touch(bytes: &mut [u8]) {
 }
 
 /// Bytes that a run of the plan goes through: constants, and what it computes. Trained parameters are in the arena.
-fn footprint(plan: &Plan) -> Result<usize, Failure> {
+fn footprint(plan: &Plan) -> Result<usize> {
     let graph = plan.graph();
     let mut kept: BTreeMap<ValueId, usize> = BTreeMap::new();
     for step in plan.steps() {
@@ -230,7 +230,7 @@ fn footprint(plan: &Plan) -> Result<usize, Failure> {
 }
 
 /// Adds what each kernel really takes in this session.
-pub fn measure(kernels: &mut [KernelTime], session: &mut Session) -> Result<(), Failure> {
+pub fn measure(kernels: &mut [KernelTime], session: &mut Session) -> Result<()> {
     let mut samples: Vec<Vec<f64>> = vec![];
     for _ in 0..RUNS {
         session.run_timed()?;
@@ -251,7 +251,7 @@ fn lower_median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Noise for floats; labels (i64) and scalars stay what the arena starts with, zero, which changes no time.
-fn feed(session: &mut Session, model: &Model) -> Result<(), Failure> {
+fn feed(session: &mut Session, model: &Model) -> Result<()> {
     if let Some(&input) = model.graph.inputs().first() {
         let noise = Example::noise(&model.graph.extents(input)?, 1);
         session.set_input(&model.graph.label(input), &noise)?;
@@ -260,7 +260,7 @@ fn feed(session: &mut Session, model: &Model) -> Result<(), Failure> {
 }
 
 /// Kernel and size of every step that computes a node; a change of layout counts to the step it is made for.
-fn sizes(plan: &Plan) -> Result<Vec<(String, Size)>, Failure> {
+fn sizes(plan: &Plan) -> Result<Vec<(String, Size)>> {
     let graph = plan.graph();
     let nodes: BTreeMap<NodeId, _> =
         costs(graph, &Parameters::new())?.into_iter().map(|c| (c.node, c)).collect();
@@ -285,7 +285,7 @@ fn sizes(plan: &Plan) -> Result<Vec<(String, Size)>, Failure> {
 }
 
 /// The kernel's name; convolutions of one tap are a kind of their own, for they are plain matrix products.
-fn kind(graph: &Graph, node: NodeId, kernel: &str) -> Result<String, Failure> {
+fn kind(graph: &Graph, node: NodeId, kernel: &str) -> Result<String> {
     let weights = if kernel.contains("weight_gradient") {
         graph.node(node).outputs.first().copied()
     } else {

@@ -1,4 +1,4 @@
-//! `wattle bench MODEL`: how long an inference takes.
+//! An inference, planned and fed, ready to be timed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,11 +6,10 @@ use std::path::Path;
 use wattle_engine::{Session, Sparse};
 use wattle_graph::{Model, Tensor};
 
-use super::samples::{self, Samples};
-use crate::context::Context;
-use crate::failure::Failure;
-use wattle_jobs::models::{self, InputText};
-use wattle_jobs::timings;
+use crate::env::Env;
+use crate::error::Result;
+use crate::models::{self, InputText};
+use crate::timings;
 
 /// A planned model with its inputs, ready to run.
 pub struct Inference {
@@ -22,27 +21,17 @@ pub struct Inference {
 
 impl Inference {
     /// Reads a model and its inputs; inputs without a file are noise.
-    pub fn read(
-        path: &Path,
-        inputs: &[(String, InputText)],
-        dense: bool,
-        context: &Context,
-    ) -> Result<Inference, Failure> {
+    pub fn read(path: &Path, inputs: &[(String, InputText)], dense: bool, env: &Env) -> Result<Inference> {
         let model = models::load(path)?;
         let feeds = models::read_feeds(inputs)?;
         let model = models::bind(&model, inputs, &feeds)?;
         let feeds = models::made_up(&model, &feeds)?;
-        Inference::of(model, feeds, dense, context)
+        Inference::of(model, feeds, dense, env)
     }
 
     /// Plans a model whose shapes are known; `dense` keeps it from sparse kernels.
-    pub fn of(
-        model: Model,
-        feeds: BTreeMap<String, Tensor>,
-        dense: bool,
-        context: &Context,
-    ) -> Result<Inference, Failure> {
-        let mut options = context.plan_options();
+    pub fn of(model: Model, feeds: BTreeMap<String, Tensor>, dense: bool, env: &Env) -> Result<Inference> {
+        let mut options = env.plan_options();
         if dense {
             options.sparse = Sparse::Never;
         }
@@ -52,10 +41,5 @@ impl Inference {
             session.set_input(name, tensor)?;
         }
         Ok(Inference { feeds, session })
-    }
-
-    /// Times `runs` inferences, warmed up.
-    pub fn time(&mut self, runs: usize) -> Result<Samples, Failure> {
-        samples::time(runs, || Ok(self.session.run()?))
     }
 }

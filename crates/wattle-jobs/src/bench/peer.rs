@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use wattle_graph::Tensor;
 
-use crate::failure::Failure;
-use wattle_jobs::npy;
+use crate::error::{JobError, Result};
+use crate::npy;
 
 const SCRIPT: &str = include_str!("peer.py");
 
 /// Which runtime to compare with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PeerName {
     /// ONNX Runtime's processor provider.
@@ -30,6 +30,21 @@ pub enum PeerName {
 }
 
 impl PeerName {
+    /// Every runtime with its name and a sentence about it.
+    pub const ALL: [(&str, PeerName, &str); 3] = [
+        ("onnxruntime", PeerName::Onnxruntime, "ONNX Runtime's processor provider"),
+        (
+            "torch",
+            PeerName::Torch,
+            "PyTorch, eager, the model's operators translated one by one; contiguous and channels-last tensors",
+        ),
+        (
+            "deepsparse",
+            PeerName::Deepsparse,
+            "DeepSparse 1.8 (discontinued, evaluation only): pip install deepsparse==1.8.0 \"numpy<2\" on Python 3.11",
+        ),
+    ];
+
     /// As it is typed.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -111,9 +126,9 @@ pub struct Peer {
 
 impl Peer {
     /// Starts `python` and has it load the model and its inputs.
-    pub fn start(python: &Path, peer: PeerName, task: &Task<'_>) -> Result<Peer, Failure> {
+    pub fn start(python: &Path, peer: PeerName, task: &Task<'_>) -> Result<Peer> {
         let &Task { threads, outputs, .. } = task;
-        let io = |e: std::io::Error| Failure::Run(format!("temporary folder for the peer: {e}"));
+        let io = |e: std::io::Error| JobError::run(format!("temporary folder for the peer: {e}"));
         let folder = tempfile::Builder::new().prefix("wattle-bench-").tempdir().map_err(io)?;
         let mut inputs = BTreeMap::new();
         for (index, (name, tensor)) in task.feeds.iter().enumerate() {
@@ -138,13 +153,13 @@ impl Peer {
             .stderr(said)
             .spawn()
             .map_err(|e| {
-                Failure::Input(format!(
-                    "cannot start `{}`: {e}; name a Python that has {} with --python PATH",
+                JobError::input(format!(
+                    "cannot start `{}`: {e}; name a Python that has {} by the path of its executable",
                     python.display(),
                     peer.as_str()
                 ))
             })?;
-        let missing = || Failure::Run("the peer has no pipe".into());
+        let missing = || JobError::run("the peer has no pipe");
         let (questions, answers) =
             (child.stdin.take().ok_or_else(missing)?, child.stdout.take().ok_or_else(missing)?);
         let mut started = Peer {
@@ -155,7 +170,7 @@ impl Peer {
             version: String::new(),
             variants: vec![],
         };
-        let model = std::path::absolute(task.model).map_err(|e| Failure::at(task.model.display(), e))?;
+        let model = std::path::absolute(task.model).map_err(|e| JobError::at(task.model.display(), e))?;
         let load = Question::Load {
             peer: peer.as_str(),
             model: &model,
@@ -168,7 +183,7 @@ impl Peer {
         started.version = answer.version;
         started.variants = answer.variants;
         if started.variants.is_empty() {
-            return Err(Failure::Run(format!("{}: the peer names no way to run the model", peer.as_str())));
+            return Err(JobError::run(format!("{}: the peer names no way to run the model", peer.as_str())));
         }
         Ok(started)
     }
@@ -179,36 +194,36 @@ impl Peer {
     }
 
     /// Times `runs` runs after one that is not counted: milliseconds.
-    pub fn run(&mut self, variant: &str, runs: usize) -> Result<Vec<f64>, Failure> {
+    pub fn run(&mut self, variant: &str, runs: usize) -> Result<Vec<f64>> {
         let answer = self.ask(&Question::Run { variant, runs })?;
         if answer.ms.len() != runs || answer.ms.iter().any(|ms| !(*ms > 0.0 && ms.is_finite())) {
-            return Err(Failure::Run(format!("the peer gave {} times for {runs} runs", answer.ms.len())));
+            return Err(JobError::run(format!("the peer gave {} times for {runs} runs", answer.ms.len())));
         }
         Ok(answer.ms)
     }
 
     /// The outputs of a run, in the order asked for.
-    pub fn outputs(&mut self, variant: &str) -> Result<Vec<Tensor>, Failure> {
+    pub fn outputs(&mut self, variant: &str) -> Result<Vec<Tensor>> {
         let folder = self.folder.path().to_path_buf();
         let answer = self.ask(&Question::Outputs { variant, folder: &folder })?;
-        answer.files.iter().map(|path| Ok(npy::read(path)?)).collect()
+        answer.files.iter().map(|path| npy::read(path)).collect()
     }
 
-    fn ask(&mut self, question: &Question<'_>) -> Result<Answer, Failure> {
+    fn ask(&mut self, question: &Question<'_>) -> Result<Answer> {
         let mut line = serde_json::to_string(question)
-            .map_err(|e| Failure::Run(format!("a question to the peer cannot be written: {e}")))?;
+            .map_err(|e| JobError::run(format!("a question to the peer cannot be written: {e}")))?;
         line.push('\n');
         let mut text = String::new();
         let sent = self.questions.as_mut().map(|pipe| pipe.write_all(line.as_bytes()));
         if sent.is_none_or(|sent| sent.is_err()) || self.answers.read_line(&mut text).unwrap_or(0) == 0 {
             let code = self.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
-            return Err(Failure::Run(format!("the peer's process ended ({code}){}", self.said())));
+            return Err(JobError::run(format!("the peer's process ended ({code}){}", self.said())));
         }
         let answer: Answer = serde_json::from_str(&text)
-            .map_err(|e| Failure::Run(format!("the peer answered `{}`: {e}", text.trim())))?;
+            .map_err(|e| JobError::run(format!("the peer answered `{}`: {e}", text.trim())))?;
         match answer.error {
-            Some(error) if answer.unusable => Err(Failure::Input(error)),
-            Some(error) => Err(Failure::Run(format!("{error}{}", self.said()))),
+            Some(error) if answer.unusable => Err(JobError::input(error)),
+            Some(error) => Err(JobError::run(format!("{error}{}", self.said()))),
             None => Ok(answer),
         }
     }

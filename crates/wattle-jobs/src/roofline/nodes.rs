@@ -8,7 +8,7 @@ use wattle_graph::{Graph, NodeId, Parameters, Source, costs};
 use wattle_report::{Align, Table, number};
 
 use super::machine::Machine;
-use crate::failure::Failure;
+use crate::error::Result;
 use crate::node_times;
 
 /// Timed runs of which the median counts.
@@ -17,11 +17,14 @@ const RUNS: usize = 9;
 const STORED: f64 = 6.0;
 
 /// A node's time beside the least it could be.
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct NodeShare {
-    name: String,
-    op: &'static str,
-    kernel: String,
+    /// The node's name.
+    pub name: String,
+    /// Its operator.
+    pub op: &'static str,
+    /// What computes it.
+    pub kernel: String,
     /// Median, changes of layout for this node included.
     pub ms: f64,
     /// Operations with weights that are not zero, two for a multiply-add.
@@ -35,7 +38,7 @@ pub struct NodeShare {
 }
 
 /// Times the nodes of a session whose inputs are set, and compares them with the machine's peaks.
-pub fn shares(session: &mut Session, machine: &Machine) -> Result<Vec<NodeShare>, Failure> {
+pub fn shares(session: &mut Session, machine: &Machine) -> Result<Vec<NodeShare>> {
     let steps = node_times::measure(session, RUNS)?;
     let graph = session.plan().graph();
     let costs: BTreeMap<NodeId, _> =

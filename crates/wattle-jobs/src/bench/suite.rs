@@ -1,6 +1,6 @@
-//! `wattle bench` without a model: a small suite, about half a minute, with a page of plots.
+//! A small suite, about half a minute, with a page of plots.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -16,12 +16,13 @@ use super::TrainingStep;
 use super::inference::Inference;
 use super::samples::{Samples, quantile, timed};
 use super::{bystanders::Watch, networks, spmm, suite_page};
-use crate::commands::training::OptimizerName;
-use crate::context::Context;
-use crate::failure::Failure;
+use crate::env::Env;
+use crate::error::Result;
+use crate::learning::OptimizerName;
+use crate::models;
+use crate::observer::Observer;
 use crate::roofline::machine::Machine;
 use crate::roofline::nodes::{self, NodeShare};
-use wattle_jobs::models;
 
 /// Share of weights that sparse networks keep.
 pub const DENSITY: f64 = 0.1;
@@ -35,9 +36,19 @@ const PRODUCTS: [(usize, usize, usize); 5] =
 /// Shares of weights kept in the products.
 const DENSITIES: [f64; 3] = [0.2, 0.1, 0.05];
 
+/// Networks, products and steps that are timed.
+const ITEMS: u64 = 11;
+
+/// Where the suite writes.
+#[derive(Clone, Debug, Serialize)]
+pub struct SuiteOptions {
+    /// Its page of plots.
+    pub out: PathBuf,
+}
+
 /// What the suite found.
-#[derive(Serialize)]
-pub struct Document {
+#[derive(Clone, Debug, Serialize)]
+pub struct Suite {
     /// The machine's peaks.
     pub machine: Machine,
     /// Inferences: dense and sparse.
@@ -54,10 +65,13 @@ pub struct Document {
     pub source: &'static str,
     /// All weights are random: times, not accuracies.
     pub weights: &'static str,
+    /// What the whole suite took.
+    #[serde(skip)]
+    pub seconds: f64,
 }
 
 /// A time with its spread, in milliseconds.
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Time {
     /// Half of the runs are shorter.
     pub median_ms: f64,
@@ -70,7 +84,7 @@ pub struct Time {
 }
 
 /// One network, dense and with a tenth of its weights.
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Inferred {
     /// Its name.
     pub network: String,
@@ -87,7 +101,7 @@ pub struct Inferred {
 }
 
 /// One sparse product.
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Multiplied {
     /// Outputs, inputs, columns.
     pub m: usize,
@@ -108,7 +122,7 @@ pub struct Multiplied {
 }
 
 /// One training step.
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Stepped {
     /// The network.
     pub network: String,
@@ -121,22 +135,27 @@ pub struct Stepped {
 }
 
 /// Runs the suite and writes the page.
-pub fn run(out: &Path, context: &Context) -> Result<(), Failure> {
+pub fn bench_suite(options: &SuiteOptions, env: &Env, observer: &mut dyn Observer) -> Result<Suite> {
     let begun = Instant::now();
     let watch = Watch::begin(&[]);
-    let bar = crate::bars::bar("suite", 11);
-    let machine = Machine::measure(&context.cpu);
+    let mut done = 0;
+    let mut advance = || {
+        observer.progress("suite", done, ITEMS);
+        done += 1;
+    };
+    advance();
+    let machine = Machine::measure(&env.cpu);
     let mut inferences = vec![];
     for (name, batch) in
         [("lenet-300-100", 1), ("lenet-300-100", 16), ("resnet-20", 1), ("mobilenet-v1", 1), ("encoder", 1)]
     {
-        inferences.push(infer(name, batch, &machine, context)?);
-        bar.inc(1);
+        inferences.push(infer(name, batch, &machine, env)?);
+        advance();
     }
     let mut products = vec![];
     for (density, height) in DENSITIES.map(|d| (d, 1)).into_iter().chain([(DENSITY, HEIGHT)]) {
-        products.extend(PRODUCTS.map(|(m, k, n)| multiply((m, k, n), density, height, &machine, context)));
-        bar.inc(1);
+        products.extend(PRODUCTS.map(|(m, k, n)| multiply((m, k, n), density, height, &machine, env)));
+        advance();
     }
     let mut steps = vec![];
     for (name, shape, batch, optimizer) in [
@@ -145,42 +164,31 @@ pub fn run(out: &Path, context: &Context) -> Result<(), Failure> {
     ] {
         let inputs = [("x".to_string(), models::InputText::Shape(shape))];
         let step = TrainingStep::new(Path::new(name), &inputs, batch, optimizer, None)?;
-        let mut session = step.session(context, Sparse::Auto)?;
+        let mut session = step.session(env, Sparse::Auto)?;
         let time = Time::of(|| Ok(session.run()?))?;
-        steps.push(Stepped {
-            network: name.into(),
-            batch,
-            optimizer: format!("{optimizer:?}").to_lowercase(),
-            time,
-        });
-        bar.inc(1);
+        steps.push(Stepped { network: name.into(), batch, optimizer: optimizer.as_str().into(), time });
+        advance();
     }
-    bar.finish_and_clear();
-    let document = Document {
+    let mut suite = Suite {
         machine,
         inferences,
         products,
         steps,
-        page: out.display().to_string(),
+        page: options.out.display().to_string(),
         disturbed: watch.warning(),
         source: "measured:monotonic clock around each run",
         weights: "random",
+        seconds: 0.0,
     };
-    let page = suite_page::page(&document);
-    write_atomically(out, page.as_bytes())?;
-    let mut text = tables(&document).map(|(_, table)| table.to_string()).join("\n");
-    text += &format!("\n{}\n", document.machine.text());
-    if let Some(disturbed) = &document.disturbed {
-        text += &format!("warning: {disturbed}\n");
-    }
-    let seconds = number::seconds(begun.elapsed().as_secs_f64());
-    text += &format!("weights are random; the page with plots is {}; all took {seconds}\n", document.page);
-    context.print(&document, &text)
+    let page = suite_page::page(&suite);
+    write_atomically(&options.out, page.as_bytes())?;
+    suite.seconds = begun.elapsed().as_secs_f64();
+    Ok(suite)
 }
 
 impl Time {
     /// Times calls for about [`TIMED`].
-    fn of(mut call: impl FnMut() -> Result<(), Failure>) -> Result<Time, Failure> {
+    fn of(mut call: impl FnMut() -> Result<()>) -> Result<Time> {
         let warm = timed(3, &mut call)?.quantile(0.0);
         let runs = (TIMED.as_secs_f64() * 1e3 / warm).clamp(5.0, MOST_RUNS as f64) as usize;
         let samples: Samples = timed(runs, call)?;
@@ -190,7 +198,7 @@ impl Time {
 }
 
 /// A network by its name in the suite.
-fn network(name: &str, batch: usize, density: f64) -> Result<Model, Failure> {
+fn network(name: &str, batch: usize, density: f64) -> Result<Model> {
     let mut model = match name {
         "mobilenet-v1" => return Ok(networks::mobilenet_v1(batch, density)?),
         "encoder" => return Ok(networks::encoder(batch, density)?),
@@ -211,11 +219,11 @@ fn network(name: &str, batch: usize, density: f64) -> Result<Model, Failure> {
     Ok(model.bind(&[(&label, &extents)])?)
 }
 
-fn infer(name: &str, batch: usize, machine: &Machine, context: &Context) -> Result<Inferred, Failure> {
+fn infer(name: &str, batch: usize, machine: &Machine, env: &Env) -> Result<Inferred> {
     let inference = |density: f64| {
         let model = network(name, batch, density)?;
         let feeds = models::made_up(&model, &Default::default())?;
-        Inference::of(model, feeds, false, context)
+        Inference::of(model, feeds, false, env)
     };
     let (mut dense, mut sparse) = (inference(1.0)?, inference(DENSITY)?);
     let dense = Time::of(|| Ok(dense.session.run()?))?;
@@ -230,7 +238,7 @@ fn multiply(
     density: f64,
     height: usize,
     machine: &Machine,
-    context: &Context,
+    env: &Env,
 ) -> Multiplied {
     let case = spmm::Case {
         m,
@@ -244,7 +252,7 @@ fn multiply(
         backward: false,
         runs: 150,
     };
-    let times = spmm::time(&case, &context.cpu);
+    let times = spmm::time(&case, &env.cpu);
     let useful = times.useful_flops(&case);
     Multiplied {
         m,
@@ -259,7 +267,7 @@ fn multiply(
 }
 
 /// The three tables, each with its heading.
-pub fn tables(document: &Document) -> [(&'static str, Table); 3] {
+pub fn tables(document: &Suite) -> [(&'static str, Table); 3] {
     let right = |name: &'static str| (name, Align::Right);
     let mut inferences = Table::new([
         ("inference", Align::Left),

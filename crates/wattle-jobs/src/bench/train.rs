@@ -1,4 +1,4 @@
-//! `wattle bench --train`: how long a training step takes: forward, backward, update.
+//! A training step (forward, backward, update), ready to be timed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,14 +13,14 @@ use wattle_train::loss::Loss;
 use wattle_train::network::{self, Init};
 use wattle_train::training_graph::{bound_to_samples, training_graph};
 
-use super::against::Work;
-use crate::commands::training::OptimizerName;
-use crate::context::Context;
-use crate::failure::Failure;
-use wattle_jobs::models::{self, InputText};
+use super::against::Contest;
+use crate::env::Env;
+use crate::error::{JobError, Result};
+use crate::learning::OptimizerName;
+use crate::models::{self, InputText};
 
 /// A training step (forward, backward, update) of a classifier.
-pub(in crate::commands) struct TrainingStep {
+pub struct TrainingStep {
     /// The step as a graph.
     pub graph: Graph,
     /// Its parameters, optimiser state included.
@@ -38,13 +38,13 @@ const RATE: f32 = 1e-3;
 impl TrainingStep {
     /// The step of an ONNX file, or of a network by name on samples of the shape given (28 x 28 by default). With a
     /// density, random masks keep that share of each layer's weights but the last's.
-    pub(in crate::commands) fn new(
+    pub fn new(
         path: &Path,
         inputs: &[(String, InputText)],
         batch: usize,
         optimizer: OptimizerName,
         density: Option<f64>,
-    ) -> Result<TrainingStep, Failure> {
+    ) -> Result<TrainingStep> {
         let name = path.to_string_lossy().into_owned();
         let sample = inputs.iter().find_map(|(_, text)| match text {
             InputText::Shape(extents) => Some(extents.clone()),
@@ -68,15 +68,14 @@ impl TrainingStep {
                     shape.dims().and_then(|d| d[1..].iter().map(|d| d.known()).collect());
                 known.ok_or_else(|| {
                     let label = model.graph.label(*input);
-                    Failure::Input(format!(
-                        "input `{label}` has the shape {shape}; give it with --input {label}=1x3x32x32"
-                    ))
+                    JobError::option(
+                        "input",
+                        format!("`{label}` has the shape {shape}; expected {label}=1x3x32x32"),
+                    )
                 })?
             }
             _ => {
-                return Err(Failure::Input(
-                    "the model has several inputs; training feeds exactly one".into(),
-                ));
+                return Err(JobError::input("the model has several inputs; training feeds exactly one"));
             }
         };
         if let Some(density) = density {
@@ -92,9 +91,9 @@ impl TrainingStep {
     }
 
     /// A session of it, fed noise and labels spread over the classes.
-    pub(in crate::commands) fn session(&self, context: &Context, sparse: Sparse) -> Result<Session, Failure> {
+    pub fn session(&self, env: &Env, sparse: Sparse) -> Result<Session> {
         let classes = self.graph.extents(self.graph.outputs()[1])?[1];
-        let options = PlanOptions { sparse, ..context.plan_options() };
+        let options = PlanOptions { sparse, ..env.plan_options() };
         let plan = Plan::compile(&self.graph, &self.parameters, &options)?;
         let mut session = Session::new(plan, &self.parameters)?;
         let noise = self.noise();
@@ -111,14 +110,14 @@ impl TrainingStep {
     }
 
     /// What a peer needs to run the same step: the network as a file in a temporary folder, samples and labels.
-    pub(super) fn compared(
+    pub fn compared(
         &self,
         name: &Path,
         session: Session,
         optimizer: OptimizerName,
         dense: bool,
-    ) -> Result<(TempDir, Work), Failure> {
-        let io = |e: std::io::Error| Failure::Run(format!("temporary folder for the network: {e}"));
+    ) -> Result<(TempDir, Contest)> {
+        let io = |e: std::io::Error| JobError::run(format!("temporary folder for the network: {e}"));
         let folder = tempfile::Builder::new().prefix("wattle-bench-").tempdir().map_err(io)?;
         let model = folder.path().join("network.onnx");
         std::fs::write(&model, encode_model(&self.network)?).map_err(io)?;
@@ -127,14 +126,8 @@ impl TrainingStep {
         let samples = Tensor::f32(extents, self.noise().as_f32().unwrap_or(&[]).to_vec());
         let classes = self.graph.extents(self.graph.outputs()[1])?[1];
         let labels: Vec<i64> = (0..self.batch).map(|i| (i % classes) as i64).collect();
-        let optimizer = match optimizer {
-            OptimizerName::Sgd => "sgd",
-            OptimizerName::SgdPlain => "sgd-plain",
-            OptimizerName::Nesterov => "nesterov",
-            OptimizerName::Adam => "adam",
-            OptimizerName::Adamw => "adamw",
-        };
-        let work = Work {
+        let optimizer = optimizer.as_str();
+        let work = Contest {
             name: format!("{}, training step, {optimizer}, batch {}", name.display(), self.batch),
             session,
             model,

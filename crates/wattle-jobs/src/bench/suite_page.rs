@@ -2,14 +2,14 @@
 
 use wattle_report::{Axis, Bar, Bars, Plot, Report, number};
 
-use super::suite::{Document, Inferred, Time, tables};
+use super::suite::{Inferred, Suite, Time, tables};
 use crate::roofline::machine::Machine;
 
 /// Operations for a byte between which roofs are drawn.
 const INTENSITIES: (f64, f64) = (0.05, 2000.0);
 
 /// The page as one HTML file.
-pub fn page(document: &Document) -> String {
+pub fn page(document: &Suite) -> String {
     let machine = &document.machine;
     let about = format!("{} threads, {}, random weights; times are medians", machine.threads, machine.isa);
     let mut report = Report::new("wattle bench", &about);
@@ -64,7 +64,7 @@ fn roofline(machine: &Machine, inferences: &[Inferred]) -> String {
     plot.to_svg()
 }
 
-fn useful(document: &Document) -> String {
+fn useful(document: &Suite) -> String {
     let mut densities: Vec<f64> = vec![];
     for p in document.products.iter().filter(|p| p.block == "1x1") {
         if !densities.contains(&p.density) {
@@ -94,7 +94,7 @@ fn useful(document: &Document) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::bench::suite::{Multiplied, Stepped};
+    use crate::bench::suite::{Multiplied, Stepped};
     use crate::roofline::machine::Bandwidth;
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
             useful_gflops: 1.0,
             fraction_of_peak: 0.25,
         };
-        let document = Document {
+        let document = Suite {
             machine: Machine {
                 flops_per_second: 1e11,
                 bandwidth: vec![Bandwidth { footprint_bytes: 1e6, bytes_per_second: 1e10 }],
@@ -137,6 +137,7 @@ mod tests {
             disturbed: Some("the machine was <busy>".into()),
             source: "made up",
             weights: "random",
+            seconds: 1.0,
         };
         let page = page(&document);
         assert_eq!(page.matches("<svg").count(), 3);
