@@ -11,13 +11,23 @@ use crate::error::{Error, Result};
 /// The most that one decoded file may occupy: 4 GiB. A larger file is refused rather than swallowed.
 pub(crate) const MAX_BYTES: u64 = 4 << 30;
 
+/// Opens a plain file. A pipe or a device would wait for somebody, or never end.
+pub(crate) fn open_file(path: &Path) -> Result<File> {
+    let reading = |error| Error::reading(path, &error);
+    let kind = std::fs::metadata(path).map_err(reading)?.file_type();
+    if !kind.is_file() {
+        let found = if kind.is_dir() { "a directory" } else { "a pipe, a socket or a device" };
+        return Err(Error::input(path.display(), found)
+            .expected("a file")
+            .remedy("write its content to a file and name that"));
+    }
+    File::open(path).map_err(reading)
+}
+
 /// Opens a file, unpacking it on the fly if it starts with the gzip mark (whatever its name).
 pub(crate) fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
     let reading = |error| Error::reading(path, &error);
-    if path.is_dir() {
-        return Err(Error::input(path.display(), "a directory").expected("a file"));
-    }
-    let mut file = BufReader::with_capacity(1 << 16, File::open(path).map_err(reading)?);
+    let mut file = BufReader::with_capacity(1 << 16, open_file(path)?);
     let start = io::BufRead::fill_buf(&mut file).map_err(reading)?;
     if start.starts_with(&[0x1f, 0x8b]) {
         Ok(Box::new(MultiGzDecoder::new(file)))
@@ -74,6 +84,14 @@ mod tests {
         assert_eq!(read(&path).unwrap(), vec![7; 100_000]);
         std::fs::write(&path, &packed[..packed.len() / 2]).unwrap();
         assert!(read(&path).unwrap_err().to_string().contains("cut short"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_and_a_directory_are_no_files() {
+        for (path, found) in [("/dev/zero", "a device"), ("/", "a directory")] {
+            assert!(open_file(Path::new(path)).unwrap_err().to_string().contains(found), "{path}");
+        }
     }
 
     #[test]

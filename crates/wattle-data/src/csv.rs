@@ -16,7 +16,7 @@ use crate::dataset::{Dataset, SampleShape, Samples, SourceParts, Targets};
 use crate::error::{Error, Result};
 use crate::spec::Task;
 
-const LABEL_NAMES: [&str; 4] = ["label", "class", "target", "y"];
+pub(crate) const LABEL_NAMES: [&str; 4] = ["label", "class", "target", "y"];
 
 /// Loads a table, which may be gzipped.
 pub(super) fn load(path: &Path, task: Option<Task>) -> Result<Dataset> {
@@ -83,7 +83,11 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Table> {
     if rows.table.labels.is_empty() { Err(empty()) } else { Ok(rows.table) }
 }
 
-fn next<R: Read>(path: &Path, reader: &mut ::csv::Reader<R>, record: &mut StringRecord) -> Result<bool> {
+pub(crate) fn next<R: Read>(
+    path: &Path,
+    reader: &mut ::csv::Reader<R>,
+    record: &mut StringRecord,
+) -> Result<bool> {
     reader.read_record(record).map_err(|error| {
         Error::input(path.display(), error)
             .expected("a text table in UTF-8")
@@ -91,14 +95,14 @@ fn next<R: Read>(path: &Path, reader: &mut ::csv::Reader<R>, record: &mut String
     })
 }
 
-fn separator(bytes: &[u8]) -> u8 {
+pub(crate) fn separator(bytes: &[u8]) -> u8 {
     let line = bytes.split(|&b| b == b'\n').next().unwrap_or_default();
     let count = |separator: &u8| line.iter().filter(|b| *b == separator).count();
     // On a tie the last wins, so the comma stands last.
     [b'\t', b';', b','].into_iter().max_by_key(count).unwrap_or(b',')
 }
 
-fn is_header(first: &StringRecord, second: Option<&StringRecord>) -> bool {
+pub(crate) fn is_header(first: &StringRecord, second: Option<&StringRecord>) -> bool {
     let number = |cell: &str| cell.parse::<f64>().is_ok();
     let differs = |second: &StringRecord| first.iter().zip(second).any(|(a, b)| !number(a) && number(b));
     second.is_some_and(differs) || !first.iter().any(number)

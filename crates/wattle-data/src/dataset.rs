@@ -2,8 +2,12 @@
 
 use std::ops::Range;
 
+use wattle_graph::DType;
+
+use crate::column::ColumnInfo;
 use crate::error::{Error, Result};
 use crate::folder::ImageFiles;
+use crate::table::{Classes, Picture, Table};
 
 /// Samples and targets, whatever file they came from.
 ///
@@ -20,7 +24,15 @@ pub struct Dataset {
     pub targets: Targets,
     /// The parts its source came in.
     pub parts: SourceParts,
+    columns: Vec<ColumnInfo>,
+    remarks: Vec<String>,
 }
+
+/// The name of the column of a [`Dataset`]'s samples.
+pub const INPUT: &str = "input";
+
+/// The name of the column of what is to be learnt.
+pub const TARGETS: &str = "targets";
 
 /// The shape of one sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,7 +164,8 @@ impl SourceParts {
 
 impl Dataset {
     /// Puts a data set together and checks what every source must satisfy: there are samples, as many as targets,
-    /// every label names a class, every class occurs in the training part, and every number is finite.
+    /// every label names a class, classes are counted from 0, and every number is finite. A class that has no training
+    /// sample is a remark.
     pub fn new(
         name: String,
         shape: SampleShape,
@@ -160,7 +173,13 @@ impl Dataset {
         targets: Targets,
         parts: SourceParts,
     ) -> Result<Self> {
-        let dataset = Self { name, shape, samples, targets, parts };
+        let target = match &targets {
+            Targets::Classes { .. } => ColumnInfo::new(TARGETS, DType::I64, []),
+            Targets::Values { width, .. } => ColumnInfo::new(TARGETS, DType::F32, [*width]),
+        };
+        let columns = vec![ColumnInfo::new(INPUT, DType::F32, shape.dims()), target];
+        let remarks = Vec::new();
+        let mut dataset = Self { name, shape, samples, targets, parts, columns, remarks };
         dataset.check()?;
         Ok(dataset)
     }
@@ -197,7 +216,7 @@ impl Dataset {
         hasher.finalize().to_hex()[..16].to_owned()
     }
 
-    fn check(&self) -> Result<()> {
+    fn check(&mut self) -> Result<()> {
         let (count, elements) = (self.count(), self.shape.elements());
         if count == 0 || elements == 0 || self.parts.train.is_empty() {
             return Err(Error::input(&self.name, "there are no training samples")
@@ -225,7 +244,7 @@ impl Dataset {
             .remedy("remove the sample or fill the value in"));
         }
         match &self.targets {
-            Targets::Classes { labels, names } => self.check_labels(labels, names),
+            Targets::Classes { .. } => self.check_labels(),
             Targets::Values { values, width } => match values.iter().position(|v| !v.is_finite()) {
                 None => Ok(()),
                 Some(at) => Err(Error::input(
@@ -238,7 +257,8 @@ impl Dataset {
         }
     }
 
-    fn check_labels(&self, labels: &[u32], names: &[String]) -> Result<()> {
+    fn check_labels(&mut self) -> Result<()> {
+        let Targets::Classes { labels, names } = &self.targets else { return Ok(()) };
         if let Some(sample) = labels.iter().position(|&label| label as usize >= names.len()) {
             return Err(Error::input(
                 format_args!("{}, label of sample {sample}", self.name),
@@ -257,16 +277,16 @@ impl Dataset {
         }
         let empty: Vec<&str> =
             names.iter().zip(&seen).filter(|(_, seen)| !**seen).map(|(n, _)| n.as_str()).collect();
-        if !empty.is_empty() {
+        if names.len() > 1 && empty == ["0"] {
             return Err(Error::input(
                 &self.name,
-                format_args!(
-                    "no training sample of class {}",
-                    empty.iter().take(10).copied().collect::<Vec<_>>().join(", ")
-                ),
+                format_args!("classes from 1 to {}, and no training sample of class 0", names.len() - 1),
             )
-            .expected("at least one training sample of every class")
-            .remedy("add samples of that class, or renumber the classes without gaps"));
+            .expected("classes counted from 0")
+            .remedy("subtract 1 from every label, or add samples of class 0"));
+        }
+        if !empty.is_empty() {
+            self.remarks.push(format!("no training sample of class {}", first_ten(&empty)));
         }
         if names.len() < 2 {
             return Err(
@@ -275,6 +295,101 @@ impl Dataset {
         }
         Ok(())
     }
+}
+
+/// The samples as `input` (f32, `[channels, height, width]` or `[features]`; bytes as the numbers they are) and `targets`
+/// (i64 classes, or f32 `[width]`).
+impl Table for Dataset {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn columns(&self) -> &[ColumnInfo] {
+        &self.columns
+    }
+
+    fn count(&self) -> usize {
+        self.targets.count()
+    }
+
+    fn parts(&self) -> &SourceParts {
+        &self.parts
+    }
+
+    fn read(&self, sample: usize, column: usize, out: &mut [u8]) -> Result<()> {
+        let elements = self.shape.elements();
+        match (column, &self.samples, &self.targets) {
+            (0, Samples::Bytes { data, .. }, _) => widen(&data[sample * elements..][..elements], out),
+            (0, Samples::Floats(values), _) => copy(&values[sample * elements..][..elements], out),
+            (0, Samples::Files(files), _) => {
+                let mut pixels = vec![0; elements];
+                files.decode(sample, &mut pixels)?;
+                widen(&pixels, out);
+            }
+            (_, _, Targets::Classes { labels, .. }) => {
+                out.copy_from_slice(&i64::from(labels[sample]).to_ne_bytes());
+            }
+            (_, _, Targets::Values { values, width }) => copy(&values[sample * width..][..*width], out),
+        }
+        Ok(())
+    }
+
+    fn full_scale(&self, column: usize) -> f32 {
+        match (column, &self.samples) {
+            (0, Samples::Bytes { full_scale, .. }) => f32::from(*full_scale),
+            (0, Samples::Files(_)) => 255.0,
+            _ => 1.0,
+        }
+    }
+
+    fn picture(&self, column: usize) -> Option<Picture> {
+        match self.shape {
+            SampleShape::Image { height, width, .. } if column == 0 => {
+                Some(Picture { height, width, border: 0.0 })
+            }
+            _ => None,
+        }
+    }
+
+    fn label_range(&self, column: usize) -> Option<(i64, i64)> {
+        let classes = self.targets.class_count().filter(|_| column == 1)?;
+        Some((0, classes as i64 - 1))
+    }
+
+    fn classes(&self) -> Option<Classes<'_>> {
+        match &self.targets {
+            Targets::Classes { labels, names } => Some(Classes { labels, names }),
+            Targets::Values { .. } => None,
+        }
+    }
+
+    fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+
+    fn fingerprint(&self) -> String {
+        let whole = format!("{} {:?}", Dataset::fingerprint(self), self.parts);
+        blake3::hash(whole.as_bytes()).to_hex()[..16].to_owned()
+    }
+}
+
+fn widen(bytes: &[u8], out: &mut [u8]) {
+    for (byte, element) in bytes.iter().zip(out.as_chunks_mut::<4>().0) {
+        *element = f32::from(*byte).to_ne_bytes();
+    }
+}
+
+fn copy(values: &[f32], out: &mut [u8]) {
+    for (value, element) in values.iter().zip(out.as_chunks_mut::<4>().0) {
+        *element = value.to_ne_bytes();
+    }
+}
+
+/// The first ten of a list, for a message.
+pub(crate) fn first_ten(list: &[&str]) -> String {
+    let rest = list.len().saturating_sub(10);
+    let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+    format!("{}{more}", list[..list.len() - rest].join(", "))
 }
 
 fn update_with_floats(hasher: &mut blake3::Hasher, values: &[f32]) {

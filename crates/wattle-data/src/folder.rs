@@ -38,13 +38,30 @@ impl ImageFiles {
         self.files.len()
     }
 
+    /// These files in this order, brought to one shape.
+    pub(crate) fn new(root: &Path, paths: Vec<PathBuf>, shape: Option<[usize; 3]>) -> Result<Self> {
+        let mut files = Vec::with_capacity(paths.len());
+        for path in paths {
+            let metadata = fs::metadata(&path).map_err(|error| Error::reading(&path, &error))?;
+            files.push(ImageFile { path, bytes: metadata.len() });
+        }
+        let listing = Listing { files, ..Listing::default() };
+        let shape = common_shape(root, shape, &listing.headers()?)?;
+        Ok(Self { root: root.to_owned(), files: listing.files, shape })
+    }
+
+    /// `[channels, height, width]` of every image as it is decoded.
+    pub(crate) fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
     /// Decodes one image into `out`, channel by channel.
-    pub(super) fn decode(&self, index: usize, out: &mut [u8]) -> Result<()> {
+    pub(crate) fn decode(&self, index: usize, out: &mut [u8]) -> Result<()> {
         image::read(&self.files[index].path)?.write_as(self.shape, out);
         Ok(())
     }
 
-    pub(super) fn identify(&self, hasher: &mut blake3::Hasher) {
+    pub(crate) fn identify(&self, hasher: &mut blake3::Hasher) {
         for file in &self.files {
             let relative = file.path.strip_prefix(&self.root).unwrap_or(&file.path);
             hasher
@@ -81,18 +98,8 @@ pub(super) fn load(root: &Path, shape: Option<[usize; 3]>) -> Result<Dataset> {
         listing.names = names;
         SourceParts::undivided(count)
     };
-    let shape = match shape {
-        Some(shape) => {
-            listing.headers()?;
-            shape
-        }
-        None => default_shape(&listing.headers()?),
-    };
+    let shape = common_shape(root, shape, &listing.headers()?)?;
     let [channels, height, width] = shape;
-    if !matches!(channels, 1 | 3) || height == 0 || width == 0 || height.max(width) > 1 << 13 {
-        return Err(Error::input(root.display(), format_args!("images asked for in the shape {shape:?}"))
-            .expected("[1 or 3 channels, height, width], each side at most 8192"));
-    }
     let Listing { files, labels, names } = listing;
     Dataset::new(
         format!("folder:{}", root.display()),
@@ -179,7 +186,7 @@ fn class_names(folder: &Path) -> Result<Vec<String>> {
 }
 
 /// The entries of a directory in byte order, without those that start with a dot.
-fn visible(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn visible(folder: &Path) -> Result<Vec<PathBuf>> {
     let reading = |error| Error::reading(folder, &error);
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(reading)? {
@@ -190,6 +197,17 @@ fn visible(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// The shape that was asked for, if it can be had; else the default one.
+fn common_shape(root: &Path, asked: Option<[usize; 3]>, headers: &[image::Header]) -> Result<[usize; 3]> {
+    let shape = asked.unwrap_or_else(|| default_shape(headers));
+    let [channels, height, width] = shape;
+    if !matches!(channels, 1 | 3) || height == 0 || width == 0 || height.max(width) > 1 << 13 {
+        return Err(Error::input(root.display(), format_args!("images asked for in the shape {shape:?}"))
+            .expected("[1 or 3 channels, height, width], each side at most 8192"));
+    }
+    Ok(shape)
 }
 
 fn default_shape(headers: &[image::Header]) -> [usize; 3] {

@@ -152,6 +152,7 @@ fn parse(path: &Path, mut bytes: Vec<u8>) -> Result<(Vec<usize>, Vec<u8>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Table;
     use proptest::prelude::*;
     use std::fs;
 
@@ -190,7 +191,7 @@ mod tests {
             ("train-images-idx3-ubyte", file(&[24], &[0; 24]), "1 axes"),
             ("train-images-idx3-ubyte", file(&[u32::MAX, u32::MAX, u32::MAX], &[]), "representable"),
             ("train-images-idx3-ubyte", file(&[3, 2, 3], &[0; 18]), "3 images but 4 labels"),
-            ("train-labels.idx1-ubyte", file(&[4], &[0, 2, 2, 0]), "no training sample of class 1"),
+            ("train-labels.idx1-ubyte", file(&[4], &[1, 2, 2, 1]), "classes from 1 to 2"),
             ("t10k-labels-idx1-ubyte", file(&[1], &[7]), "label of sample 4: class 7"),
             ("t10k-images-idx3-ubyte", file(&[1, 3, 2], &[0; 6]), "as in the training part"),
         ] {
@@ -199,6 +200,15 @@ mod tests {
             let error = load(directory.path()).unwrap_err().to_string();
             assert!(error.contains(message), "{message}: {error}");
         }
+    }
+
+    #[test]
+    fn a_class_without_samples_is_a_remark() {
+        let directory = tiny();
+        fs::write(directory.path().join("train-labels.idx1-ubyte"), file(&[4], &[0, 2, 2, 0])).unwrap();
+        let set = load(directory.path()).unwrap();
+        assert_eq!((set.targets.class_count(), set.remarks().len()), (Some(3), 1));
+        assert!(set.remarks()[0].contains("class 1"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Seek};
 use std::path::Path;
 
+use crate::bounded;
 use crate::error::{Error, Result};
 
 /// The most pixels an image may have: 2^26, about 8192 x 8192.
@@ -15,7 +16,7 @@ const MAX_PIXELS: u64 = 1 << 26;
 
 /// What a file's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(crate) struct Header {
     pub width: usize,
     pub height: usize,
     /// Whether it has one colour channel.
@@ -24,7 +25,7 @@ pub(super) struct Header {
 
 /// A decoded image: interleaved 8-bit samples, 1 (gray) or 3 (colour) a pixel.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Pixels {
+pub(crate) struct Pixels {
     pub width: usize,
     pub height: usize,
     pub channels: usize,
@@ -32,7 +33,7 @@ pub(super) struct Pixels {
 }
 
 /// Reads a file's header only.
-pub(super) fn read_header(path: &Path) -> Result<Header> {
+pub(crate) fn read_header(path: &Path) -> Result<Header> {
     with_file(path, |file| match kind(file)? {
         Kind::Png => Ok(png_header(png_decoder(file))?.0),
         Kind::Jpeg => jpeg_header(&mut jpeg_decoder::Decoder::new(file)),
@@ -40,17 +41,82 @@ pub(super) fn read_header(path: &Path) -> Result<Header> {
 }
 
 /// Decodes a whole file.
-pub(super) fn read(path: &Path) -> Result<Pixels> {
+pub(crate) fn read(path: &Path) -> Result<Pixels> {
     with_file(path, decode)
 }
 
 fn with_file<T>(path: &Path, work: impl FnOnce(&mut BufReader<File>) -> Decoded<T>) -> Result<T> {
-    let file = File::open(path).map_err(|error| Error::reading(path, &error))?;
+    let file = bounded::open_file(path)?;
     work(&mut BufReader::new(file)).map_err(|problem| {
         Error::input(path.display(), problem)
             .expected("a PNG or JPEG image of at most 67 million pixels")
             .remedy("remove the file from the folder or convert it")
     })
+}
+
+/// The classes of the pixels of a mask.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Labels {
+    width: usize,
+    height: usize,
+    labels: Vec<u16>,
+}
+
+/// Reads a gray or indexed PNG file as numbers: of a palette its indices, of gray levels the levels.
+pub(crate) fn read_labels(path: &Path) -> Result<Labels> {
+    let file = bounded::open_file(path)?;
+    decode_labels(&mut BufReader::new(file)).map_err(|problem| {
+        Error::input(path.display(), problem)
+            .expected("a gray or indexed PNG image whose numbers are classes")
+            .remedy("save the classes as a gray image of 8 or 16 bits")
+    })
+}
+
+fn decode_labels<R: BufRead + Seek>(file: &mut R) -> Decoded<Labels> {
+    if !matches!(kind(file)?, Kind::Png) {
+        return Err("a JPEG image, which does not keep numbers as they are".into());
+    }
+    let mut decoder = png_decoder(file);
+    decoder.set_transformations(png::Transformations::IDENTITY);
+    let (Header { width, height, .. }, mut reader) = png_header(decoder)?;
+    let size = reader.output_buffer_size().ok_or("an image too large to address")?;
+    let mut bytes = vec![0; size];
+    let frame = reader.next_frame(&mut bytes).map_err(|error| error.to_string())?;
+    if !matches!(frame.color_type, png::ColorType::Grayscale | png::ColorType::Indexed) {
+        return Err("an image of colours".into());
+    }
+    let bits = frame.bit_depth as usize;
+    let mut labels = Vec::with_capacity(width * height);
+    for row in bytes.chunks_exact(frame.line_size.max(1)).take(height) {
+        labels.extend((0..width).map(|column| match bits {
+            16 => u16::from_be_bytes([row[2 * column], row[2 * column + 1]]),
+            bits => {
+                let at = column * bits;
+                let shift = 8 - bits - at % 8;
+                u16::from(row[at / 8] >> shift & ((1u16 << bits) - 1) as u8)
+            }
+        }));
+    }
+    if labels.len() == width * height {
+        Ok(Labels { width, height, labels })
+    } else {
+        Err("an incomplete image".into())
+    }
+}
+
+impl Labels {
+    /// The classes at the size that [`Pixels::write_as`] brings the image to: of the nearest pixel in the same box.
+    pub(crate) fn nearest(&self, height: usize, width: usize) -> impl Iterator<Item = u16> {
+        let scale = (self.width as f64 / width as f64).min(self.height as f64 / height as f64);
+        let place = move |from: usize, to: usize, at: usize| {
+            let start = (from as f64 - to as f64 * scale) / 2.0;
+            ((start + (at as f64 + 0.5) * scale).floor().max(0.0) as usize).min(from - 1)
+        };
+        (0..height).flat_map(move |row| {
+            let line = place(self.height, height, row) * self.width;
+            (0..width).map(move |column| self.labels[line + place(self.width, width, column)])
+        })
+    }
 }
 
 type Decoded<T> = std::result::Result<T, String>;
@@ -158,7 +224,7 @@ fn complete(pixels: Pixels) -> Decoded<Pixels> {
 
 impl Pixels {
     /// Writes the image into `out`, channel by channel, scaled and cropped to `[channels, height, width]`.
-    pub(super) fn write_as(&self, [channels, height, width]: [usize; 3], out: &mut [u8]) {
+    pub(crate) fn write_as(&self, [channels, height, width]: [usize; 3], out: &mut [u8]) {
         let luma = |p: &[u8]| {
             ((299 * u32::from(p[0]) + 587 * u32::from(p[1]) + 114 * u32::from(p[2]) + 500) / 1000) as u8
         };
@@ -219,7 +285,7 @@ fn triangle_weights(from: usize, to: usize, scale: f64) -> Vec<(usize, Vec<f32>)
 
 /// Encodes a small PNG for tests here and in the folder module.
 #[cfg(test)]
-pub(super) fn encode_png(
+pub(crate) fn encode_png(
     width: u32,
     height: u32,
     color: png::ColorType,
@@ -314,6 +380,25 @@ mod tests {
     }
 
     #[test]
+    fn labels_are_numbers_of_any_depth_and_follow_the_image() {
+        let read = |png: Vec<u8>| decode_labels(&mut Cursor::new(png)).unwrap();
+        for (color, depth, data, expected) in [
+            (Grayscale, Eight, &[7u8, 255][..], [7u16, 255]),
+            (Grayscale, Sixteen, &[1, 0, 0, 3], [256, 3]),
+            (Indexed, Eight, &[1, 0], [1, 0]),
+            (Grayscale, One, &[0b0100_0000], [0, 1]),
+            (Grayscale, Four, &[0x3f], [3, 15]),
+        ] {
+            assert_eq!(read(encode_png(2, 1, color, depth, data)).labels, expected, "{color:?} {depth:?}");
+        }
+        let labels = Labels { width: 6, height: 4, labels: (0..24).collect() };
+        assert_eq!(labels.nearest(4, 6).collect::<Vec<_>>(), (0..24).collect::<Vec<_>>());
+        // The centred 4 x 4, halved.
+        assert_eq!(labels.nearest(2, 2).collect::<Vec<_>>(), [8, 10, 20, 22]);
+        assert!(decode_labels(&mut Cursor::new(COLOUR_JPEG)).unwrap_err().contains("JPEG"));
+    }
+
+    #[test]
     fn a_huge_image_is_refused_by_its_header() {
         let mut png = encode_png(1, 1, Grayscale, Eight, &[0]);
         png[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
@@ -330,6 +415,7 @@ mod tests {
                 bytes[at % length] = byte;
             }
             bytes.truncate(if cut < length { cut } else { length });
+            let _ = decode_labels(&mut Cursor::new(&bytes));
             if let Ok(image) = decode(&mut Cursor::new(bytes)) {
                 let mut out = [0; 48];
                 image.write_as([3, 4, 4], &mut out);

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use wattle_graph::DType;
+
 use crate::error::{Error, Result};
 
 /// An array as it was stored, row-major.
@@ -37,42 +39,206 @@ impl Array {
 
 /// Reads the bytes of one `.npy` file; `path` is for messages only.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<Array> {
-    parse_array(bytes).map_err(|(found, remedy)| {
-        Error::input(path.display(), found)
-            .expected("a complete .npy array of numbers in C order")
-            .remedy(remedy)
-    })
+    let stored = parse_stored(path, bytes)?;
+    let values = stored.widened().map_err(|fault| told(path, fault))?;
+    Ok(Array { shape: stored.shape, values })
 }
 
-type Fault = (String, &'static str);
+/// An array of any number type, row-major, in this machine's byte order.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stored {
+    pub(crate) dtype: DType,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Reads the bytes of one `.npy` file without widening anything but halves, which become f32.
+pub(crate) fn parse_stored(path: &Path, bytes: &[u8]) -> Result<Stored> {
+    let read = || {
+        let header = Header::parse(bytes)?;
+        let elements = header.elements()?;
+        let data = &bytes[header.start..];
+        if elements.checked_mul(header.element.size()) != Some(data.len()) {
+            return Err((format!("{} bytes of data, which do not fill its shape", data.len()), WRITE_AGAIN));
+        }
+        // No more is allocated than twice what arrived.
+        let mut native = vec![0; elements * header.element.dtype.size()];
+        if header.fortran {
+            header.element.decode(&row_major(data, &header.shape, header.element.size()), &mut native);
+        } else {
+            header.element.decode(data, &mut native);
+        }
+        Ok(Stored { dtype: header.element.dtype, shape: header.shape, bytes: native })
+    };
+    read().map_err(|fault| told(path, fault))
+}
+
+fn told(path: &Path, (found, remedy): Fault) -> Error {
+    Error::input(path.display(), found).expected("a complete .npy array of numbers").remedy(remedy)
+}
+
+impl Stored {
+    fn widened(&self) -> std::result::Result<Values, Fault> {
+        macro_rules! integers {
+            ($t:ty) => {
+                Ok(Values::Integers(
+                    self.bytes.as_chunks().0.iter().map(|b| i64::from(<$t>::from_ne_bytes(*b))).collect(),
+                ))
+            };
+        }
+        match self.dtype {
+            DType::U8 | DType::Bool => Ok(Values::Bytes(self.bytes.clone())),
+            DType::I8 => integers!(i8),
+            DType::I16 => integers!(i16),
+            DType::I32 => integers!(i32),
+            DType::I64 => integers!(i64),
+            DType::U16 => integers!(u16),
+            DType::U32 => integers!(u32),
+            DType::U64 => {
+                let values = self.bytes.as_chunks().0.iter().map(|b| i64::try_from(u64::from_ne_bytes(*b)));
+                let values: std::result::Result<Vec<i64>, _> = values.collect();
+                values
+                    .map(Values::Integers)
+                    .map_err(|_| ("an integer above 2^63 - 1".into(), "rescale the array"))
+            }
+            DType::F32 => {
+                Ok(Values::Floats(self.bytes.as_chunks().0.iter().map(|b| f32::from_ne_bytes(*b)).collect()))
+            }
+            DType::F64 => Ok(Values::Floats(
+                self.bytes.as_chunks().0.iter().map(|b| f64::from_ne_bytes(*b) as f32).collect(),
+            )),
+        }
+    }
+}
+
+/// What went wrong, and what to do.
+pub(crate) type Fault = (String, &'static str);
 
 const WRITE_AGAIN: &str = "write it again with numpy.save";
 
-fn parse_array(bytes: &[u8]) -> std::result::Result<Array, Fault> {
-    let fault = |found: &str| (found.to_owned(), WRITE_AGAIN);
-    let (header, data) = split_header(bytes).ok_or_else(|| fault("no .npy header"))?;
-    let header = std::str::from_utf8(header).map_err(|_| fault("a header that is not text"))?;
-    let descr = header_value(header, "descr").ok_or_else(|| fault("a header without `descr`"))?;
-    let order =
-        header_value(header, "fortran_order").ok_or_else(|| fault("a header without `fortran_order`"))?;
-    let shape = header_value(header, "shape").ok_or_else(|| fault("a header without `shape`"))?;
-    let shape = parse_shape(shape).ok_or_else(|| fault("a shape that cannot be read"))?;
-    if order.starts_with("True") && shape.len() > 1 {
-        return Err(("an array in Fortran order".into(), "save numpy.ascontiguousarray(array) instead"));
-    }
-    let descr = descr.strip_prefix(['\'', '"']).and_then(|rest| rest.get(..3)).unwrap_or("");
-    let elements = shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent));
-    let elements = elements.ok_or_else(|| fault("a shape with too many elements"))?;
-    let values = convert(descr, elements, data)?;
-    Ok(Array { shape, values })
+/// The longest header that is read: NumPy itself writes a few hundred bytes for arrays of numbers.
+pub(crate) const LONGEST_HEADER: usize = 1 << 16;
+
+/// How an element is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Element {
+    /// The type it is read as.
+    pub(crate) dtype: DType,
+    half: bool,
+    swapped: bool,
 }
 
-fn split_header(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let rest = bytes.strip_prefix(b"\x93NUMPY")?;
-    match *rest {
-        [1, _, a, b, ..] => rest[4..].split_at_checked(usize::from(u16::from_le_bytes([a, b]))),
-        [2 | 3, _, a, b, c, d, ..] => rest[6..].split_at_checked(u32::from_le_bytes([a, b, c, d]) as usize),
-        _ => None,
+impl Element {
+    /// Reads NumPy's name of a type: `<f4`, `|u1`, `>i2`.
+    pub(crate) fn parse(descr: &str) -> std::result::Result<Self, Fault> {
+        let (order, kind) = descr.split_at_checked(1).unwrap_or(("", ""));
+        let dtype = match kind {
+            "b1" => DType::Bool,
+            "u1" => DType::U8,
+            "i1" => DType::I8,
+            "i2" => DType::I16,
+            "i4" => DType::I32,
+            "i8" => DType::I64,
+            "u2" => DType::U16,
+            "u4" => DType::U32,
+            "u8" => DType::U64,
+            "f2" | "f4" => DType::F32,
+            "f8" => DType::F64,
+            _ if descr.contains('O') => {
+                return Err((
+                    "pickled Python objects, which could run any program".into(),
+                    "save a plain array of numbers: array.astype('float32')",
+                ));
+            }
+            _ => {
+                let shown: String = descr.chars().take(40).collect();
+                return Err((
+                    format!("elements of type `{shown}`"),
+                    "convert it with array.astype('float32') or 'int64'",
+                ));
+            }
+        };
+        let swapped = match order {
+            ">" => cfg!(target_endian = "little"),
+            "<" => cfg!(target_endian = "big"),
+            _ => false,
+        };
+        Ok(Self { dtype, half: kind == "f2", swapped })
+    }
+
+    /// Bytes of an element in the file.
+    pub(crate) fn size(self) -> usize {
+        if self.half { 2 } else { self.dtype.size() }
+    }
+
+    /// Whether the file's bytes are this machine's.
+    pub(crate) fn is_native(self) -> bool {
+        !self.half && (!self.swapped || self.size() == 1)
+    }
+
+    /// Turns stored elements into this machine's, as many as `out` takes.
+    pub(crate) fn decode(self, stored: &[u8], out: &mut [u8]) {
+        if self.is_native() {
+            out.copy_from_slice(stored);
+            return;
+        }
+        if self.half {
+            for (from, to) in stored.as_chunks::<2>().0.iter().zip(out.as_chunks_mut::<4>().0) {
+                let bits = u16::from_ne_bytes(*from);
+                *to = half_to_f32(if self.swapped { bits.swap_bytes() } else { bits }).to_ne_bytes();
+            }
+            return;
+        }
+        let size = self.size();
+        for (from, to) in stored.chunks_exact(size).zip(out.chunks_exact_mut(size)) {
+            to.copy_from_slice(from);
+            to.reverse();
+        }
+    }
+}
+
+/// What stands before an array's elements.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Header {
+    pub(crate) element: Element,
+    /// Whether the first axis is the one that moves fastest.
+    pub(crate) fortran: bool,
+    pub(crate) shape: Vec<usize>,
+    /// Where the elements begin, bytes from the start of the file.
+    pub(crate) start: usize,
+}
+
+impl Header {
+    /// Reads the header at the start of a file, of which `bytes` may be only the beginning. Linear in its length.
+    pub(crate) fn parse(bytes: &[u8]) -> std::result::Result<Self, Fault> {
+        let fault = |found: &str| (found.to_owned(), WRITE_AGAIN);
+        let (start, length) = match bytes.strip_prefix(b"\x93NUMPY") {
+            Some(&[1, _, a, b, ..]) => (10, usize::from(u16::from_le_bytes([a, b]))),
+            Some(&[2 | 3, _, a, b, c, d, ..]) => (12, u32::from_le_bytes([a, b, c, d]) as usize),
+            _ => return Err(fault("no .npy header")),
+        };
+        if length > LONGEST_HEADER {
+            return Err(fault("a header of more than 65536 bytes"));
+        }
+        let header = bytes.get(start..start + length).ok_or_else(|| fault("no complete .npy header"))?;
+        let header = std::str::from_utf8(header).map_err(|_| fault("a header that is not text"))?;
+        let descr = header_value(header, "descr").ok_or_else(|| fault("a header without `descr`"))?;
+        let order =
+            header_value(header, "fortran_order").ok_or_else(|| fault("a header without `fortran_order`"))?;
+        let shape = header_value(header, "shape").ok_or_else(|| fault("a header without `shape`"))?;
+        let shape = parse_shape(shape).ok_or_else(|| fault("a shape that cannot be read"))?;
+        let descr = match descr.strip_prefix(['\'', '"']) {
+            Some(rest) => rest.split(['\'', '"']).next().unwrap_or_default(),
+            None => return Err(Element::parse("V").err().unwrap_or_else(|| fault("records"))),
+        };
+        let fortran = order.starts_with("True") && shape.len() > 1;
+        Ok(Self { element: Element::parse(descr)?, fortran, shape, start: start + length })
+    }
+
+    /// The number of elements.
+    pub(crate) fn elements(&self) -> std::result::Result<usize, Fault> {
+        let product = self.shape.iter().try_fold(1usize, |n, &extent| n.checked_mul(extent));
+        product.ok_or_else(|| ("a shape with too many elements".into(), WRITE_AGAIN))
     }
 }
 
@@ -85,7 +251,7 @@ fn header_value<'a>(header: &'a str, key: &str) -> Option<&'a str> {
 
 fn parse_shape(text: &str) -> Option<Vec<usize>> {
     let (inside, _) = text.strip_prefix('(')?.split_once(')')?;
-    let mut extents: Vec<&str> = inside.split(',').map(str::trim).collect();
+    let mut extents: Vec<&str> = inside.split(',').take(34).map(str::trim).collect();
     if extents.last() == Some(&"") {
         extents.pop();
     }
@@ -95,68 +261,28 @@ fn parse_shape(text: &str) -> Option<Vec<usize>> {
     extents.into_iter().map(|extent| extent.parse().ok()).collect()
 }
 
-fn convert(descr: &str, elements: usize, data: &[u8]) -> std::result::Result<Values, Fault> {
-    let (order, kind) = descr.split_at_checked(1).unwrap_or(("", ""));
-    let big = order == ">";
-    let reals = |values: Option<Vec<f32>>| values.map(Values::Floats);
-    let integers = |values: Option<Vec<i64>>| values.map(Values::Integers);
-    let values = match kind {
-        "u1" | "b1" => decode(data, elements, big, |[b]: [u8; 1]| b).map(Values::Bytes),
-        "i1" => integers(decode(data, elements, big, |b| i64::from(i8::from_le_bytes(b)))),
-        "i2" => integers(decode(data, elements, big, |b| i64::from(i16::from_le_bytes(b)))),
-        "i4" => integers(decode(data, elements, big, |b| i64::from(i32::from_le_bytes(b)))),
-        "i8" => integers(decode(data, elements, big, i64::from_le_bytes)),
-        "u2" => integers(decode(data, elements, big, |b| i64::from(u16::from_le_bytes(b)))),
-        "u4" => integers(decode(data, elements, big, |b| i64::from(u32::from_le_bytes(b)))),
-        "u8" => {
-            let wide = decode(data, elements, big, u64::from_le_bytes);
-            let narrow = |wide: Vec<u64>| {
-                wide.into_iter().map(|v| i64::try_from(v).ok()).collect::<Option<Vec<i64>>>()
-            };
-            match wide.map(narrow) {
-                Some(None) => return Err(("an integer above 2^63 - 1".into(), "rescale the array")),
-                values => integers(values.flatten()),
-            }
-        }
-        "f2" => reals(decode(data, elements, big, |b| half_to_f32(u16::from_le_bytes(b)))),
-        "f4" => reals(decode(data, elements, big, f32::from_le_bytes)),
-        "f8" => reals(decode(data, elements, big, |b| f64::from_le_bytes(b) as f32)),
-        _ if descr.contains('O') => {
-            return Err((
-                "pickled Python objects, which could run any program".into(),
-                "save a plain array of numbers: array.astype('float32')",
-            ));
-        }
-        _ => {
-            return Err((
-                format!("elements of type `{descr}`"),
-                "convert it with array.astype('float32') or 'int64'",
-            ));
-        }
-    };
-    let missing = || (format!("{} bytes of data, which do not fill its shape", data.len()), WRITE_AGAIN);
-    values.ok_or_else(missing)
-}
-
-/// Decodes exactly `elements` elements of N bytes, or `None` if `data` is not that long.
-fn decode<const N: usize, T>(
-    data: &[u8],
-    elements: usize,
-    big_endian: bool,
-    read: impl Fn([u8; N]) -> T,
-) -> Option<Vec<T>> {
-    if elements.checked_mul(N) != Some(data.len()) {
-        return None;
+/// The elements of an array whose first axis moves fastest, in the order in which its last axis does.
+fn row_major(stored: &[u8], shape: &[usize], size: usize) -> Vec<u8> {
+    let mut strides = Vec::with_capacity(shape.len());
+    let mut stride = size;
+    for extent in shape {
+        strides.push(stride);
+        stride *= extent;
     }
-    let element = |chunk: &[u8]| {
-        let mut bytes = [0; N];
-        bytes.copy_from_slice(chunk);
-        if big_endian {
-            bytes.reverse();
+    let mut out = Vec::with_capacity(stored.len());
+    let mut index = vec![0usize; shape.len()];
+    for _ in 0..stored.len() / size {
+        let at: usize = index.iter().zip(&strides).map(|(i, stride)| i * stride).sum();
+        out.extend_from_slice(&stored[at..at + size]);
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            if index[axis] < shape[axis] {
+                break;
+            }
+            index[axis] = 0;
         }
-        read(bytes)
-    };
-    Some(data.chunks_exact(N).map(element).collect())
+    }
+    out
 }
 
 /// IEEE 754 binary16 to binary32, exactly.
@@ -173,7 +299,7 @@ fn half_to_f32(bits: u16) -> f32 {
 
 /// Encodes a little-endian array for tests here and in the npz module.
 #[cfg(test)]
-pub(super) fn encode(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
+pub(crate) fn encode(descr: &str, shape: &str, data: &[u8]) -> Vec<u8> {
     let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}\n");
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
     bytes.extend((header.len() as u16).to_le_bytes());
@@ -206,13 +332,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_says_why() {
-        let fortran =
-            String::from_utf8_lossy(&encode("|u1", "(1, 2)", &[0, 0])[10..]).replace("False", "True ");
-        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-        bytes.extend(((fortran.len() - 2) as u16).to_le_bytes());
-        bytes.extend(fortran.as_bytes());
         for (bytes, message) in [
-            (bytes, "Fortran order"),
             (encode("|O", "(1,)", &[]), "pickled"),
             (encode("<c8", "(1,)", &[0; 8]), "`<c8`"),
             (encode("<f4", "(3,)", &[0; 8]), "8 bytes of data"),
@@ -225,6 +345,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_array_in_fortran_order_is_turned() {
+        // numpy.asfortranarray([[[1, 2], [3, 4], [5, 6]], [[7, 8], [9, 10], [11, 12]]])
+        let stored = [1, 7, 3, 9, 5, 11, 2, 8, 4, 10, 6, 12];
+        let text = encode("|u1", "(2, 3, 2)", &[]);
+        let header = String::from_utf8_lossy(&text[10..]).replace("False", "True");
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((header.len() as u16).to_le_bytes());
+        bytes.extend(header.as_bytes());
+        bytes.extend(stored);
+        let array = parse(Path::new("x"), &bytes).unwrap();
+        assert_eq!(array, Array { shape: vec![2, 3, 2], values: Values::Bytes((1..13).collect()) });
+    }
+
+    #[test]
+    fn a_header_that_claims_much_costs_nothing() {
+        let long = [b"\x93NUMPY\x02\x00".as_slice(), &u32::MAX.to_le_bytes(), b"{"].concat();
+        assert!(parse(Path::new("x"), &long).unwrap_err().to_string().contains("65536"));
+        let wide = encode("<f8", "(1000000000000,)", &[0; 8]);
+        assert!(parse(Path::new("x"), &wide).unwrap_err().to_string().contains("8 bytes of data"));
+    }
+
     proptest! {
         #[test]
         fn mutated_bytes_never_panic(at in 0usize..80, byte: u8, cut in 0usize..90) {
@@ -232,7 +374,7 @@ mod tests {
             let length = bytes.len();
             bytes[at % length] = byte;
             bytes.truncate(cut);
-            let _ = parse_array(&bytes);
+            let _ = parse(Path::new("x"), &bytes);
         }
     }
 }

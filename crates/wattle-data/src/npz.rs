@@ -7,16 +7,12 @@
 //! Samples of rank 2 are features, of rank 3 gray images, of rank 4 images with the channels first or, if the last
 //! extent is 1 or 3 and the second is not, last. Integer targets are classes counted from 0, others are values.
 
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use zip::ZipArchive;
-
-use crate::bounded;
+use crate::archive::Archive;
 use crate::dataset::{Dataset, SampleShape, Samples, SourceParts, Targets, numbered_classes};
 use crate::error::{Error, Result};
-use crate::npy::{self, Array, Values};
+use crate::npy::{Array, Values};
 use crate::spec::Task;
 
 const TRAIN: [[&str; 2]; 4] =
@@ -27,14 +23,14 @@ const TEST: [[&str; 2]; 2] = [["x_test", "y_test"], ["test_images", "test_labels
 /// Loads the arrays.
 pub(super) fn load(path: &Path, task: Option<Task>) -> Result<Dataset> {
     let mut archive = Archive::open(path)?;
-    let train = archive.read_pair(&TRAIN)?.ok_or_else(|| {
+    let train = read_pair(&mut archive, &TRAIN)?.ok_or_else(|| {
         let found: Vec<&str> = archive.names().collect();
         Error::input(path.display(), format_args!("arrays named {}", found.join(", ")))
             .expected("x_train and y_train, train_images and train_labels, x and y, or images and labels")
             .remedy("rename the arrays, e.g. numpy.savez(file, x=images, y=labels)")
     })?;
-    let validation = archive.read_pair(&VALIDATION)?;
-    let test = archive.read_pair(&TEST)?;
+    let validation = read_pair(&mut archive, &VALIDATION)?;
+    let test = read_pair(&mut archive, &TEST)?;
     let mut whole = train;
     let train = whole.count();
     let mut append = |part: Option<Part>| part.map(|part| whole.append(part)).transpose();
@@ -42,71 +38,29 @@ pub(super) fn load(path: &Path, task: Option<Task>) -> Result<Dataset> {
     whole.into_dataset(path, task, SourceParts::consecutive(train, validation, test))
 }
 
+/// Whether an archive holds a pair of arrays under the usual names.
+pub(super) fn is_usual(archive: &Archive) -> bool {
+    TRAIN.iter().any(|pair| pair.iter().all(|name| archive.find(name).is_some()))
+}
+
 /// Whether a directory holds a training pair as `.npy` files.
 pub(super) fn detect(directory: &Path) -> bool {
     TRAIN.iter().any(|pair| pair.iter().all(|name| directory.join(format!("{name}.npy")).is_file()))
 }
 
-/// Where arrays are found by lower-case name.
-struct Archive {
-    path: PathBuf,
-    entries: BTreeMap<String, String>,
-    zip: Option<ZipArchive<File>>,
-}
-
-impl Archive {
-    fn open(path: &Path) -> Result<Self> {
-        let reading = |error| Error::reading(path, &error);
-        let (names, zip) = if path.is_dir() {
-            let mut names = Vec::new();
-            for entry in std::fs::read_dir(path).map_err(reading)? {
-                names.push(entry.map_err(reading)?.file_name().to_string_lossy().into_owned());
-            }
-            (names, None)
-        } else {
-            let zip =
-                ZipArchive::new(File::open(path).map_err(reading)?).map_err(|error| damaged(path, error))?;
-            let names = zip.file_names().filter_map(|name| Some(name.ok()?.into_owned())).collect();
-            (names, Some(zip))
-        };
-        let key = |name: String| Some((name.strip_suffix(".npy")?.to_lowercase(), name));
-        Ok(Self { path: path.to_owned(), entries: names.into_iter().filter_map(key).collect(), zip })
-    }
-
-    fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
-    }
-
-    fn read_pair(&mut self, pairs: &[[&'static str; 2]]) -> Result<Option<Part>> {
-        let Some([x, y]) = pairs.iter().find(|pair| self.entries.contains_key(pair[0])) else {
-            return Ok(None);
-        };
-        if !self.entries.contains_key(*y) {
-            return Err(Error::input(self.path.display(), format_args!("an array `{x}` without `{y}`"))
-                .expected("both")
-                .remedy("add the missing array"));
-        }
-        let (samples, targets) = (self.read(x)?, self.read(y)?);
-        Ok(Some(Part::new(&self.path, [x, y], samples, targets)?))
-    }
-
-    fn read(&mut self, name: &str) -> Result<Array> {
-        let entry = &self.entries[name];
-        let place = self.path.join(entry);
-        match &mut self.zip {
-            None => npy::parse(&place, &bounded::read(&place)?),
-            Some(zip) => {
-                let file = zip.by_name(entry).map_err(|error| damaged(&place, error))?;
-                npy::parse(&place, &bounded::read_all(file, bounded::MAX_BYTES, &place)?)
-            }
-        }
-    }
-}
-
-fn damaged(path: &Path, error: impl std::fmt::Display) -> Error {
-    Error::input(path.display(), format_args!("not a readable zip archive ({error})"))
-        .expected("a file written by numpy.savez or numpy.savez_compressed")
-        .remedy("write it again")
+/// Reads the first pair of which the samples are there.
+fn read_pair(archive: &mut Archive, pairs: &[[&'static str; 2]]) -> Result<Option<Part>> {
+    let find = |name: &str| archive.find(name).map(String::from);
+    let Some(([x, y], samples)) = pairs.iter().find_map(|pair| Some((pair, find(pair[0])?))) else {
+        return Ok(None);
+    };
+    let Some(targets) = find(y) else {
+        return Err(Error::input(archive.path.display(), format_args!("an array `{x}` without `{y}`"))
+            .expected("both")
+            .remedy("add the missing array"));
+    };
+    let (samples, targets) = (archive.read(&samples)?, archive.read(&targets)?);
+    Ok(Some(Part::new(&archive.path, [x, y], samples, targets)?))
 }
 
 /// One matched pair of arrays.
@@ -259,6 +213,7 @@ fn channels_first<T: Copy>(data: Vec<T>, shape: SampleShape, channels_last: bool
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::npy;
     use proptest::prelude::*;
     use std::io::{Cursor, Write};
 

@@ -3,9 +3,17 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::archive::Archive;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::{cifar, csv, digits, folder, idx, npz};
+use crate::mapping::{Mapped, Wanted};
+use crate::options::TableOptions;
+use crate::table::Table;
+use crate::{arrays, cifar, csv, digits, folder, idx, jsonl, masks, npz, rows, text};
 
 /// Where data comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,10 +30,17 @@ pub enum DataSpec {
     Npz(PathBuf),
     /// A text table with a label column.
     Csv(PathBuf),
+    /// One JSON object a line.
+    Jsonl(PathBuf),
+    /// A folder of text files, by class or not, or a file with a text a line.
+    Text(PathBuf),
+    /// A directory with images and masks of the same names.
+    Masks(PathBuf),
 }
 
 /// What the model wants of a source that could be read in more than one way.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LoadOptions {
     /// `[channels, height, width]` to which images of a folder are brought; by default see [`DataSpec::Folder`]'s rule
     /// in the documentation of [`crate::ImageFiles`].
@@ -35,7 +50,8 @@ pub struct LoadOptions {
 }
 
 /// What is to be learnt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Task {
     /// One class a sample.
     Classes,
@@ -44,8 +60,8 @@ pub enum Task {
 }
 
 impl DataSpec {
-    /// Reads a `--data` text: `digits`, `idx:DIR`, `cifar:DIR`, `folder:DIR`, `npz:FILE`, `csv:FILE`, or a bare path
-    /// whose kind is detected by looking at it.
+    /// Reads a `--data` text: `digits`, `idx:DIR`, `cifar:DIR`, `folder:DIR`, `npz:FILE`, `csv:FILE`, `jsonl:FILE`,
+    /// `text:PATH`, `masks:DIR`, or a bare path whose kind is detected by looking at it.
     pub fn parse(text: &str) -> Result<Self> {
         if text == "digits" {
             return Ok(Self::Digits);
@@ -71,7 +87,43 @@ impl DataSpec {
             Self::Folder(path) => folder::load(path, options.image_shape),
             Self::Npz(path) => npz::load(path, options.task),
             Self::Csv(path) => csv::load(path, options.task),
+            Self::Jsonl(_) | Self::Text(_) | Self::Masks(_) => {
+                Err(Error::input(self, "data of named columns").expected("images or rows of numbers"))
+            }
         }
+    }
+
+    /// Reads the set as a table with the inputs that a model wants, in their order, and its targets.
+    ///
+    /// Images, and arrays under the usual names (`x` and `y`, `x_train` and so on) for a model of one input, come as
+    /// [`DataSpec::load`] reads them; arrays under the model's own names, text tables, text and masks as the options say.
+    ///
+    /// # Errors
+    /// When something cannot be read, or does not fit what is wanted.
+    pub fn table(&self, wanted: &[Wanted], options: &TableOptions) -> Result<Arc<dyn Table>> {
+        options.columns.check(wanted)?;
+        let whole = || self.load(&options.load).map(|set| Arc::new(set) as Arc<dyn Table>);
+        let table: Arc<dyn Table> = match self {
+            Self::Digits | Self::Idx(_) | Self::Cifar(_) | Self::Folder(_) => whole()?,
+            Self::Npz(path) => {
+                let plain = wanted.len() == 1 && options.targets.is_empty() && options.ignore_index.is_none();
+                let archive = Archive::open(path)?;
+                if plain
+                    && options.columns == crate::ColumnMap::default()
+                    && !arrays::feeds(&archive, wanted)
+                    && npz::is_usual(&archive)
+                {
+                    whole()?
+                } else {
+                    Arc::new(arrays::load(path, wanted, options)?)
+                }
+            }
+            Self::Csv(path) => Arc::new(rows::load(path, wanted, options)?),
+            Self::Jsonl(path) => Arc::new(jsonl::load(path, wanted, options)?),
+            Self::Text(path) => Arc::new(text::load(path, wanted, options)?),
+            Self::Masks(path) => Arc::new(masks::load(path, wanted, options)?),
+        };
+        Ok(Arc::new(Mapped::new(table, wanted)?))
     }
 
     fn constructor(kind: &str) -> Option<fn(PathBuf) -> Self> {
@@ -81,13 +133,15 @@ impl DataSpec {
             "folder" => Self::Folder,
             "npz" => Self::Npz,
             "csv" => Self::Csv,
+            "jsonl" => Self::Jsonl,
+            "text" => Self::Text,
+            "masks" => Self::Masks,
             _ => return None,
         })
     }
 
     fn detect(path: &Path) -> Result<Self> {
-        let expected =
-            "digits, idx:DIR, cifar:DIR, folder:DIR, npz:FILE, csv:FILE, or a path of one of these kinds";
+        let expected = "digits, idx:DIR, cifar:DIR, folder:DIR, npz:FILE, csv:FILE, jsonl:FILE, text:PATH, masks:DIR, or a path of one of these kinds";
         let unknown = |found: &str| {
             Error::input(path.display(), found)
                 .expected(expected)
@@ -100,8 +154,12 @@ impl DataSpec {
                 Self::Cifar
             } else if npz::detect(path) {
                 Self::Npz
+            } else if masks::detect(path) {
+                Self::Masks
             } else if folder::detect(path) {
                 Self::Folder
+            } else if text::detect(path) {
+                Self::Text
             } else {
                 return Err(unknown("a directory of no known kind"));
             };
@@ -115,6 +173,8 @@ impl DataSpec {
         match name.rsplit_once('.') {
             Some((_, "npz")) => Ok(Self::Npz(path.to_owned())),
             Some((_, "csv" | "tsv" | "data")) => Ok(Self::Csv(path.to_owned())),
+            Some((_, "jsonl" | "ndjson")) => Ok(Self::Jsonl(path.to_owned())),
+            Some((_, "txt")) => Ok(Self::Text(path.to_owned())),
             _ => Err(unknown("a file of no known kind")),
         }
     }
@@ -129,6 +189,9 @@ impl fmt::Display for DataSpec {
             Self::Folder(path) => write!(f, "folder:{}", path.display()),
             Self::Npz(path) => write!(f, "npz:{}", path.display()),
             Self::Csv(path) => write!(f, "csv:{}", path.display()),
+            Self::Jsonl(path) => write!(f, "jsonl:{}", path.display()),
+            Self::Text(path) => write!(f, "text:{}", path.display()),
+            Self::Masks(path) => write!(f, "masks:{}", path.display()),
         }
     }
 }
@@ -140,7 +203,17 @@ mod tests {
 
     #[test]
     fn stated_kinds_are_taken_at_their_word() {
-        for text in ["digits", "idx:a", "cifar:b c", "folder:/d", "npz:e.npz", "csv:f:g.csv"] {
+        for text in [
+            "digits",
+            "idx:a",
+            "cifar:b c",
+            "folder:/d",
+            "npz:e.npz",
+            "csv:f:g.csv",
+            "jsonl:a",
+            "text:b",
+            "masks:c",
+        ] {
             assert_eq!(DataSpec::parse(text).unwrap().to_string(), text);
         }
         assert!(DataSpec::parse("csv:").is_err());
@@ -163,8 +236,13 @@ mod tests {
             "t.csv",
             "t.CSV.gz",
             "z.npz",
-            "odd.txt",
-            "empty/sub/x.txt",
+            "m/images/1.png",
+            "m/masks/1.png",
+            "l/good/1.txt",
+            "l.txt",
+            "o.jsonl",
+            "odd.bin",
+            "empty/sub/x.bin",
         ] {
             put(file);
         }
@@ -176,12 +254,16 @@ mod tests {
             ("t.csv", "csv"),
             ("t.CSV.gz", "csv"),
             ("z.npz", "npz"),
+            ("m", "masks"),
+            ("l", "text"),
+            ("l.txt", "text"),
+            ("o.jsonl", "jsonl"),
         ] {
             let path = root.path().join(name);
             let spec = DataSpec::parse(path.to_str().unwrap()).unwrap();
             assert_eq!(spec.to_string(), format!("{kind}:{}", path.display()));
         }
-        for name in ["odd.txt", "empty", "absent"] {
+        for name in ["odd.bin", "empty", "absent"] {
             assert!(DataSpec::parse(root.path().join(name).to_str().unwrap()).is_err(), "{name}");
         }
     }

@@ -1,14 +1,17 @@
 //! Training, validation and test parts that never share a sample.
 
-use crate::dataset::{Dataset, Targets};
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 use crate::random::{Purpose, Stream};
+use crate::table::{Classes, Table};
 
 /// Test parts are drawn with this seed whatever the user's is: results on one data set stay comparable.
 const TEST_SEED: u64 = 0;
 
 /// How to divide a data set.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SplitOptions {
     /// Seed of the validation part, separate from the seeds of initialisation and order.
     pub seed: u64,
@@ -53,7 +56,7 @@ impl Splits {
     /// Divides a data set. Parts its source came with are kept; a missing test part is cut out of the training samples
     /// first (the same for every seed), then a missing validation part. Both are stratified: the classes keep their
     /// shares to within one sample, and no class loses its last training sample.
-    pub fn new(dataset: &Dataset, options: &SplitOptions) -> Result<Self> {
+    pub fn new(table: &dyn Table, options: &SplitOptions) -> Result<Self> {
         for (name, share) in [("validation", options.validation), ("test", options.test)] {
             if !(0.0..1.0).contains(&share) {
                 return Err(
@@ -61,20 +64,20 @@ impl Splits {
                 );
             }
         }
-        if dataset.count() > u32::MAX as usize {
-            return Err(Error::input(&dataset.name, format_args!("{} samples", dataset.count()))
+        if table.count() > u32::MAX as usize {
+            return Err(Error::input(table.name(), format_args!("{} samples", table.count()))
                 .expected(format_args!("at most {}", u32::MAX)));
         }
         let indices =
             |range: &std::ops::Range<usize>| (range.start as u32..range.end as u32).collect::<Vec<_>>();
-        let mut train = indices(&dataset.parts.train);
-        let test = match &dataset.parts.test {
+        let mut train = indices(&table.parts().train);
+        let test = match &table.parts().test {
             Some(range) => indices(range),
-            None => cut(&dataset.targets, &mut train, options.test, TEST_SEED, 0),
+            None => cut(table.classes(), &mut train, options.test, TEST_SEED, 0),
         };
-        let validation = match &dataset.parts.validation {
+        let validation = match &table.parts().validation {
             Some(range) => indices(range),
-            None => cut(&dataset.targets, &mut train, options.validation, options.seed, 1),
+            None => cut(table.classes(), &mut train, options.validation, options.seed, 1),
         };
         Ok(Self { train, validation, test })
     }
@@ -101,12 +104,9 @@ impl Splits {
 }
 
 /// Moves ceil(share * n) of the n samples in `pool` into a new part, class by class.
-fn cut(targets: &Targets, pool: &mut Vec<u32>, share: f64, seed: u64, part: u64) -> Vec<u32> {
-    let class_of = |sample: u32| match targets {
-        Targets::Classes { labels, .. } => labels[sample as usize] as usize,
-        Targets::Values { .. } => 0,
-    };
-    let mut classes = vec![Vec::new(); targets.class_count().unwrap_or(1)];
+fn cut(target: Option<Classes<'_>>, pool: &mut Vec<u32>, share: f64, seed: u64, part: u64) -> Vec<u32> {
+    let class_of = |sample: u32| target.map_or(0, |classes| classes.labels[sample as usize] as usize);
+    let mut classes = vec![Vec::new(); target.map_or(1, |classes| classes.names.len())];
     for &sample in pool.iter() {
         classes[class_of(sample)].push(sample);
     }
@@ -144,19 +144,14 @@ fn quotas(sizes: &[usize], total: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DataSpec, LoadOptions, SampleShape, Samples, SourceParts};
+    use crate::{DataSpec, Dataset, LoadOptions, SampleShape, Samples, SourceParts, Targets};
     use proptest::prelude::*;
 
     fn toy(labels: Vec<u32>, parts: SourceParts) -> Dataset {
         let names = (0..=*labels.iter().max().unwrap()).map(|c| c.to_string()).collect();
         let samples = Samples::Bytes { data: vec![0; labels.len()], full_scale: 255 };
-        Dataset {
-            name: "toy".into(),
-            shape: SampleShape::Features(1),
-            samples,
-            targets: Targets::Classes { labels, names },
-            parts,
-        }
+        let (shape, targets) = (SampleShape::Features(1), Targets::Classes { labels, names });
+        Dataset::new("toy".into(), shape, samples, targets, parts).unwrap()
     }
 
     #[test]
@@ -200,6 +195,7 @@ mod tests {
             validation in 0.0..0.9f64,
             test in 0.0..0.9f64,
         ) {
+            let labels = [vec![0, 1], labels].concat();
             let set = toy(labels.clone(), SourceParts::undivided(labels.len()));
             let splits = Splits::new(&set, &SplitOptions { seed, validation, test }).unwrap();
             let mut all = [splits.train(), splits.validation(), &splits.test].concat();

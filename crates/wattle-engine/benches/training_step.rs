@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use networks::{Optimizer, lenet, resnet};
-use wattle_engine::{Cpu, Plan, PlanOptions, Session};
+use wattle_engine::{Cpu, Plan, PlanOptions, Session, Store};
 use wattle_graph::{Example, Graph, Parameters, Tensor};
 use wattle_meter::timing::{Turns, repeated};
 
@@ -41,7 +41,8 @@ fn time(
     profile: bool,
 ) -> Result<(), Box<dyn Error>> {
     let options = PlanOptions::new(Arc::new(Cpu::new(threads)?));
-    let mut session = Session::new(Plan::compile(&graph, &parameters, &options)?, &parameters)?;
+    let store = Store::new(&parameters);
+    let mut session = Session::new(Plan::compile(&graph, &store, &options)?, &store)?;
     session.set_input("x", &Example::noise(shape, 7))?;
     session.set_input("labels", &Tensor::ints(&(0..shape[0] as i64).map(|i| i % 10).collect::<Vec<_>>()))?;
     session.set_input("rate", &Tensor::f32([], vec![0.01]))?;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use wattle_graph::ops::Conv;
-use wattle_graph::{DType, Graph, Mask, Node, Op, Parameters, Source, ValueId};
+use wattle_graph::{DType, Graph, Mask, Node, Op, Source, ValueId};
 use wattle_kernels::Cpu;
 use wattle_kernels::sparse::{Cut, SparseWeights};
 
@@ -18,6 +18,7 @@ use crate::choices::Sparse;
 use crate::error::EngineError;
 use crate::kernel::{Io, Kernel};
 use crate::sparse_cost::{Layer, Training};
+use crate::store::Facts;
 
 /// The kept elements of a tensor, read as a matrix of its first axis by all others.
 #[derive(Debug)]
@@ -32,6 +33,11 @@ impl Kept {
     /// Kept elements.
     pub fn len(&self) -> usize {
         self.pattern.positions().len()
+    }
+
+    /// Whether both patterns keep the same elements in the same order.
+    pub fn alike(self: &Arc<Self>, other: &Arc<Self>) -> bool {
+        Arc::ptr_eq(self, other) || self.pattern.positions() == other.pattern.positions()
     }
 
     /// Kept elements of all, 0 to 1.
@@ -59,12 +65,7 @@ impl Kept {
 ///
 /// A masked parameter is stored so where the three products of its layer are modelled faster on non-zeros (or
 /// wherever they can be, with [`Sparse::Always`]), and nothing but these products and its update reads it.
-pub(crate) fn find(
-    graph: &Graph,
-    parameters: &Parameters,
-    cpu: &Cpu,
-    sparse: Sparse,
-) -> HashMap<ValueId, Arc<Kept>> {
+pub(crate) fn find(graph: &Graph, facts: &Facts, cpu: &Cpu, sparse: Sparse) -> HashMap<ValueId, Arc<Kept>> {
     let mut found = HashMap::new();
     if sparse == Sparse::Never {
         return found;
@@ -75,7 +76,7 @@ pub(crate) fn find(
         if !updates || update.inputs[0] != Some(assignment.target) {
             continue;
         }
-        let Some(kept) = worth_keeping(graph, parameters, cpu, sparse, assignment.target, update) else {
+        let Some(kept) = worth_keeping(graph, facts, cpu, sparse, assignment.target, update) else {
             continue;
         };
         let kept = Arc::new(kept);
@@ -101,14 +102,18 @@ fn readers(graph: &Graph, id: ValueId) -> impl Iterator<Item = &Node> {
 
 fn worth_keeping(
     graph: &Graph,
-    parameters: &Parameters,
+    facts: &Facts,
     cpu: &Cpu,
     sparse: Sparse,
     target: ValueId,
     update: &Node,
 ) -> Option<Kept> {
     let parameter = graph.parameter_of(target).filter(|p| p.window.is_full())?;
-    let mask = parameters.mask(&parameter.tensor)?;
+    let mask = facts.get(&parameter.tensor)?.mask.as_deref()?;
+    let windows = graph.parameters().filter_map(|id| graph.parameter_of(id));
+    if windows.filter(|p| p.tensor == parameter.tensor).count() != 1 {
+        return None;
+    }
     let gradient = update.inputs[1]?;
     let alone = readers(graph, gradient).count() == 1 && !graph.outputs().contains(&gradient);
     if graph.value(target).ty.dtype != DType::F32 || !alone || graph.outputs().contains(&target) {

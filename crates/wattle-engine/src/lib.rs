@@ -1,15 +1,17 @@
 //! How a graph is run: planning, sessions, training steps.
 //!
 //! [`Plan::compile`] decides everything once: rewrites, layout of every value, a kernel for every node, and one
-//! arena whose spans are shared by values that never live at the same time. A [`Session`] holds the arena and
-//! runs the plan; running allocates nothing, except in nodes that only the reference interpreter can compute,
+//! arena whose spans are shared by values that never live at the same time. A [`Store`] holds parameters, for as many
+//! plans as share them; a [`Session`] holds the arena of one plan and runs it; running allocates nothing, except in nodes that only the reference interpreter can compute,
 //! which the plan lists. Results are the same bits for any number of threads.
 //!
 //! This crate does not read files, prune or choose learning rates.
 
+mod assign;
 mod bind;
 mod bytes;
 mod choices;
+mod element;
 mod error;
 mod kept;
 mod kernel;
@@ -17,16 +19,23 @@ mod layout;
 mod memory;
 mod parts;
 mod plan;
+mod plan_cache;
+mod planner;
 mod session;
 mod sharing;
 mod sparse_cost;
+mod store;
+mod strided;
 pub mod timing_file;
 mod timings;
 
-pub use choices::{Batch, Sparse};
+pub use choices::{Batch, Freeze, PlanOptions, Sparse};
+pub use element::Element;
 pub use error::EngineError;
 pub use layout::Layout;
-pub use plan::{Plan, PlanOptions, StepInfo};
+pub use plan::{Plan, StepInfo};
+pub use plan_cache::PlanCache;
 pub use session::Session;
+pub use store::Store;
 pub use timings::{LayerTimes, Timings};
 pub use wattle_kernels::{Cpu, Isa, NoSuchIsa};

@@ -1,6 +1,6 @@
-//! Where values live: storages with lifetimes, packed into one arena.
+//! Where values live: storages with lifetimes, packed into one arena, or left in the store.
 
-use wattle_kernels::arena::Span;
+use wattle_kernels::arena::{Home, Span};
 
 /// Names a storage of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -15,6 +15,8 @@ pub(crate) struct Storage {
     pub first: usize,
     /// Last step that touches it.
     pub last: usize,
+    /// Whether it takes part of the arena or lies in the store.
+    pub home: Home,
     /// Set from outside before a run or kept between runs (inputs, parameters, constants, outputs).
     pub persistent: bool,
 }
@@ -29,11 +31,15 @@ pub(crate) const ALIGNMENT: usize = 64;
 pub(crate) fn place(storages: &[Storage]) -> (Vec<Span>, usize) {
     let mut order: Vec<usize> = (0..storages.len()).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(storages[i].bytes), i));
-    let mut spans = vec![Span { offset: 0, bytes: 0 }; storages.len()];
+    let mut spans = vec![Span::default(); storages.len()];
     let mut placed: Vec<usize> = vec![];
     let mut total = 0;
     for index in order {
         let storage = &storages[index];
+        if storage.home != Home::Arena {
+            spans[index] = Span { home: storage.home, offset: 0, bytes: storage.bytes };
+            continue;
+        }
         if storage.bytes == 0 {
             continue;
         }
@@ -53,7 +59,7 @@ pub(crate) fn place(storages: &[Storage]) -> (Vec<Span>, usize) {
                 offset = offset.max(span.end().next_multiple_of(ALIGNMENT));
             }
         }
-        spans[index] = Span { offset, bytes: storage.bytes };
+        spans[index] = Span::in_arena(offset, storage.bytes);
         let at = placed.partition_point(|&p| spans[p].offset <= offset);
         placed.insert(at, index);
         total = total.max(offset + storage.bytes);
@@ -66,7 +72,7 @@ mod tests {
     use super::*;
 
     fn storage(bytes: usize, first: usize, last: usize) -> Storage {
-        Storage { bytes, first, last, persistent: false }
+        Storage { bytes, first, last, home: Home::Arena, persistent: false }
     }
 
     #[test]

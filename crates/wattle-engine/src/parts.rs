@@ -94,7 +94,7 @@ impl Plan {
         let mut border_bytes = 0;
         let mut border = |ports: &mut Vec<Port>| -> Vec<Span> {
             let spans = ports.iter_mut().map(|port| {
-                let whole = Span { offset: border_bytes, bytes: port.span.bytes * count };
+                let whole = Span::in_arena(border_bytes, port.span.bytes * count);
                 port.extents[0] *= count;
                 border_bytes = whole.end().next_multiple_of(crate::memory::ALIGNMENT);
                 std::mem::replace(&mut port.span, whole)

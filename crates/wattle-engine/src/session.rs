@@ -1,26 +1,38 @@
-//! Sessions: an arena and the plan that runs in it.
+//! Sessions: an arena and the plan that runs in it, on the parameters of a store.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use bytemuck::Pod;
-use wattle_graph::{GraphError, Parameters, Tensor};
+use wattle_graph::Tensor;
 use wattle_kernels::Cpu;
-use wattle_kernels::arena::{Arena, Span};
+use wattle_kernels::arena::{Arena, Outside, Span};
 
 use crate::bytes;
+use crate::element::Element;
 use crate::error::EngineError;
 use crate::kernel::{Io, lock};
 use crate::plan::{Plan, Port, Step};
+use crate::store::{Contents, Store};
 
 /// A plan with its memory, ready to run again and again.
 pub struct Session {
-    plan: Plan,
+    plan: Arc<Plan>,
     /// What the steps work in, or the inputs and outputs of a batch that is run in parts.
     arena: Arena,
     /// For a batch in parts: one for each part that runs at the same time.
     lanes: Vec<Mutex<Lane>>,
     times: Vec<Duration>,
+    store: Store,
+    found: Found,
+}
+
+/// Where a session last found the stored tensors of its plan.
+#[derive(Default)]
+struct Found {
+    /// What the store was at then; sessions find everything again when that has changed.
+    revision: u64,
+    slots: Vec<usize>,
+    homes: Vec<u32>,
 }
 
 /// What one part of a batch works in. Each thread has a lane of its own, so nobody waits for its lock.
@@ -31,14 +43,22 @@ struct Lane {
 }
 
 impl Session {
-    /// Allocates the arena and writes constants and parameters into it.
-    pub fn new(plan: Plan, parameters: &Parameters) -> Result<Session, EngineError> {
+    /// Allocates the arena and writes constants into it; parameters stay in `store`, where other sessions share them.
+    ///
+    /// # Errors
+    /// When the store lacks a parameter of the plan, or holds one of another type or under another mask than the plan was
+    /// made for.
+    pub fn new(plan: impl Into<Arc<Plan>>, store: &Store) -> Result<Session, EngineError> {
+        let plan = plan.into();
         let times = vec![Duration::ZERO; plan.steps.len()];
         let filled = || -> Result<Arena, EngineError> {
             let mut arena = Arena::new(plan.arena_bytes);
             for (span, bytes) in &plan.constants {
                 arena.write::<u8>(*span)?.copy_from_slice(bytes);
             }
+            arena.reserve(
+                2 * plan.steps.iter().map(|s| s.inputs.len() + s.outputs.len()).max().unwrap_or(0) + 8,
+            );
             Ok(arena)
         };
         let (arena, lanes) = match &plan.parts {
@@ -49,9 +69,11 @@ impl Session {
                 (Arena::new(parts.border_bytes), lanes)
             }
         };
-        let mut session = Session { plan, arena, lanes, times };
-        session.load_parameters(parameters)?;
-        Ok(session)
+        let mut found = Found::default();
+        if !plan.needed.is_empty() {
+            found.refresh(&plan, &mut store.lock())?;
+        }
+        Ok(Session { plan, arena, lanes, times, store: store.clone(), found })
     }
 
     /// The plan.
@@ -59,40 +81,9 @@ impl Session {
         &self.plan
     }
 
-    /// Writes all parameters (weights, statistics, optimiser state) of a training plan from `parameters`.
-    pub fn load_parameters(&mut self, parameters: &Parameters) -> Result<(), EngineError> {
-        for (parameter, port) in &self.plan.parameters {
-            let tensor = parameters.view(parameter).ok_or_else(|| GraphError::Feed {
-                what: "parameter",
-                name: port.name.clone(),
-                found: "none, or one that the window does not fit".into(),
-                expected: format!("{}{:?}", port.dtype, port.extents),
-            })?;
-            let bytes = Plan::checked(port, "parameter", &tensor)?;
-            match (&port.kept, tensor.as_f32()) {
-                (Some(kept), Some(whole)) => kept.gather(whole, self.arena.write(port.span)?),
-                _ => self.arena.write::<u8>(port.span)?.copy_from_slice(&bytes),
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads all parameters of a training plan back into `parameters`, through their windows.
-    pub fn read_parameters(&mut self, parameters: &mut Parameters) -> Result<(), EngineError> {
-        for (parameter, port) in &self.plan.parameters {
-            let tensor = match &port.kept {
-                Some(kept) => {
-                    let mut whole = vec![0.0; port.extents.iter().product()];
-                    kept.scatter(self.arena.read::<f32>(port.span)?, &mut whole);
-                    Tensor::f32(port.extents.clone(), whole)
-                }
-                None => bytes::tensor(port.dtype, &port.extents, self.arena.read::<u8>(port.span)?),
-            };
-            if !parameters.write_view(parameter, tensor) {
-                return Err(EngineError::Defect(format!("parameter `{}` has changed its shape", port.name)));
-            }
-        }
-        Ok(())
+    /// The store that its parameters are in.
+    pub fn store(&self) -> &Store {
+        &self.store
     }
 
     /// Writes the named input.
@@ -114,8 +105,8 @@ impl Session {
     /// The memory of input `index` (in the order of the graph), row-major, to be written in place.
     ///
     /// # Errors
-    /// When there is no such input or `T` is not its element type's size.
-    pub fn input_mut<T: Pod>(&mut self, index: usize) -> Result<&mut [T], EngineError> {
+    /// When there is no such input or `T` is not its element type.
+    pub fn input_mut<T: Element>(&mut self, index: usize) -> Result<&mut [T], EngineError> {
         let port = port_of::<T>(&self.plan.inputs, "input", index)?;
         Ok(self.arena.write(port.span)?)
     }
@@ -123,14 +114,14 @@ impl Session {
     /// The memory of output `index` (in the order of the graph), row-major.
     ///
     /// # Errors
-    /// When there is no such output or `T` is not its element type's size.
-    pub fn output<T: Pod>(&mut self, index: usize) -> Result<&[T], EngineError> {
+    /// When there is no such output or `T` is not its element type.
+    pub fn output<T: Element>(&self, index: usize) -> Result<&[T], EngineError> {
         let port = port_of::<T>(&self.plan.outputs, "output", index)?;
         Ok(self.arena.read(port.span)?)
     }
 
     /// All outputs, copied, with their names.
-    pub fn outputs(&mut self) -> Result<Vec<(String, Tensor)>, EngineError> {
+    pub fn outputs(&self) -> Result<Vec<(String, Tensor)>, EngineError> {
         let mut outputs = vec![];
         for port in &self.plan.outputs {
             let tensor = bytes::tensor(port.dtype, &port.extents, self.arena.read::<u8>(port.span)?);
@@ -139,28 +130,73 @@ impl Session {
         Ok(outputs)
     }
 
-    /// Runs all steps and then the assignments.
+    /// Runs all steps and then the assignments. A run that assigns has the store to itself until it ends.
+    ///
+    /// # Errors
+    /// When a node fails on the values it meets, or the mask of a parameter is no longer the one the plan was made for.
+    /// Assigned parameters may then hold the values of either run.
     pub fn run(&mut self) -> Result<(), EngineError> {
-        if self.plan.parts.is_some() {
-            return self.run_parts(false);
-        }
-        for step in &self.plan.steps {
-            run_step(&self.plan, step, &mut self.arena, &self.plan.cpu)?;
-        }
-        self.assign()
+        self.run_with(false)
     }
 
-    /// Runs all steps, timing each; the times are those of [`Session::step_times`].
+    /// Runs as [`Session::run`] does, timing each step; the times are those of [`Session::step_times`].
     pub fn run_timed(&mut self) -> Result<(), EngineError> {
+        self.run_with(true)
+    }
+
+    fn run_with(&mut self, timed: bool) -> Result<(), EngineError> {
+        if self.plan.needed.is_empty() {
+            return self.run_reading(&[], timed);
+        }
+        let store = self.store.clone();
+        if self.plan.writes() {
+            return self.run_writing(&mut store.lock(), timed);
+        }
+        loop {
+            let contents = store.peek();
+            if self.found.is_current(&self.plan, &contents)? {
+                return self.run_reading(&contents.buffers, timed);
+            }
+            drop(contents);
+            self.found.refresh(&self.plan, &mut store.lock())?;
+        }
+    }
+
+    fn run_writing(&mut self, contents: &mut Contents, timed: bool) -> Result<(), EngineError> {
+        if self.found.revision != contents.revision {
+            self.found.refresh(&self.plan, contents)?;
+        }
+        let mut outside = Outside::exclusive(&mut contents.buffers, &self.found.homes);
+        let (plan, arena) = (&*self.plan, &mut self.arena);
+        let times = timed.then_some(&mut *self.times);
+        let done = run_steps(plan, arena, &mut outside, &plan.cpu, times).and_then(|()| {
+            plan.copies.iter().try_for_each(|copy| {
+                let (inputs, outputs) = (&copy.from, &copy.to);
+                let views = arena.views_with(outside.reborrow());
+                copy.run(&Io { views, inputs, outputs, scratch: Span::default(), cpu: &plan.cpu })
+            })
+        });
+        for (needed, &slot) in plan.needed.iter().zip(&self.found.slots).filter(|(n, _)| n.written) {
+            contents.wrote(slot, needed);
+        }
+        contents.revision += 1;
+        self.found.revision = contents.revision;
+        done
+    }
+
+    fn run_reading(&mut self, buffers: &[Arena], timed: bool) -> Result<(), EngineError> {
         if self.plan.parts.is_some() {
-            return self.run_parts(true);
+            return self.run_parts(buffers, timed);
         }
-        for (step, time) in self.plan.steps.iter().zip(&mut self.times) {
-            let start = Instant::now();
-            run_step(&self.plan, step, &mut self.arena, &self.plan.cpu)?;
-            *time = start.elapsed();
+        let mut outside = Outside::shared(buffers, &self.found.homes);
+        let times = timed.then_some(&mut *self.times);
+        run_steps(&self.plan, &mut self.arena, &mut outside, &self.plan.cpu, times)?;
+        for copy in &self.plan.copies {
+            let views = self.arena.views_with(outside.reborrow());
+            let (inputs, outputs, cpu) = (&copy.from, &copy.to, &*self.plan.cpu);
+            copy.run(&Io { views, inputs, outputs, scratch: Span::default(), cpu })?;
         }
-        self.assign()
+        Ok(())
     }
 
     /// Time of each step in the last timed run, in the order of [`Plan::steps`]. Where parts of a batch run at the same time,
@@ -171,16 +207,17 @@ impl Session {
 
     /// Runs a batch in parts: as many at the same time as there are threads, each part on one thread, and what is left over
     /// one after the other on all of them.
-    fn run_parts(&mut self, timed: bool) -> Result<(), EngineError> {
-        let Session { plan, arena, lanes, times } = self;
-        let (plan, lanes) = (&*plan, &*lanes);
+    fn run_parts(&mut self, buffers: &[Arena], timed: bool) -> Result<(), EngineError> {
+        let Session { plan, arena, lanes, times, found, .. } = self;
+        let (plan, lanes, homes) = (&**plan, &*lanes, &*found.homes);
         let count = plan.parts();
         let together =
             if lanes.len() == plan.cpu.threads.count() { count / lanes.len() * lanes.len() } else { 0 };
         let border = Mutex::new(arena);
         let failure = Mutex::new(None);
         let run = |lane: usize, part: usize, cpu: &Cpu| {
-            if let Err(error) = lock(&lanes[lane]).run(plan, part, &border, cpu, timed) {
+            let outside = Outside::shared(buffers, homes);
+            if let Err(error) = lock(&lanes[lane]).run(plan, part, &border, outside, cpu, timed) {
                 lock(&failure).get_or_insert(error);
             }
         };
@@ -198,12 +235,34 @@ impl Session {
         take(1);
         failure.into_inner().unwrap_or_default().map_or(Ok(()), Err)
     }
+}
 
-    fn assign(&mut self) -> Result<(), EngineError> {
-        for &(from, to) in &self.plan.copies {
-            let views = self.arena.views();
-            views.write::<u8>(to)?.copy_from_slice(views.read::<u8>(from)?);
+impl Found {
+    /// Whether all stored tensors are where they were found, up to date, or are found elsewhere to be so.
+    fn is_current(&mut self, plan: &Plan, contents: &Contents) -> Result<bool, EngineError> {
+        if self.revision == contents.revision {
+            return Ok(true);
         }
+        for (home, needed) in plan.needed.iter().enumerate() {
+            let slot = contents.find(needed)?;
+            match contents.fresh(slot, needed) {
+                Some(buffer) => (self.slots[home], self.homes[home]) = (slot, buffer),
+                None => return Ok(false),
+            }
+        }
+        self.revision = contents.revision;
+        Ok(true)
+    }
+
+    /// Finds all stored tensors, and brings those up to date whose form the plan reads.
+    fn refresh(&mut self, plan: &Plan, contents: &mut Contents) -> Result<(), EngineError> {
+        self.slots.resize(plan.needed.len(), 0);
+        self.homes.resize(plan.needed.len(), 0);
+        for (home, needed) in plan.needed.iter().enumerate() {
+            let slot = contents.find(needed)?;
+            (self.slots[home], self.homes[home]) = (slot, contents.refresh(slot, needed)?);
+        }
+        self.revision = contents.revision;
         Ok(())
     }
 }
@@ -215,19 +274,19 @@ impl Lane {
         plan: &Plan,
         part: usize,
         border: &Mutex<&mut Arena>,
+        mut outside: Outside<'_>,
         cpu: &Cpu,
         timed: bool,
     ) -> Result<(), EngineError> {
         let Some(parts) = &plan.parts else { return Err(EngineError::Defect("a plan without parts".into())) };
-        let piece =
-            |whole: Span, own: Span| Span { offset: whole.offset + part * own.bytes, bytes: own.bytes };
+        let piece = |whole: Span, own: Span| Span::in_arena(whole.offset + part * own.bytes, own.bytes);
         for (port, &own) in plan.inputs.iter().zip(&parts.inputs) {
-            let mut border = lock(border);
+            let border = lock(border);
             self.arena.write::<u8>(own)?.copy_from_slice(border.read(piece(port.span, own))?);
         }
         for (step, time) in plan.steps.iter().zip(&mut self.times) {
             let start = timed.then(Instant::now);
-            run_step(plan, step, &mut self.arena, cpu)?;
+            run_step(plan, step, &mut self.arena, &mut outside, cpu)?;
             *time += start.map_or(Duration::ZERO, |start| start.elapsed());
         }
         for (port, &own) in plan.outputs.iter().zip(&parts.outputs) {
@@ -238,9 +297,34 @@ impl Lane {
     }
 }
 
-fn run_step(plan: &Plan, step: &Step, arena: &mut Arena, cpu: &Cpu) -> Result<(), EngineError> {
+/// Runs all steps, and times them where there is somewhere to put the times.
+fn run_steps(
+    plan: &Plan,
+    arena: &mut Arena,
+    outside: &mut Outside<'_>,
+    cpu: &Cpu,
+    times: Option<&mut [Duration]>,
+) -> Result<(), EngineError> {
+    let Some(times) = times else {
+        return plan.steps.iter().try_for_each(|step| run_step(plan, step, arena, outside, cpu));
+    };
+    for (step, time) in plan.steps.iter().zip(times) {
+        let start = Instant::now();
+        run_step(plan, step, arena, outside, cpu)?;
+        *time = start.elapsed();
+    }
+    Ok(())
+}
+
+fn run_step(
+    plan: &Plan,
+    step: &Step,
+    arena: &mut Arena,
+    outside: &mut Outside<'_>,
+    cpu: &Cpu,
+) -> Result<(), EngineError> {
     let io = Io {
-        views: arena.views(),
+        views: arena.views_with(outside.reborrow()),
         inputs: &step.inputs,
         outputs: &step.outputs,
         scratch: step.scratch,
@@ -254,18 +338,22 @@ fn run_step(plan: &Plan, step: &Step, arena: &mut Arena, cpu: &Cpu) -> Result<()
     })
 }
 
-fn port_of<'a, T>(ports: &'a [Port], what: &'static str, index: usize) -> Result<&'a Port, EngineError> {
+fn port_of<'a, T: Element>(
+    ports: &'a [Port],
+    what: &'static str,
+    index: usize,
+) -> Result<&'a Port, EngineError> {
     let port = ports.get(index).ok_or_else(|| EngineError::Feed {
         what,
         name: index.to_string(),
         found: format!("a plan with {}", ports.len()),
         expected: "one more".into(),
     })?;
-    if port.dtype.size() != size_of::<T>() {
+    if !T::DTYPES.contains(&port.dtype) {
         return Err(EngineError::Feed {
             what,
             name: port.name.clone(),
-            found: format!("elements of {} bytes", size_of::<T>()),
+            found: format!("elements of {}", T::DTYPES[0]),
             expected: port.dtype.to_string(),
         });
     }

@@ -124,7 +124,7 @@ impl Runner<'_> {
     fn new<'a>(site: &Site<'_>, bound: &'a mut Bound, lone: bool) -> Result<Runner<'a>, EngineError> {
         let mut end = 0;
         let mut next = |bytes: usize| {
-            let span = Span { offset: end, bytes };
+            let span = Span::in_arena(end, bytes);
             end = span.end().next_multiple_of(ALIGNMENT);
             span
         };

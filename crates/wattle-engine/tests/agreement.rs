@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use wattle_engine::{Cpu, EngineError, Isa, Plan, PlanOptions, Session, Sparse};
-use wattle_graph::{Agreement, Example, Graph, Parameters, Shape, Tensor, Tensors, ops};
+use wattle_engine::{Cpu, EngineError, Isa, Plan, PlanOptions, Session, Sparse, Store};
+use wattle_graph::{Agreement, Example, Graph, Shape, Tensor, Tensors, ops};
 
 /// Runs a one-node graph of the example; all operands are constants when `constant`, except the first.
 fn run(example: &Example, cpu: Cpu, constant: bool) -> Result<Vec<Tensor>, EngineError> {
@@ -28,7 +28,8 @@ fn run_with(example: &Example, cpu: Cpu, constant: bool, sparse: Sparse) -> Resu
     let outputs = graph.apply_all(example.op.clone(), &operands, "")?;
     graph.set_outputs(outputs);
     let options = PlanOptions { rewrite: false, sparse, ..PlanOptions::new(Arc::new(cpu)) };
-    let mut session = Session::new(Plan::compile(&graph, &Parameters::new(), &options)?, &Parameters::new())?;
+    let store = Store::default();
+    let mut session = Session::new(Plan::compile(&graph, &store, &options)?, &store)?;
     for (name, tensor) in &feeds {
         session.set_input(name, tensor)?;
     }

@@ -5,9 +5,9 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use wattle_engine::{Cpu, EngineError, Isa, Plan, PlanOptions};
+use wattle_engine::{Cpu, EngineError, Isa, Plan, PlanOptions, Store};
 use wattle_graph::ops::{self, Registration, SumTo};
-use wattle_graph::{Example, Graph, GraphError, Parameters, Shape, ValueId, differentiate};
+use wattle_graph::{Example, Graph, GraphError, Shape, ValueId, differentiate};
 
 const HEAD: &str = "# Operators
 
@@ -71,7 +71,7 @@ fn execution(operator: &Registration) -> &'static str {
         for constant in [false, true] {
             let (graph, _) = graph_of(&example, constant).expect("an example is a valid application");
             let options = PlanOptions { rewrite: false, ..PlanOptions::new(cpu.clone()) };
-            match Plan::compile(&graph, &Parameters::new(), &options) {
+            match Plan::compile(&graph, &Store::default(), &options) {
                 Ok(plan) if plan.interpreted().is_empty() => fast = true,
                 Ok(_) => slow = true,
                 Err(EngineError::UnknownShape { .. }) => {}

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use wattle_engine::{Batch, Cpu, Plan, PlanOptions, Session};
+use wattle_engine::{Batch, Cpu, Plan, PlanOptions, Session, Store};
 use wattle_graph::ops::{
     Binary, BinaryFunction, Conv, Flatten, Function, GlobalPool, MatMul, Pool, PoolKind, Reshape, Sliding,
     Softmax, Transpose, Unary,
 };
-use wattle_graph::{DType, Example, Graph, GraphError, Parameters, Shape, Tensor};
+use wattle_graph::{DType, Example, Graph, GraphError, Shape, Tensor};
 
 /// A small convolutional network: dense, depthwise and sparse layers, a residual, pooling, and heads that view it
 /// otherwise; two outputs.
@@ -56,13 +56,13 @@ fn sparse(shape: &[usize]) -> Tensor {
 
 fn plan(graph: &Graph, batch: Batch, threads: usize) -> Plan {
     let cpu = Arc::new(Cpu::new(threads).expect("threads start"));
-    Plan::compile(graph, &Parameters::new(), &PlanOptions { batch, ..PlanOptions::new(cpu) }).expect("a plan")
+    Plan::compile(graph, &Store::default(), &PlanOptions { batch, ..PlanOptions::new(cpu) }).expect("a plan")
 }
 
 /// Both outputs of the second of two runs on different inputs, the second timed.
 fn run(graph: &Graph, batch: Batch, threads: usize) -> Vec<(String, Tensor)> {
     let x = graph.extents(graph.inputs()[0]).expect("known");
-    let mut session = Session::new(plan(graph, batch, threads), &Parameters::new()).expect("a session");
+    let mut session = Session::new(plan(graph, batch, threads), &Store::default()).expect("a session");
     session.set_input("x", &Example::noise(&x, 8)).expect("fits");
     session.run().expect("runs");
     session.set_input("x", &Example::noise(&x, 9)).expect("fits");
@@ -104,7 +104,7 @@ fn steps_are_named_and_timed_and_memory_is_counted_for_every_thread() {
     assert_eq!(nodes(&whole), nodes(&one));
     assert_eq!(one.graph(), whole.graph());
     assert!(one.arena_bytes() < two.arena_bytes() && two.arena_bytes() < whole.arena_bytes());
-    let mut session = Session::new(two, &Parameters::new()).expect("a session");
+    let mut session = Session::new(two, &Store::default()).expect("a session");
     session.run_timed().expect("runs");
     assert!(session.step_times().iter().all(|time| !time.is_zero()));
     let options = PlanOptions {
@@ -112,7 +112,7 @@ fn steps_are_named_and_timed_and_memory_is_counted_for_every_thread() {
         batch: Batch::Parts(4),
         ..PlanOptions::new(Arc::new(Cpu::new(1).expect("one thread")))
     };
-    assert!(Plan::compile(&graph, &Parameters::new(), &options).is_err());
+    assert!(Plan::compile(&graph, &Store::default(), &options).is_err());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wattle_engine::{Cpu, Plan, PlanOptions, Session, Sparse, Timings};
+use wattle_engine::{Cpu, Plan, PlanOptions, Session, Sparse, Store, Timings};
 use wattle_graph::ops::{Binary, BinaryFunction, Conv, Function, MatMul, MatMulInteger, Sliding, Unary};
 use wattle_graph::{DType, Example, Graph, Op, Parameters, Shape, Tensor};
 
@@ -33,10 +33,10 @@ fn convolution() -> Conv {
 fn run(graph: &Graph, sparse: Sparse, threads: usize) -> (String, Option<String>, Vec<f64>) {
     let cpu = Arc::new(Cpu::new(threads).expect("threads start"));
     let options = PlanOptions { sparse, ..PlanOptions::new(cpu) };
-    let plan = Plan::compile(graph, &Parameters::new(), &options).expect("a plan");
+    let plan = Plan::compile(graph, &Store::default(), &options).expect("a plan");
     let step = plan.steps().find(|s| s.node.is_some()).expect("one node").clone();
     let x = graph.extents(graph.inputs()[0]).expect("known");
-    let mut session = Session::new(plan, &Parameters::new()).expect("a session");
+    let mut session = Session::new(plan, &Store::default()).expect("a session");
     session.set_input("x", &Example::noise(&x, 1)).expect("fits");
     session.run().expect("runs");
     let outputs = session.outputs().expect("one output");
@@ -89,7 +89,7 @@ fn a_block_with_groups_agrees_with_dense_kernels() {
     }
     let plan = Plan::compile(
         &graph,
-        &Parameters::new(),
+        &Store::default(),
         &PlanOptions { sparse: Sparse::Always, ..PlanOptions::new(Arc::new(Cpu::new(1).expect("a thread"))) },
     );
     let plan = plan.expect("a plan");
@@ -152,7 +152,7 @@ fn a_layer_that_sparse_kernels_would_slow_down_stays_dense_and_says_so() {
 fn planned(graph: &Graph, timings: &Arc<Timings>) -> (String, String) {
     let cpu = Arc::new(Cpu::new(1).expect("threads start"));
     let options = PlanOptions { timings: Some(timings.clone()), ..PlanOptions::new(cpu) };
-    let plan = Plan::compile(graph, &Parameters::new(), &options).expect("a plan");
+    let plan = Plan::compile(graph, &Store::default(), &options).expect("a plan");
     let step = plan.steps().find(|s| s.node.is_some()).expect("one node");
     (step.kernel.clone(), step.why.clone().expect("there was a choice"))
 }

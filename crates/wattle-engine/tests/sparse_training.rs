@@ -6,7 +6,7 @@ mod networks;
 use std::sync::Arc;
 
 use networks::{Optimizer, lenet, resnet};
-use wattle_engine::{Cpu, Plan, PlanOptions, Session, Sparse};
+use wattle_engine::{Cpu, Plan, PlanOptions, Session, Sparse, Store};
 use wattle_graph::{Example, Graph, Mask, Parameters, Role, Tensor};
 
 const SGD: Optimizer = Optimizer::Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-3 };
@@ -29,12 +29,14 @@ fn masked(parameters: &mut Parameters) {
 
 fn plan(graph: &Graph, parameters: &Parameters, sparse: Sparse, threads: usize) -> Plan {
     let cpu = Arc::new(Cpu::new(threads).expect("threads start"));
-    Plan::compile(graph, parameters, &PlanOptions { sparse, ..PlanOptions::new(cpu) }).expect("a plan")
+    Plan::compile(graph, &Store::new(parameters), &PlanOptions { sparse, ..PlanOptions::new(cpu) })
+        .expect("a plan")
 }
 
 /// Runs steps on noise; returns the parameters after them and the last loss.
 fn train(plan: Plan, parameters: &Parameters, x: &[usize], steps: u32) -> (Parameters, f32) {
-    let mut session = Session::new(plan, parameters).expect("a session");
+    let store = Store::new(parameters);
+    let mut session = Session::new(plan, &store).expect("a session");
     for step in 1..=steps {
         let labels: Vec<i64> = (0..x[0] as i64).map(|i| (i + i64::from(step)) % 10).collect();
         session.set_input("x", &Example::noise(x, step % 7)).expect("fits");
@@ -46,9 +48,7 @@ fn train(plan: Plan, parameters: &Parameters, x: &[usize], steps: u32) -> (Param
         session.run().expect("runs");
     }
     let loss = session.output::<f32>(0).expect("a loss")[0];
-    let mut after = parameters.clone();
-    session.read_parameters(&mut after).expect("the same parameters");
-    (after, loss)
+    (store.parameters(), loss)
 }
 
 fn agree(graph: &Graph, mut parameters: Parameters, x: &[usize], steps: u32, what: &str) {
@@ -108,4 +108,36 @@ fn optimiser_state_takes_the_memory_of_what_is_kept() {
         assert_eq!(state(Sparse::Always), 4 * states * (kept + biases));
         assert!(state(Sparse::Auto) < state(Sparse::Never) / 8, "{}", state(Sparse::Auto));
     }
+}
+
+#[test]
+fn kept_elements_of_one_session_are_whole_tensors_to_another() {
+    let adam = Optimizer::Adam { weight_decay: 0.0, decoupled: false };
+    let (graph, mut parameters) = lenet(60, adam);
+    let len = parameters.get("w0").unwrap().len();
+    assert!(parameters.set_mask("w0", Mask::from_bools((0..len).map(|i| i % 20 == 3))));
+    let store = Store::new(&parameters);
+    let [sparse, dense] =
+        [Sparse::Always, Sparse::Never].map(|sparse| Arc::new(plan(&graph, &parameters, sparse, 1)));
+    assert_eq!((sparse.kept().count(), dense.kept().count()), (1, 0));
+    let alone = Store::new(&parameters);
+    let mut alone_session = Session::new(dense.clone(), &alone).unwrap();
+    let mut turns = [Session::new(sparse, &store).unwrap(), Session::new(dense, &store).unwrap()];
+    for step in 1..=6u32 {
+        for session in [&mut turns[step as usize % 2], &mut alone_session] {
+            session.set_input("x", &Example::noise(&[60, 784], step)).unwrap();
+            session.set_input("labels", &Tensor::ints(&[3; 60])).unwrap();
+            session.set_input("rate", &Tensor::f32([], vec![0.001])).unwrap();
+            session.set_input("step", &Tensor::f32([], vec![step as f32])).unwrap();
+            session.run().unwrap();
+        }
+    }
+    let (mixed, expected) = (store.parameters(), alone.parameters());
+    for name in ["w0", "w0.first", "w0.second", "v1", "w2"] {
+        let (a, b) = (mixed.get(name).unwrap().to_f64(), expected.get(name).unwrap().to_f64());
+        let scale = b.iter().fold(1e-3f64, |m, x| m.max(x.abs()));
+        let worst = a.iter().zip(b.iter()).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
+        assert!(worst <= 1e-4 * scale, "{name} differs by {worst:e} of {scale:e}");
+    }
+    assert_eq!(store.version("w0"), Some(7));
 }

@@ -6,19 +6,20 @@ mod networks;
 use std::sync::Arc;
 
 use networks::{Optimizer, lenet, resnet};
-use wattle_engine::{Cpu, Plan, PlanOptions, Session};
+use wattle_engine::{Cpu, Plan, PlanOptions, Session, Store};
 use wattle_graph::{Example, Graph, Mask, Parameters, Tensor, interpret};
 
 const SGD: Optimizer = Optimizer::Sgd { momentum: 0.9, nesterov: false, weight_decay: 1e-3 };
 
-fn session(graph: &Graph, parameters: &Parameters, threads: usize) -> Session {
+fn session(graph: &Graph, store: &Store, threads: usize) -> Session {
     let options = PlanOptions::new(Arc::new(Cpu::new(threads).unwrap()));
-    Session::new(Plan::compile(graph, parameters, &options).unwrap(), parameters).unwrap()
+    Session::new(Plan::compile(graph, store, &options).unwrap(), store).unwrap()
 }
 
 /// Runs steps on noise and returns the parameters after them.
 fn train(graph: &Graph, parameters: &Parameters, x: &[usize], threads: usize, steps: u32) -> Parameters {
-    let mut session = session(graph, parameters, threads);
+    let store = Store::new(parameters);
+    let mut session = session(graph, &store, threads);
     for step in 1..=steps {
         let labels: Vec<i64> = (0..x[0] as i64).map(|i| (i + i64::from(step)) % 10).collect();
         session.set_input("x", &Example::noise(x, step)).unwrap();
@@ -29,9 +30,7 @@ fn train(graph: &Graph, parameters: &Parameters, x: &[usize], threads: usize, st
         }
         session.run().unwrap();
     }
-    let mut after = parameters.clone();
-    session.read_parameters(&mut after).unwrap();
-    after
+    store.parameters()
 }
 
 fn bits(tensor: &Tensor) -> Vec<u32> {

@@ -67,6 +67,17 @@ pub enum GraphError {
         /// Name and type of the value.
         value: String,
     },
+    /// Two assignments that write the same element, so that the result would depend on their order.
+    #[error(
+        "`{target}` is assigned although `{earlier}` is: an element can be assigned once in a run; add the two values, or \
+         give them windows that do not overlap"
+    )]
+    AssignedTwice {
+        /// Tensor and window of the later assignment.
+        target: String,
+        /// Tensor and window of the earlier one.
+        earlier: String,
+    },
     /// No gradient is defined where one is needed.
     #[error("no gradient through node `{node}` ({op}): {reason}")]
     NotDifferentiable {

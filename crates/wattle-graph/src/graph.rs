@@ -234,8 +234,13 @@ impl Graph {
     /// Adds a view of a parameter tensor of the given (full) shape.
     pub fn parameter(&mut self, parameter: Parameter, dtype: DType, full_shape: &[usize]) -> ValueId {
         let shape = Shape::known(&parameter.window.extents(full_shape));
-        let name = parameter.tensor.clone();
+        let name = self.name_of_view(&parameter);
         self.parameter_view(&name, parameter, TensorType::new(dtype, shape))
+    }
+
+    /// The tensor's name for its first view; none for further ones, since names are unique.
+    fn name_of_view(&self, parameter: &Parameter) -> String {
+        if self.find(&parameter.tensor).is_some() { String::new() } else { parameter.tensor.clone() }
     }
 
     /// Adds a view of a parameter tensor whose type is known already.
@@ -302,9 +307,10 @@ impl Graph {
 
     /// Turns a constant into a view of the whole of a parameter tensor of the same type.
     pub(crate) fn make_parameter(&mut self, id: ValueId, parameter: Parameter) {
+        self.values[id.index()].name.clear();
+        let name = self.name_of_view(&parameter);
         let value = &mut self.values[id.index()];
-        value.name = parameter.tensor.clone();
-        value.source = Source::Parameter(parameter);
+        (value.name, value.source) = (name, Source::Parameter(parameter));
     }
 
     /// Gives an input another shape; the types of what depends on it must be inferred again after.
@@ -327,8 +333,29 @@ impl Graph {
         self.outputs = outputs;
     }
 
-    /// Declares that after each run the parameter `target` takes the value `value`.
+    /// Declares that after each run the parameter `target` takes the value `value`. All assignments of a run take place at
+    /// once: each value is what it was before any of them.
+    ///
+    /// # Errors
+    /// When `target` is no parameter, the types differ, or an earlier assignment writes an element that this one writes.
     pub fn assign(&mut self, target: ValueId, value: ValueId) -> Result<(), GraphError> {
+        let parameter = |id: ValueId| self.parameter_of(id).map(|p| (&p.tensor, &p.window));
+        let written = self.assignments.iter().filter_map(|a| parameter(a.target));
+        if let Some((tensor, window)) = parameter(target)
+            && let Some((_, earlier)) = written
+                .chain(window.repeats().then_some((tensor, window)))
+                .find(|(t, w)| *t == tensor && w.meets(window))
+        {
+            return Err(GraphError::AssignedTwice {
+                target: format!("{tensor}{window}"),
+                earlier: format!("{tensor}{earlier}"),
+            });
+        }
+        self.assign_copied(target, value)
+    }
+
+    /// Declares an assignment whose window is one of a graph that this one is made from.
+    pub(crate) fn assign_copied(&mut self, target: ValueId, value: ValueId) -> Result<(), GraphError> {
         let (t, v) = (self.value(target), self.value(value));
         if !matches!(t.source, Source::Parameter(_)) || t.ty != v.ty {
             return Err(GraphError::Assignment {

@@ -1,6 +1,6 @@
 //! Parameters: windows on named tensors that live outside the graph, so that graphs can share them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -50,6 +50,23 @@ pub enum AxisWindow {
     Indices(Vec<usize>),
 }
 
+impl AxisWindow {
+    /// Whether some index is in both; of an axis that has at least one.
+    fn meets(&self, other: &AxisWindow) -> bool {
+        use AxisWindow::{All, Indices, Range};
+        match (self, other) {
+            (All, All) => true,
+            (All, Range(start, end)) | (Range(start, end), All) => start < end,
+            (All, Indices(list)) | (Indices(list), All) => !list.is_empty(),
+            (Range(a, b), Range(c, d)) => a.max(c) < b.min(d),
+            (Range(start, end), Indices(list)) | (Indices(list), Range(start, end)) => {
+                list.iter().any(|i| (start..end).contains(&i))
+            }
+            (Indices(a), Indices(b)) => a.iter().any(|i| b.contains(i)),
+        }
+    }
+}
+
 /// A per-axis selection of a tensor; axes not listed are kept whole.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Window(Vec<AxisWindow>);
@@ -70,6 +87,38 @@ impl Window {
         self.0.iter().all(|a| *a == AxisWindow::All)
     }
 
+    /// One selection per leading axis; axes beyond the last are kept whole.
+    pub fn axes(&self) -> &[AxisWindow] {
+        &self.0
+    }
+
+    /// Whether the window lies within a tensor of shape `full`.
+    pub fn fits(&self, full: &[usize]) -> bool {
+        let inside = |(window, &n): (&AxisWindow, &usize)| match window {
+            AxisWindow::All => true,
+            AxisWindow::Range(start, end) => start <= end && *end <= n,
+            AxisWindow::Indices(list) => list.iter().all(|&i| i < n),
+        };
+        self.0.len() <= full.len() && self.0.iter().zip(full).all(inside)
+    }
+
+    /// Whether the window shows an element more than once.
+    pub fn repeats(&self) -> bool {
+        self.0.iter().any(|axis| match axis {
+            AxisWindow::Indices(list) => list.iter().collect::<BTreeSet<_>>().len() < list.len(),
+            AxisWindow::All | AxisWindow::Range(..) => false,
+        })
+    }
+
+    /// Whether the two windows of one tensor have an element in common.
+    pub fn meets(&self, other: &Window) -> bool {
+        let axes = self.0.len().max(other.0.len());
+        (0..axes).all(|axis| {
+            let [a, b] = [self, other].map(|w| w.0.get(axis).unwrap_or(&AxisWindow::All));
+            a.meets(b)
+        })
+    }
+
     /// Extents of the window of a tensor of shape `full`.
     pub fn extents(&self, full: &[usize]) -> Vec<usize> {
         let kept = |(axis, &n): (usize, &usize)| match self.0.get(axis) {
@@ -84,15 +133,8 @@ impl Window {
     /// window reaches outside the tensor.
     pub fn positions(&self, full: &[usize]) -> Option<Vec<usize>> {
         let (extents, strides) = (self.extents(full), strides(full));
-        for (window, &n) in self.0.iter().zip(full) {
-            let inside = match window {
-                AxisWindow::All => true,
-                AxisWindow::Range(start, end) => start <= end && *end <= n,
-                AxisWindow::Indices(list) => list.iter().all(|&i| i < n),
-            };
-            if !inside {
-                return None;
-            }
+        if !self.fits(full) {
+            return None;
         }
         let mut positions = Vec::with_capacity(extents.iter().product());
         each_index(&extents, |index| {
@@ -249,6 +291,19 @@ mod tests {
         assert_eq!(params.get("w").unwrap().as_f32().unwrap(), &[1.0, 0.0, 3.0]);
         params.insert("w", Tensor::f32([3], vec![4.0, -5.0, 6.0]));
         assert_eq!(params.get("w").unwrap().as_f32().unwrap(), &[4.0, 0.0, 6.0]);
+    }
+
+    #[test]
+    fn windows_meet_where_they_have_an_element_in_common() {
+        use AxisWindow::{All, Indices, Range};
+        let window = |axes: &[AxisWindow]| Window::new(axes.to_vec());
+        let left = window(&[All, Range(0, 2)]);
+        assert!(left.meets(&Window::full()) && Window::full().meets(&left));
+        assert!(left.meets(&window(&[Range(3, 4), Range(1, 3)])));
+        assert!(!left.meets(&window(&[All, Range(2, 3)])));
+        assert!(left.meets(&window(&[All, Indices(vec![5, 1])])));
+        assert!(!left.meets(&window(&[All, Indices(vec![5, 2])])));
+        assert!(!left.meets(&window(&[Range(1, 1)])), "an empty window meets nothing");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use wattle_accel::{Estimate, Objective, Workload};
-use wattle_engine::Session;
+use wattle_engine::{Session, Store};
 use wattle_graph::{MacKind, Model, costs, totals};
 
 use crate::accel::{self, Modelled};
@@ -228,10 +228,11 @@ struct Timed {
 }
 
 fn measure(model: &Model, feeds: &BTreeMap<String, wattle_graph::Tensor>, env: &Env) -> Result<Timed> {
-    let plan = timings::compile(&model.graph, &model.parameters, env.plan_options())?;
+    let store = Store::new(&model.parameters);
+    let plan = timings::compile(&model.graph, &store, env.plan_options())?;
     let interpreted = plan.interpreted().into_iter().map(String::from).collect();
     let parts = Some(plan.parts()).filter(|parts| *parts > 1);
-    let mut session = Session::new(plan, &model.parameters)?;
+    let mut session = Session::new(plan, &store)?;
     for (name, tensor) in feeds {
         session.set_input(name, tensor)?;
     }

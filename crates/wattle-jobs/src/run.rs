@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
-use wattle_engine::{EngineError, Session};
+use wattle_engine::{EngineError, Session, Store};
 use wattle_graph::{Model, Tensor, costs, interpret, totals};
 use wattle_meter::{Receipt, Unit, Work};
 
@@ -103,9 +103,10 @@ fn execute(
     if reference {
         return Ok((interpreted(model, feeds)?, "interpreted"));
     }
-    match timings::compile_once(&model.graph, &model.parameters, env.plan_options()) {
+    let store = Store::new(&model.parameters);
+    match timings::compile_once(&model.graph, &store, env.plan_options()) {
         Ok(plan) => {
-            let mut session = Session::new(plan, &model.parameters)?;
+            let mut session = Session::new(plan, &store)?;
             for (name, tensor) in feeds {
                 session.set_input(name, tensor)?;
             }

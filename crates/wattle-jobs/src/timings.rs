@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use wattle_engine::timing_file::TimingFile;
-use wattle_engine::{EngineError, Plan, PlanOptions};
-use wattle_graph::{Graph, Parameters};
+use wattle_engine::{EngineError, Plan, PlanOptions, Store};
+use wattle_graph::Graph;
 use wattle_meter::Machine;
 use wattle_meter::environment::user_folder;
 
@@ -15,11 +15,11 @@ const VARIABLE: &str = "WATTLE_TIMINGS";
 
 /// Plans a graph that will run many times: where the cost model is in doubt between kernels, times on this machine decide,
 /// from the file or, if there are none yet, taken now and kept. A file that cannot be read or written costs only the time.
-pub fn compile(graph: &Graph, parameters: &Parameters, options: PlanOptions) -> Result<Plan> {
-    let Some(file) = file() else { return Ok(Plan::compile(graph, parameters, &options)?) };
+pub fn compile(graph: &Graph, store: &Store, options: PlanOptions) -> Result<Plan> {
+    let Some(file) = file() else { return Ok(Plan::compile(graph, store, &options)?) };
     let timings = file.timings();
     let options = PlanOptions { timings: Some(timings.clone()), ..options };
-    let plan = Plan::compile(graph, parameters, &options)?;
+    let plan = Plan::compile(graph, store, &options)?;
     // What cannot be kept is timed again next time.
     let _ = file.keep(&timings);
     Ok(plan)
@@ -28,11 +28,11 @@ pub fn compile(graph: &Graph, parameters: &Parameters, options: PlanOptions) -> 
 /// Plans a graph that will run once: with the kernels that were timed before, if any were, and no timing now.
 pub fn compile_once(
     graph: &Graph,
-    parameters: &Parameters,
+    store: &Store,
     options: PlanOptions,
 ) -> std::result::Result<Plan, EngineError> {
     let timings = file().map(|file| file.known());
-    Plan::compile(graph, parameters, &PlanOptions { timings, ..options })
+    Plan::compile(graph, store, &PlanOptions { timings, ..options })
 }
 
 /// The file of times, unless there is none for this user.

@@ -1,22 +1,32 @@
-//! One aligned buffer for all tensors of a plan, with a run-time borrow checker over its spans.
+//! One aligned buffer for all tensors of a plan, and those that lie outside it, with a run-time borrow checker.
 //!
-//! The engine gives each tensor a [`Span`] at plan time; tensors whose lifetimes do not meet may share bytes. While a
-//! node runs, [`Arena::views`] hands out several slices at once and refuses a write that overlaps anything already out.
+//! The engine gives each tensor a [`Span`] at plan time; tensors whose lifetimes do not meet may share bytes. Parameters
+//! that several plans share lie in buffers of their own: a span names its home. While a node runs, [`Views`] hands out
+//! several slices at once and refuses a write that overlaps anything already out.
 
 use bytemuck::Pod;
 use std::alloc::Layout;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::ptr::NonNull;
 
 pub use crate::pages::ALIGNMENT;
 use crate::pages::{HUGE_PAGE, advise_huge_pages};
 
-/// Slices that one [`Views`] can hand out.
-const CAPACITY: usize = 64;
+/// Where the bytes of a span are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Home {
+    /// In the arena of the plan.
+    #[default]
+    Arena,
+    /// In the buffer of this number of those [`Outside`] the arena.
+    Store(u32),
+}
 
-/// A range of arena bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A range of bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Span {
+    /// The buffer that it is a range of.
+    pub home: Home,
     /// First byte; a multiple of [`ALIGNMENT`] keeps vector loads within cache lines (required: of the element size).
     pub offset: usize,
     /// Number of bytes.
@@ -24,31 +34,32 @@ pub struct Span {
 }
 
 impl Span {
-    /// The span of `len` elements of type `T` that starts at byte `offset`.
+    /// `bytes` bytes of the arena, from `offset` on.
+    pub fn in_arena(offset: usize, bytes: usize) -> Self {
+        Span { home: Home::Arena, offset, bytes }
+    }
+
+    /// The span of `len` elements of type `T` that starts at byte `offset` of the arena.
     pub fn of<T>(offset: usize, len: usize) -> Self {
-        Span { offset, bytes: len * size_of::<T>() }
+        Span::in_arena(offset, len * size_of::<T>())
     }
 
     /// One past the last byte.
     pub fn end(self) -> usize {
         self.offset + self.bytes
     }
-
-    fn meets(self, other: Span) -> bool {
-        self.bytes > 0 && other.bytes > 0 && self.offset < other.end() && other.offset < self.end()
-    }
 }
 
-/// Why a slice of the arena was refused; each is a mistake in the plan.
+/// Why a slice of memory was refused; each is a mistake in the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ViewError {
-    /// The span ends beyond the arena.
-    #[error("span {span:?} ends beyond the arena of {arena} bytes; the plan's arena size is too small")]
+    /// The span ends beyond its buffer, or there is no such buffer.
+    #[error("span {span:?} ends beyond its buffer of {buffer} bytes; the plan's sizes are too small")]
     OutOfBounds {
         /// The span asked for.
         span: Span,
-        /// The size of the arena in bytes.
-        arena: usize,
+        /// The size of the buffer in bytes; 0 where there is none.
+        buffer: usize,
     },
     /// Offset or length does not fit the element type.
     #[error("span {span:?} is not a whole number of aligned elements of {size} bytes")]
@@ -59,16 +70,17 @@ pub enum ViewError {
         size: usize,
     },
     /// A write meets a slice already handed out, or a read meets a write.
-    #[error("span {span:?} overlaps {other:?}, which is in use and one of the two is written")]
+    #[error("span {span:?} overlaps one that is in use, and one of the two is written")]
     Overlap {
         /// The span asked for.
         span: Span,
-        /// The span in use.
-        other: Span,
     },
-    /// More than the fixed number of slices were asked for at once.
-    #[error("more than {CAPACITY} slices of the arena at once")]
-    TooMany,
+    /// A write to a buffer that others may be reading.
+    #[error("span {span:?} is written by a plan that declares no writes")]
+    ReadOnly {
+        /// The span asked for.
+        span: Span,
+    },
 }
 
 /// One buffer of bytes, zero at first, aligned to [`ALIGNMENT`].
@@ -76,11 +88,12 @@ pub struct Arena {
     start: NonNull<u8>,
     layout: Layout,
     bytes: usize,
+    taken: Taken,
 }
 
-// SAFETY: the arena owns its bytes, and they are only reached through `views`, which borrows it mutably.
+// SAFETY: the arena owns its bytes; they are read through a shared borrow and written through an exclusive one.
 unsafe impl Send for Arena {}
-// SAFETY: as above; a shared arena gives no access to its bytes.
+// SAFETY: as above; a shared arena can only be read.
 unsafe impl Sync for Arena {}
 
 impl Drop for Arena {
@@ -103,7 +116,7 @@ impl Arena {
         if bytes >= HUGE_PAGE {
             advise_huge_pages(start, bytes);
         }
-        Arena { start, layout, bytes }
+        Arena { start, layout, bytes, taken: Taken::default() }
     }
 
     /// Its size in bytes.
@@ -111,14 +124,31 @@ impl Arena {
         self.bytes
     }
 
+    /// Makes room to remember so many slices at once; beyond it, the first [`Views`] that hands out more allocates.
+    pub fn reserve(&mut self, slices: usize) {
+        self.taken.read.reserve(slices);
+        self.taken.written.reserve(slices);
+    }
+
     /// A fresh set of views; all earlier ones are gone, since this borrows the arena mutably.
     pub fn views(&mut self) -> Views<'_> {
-        Views { arena: self, taken: std::array::from_fn(|_| Cell::new(None)), count: Cell::new(0) }
+        self.views_with(Outside::nothing())
+    }
+
+    /// A fresh set of views of this arena and of buffers outside it.
+    pub fn views_with<'a>(&'a mut self, outside: Outside<'a>) -> Views<'a> {
+        let arena = Buffer { start: self.start.as_ptr(), bytes: self.bytes };
+        self.taken.read.clear();
+        self.taken.written.clear();
+        Views { arena, outside, taken: RefCell::new(&mut self.taken) }
     }
 
     /// Reads one span.
-    pub fn read<T: Pod>(&mut self, span: Span) -> Result<&[T], ViewError> {
-        self.views().read(span)
+    pub fn read<T: Pod>(&self, span: Span) -> Result<&[T], ViewError> {
+        let start = Buffer { start: self.start.as_ptr(), bytes: self.bytes }.checked::<T>(span)?;
+        // SAFETY: bounds and alignment are checked; T is Pod, so any bytes are valid; while the arena is borrowed, nobody
+        // can write to it.
+        Ok(unsafe { std::slice::from_raw_parts(start, span.bytes / size_of::<T>()) })
     }
 
     /// Writes one span.
@@ -127,11 +157,81 @@ impl Arena {
     }
 }
 
-/// Hands out slices of one arena and remembers them, so that a written slice meets no other.
+/// Buffers beside the arena that spans may name, by their place in a list.
+pub struct Outside<'a> {
+    /// Written to only where they were borrowed mutably.
+    buffers: &'a [Arena],
+    /// The buffer of each home.
+    homes: &'a [u32],
+    writable: bool,
+}
+
+impl<'a> Outside<'a> {
+    /// No buffers.
+    pub fn nothing() -> Outside<'a> {
+        Outside::shared(&[], &[])
+    }
+
+    /// `Home::Store(i)` is `buffers[homes[i]]`, to be read.
+    pub fn shared(buffers: &'a [Arena], homes: &'a [u32]) -> Outside<'a> {
+        Outside { buffers, homes, writable: false }
+    }
+
+    /// `Home::Store(i)` is `buffers[homes[i]]`, to be read and written.
+    pub fn exclusive(buffers: &'a mut [Arena], homes: &'a [u32]) -> Outside<'a> {
+        Outside { buffers, homes, writable: true }
+    }
+
+    /// The same buffers for a shorter time, during which these cannot be used.
+    pub fn reborrow(&mut self) -> Outside<'_> {
+        Outside { ..*self }
+    }
+
+    fn buffer(&self, home: u32) -> Option<Buffer> {
+        let arena = self.buffers.get(*self.homes.get(home as usize)? as usize)?;
+        Some(Buffer { start: arena.start.as_ptr(), bytes: arena.bytes })
+    }
+}
+
+/// Where a buffer starts and how long it is.
+#[derive(Clone, Copy)]
+struct Buffer {
+    start: *mut u8,
+    bytes: usize,
+}
+
+impl Buffer {
+    /// The first element of a span, which lies within the buffer and fits the element type.
+    fn checked<T: Pod>(self, span: Span) -> Result<*mut T, ViewError> {
+        let size = size_of::<T>();
+        if size == 0 || !span.bytes.is_multiple_of(size) || !span.offset.is_multiple_of(align_of::<T>()) {
+            return Err(ViewError::Misaligned { span, size });
+        }
+        if span.offset > self.bytes || span.bytes > self.bytes - span.offset {
+            return Err(ViewError::OutOfBounds { span, buffer: self.bytes });
+        }
+        Ok(self.start.wrapping_add(span.offset).cast())
+    }
+}
+
+/// Addresses that are in use: first byte and one past the last.
+#[derive(Default)]
+struct Taken {
+    read: Vec<(usize, usize)>,
+    written: Vec<(usize, usize)>,
+}
+
+impl Taken {
+    fn meets(list: &[(usize, usize)], (start, end): (usize, usize)) -> bool {
+        list.iter().any(|&(first, last)| start < last && first < end)
+    }
+}
+
+/// Hands out slices of an arena and of what is outside it, and remembers them, so that a written slice meets no other.
 pub struct Views<'a> {
-    arena: &'a Arena,
-    taken: [Cell<Option<(Span, bool)>>; CAPACITY],
-    count: Cell<usize>,
+    arena: Buffer,
+    outside: Outside<'a>,
+    taken: RefCell<&'a mut Taken>,
 }
 
 impl<'a> Views<'a> {
@@ -139,36 +239,41 @@ impl<'a> Views<'a> {
     pub fn read<T: Pod>(&self, span: Span) -> Result<&'a [T], ViewError> {
         let start = self.take::<T>(span, false)?;
         // SAFETY: `take` checked bounds, alignment and that no written slice overlaps; T is Pod, so any bytes are valid;
-        // the arena is borrowed for 'a.
+        // the arena is borrowed mutably, and what is outside it at least shared, for 'a.
         Ok(unsafe { std::slice::from_raw_parts(start, span.bytes / size_of::<T>()) })
     }
 
     /// The elements of `span`, to write.
     pub fn write<T: Pod>(&self, span: Span) -> Result<&'a mut [T], ViewError> {
         let start = self.take::<T>(span, true)?;
-        // SAFETY: as in `read`, and `take` checked that no slice at all overlaps.
+        // SAFETY: as in `read`; `take` checked that no slice at all overlaps, by address, and that the buffer is borrowed
+        // mutably for 'a.
         Ok(unsafe { std::slice::from_raw_parts_mut(start, span.bytes / size_of::<T>()) })
     }
 
     fn take<T: Pod>(&self, span: Span, write: bool) -> Result<*mut T, ViewError> {
-        let size = size_of::<T>();
-        if size == 0 || !span.bytes.is_multiple_of(size) || !span.offset.is_multiple_of(align_of::<T>()) {
-            return Err(ViewError::Misaligned { span, size });
-        }
-        let arena = self.arena.bytes;
-        if span.offset > arena || span.bytes > arena - span.offset {
-            return Err(ViewError::OutOfBounds { span, arena });
-        }
-        let count = self.count.get();
-        for other in self.taken[..count].iter().filter_map(Cell::get) {
-            if (write || other.1) && span.meets(other.0) {
-                return Err(ViewError::Overlap { span, other: other.0 });
+        let buffer = match span.home {
+            Home::Arena => self.arena,
+            Home::Store(_) if write && !self.outside.writable => return Err(ViewError::ReadOnly { span }),
+            Home::Store(home) => {
+                self.outside.buffer(home).ok_or(ViewError::OutOfBounds { span, buffer: 0 })?
             }
+        };
+        let start = buffer.checked::<T>(span)?;
+        if span.bytes == 0 {
+            return Ok(start);
         }
-        let slot = self.taken.get(count).ok_or(ViewError::TooMany)?;
-        slot.set(Some((span, write)));
-        self.count.set(count + 1);
-        Ok(self.arena.start.as_ptr().wrapping_add(span.offset).cast())
+        let range = (start.addr(), start.addr() + span.bytes);
+        let mut taken = self.taken.borrow_mut();
+        if Taken::meets(&taken.written, range) || write && Taken::meets(&taken.read, range) {
+            return Err(ViewError::Overlap { span });
+        }
+        if write {
+            taken.written.push(range)
+        } else {
+            taken.read.push(range)
+        }
+        Ok(start)
     }
 }
 
@@ -192,30 +297,52 @@ mod tests {
         let b = Span::of::<f32>(32, 16);
         views.read::<f32>(a).unwrap();
         views.read::<f32>(b).unwrap();
-        assert_eq!(views.write::<f32>(b), Err(ViewError::Overlap { span: b, other: a }));
+        assert_eq!(views.write::<f32>(b), Err(ViewError::Overlap { span: b }));
         let c = Span::of::<f32>(128, 8);
         views.write::<f32>(c).unwrap();
-        assert!(matches!(views.read::<u8>(Span { offset: 130, bytes: 1 }), Err(ViewError::Overlap { .. })));
-        views.write::<f32>(Span { offset: 128, bytes: 0 }).unwrap();
+        assert!(matches!(views.read::<u8>(Span::in_arena(130, 1)), Err(ViewError::Overlap { .. })));
+        views.write::<f32>(Span::in_arena(128, 0)).unwrap();
     }
 
     #[test]
     fn spans_outside_or_askew_are_refused() {
         let mut arena = Arena::new(100);
         let views = arena.views();
-        assert!(matches!(
-            views.read::<f32>(Span { offset: 64, bytes: 40 }),
-            Err(ViewError::OutOfBounds { .. })
-        ));
-        assert!(matches!(
-            views.read::<f32>(Span { offset: usize::MAX - 3, bytes: 4 }),
-            Err(ViewError::OutOfBounds { .. })
-        ));
-        assert!(matches!(views.read::<f32>(Span { offset: 2, bytes: 4 }), Err(ViewError::Misaligned { .. })));
-        assert!(matches!(views.read::<f32>(Span { offset: 0, bytes: 6 }), Err(ViewError::Misaligned { .. })));
-        for _ in 0..CAPACITY {
-            views.read::<u8>(Span { offset: 0, bytes: 1 }).unwrap();
+        let out = |span| matches!(views.read::<f32>(span), Err(ViewError::OutOfBounds { .. }));
+        assert!(out(Span::in_arena(64, 40)));
+        assert!(out(Span::in_arena(usize::MAX - 3, 4)));
+        assert!(out(Span { home: Home::Store(0), ..Span::of::<f32>(0, 1) }));
+        assert!(matches!(views.read::<f32>(Span::in_arena(2, 4)), Err(ViewError::Misaligned { .. })));
+        assert!(matches!(views.read::<f32>(Span::in_arena(0, 6)), Err(ViewError::Misaligned { .. })));
+    }
+
+    #[test]
+    fn any_number_of_slices_can_be_out_at_once() {
+        let mut arena = Arena::new(64 * 1000);
+        let views = arena.views();
+        for i in 0..999 {
+            views.read::<u8>(Span::in_arena(64 * i, 64)).unwrap();
         }
-        assert_eq!(views.read::<u8>(Span { offset: 0, bytes: 1 }), Err(ViewError::TooMany));
+        views.write::<u8>(Span::in_arena(64 * 999, 64)).unwrap();
+        assert!(views.write::<u8>(Span::in_arena(64 * 998, 64)).is_err());
+    }
+
+    #[test]
+    fn buffers_outside_are_found_by_their_home_and_written_only_when_borrowed_for_it() {
+        let (mut arena, mut buffers) = (Arena::new(64), [Arena::new(8), Arena::new(16)]);
+        let stored = |home, bytes| Span { home: Home::Store(home), offset: 0, bytes };
+        {
+            let views = arena.views_with(Outside::exclusive(&mut buffers, &[1, 0, 1]));
+            views.write::<f32>(stored(0, 16)).unwrap().fill(2.0);
+            assert!(views.read::<f32>(stored(1, 16)).is_err(), "longer than its buffer");
+            views.write::<f32>(stored(1, 8)).unwrap().fill(3.0);
+            // Two homes of one buffer are the same memory.
+            assert_eq!(views.read::<f32>(stored(2, 4)), Err(ViewError::Overlap { span: stored(2, 4) }));
+            assert!(views.read::<f32>(stored(3, 4)).is_err());
+        }
+        assert_eq!(buffers[1].read::<f32>(Span::of::<f32>(0, 4)).unwrap(), &[2.0; 4]);
+        let views = arena.views_with(Outside::shared(&buffers, &[0]));
+        assert_eq!(views.read::<f32>(stored(0, 8)).unwrap(), &[3.0; 2]);
+        assert_eq!(views.write::<f32>(stored(0, 8)), Err(ViewError::ReadOnly { span: stored(0, 8) }));
     }
 }

@@ -1,5 +1,6 @@
 //! Matrix products: `C = activation(op(A) op(B) + bias + residual)`, row-major, with either operand transposed.
 
+use crate::dots;
 use crate::igemm::{self, Igemm, LayoutOfB, RowsOfA, RowsOfC, panel_vectors};
 use crate::outer::{self, Outer, Segment};
 use crate::pack::{self, Packed, PackedShape, Source};
@@ -53,14 +54,19 @@ impl Gemm {
     }
 
     fn packs(&self) -> bool {
-        self.transpose_b || self.m >= PACK_ROWS
+        self.transpose_b && !self.is_flat() || self.m >= PACK_ROWS
+    }
+
+    /// Whether B is transposed and A has so few rows that each is multiplied with B as it lies.
+    fn is_flat(&self) -> bool {
+        self.transpose_b && !self.transpose_a && self.m <= dots::FEW
     }
 
     /// Whether each panel of B is packed by the thread that then multiplies with it, and read by no other: worth it
     /// where there are few rows of A, so that packing is much of the work, and panels for all threads.
     fn packs_panel_by_panel(&self, cpu: &Cpu) -> bool {
         let threads = cpu.threads.count();
-        self.transpose_b
+        self.packs()
             && self.m < PACK_ROWS
             && !self.k.is_multiple_of(igemm::CONFLICT)
             && (threads == 1 || self.packed_shape(cpu).panels() >= 2 * threads)
@@ -97,6 +103,9 @@ pub fn gemm(cpu: &Cpu, shape: &Gemm, a: &[f32], b: &[f32], e: Epilogue, c: &mut 
     let Gemm { m, n, k, .. } = *shape;
     assert_eq!(a.len(), m * k, "A of {shape:?}");
     assert_eq!(b.len(), k * n, "B of {shape:?}");
+    if shape.is_flat() {
+        return dots::product(cpu, shape, a, b, e, c);
+    }
     if shape.is_outer() {
         return sum_of_outer_products(cpu, shape, &OuterBlocks::new(cpu, shape), a, b, e, c, scratch);
     }

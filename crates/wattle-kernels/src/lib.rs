@@ -21,6 +21,7 @@ pub mod attention;
 pub mod binary;
 pub mod conv;
 mod crew;
+mod dots;
 pub mod elementwise;
 pub mod gather;
 pub mod gemm;

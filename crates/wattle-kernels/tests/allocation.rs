@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use networks::{Optimizer, lenet, resnet};
-use wattle_engine::{Cpu, Plan, PlanOptions, Session};
+use wattle_engine::{Cpu, Plan, PlanOptions, Session, Store};
 use wattle_graph::{Example, Graph, Parameters, Tensor};
 
 struct Counting;
@@ -36,8 +36,8 @@ static ALLOCATOR: Counting = Counting;
 /// Allocations of ten runs after a warm-up.
 fn allocations((graph, parameters): (Graph, Parameters), x: &[usize], threads: usize) -> usize {
     let options = PlanOptions::new(Arc::new(Cpu::new(threads).unwrap()));
-    let mut session =
-        Session::new(Plan::compile(&graph, &parameters, &options).unwrap(), &parameters).unwrap();
+    let store = Store::new(&parameters);
+    let mut session = Session::new(Plan::compile(&graph, &store, &options).unwrap(), &store).unwrap();
     assert!(session.plan().interpreted().is_empty(), "{:?}", session.plan().interpreted());
     session.set_input("x", &Example::noise(x, 1)).unwrap();
     session.set_input("labels", &Tensor::ints(&vec![3; x[0]])).unwrap();

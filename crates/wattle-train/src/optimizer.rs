@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use wattle_graph::ops::{AdamUpdate, SgdUpdate};
-use wattle_graph::{DType, Graph, GraphError, Parameter, Parameters, Tensor, ValueId};
+use wattle_graph::{DType, Graph, GraphError, Parameter, Parameters, Role, Tensor, ValueId};
 
 /// How parameters follow their gradients.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,15 +46,26 @@ impl Optimizer {
             let owner = graph.parameter_of(target).cloned().ok_or_else(|| {
                 GraphError::Invalid(format!("`{}` is updated but is no parameter", graph.label(target)))
             })?;
-            let extents = graph.extents(target)?;
+            // As large as the whole tensor, whatever part of it this graph sees: other graphs see other parts.
+            let full = match parameters.get(&owner.tensor) {
+                Some(tensor) => tensor.shape().to_vec(),
+                None if owner.window.is_full() => graph.extents(target)?,
+                None => {
+                    let name = owner.tensor;
+                    return Err(GraphError::Invalid(format!(
+                        "`{name}` is a window of a tensor that is not there"
+                    )));
+                }
+            };
             let name = format!("{}.{suffix}", owner.tensor);
             if parameters.get(&name).is_none() {
-                parameters.insert(name.clone(), Tensor::zeros(DType::F32, extents.clone()));
+                parameters.insert(name.clone(), Tensor::zeros(DType::F32, full.clone()));
             }
             if let Some(mask) = parameters.mask(&owner.tensor).cloned() {
                 parameters.set_mask(&name, mask);
             }
-            Ok(graph.parameter(Parameter::state(name), DType::F32, &extents))
+            let state = Parameter { tensor: name, role: Role::State, ..owner };
+            Ok(graph.parameter(state, DType::F32, &full))
         };
         match *self {
             Optimizer::Sgd { momentum, nesterov, weight_decay } => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use wattle_engine::{EngineError, Plan, PlanOptions, Session};
+use wattle_engine::{EngineError, Plan, PlanOptions, Session, Store};
 use wattle_graph::{Model, Parameters, Role};
 
 use crate::loss::Loss;
@@ -12,7 +12,7 @@ use crate::schedule::Schedule;
 use crate::step::{Step, Timeline};
 use crate::training_graph::{bound_to_samples, logits, training_graph};
 use wattle_data::error::{Error, Result};
-use wattle_data::{Augmentation, Batch, Dataset, Loader, LoaderOptions, Normalisation};
+use wattle_data::{Augmentation, Batch, BatchOptions, Batches, Dataset, INPUT, Loader, Normalisation};
 
 /// Everything that decides how a network is trained, but for the network and the data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +60,7 @@ pub struct Start {
 pub struct Trainer {
     session: Session,
     loader: Loader,
+    /// As they were last asked for.
     parameters: Parameters,
     schedule: Schedule,
     timeline: Timeline,
@@ -93,20 +94,22 @@ impl Trainer {
         let (graph, parameters) =
             training_graph(&bound, options.loss, options.optimizer).map_err(|e| Error::input(place, e))?;
         check_targets(&graph, &data.dataset, options.loss)?;
-        let compiled = Plan::compile(&graph, &parameters, plan).map_err(refused(place))?;
-        let session = Session::new(compiled, &parameters).map_err(refused(place))?;
+        let store = Store::new(&parameters);
+        let compiled = Plan::compile(&graph, &store, plan).map_err(refused(place))?;
+        let session = Session::new(compiled, &store).map_err(refused(place))?;
         let augmentation: Augmentation = options.augmentation.parse()?;
-        let loader_options =
-            LoaderOptions::training(options.batch, options.seed, augmentation, data.normalisation.clone());
-        let mut loader = Loader::new(data.dataset.clone(), &data.indices, loader_options)?;
-        if loader.steps_per_epoch() == 0 {
+        let batches = BatchOptions::training(options.batch, options.seed, augmentation)
+            .normalised(INPUT, data.normalisation.clone());
+        let source = Batches::new(data.dataset.clone(), &data.indices, batches)?;
+        let mut loader = Loader::new(Arc::new(source), PREFETCH);
+        if loader.epoch_len() == 0 {
             let found = format!("a batch of {} from {} training samples", options.batch, data.indices.len());
             return Err(Error::input("--batch", found).expected("at most as many as there are samples"));
         }
         loader.start_at(start.step);
         let schedule: Schedule = options.schedule.parse()?;
         let length: Step = options.length.parse()?;
-        let per_epoch = Timeline::of_epochs(1, loader.steps_per_epoch());
+        let per_epoch = Timeline::of_epochs(1, loader.epoch_len());
         let timeline = Timeline { total: length.resolve(&per_epoch), ..per_epoch };
         schedule.check(&timeline)?;
         let classes = matches!(options.loss, Loss::CrossEntropy { .. });
@@ -171,20 +174,22 @@ impl Trainer {
 
     /// The parameters as they are now, optimiser state included.
     pub fn parameters(&mut self) -> Result<&Parameters> {
-        self.session.read_parameters(&mut self.parameters).map_err(refused("training"))?;
+        self.parameters = self.session.store().parameters();
         Ok(&self.parameters)
     }
 }
 
+/// Batches prepared ahead of the session.
+const PREFETCH: usize = 2;
+
 /// Writes a batch into a session's first two inputs.
 fn feed(session: &mut Session, batch: &Batch, classes: bool) -> std::result::Result<(), EngineError> {
-    session.input_mut::<f32>(0)?.copy_from_slice(&batch.inputs);
+    let [inputs, targets] = [0, 1].map(|column| batch.columns[column].bytes.as_slice());
+    bytemuck::cast_slice_mut(session.input_mut::<f32>(0)?).copy_from_slice(inputs);
     if classes {
-        for (to, &label) in session.input_mut::<i64>(1)?.iter_mut().zip(&batch.labels) {
-            *to = i64::from(label);
-        }
+        bytemuck::cast_slice_mut(session.input_mut::<i64>(1)?).copy_from_slice(targets);
     } else {
-        session.input_mut::<f32>(1)?.copy_from_slice(&batch.values);
+        bytemuck::cast_slice_mut(session.input_mut::<f32>(1)?).copy_from_slice(targets);
     }
     Ok(())
 }
@@ -237,30 +242,36 @@ pub fn evaluate(
     let output = logits(&mut bound.graph).map_err(|e| Error::input("the model", e))?;
     bound.graph.set_outputs(vec![output]);
     let width = bound.graph.extents(output).map_err(|e| Error::input("the model", e))?[1];
-    let compiled = Plan::compile(&bound.graph, &bound.parameters, plan).map_err(refused(place))?;
-    let mut session = Session::new(compiled, &bound.parameters).map_err(refused(place))?;
-    let options = LoaderOptions::evaluation(batch, data.normalisation.clone());
-    let mut loader = Loader::new(data.dataset.clone(), indices, options)?;
+    let store = Store::new(&bound.parameters);
+    let compiled = Plan::compile(&bound.graph, &store, plan).map_err(refused(place))?;
+    let mut session = Session::new(compiled, &store).map_err(refused(place))?;
+    let options = BatchOptions::evaluation(batch).normalised(INPUT, data.normalisation.clone());
+    let source = Batches::new(data.dataset.clone(), indices, options)?;
+    let mut loader = Loader::new(Arc::new(source), PREFETCH);
     let (mut right, mut total, mut seen) = (0usize, 0.0, 0usize);
-    for _ in 0..loader.steps_per_epoch() {
+    for _ in 0..loader.epoch_len() {
         let batch = loader.next_batch()?;
-        session.input_mut::<f32>(0).map_err(refused(place))?.copy_from_slice(&batch.inputs);
+        let inputs = session.input_mut::<f32>(0).map_err(refused(place))?;
+        bytemuck::cast_slice_mut(inputs).copy_from_slice(&batch.columns[0].bytes);
         session.run().map_err(refused(place))?;
-        let outputs = &session.output::<f32>(0).map_err(refused(place))?[..batch.count * width];
-        let labels: Vec<i64> = batch.labels.iter().take(batch.count).map(|&l| i64::from(l)).collect();
+        let outputs = &session.output::<f32>(0).map_err(refused(place))?[..batch.real * width];
+        let targets = &batch.columns[1];
+        let (mut labels, values) =
+            (targets.to_i64().unwrap_or_default(), targets.to_f32().unwrap_or_default());
+        labels.truncate(batch.real);
         if let Some(label) = labels.iter().find(|&&l| l as usize >= width) {
             let found = format!("a sample has the class {label}; the model has {width} outputs");
             return Err(Error::input("the model", found).expected("one output for each class"));
         }
-        let values = &batch.values[..batch.values.len().min(batch.count * width)];
-        total += loss.value(outputs, &labels, values, batch.count) * batch.count as f64;
+        let values = &values[..values.len().min(batch.real * width)];
+        total += loss.value(outputs, &labels, values, batch.real) * batch.real as f64;
         let best = |row: &[f32]| (0..width).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)));
         right += outputs
             .chunks_exact(width)
             .zip(&labels)
             .filter(|(row, l)| best(row) == Some(**l as usize))
             .count();
-        seen += batch.count;
+        seen += batch.real;
     }
     let accuracy = data.dataset.targets.class_count().map(|_| right as f64 / seen.max(1) as f64);
     Ok(Evaluation { accuracy, loss: total / seen.max(1) as f64, samples: seen })

@@ -82,14 +82,13 @@ pub fn training_graph(
     let Differentiated { graph: mut step, gradients } = differentiate(&graph, loss, &trainable)?;
     let rate = step.input("learning_rate", DType::F32, Shape::known(&[]));
     let count = step.input("step", DType::F32, Shape::known(&[]));
-    let mut updated = 0;
-    for (&parameter, gradient) in trainable.iter().zip(gradients) {
-        if let Some(gradient) = gradient {
-            optimizer.attach(&mut step, &mut parameters, parameter, gradient, [rate, count])?;
-            updated += 1;
-        }
+    let found =
+        trainable.iter().zip(gradients).filter_map(|(&parameter, gradient)| Some((parameter, gradient?)));
+    let updated = step.join_gradients(&found.collect::<Vec<_>>())?;
+    for &(parameter, gradient) in &updated {
+        optimizer.attach(&mut step, &mut parameters, parameter, gradient, [rate, count])?;
     }
-    if updated == 0 {
+    if updated.is_empty() {
         let text = format!("none of the model's {} trainable parameters leads to the loss", trainable.len());
         return Err(GraphError::Invalid(text));
     }

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wattle_data::{
-    Augmentation, DataSpec, Dataset, LoadOptions, Loader, LoaderOptions, Normalisation, SampleShape, Samples,
+    Augmentation, BatchOptions, Batches, DataSpec, Dataset, INPUT, LoadOptions, Loader, Normalisation,
+    SampleShape, Samples,
 };
 use wattle_engine::{Cpu, Isa, PlanOptions};
 use wattle_graph::{Model, Tensor, interpret};
@@ -76,15 +77,17 @@ fn trained(data: &TrainingData, isa: Isa, learning_rate: f64) -> Vec<f64> {
 fn interpreted(data: &TrainingData, steps: usize) -> Vec<f64> {
     let bound = bound_to_samples(&network(data), BATCH, &data.dataset.shape.dims()).unwrap();
     let (graph, mut parameters) = training_graph(&bound, LOSS, OPTIMIZER).unwrap();
-    let options = LoaderOptions::training(BATCH, SEED, Augmentation::NONE, data.normalisation.clone());
-    let mut loader = Loader::new(data.dataset.clone(), &data.indices, options).unwrap();
+    let options =
+        BatchOptions::training(BATCH, SEED, Augmentation::NONE).normalised(INPUT, data.normalisation.clone());
+    let source = Batches::new(data.dataset.clone(), &data.indices, options).unwrap();
+    let mut loader = Loader::new(Arc::new(source), 2);
     let names: Vec<String> = graph.inputs().iter().map(|&i| graph.value(i).name.clone()).collect();
     (1..=steps)
         .map(|step| {
             let batch = loader.next_batch().unwrap();
-            let labels: Vec<i64> = batch.labels.iter().map(|&l| i64::from(l)).collect();
+            let labels = batch.columns[1].to_i64().unwrap();
             let feeds = [
-                Tensor::f32([BATCH, 1, 28, 28], batch.inputs.clone()),
+                Tensor::f32([BATCH, 1, 28, 28], batch.columns[0].to_f32().unwrap()),
                 Tensor::ints(&labels),
                 Tensor::f32([], vec![RATE as f32]),
                 Tensor::f32([], vec![step as f32]),

@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use wattle_data::{
-    Augmentation, Dataset, Loader, LoaderOptions, Normalisation, SampleShape, Samples, SourceParts, Targets,
+    Augmentation, BatchOptions, Batches, Dataset, INPUT, Loader, Normalisation, SampleShape, Samples,
+    SourceParts, Targets,
 };
 use wattle_engine::{Cpu, PlanOptions};
 use wattle_graph::ops::{BatchNormalization, Flatten, Gemm};
@@ -71,14 +72,16 @@ fn network() -> Model {
 
 /// Running mean and variance of each channel after the batches, with `divisor` under the squares.
 fn expected(data: &TrainingData, divisor: f64) -> [(f64, f64); 2] {
-    let options = LoaderOptions::training(BATCH, SEED, Augmentation::NONE, data.normalisation.clone());
-    let mut loader = Loader::new(data.dataset.clone(), &data.indices, options).unwrap();
+    let options =
+        BatchOptions::training(BATCH, SEED, Augmentation::NONE).normalised(INPUT, data.normalisation.clone());
+    let source = Batches::new(data.dataset.clone(), &data.indices, options).unwrap();
+    let mut loader = Loader::new(Arc::new(source), 2);
     let mut running = [(10.0, 5.0); 2];
     for _ in 0..STEPS {
-        let batch = loader.next_batch().unwrap();
+        let inputs = loader.next_batch().unwrap().columns[0].to_f32().unwrap();
         for (channel, (mean, variance)) in running.iter_mut().enumerate() {
             let numbers: Vec<f64> =
-                batch.inputs.chunks(6).skip(channel).step_by(2).flatten().map(|&x| f64::from(x)).collect();
+                inputs.chunks(6).skip(channel).step_by(2).flatten().map(|&x| f64::from(x)).collect();
             assert_eq!(numbers.len(), COUNT);
             let average = numbers.iter().sum::<f64>() / COUNT as f64;
             let spread = numbers.iter().map(|x| (x - average).powi(2)).sum::<f64>() / divisor;

@@ -43,7 +43,7 @@ pub fn remove_dead_code(graph: &Graph) -> Result<Graph, GraphError> {
     }
     let mapped = |id: crate::graph::ValueId| map[id.index()].expect("outputs and assignments are alive");
     for a in graph.assignments() {
-        to.assign(mapped(a.target), mapped(a.value))?;
+        to.assign_copied(mapped(a.target), mapped(a.value))?;
     }
     to.set_outputs(graph.outputs().iter().map(|&id| mapped(id)).collect());
     Ok(to)

@@ -6,24 +6,27 @@ use crate::error::GraphError;
 use crate::graph::{Graph, Source};
 use crate::parameter::Parameters;
 
-/// The graph with every parameter replaced by its value in `parameters`.
+/// The graph with every parameter of which `parameters` has the tensor replaced by its value.
 ///
 /// # Errors
-/// When a parameter has no value, or the graph assigns to parameters: a training step cannot be frozen.
+/// When a window does not fit its tensor, or the graph assigns to one of the tensors.
 pub fn freeze(graph: &Graph, parameters: &Parameters) -> Result<Graph, GraphError> {
-    if !graph.assignments().is_empty() {
-        return Err(GraphError::Invalid("a graph that assigns to its parameters cannot be frozen".into()));
-    }
     let mut frozen = graph.clone();
     for id in graph.value_ids() {
         let Source::Parameter(parameter) = &graph.value(id).source else { continue };
+        if parameters.get(&parameter.tensor).is_none() {
+            continue;
+        }
         let tensor: Arc<_> = parameters.view(parameter).ok_or_else(|| GraphError::Feed {
             what: "parameter",
             name: parameter.tensor.clone(),
-            found: "none, or one that the window does not fit".into(),
+            found: "one that the window does not fit".into(),
             expected: graph.value(id).ty.to_string(),
         })?;
         frozen.make_constant(id, tensor);
+    }
+    if graph.assignments().iter().any(|a| frozen.parameter_of(a.target).is_none()) {
+        return Err(GraphError::Invalid("a tensor that the graph assigns to cannot be frozen".into()));
     }
     Ok(frozen)
 }

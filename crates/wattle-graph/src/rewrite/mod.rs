@@ -241,7 +241,7 @@ impl<'a> Rebuild<'a> {
         }
         for assignment in self.from.assignments() {
             let (target, value) = (self.mapped(assignment.target), self.mapped(assignment.value));
-            self.to.assign(target, value)?;
+            self.to.assign_copied(target, value)?;
         }
         self.to.set_outputs(outputs);
         Ok(self.to)

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use wattle_accel::Tally;
 use wattle_data::{
-    DataSpec, Dataset, LoadOptions, Loader, LoaderOptions, Normalisation, SplitOptions, Splits,
+    BatchOptions, Batches, DataSpec, Dataset, INPUT, LoadOptions, Loader, Normalisation, SplitOptions, Splits,
 };
-use wattle_engine::{Plan, Session};
+use wattle_engine::{Plan, Session, Store};
 use wattle_graph::{DType, Model, Tensor, ValueId};
 use wattle_train::trainer::TrainingData;
 
@@ -152,8 +152,9 @@ impl<'a> Run<'a> {
             tally.values().into_iter().filter(|id| !model.graph.inputs().contains(id)).collect();
         let mut graph = model.graph.clone();
         graph.set_outputs(outputs.clone());
-        let plan = Plan::compile(&graph, &model.parameters, &env.plan_options())?;
-        let session = Session::new(plan, &model.parameters)?;
+        let store = Store::new(&model.parameters);
+        let plan = Plan::compile(&graph, &store, &env.plan_options())?;
+        let session = Session::new(plan, &store)?;
         Ok(Run { model, session, tally, outputs, fed: HashMap::new() })
     }
 
@@ -180,14 +181,15 @@ impl<'a> Run<'a> {
     ) -> Result<()> {
         let (extents, dtype) = (self.model.graph.extents(input)?, self.model.graph.value(input).ty.dtype);
         let batch = extents.first().copied().unwrap_or(1).max(1);
-        let mut loader = Loader::new(dataset, indices, LoaderOptions::evaluation(batch, normalisation))?;
-        let steps = loader.steps_per_epoch();
+        let options = BatchOptions::evaluation(batch).normalised(INPUT, normalisation);
+        let mut loader = Loader::new(Arc::new(Batches::new(dataset, indices, options)?), 2);
+        let steps = loader.epoch_len();
         for step in 0..steps {
             observer.progress("calibrating", step, steps);
             if observer.cancelled() {
                 return Err(JobError::cancelled());
             }
-            let inputs = loader.next_batch()?.inputs.clone();
+            let inputs = loader.next_batch()?.columns[0].to_f32().unwrap_or_default();
             self.feed(input, Tensor::f32(extents.clone(), inputs).cast(dtype))?;
             self.count()?;
         }

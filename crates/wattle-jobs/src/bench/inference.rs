@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use wattle_engine::{Session, Sparse};
+use wattle_engine::{Session, Sparse, Store};
 use wattle_graph::{Model, Tensor};
 
 use crate::env::Env;
@@ -35,8 +35,9 @@ impl Inference {
         if dense {
             options.sparse = Sparse::Never;
         }
-        let plan = timings::compile(&model.graph, &model.parameters, options)?;
-        let mut session = Session::new(plan, &model.parameters)?;
+        let store = Store::new(&model.parameters);
+        let plan = timings::compile(&model.graph, &store, options)?;
+        let mut session = Session::new(plan, &store)?;
         for (name, tensor) in &feeds {
             session.set_input(name, tensor)?;
         }

@@ -66,7 +66,7 @@ pub struct StepOptions {
 #[serde(untagged)]
 pub enum Benched {
     /// Alone.
-    Timed(Timed),
+    Timed(Box<Timed>),
     /// In turns with another runtime.
     Compared(Box<Compared>),
 }
@@ -145,5 +145,5 @@ fn timed(session: &mut Session, options: &BenchOptions, env: &Env) -> Result<Ben
     };
     let interpreted_nodes = session.plan().interpreted().into_iter().map(String::from).collect();
     let samples = samples::Summary::new(samples, env);
-    Ok(Benched::Timed(Timed { samples, interpreted_nodes, roofline }))
+    Ok(Benched::Timed(Box::new(Timed { samples, interpreted_nodes, roofline })))
 }

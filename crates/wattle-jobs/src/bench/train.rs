@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use wattle_data::SampleShape;
-use wattle_engine::{Plan, PlanOptions, Session, Sparse};
+use wattle_engine::{Plan, PlanOptions, Session, Sparse, Store};
 use wattle_graph::onnx::encode_model;
 use wattle_graph::{Example, Graph, Model, Parameters, Tensor};
 use wattle_tickets::{Fractions, prunable, random_masks};
@@ -94,8 +94,9 @@ impl TrainingStep {
     pub fn session(&self, env: &Env, sparse: Sparse) -> Result<Session> {
         let classes = self.graph.extents(self.graph.outputs()[1])?[1];
         let options = PlanOptions { sparse, ..env.plan_options() };
-        let plan = Plan::compile(&self.graph, &self.parameters, &options)?;
-        let mut session = Session::new(plan, &self.parameters)?;
+        let store = Store::new(&self.parameters);
+        let plan = Plan::compile(&self.graph, &store, &options)?;
+        let mut session = Session::new(plan, &store)?;
         let noise = self.noise();
         session.input_mut::<f32>(0)?.copy_from_slice(noise.as_f32().unwrap_or(&[]));
         let labels = session.input_mut::<i64>(1)?;

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use serde::Serialize;
-use wattle_engine::{Plan, Session};
+use wattle_engine::{Plan, Session, Store};
 use wattle_graph::{Example, Graph, Model, NodeId, Parameters, Source as ValueSource, ValueId, costs};
 use wattle_meter::device::Device;
 use wattle_meter::{Quantity, Source, Unit};
@@ -182,11 +182,12 @@ fn calibrate(training: bool, footprint: usize, env: &Env) -> Result<Calibration>
         } else {
             (probe.model.graph, probe.model.parameters)
         };
-        let plan = Plan::compile(&graph, &parameters, &env.plan_options())?;
+        let store = Store::new(&parameters);
+        let plan = Plan::compile(&graph, &store, &env.plan_options())?;
         let sizes = sizes(&plan)?;
         let own = self::footprint(&plan)?;
         let mut touch = || touch(others.get_mut(own..).unwrap_or_default());
-        let mut session = Session::new(plan, &parameters)?;
+        let mut session = Session::new(plan, &store)?;
         feed(&mut session, &Model::new(graph, parameters))?;
         session.run()?;
         let (mut samples, mut wholes): (Vec<Vec<f64>>, Vec<f64>) = (vec![], vec![]);
@@ -214,7 +215,7 @@ fn touch(bytes: &mut [u8]) {
     std::hint::black_box(bytes);
 }
 
-/// Bytes that a run of the plan goes through: constants, and what it computes. Trained parameters are in the arena.
+/// Bytes that a run of the plan goes through: constants, parameters, and what it computes.
 fn footprint(plan: &Plan) -> Result<usize> {
     let graph = plan.graph();
     let mut kept: BTreeMap<ValueId, usize> = BTreeMap::new();
@@ -226,7 +227,8 @@ fn footprint(plan: &Plan) -> Result<usize> {
             }
         }
     }
-    Ok(plan.arena_bytes() + kept.values().sum::<usize>())
+    let stored: usize = plan.parameter_bytes().map(|(_, bytes)| bytes).sum();
+    Ok(plan.arena_bytes() + stored + kept.values().sum::<usize>())
 }
 
 /// Adds what each kernel really takes in this session.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use wattle_accel::{Architecture, Objective, Workload};
-use wattle_engine::{Plan, Session};
+use wattle_engine::{Plan, Session, Store};
 use wattle_graph::onnx::{SparseFormat, encode_model, encode_model_as};
 use wattle_graph::{Example, Model, Totals, costs, totals};
 use wattle_jobs::accel::calibration::over_training;
@@ -459,8 +459,9 @@ fn time(
     let mut sessions = vec![];
     for model in [dense, lean] {
         let bound = bound_to_samples(model, 1, sample)?;
-        let plan = Plan::compile(&bound.graph, &bound.parameters, &context.plan_options())?;
-        let mut session = Session::new(plan, &bound.parameters)?;
+        let store = Store::new(&bound.parameters);
+        let plan = Plan::compile(&bound.graph, &store, &context.plan_options())?;
+        let mut session = Session::new(plan, &store)?;
         let noise = Example::noise(&[&[1], sample].concat(), 1);
         session.input_mut::<f32>(0)?.copy_from_slice(noise.as_f32().unwrap_or(&[]));
         session.run()?;

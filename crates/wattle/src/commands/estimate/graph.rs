@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use wattle_engine::{Plan, Session, Sparse};
+use wattle_engine::{Plan, Session, Sparse, Store};
 use wattle_graph::{Graph, Model, Parameters, Tensor, costs};
 use wattle_meter::device::Device;
 use wattle_meter::{Derivation, Quantity, Source, Unit, estimate};
@@ -90,7 +90,8 @@ pub fn timed(
             roofline::on_device(graph, parameters, device, &utilisation)?
         }
         None => {
-            let plan = Plan::compile(graph, parameters, &context.plan_options())?;
+            let store = Store::new(parameters);
+            let plan = Plan::compile(graph, &store, &context.plan_options())?;
             roofline::on_this_machine(&plan, args.train, context)?
         }
     };
@@ -164,8 +165,9 @@ impl Work {
         match self {
             Work::Training(step) => Ok(step.session(context, Sparse::Auto)?),
             Work::Inference(model, feeds) => {
-                let plan = Plan::compile(&model.graph, &model.parameters, &context.plan_options())?;
-                let mut session = Session::new(plan, &model.parameters)?;
+                let store = Store::new(&model.parameters);
+                let plan = Plan::compile(&model.graph, &store, &context.plan_options())?;
+                let mut session = Session::new(plan, &store)?;
                 for (name, tensor) in feeds {
                     session.set_input(name, tensor)?;
                 }
