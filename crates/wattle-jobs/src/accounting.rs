@@ -24,10 +24,7 @@ pub struct Accounting {
 
 impl Accounting {
     /// The same with the series read.
-    ///
-    /// # Errors
-    /// If the file is no such series.
-    pub fn read(&self) -> Result<wattle_meter::Accounting> {
+    pub(crate) fn read(&self) -> Result<wattle_meter::Accounting> {
         let named = |path: &PathBuf| Ok::<_, JobError>((path.display().to_string(), series(path)?));
         Ok(wattle_meter::Accounting {
             series: self.series.as_ref().map(named).transpose()?,

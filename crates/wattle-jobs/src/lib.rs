@@ -21,6 +21,7 @@ pub mod accounting;
 pub mod bench;
 pub mod env;
 pub mod error;
+pub mod estimate;
 pub mod export;
 #[cfg(feature = "networks")]
 pub mod learning;
