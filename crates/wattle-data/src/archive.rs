@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 use crate::npy::{self, Array, Header};
 use crate::positioned::Positioned;
 
+/// The most bytes of an array in Fortran order that is turned in memory although the rest stays in its file: 2 GiB.
+const LARGEST_TURNED: u64 = 2 << 30;
+
 /// The arrays of a file or a directory.
 pub(crate) struct Archive {
     pub(crate) path: PathBuf,
@@ -30,6 +33,8 @@ pub(crate) struct Opened {
     /// The samples first.
     pub(crate) shape: Vec<usize>,
     pub(crate) cells: Box<dyn Cells>,
+    /// Bytes that stay in the file.
+    pub(crate) in_file: u64,
 }
 
 impl Archive {
@@ -65,7 +70,7 @@ impl Archive {
     /// Reads an array whole; `name` is one that [`Archive::find`] gave.
     pub(crate) fn read(&mut self, name: &str) -> Result<Array> {
         let (place, bytes) = self.bytes(name)?;
-        npy::parse(&place, &bytes)
+        npy::parse_stored(&place, bytes)?.into_array(&place)
     }
 
     /// Bytes that an array takes in its file.
@@ -83,8 +88,8 @@ impl Archive {
             return Ok(opened);
         }
         let (place, bytes) = self.bytes(name)?;
-        let npy::Stored { dtype, shape, bytes } = npy::parse_stored(&place, &bytes)?;
-        Ok(Opened { dtype, shape, cells: Box::new(Memory(bytes)) })
+        let npy::Stored { dtype, shape, bytes } = npy::parse_stored(&place, bytes)?;
+        Ok(Opened { dtype, shape, cells: Box::new(Memory(bytes)), in_file: 0 })
     }
 
     /// An array left in its file; `None` if it is compressed.
@@ -132,6 +137,9 @@ impl Archive {
                 "write it again with numpy.save",
             ));
         }
+        if header.fortran && length <= LARGEST_TURNED {
+            return Ok(None);
+        }
         if header.fortran {
             return Err(told(
                 "an array in Fortran order that is too large to be turned in memory".into(),
@@ -141,7 +149,8 @@ impl Archive {
         let sample = header.shape.iter().skip(1).product();
         let start = start + header.start as u64;
         let cells = Positioned::new(&file_path, Arc::new(file), start, header.element, sample);
-        Ok(Some(Opened { dtype: header.element.dtype, shape: header.shape, cells: Box::new(cells) }))
+        let dtype = header.element.dtype;
+        Ok(Some(Opened { dtype, shape: header.shape, cells: Box::new(cells), in_file: data }))
     }
 
     fn bytes(&mut self, name: &str) -> Result<(PathBuf, Vec<u8>)> {

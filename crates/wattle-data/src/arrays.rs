@@ -44,9 +44,11 @@ pub(crate) fn load(path: &Path, wanted: &[Wanted], options: &TableOptions) -> Re
         sum
     };
     let in_file = whole > options.in_memory.unwrap_or_else(half_the_memory);
+    let mut left = 0;
     let mut counts: Option<(String, [Option<usize>; 3])> = None;
     let mut open = |(name, trio): (String, Trio)| -> Result<Field> {
-        let (field, found) = column(&mut archive, name, &trio, in_file)?;
+        let (field, found, bytes) = column(&mut archive, name, &trio, in_file)?;
+        left += bytes;
         match &counts {
             None => counts = Some((field.origin.clone(), found)),
             Some((first, expected)) if *expected != found => {
@@ -67,8 +69,8 @@ pub(crate) fn load(path: &Path, wanted: &[Wanted], options: &TableOptions) -> Re
     let [train, validation, test] = counts.map_or([None; 3], |(_, counts)| counts);
     let train = train.unwrap_or(0);
     let count = train + validation.unwrap_or(0) + test.unwrap_or(0);
-    let remarks = if in_file {
-        vec![format!("{}: {whole} bytes of arrays are read from the file as they are needed", path.display())]
+    let remarks = if left > 0 {
+        vec![format!("{}: {left} bytes of arrays are read from the file as they are needed", path.display())]
     } else {
         Vec::new()
     };
@@ -163,20 +165,21 @@ fn targets(archive: &Archive, options: &TableOptions) -> Result<Vec<(String, Tri
     options.targets.iter().map(found).collect()
 }
 
-/// Opens the arrays of a column one after the other.
+/// Opens the arrays of a column one after the other; also how many samples each has, and how many bytes stay in the file.
 fn column(
     archive: &mut Archive,
     name: String,
     trio: &Trio,
     in_file: bool,
-) -> Result<(Field, [Option<usize>; 3])> {
+) -> Result<(Field, [Option<usize>; 3], u64)> {
     let mut form: Option<(DType, Vec<usize>)> = None;
-    let mut counts = [None; 3];
+    let (mut counts, mut left) = ([None; 3], 0);
     let mut stacked: Vec<(usize, Box<dyn Cells>)> = Vec::new();
     let mut origin = String::new();
     for (part, array) in trio.iter().enumerate() {
         let Some(array) = array else { continue };
-        let Opened { dtype, shape, cells } = archive.array(array, in_file)?;
+        let Opened { dtype, shape, cells, in_file: bytes } = archive.array(array, in_file)?;
+        left += bytes;
         let place = format!("{}, array `{array}`", archive.path.display());
         let Some((count, extents)) = shape.split_first() else {
             return Err(Error::input(place, "a single number").expected("one element or more a sample"));
@@ -200,7 +203,7 @@ fn column(
         stacked.push((*count, cells));
     }
     let (dtype, extents) = form.unwrap_or((DType::F32, Vec::new()));
-    Ok((Field::new(ColumnInfo::new(name, dtype, extents), Stacked(stacked), origin), counts))
+    Ok((Field::new(ColumnInfo::new(name, dtype, extents), Stacked(stacked), origin), counts, left))
 }
 
 /// Inputs of floats or bytes with three axes are pictures, and so are targets of integers with two of the same size.
@@ -440,6 +443,22 @@ mod tests {
         .unwrap_err()
         .to_string();
         assert!(error.contains("`ids`") && error.contains("`attention_mask`"), "{error}");
+    }
+
+    #[test]
+    fn an_array_in_fortran_order_is_turned_wherever_it_is_kept() {
+        let text = encode("|u1", "(2, 3)", &[1, 4, 2, 5, 3, 6]);
+        let header = String::from_utf8_lossy(&text[10..text.len() - 6]).replace("False", "True ");
+        let turned = [&text[..10], header.as_bytes(), &text[text.len() - 6..]].concat();
+        let files = Files::new(&[("x", turned), ("other", encode("|u1", "(2,)", &[0, 1]))]);
+        for in_memory in [None, Some(0)] {
+            let options =
+                TableOptions { in_memory, targets: vec!["other".into()], ..TableOptions::default() };
+            let table = load(&files.npz(), &[Wanted::new("x", DType::U8, [None])], &options).unwrap();
+            assert_eq!((read(&table, 0, 0), read(&table, 1, 0)), (vec![1, 2, 3], vec![4, 5, 6]));
+            let remark = in_memory.map(|_| "2 bytes of arrays are read from the file");
+            assert!(remark.is_none_or(|remark| table.remarks()[0].contains(remark)), "{:?}", table.remarks());
+        }
     }
 
     #[test]

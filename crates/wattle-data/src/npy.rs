@@ -39,9 +39,7 @@ impl Array {
 
 /// Reads the bytes of one `.npy` file; `path` is for messages only.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<Array> {
-    let stored = parse_stored(path, bytes)?;
-    let values = stored.widened().map_err(|fault| told(path, fault))?;
-    Ok(Array { shape: stored.shape, values })
+    parse_stored(path, bytes.to_vec())?.into_array(path)
 }
 
 /// An array of any number type, row-major, in this machine's byte order.
@@ -52,16 +50,20 @@ pub(crate) struct Stored {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Reads the bytes of one `.npy` file without widening anything but halves, which become f32.
-pub(crate) fn parse_stored(path: &Path, bytes: &[u8]) -> Result<Stored> {
+/// Takes the bytes of one `.npy` file without widening anything but halves, which become f32. What is stored as this
+/// machine would store it is not copied: arrays may be half as large as the memory.
+pub(crate) fn parse_stored(path: &Path, mut bytes: Vec<u8>) -> Result<Stored> {
     let read = || {
-        let header = Header::parse(bytes)?;
+        let header = Header::parse(&bytes)?;
         let elements = header.elements()?;
         let data = &bytes[header.start..];
         if elements.checked_mul(header.element.size()) != Some(data.len()) {
             return Err((format!("{} bytes of data, which do not fill its shape", data.len()), WRITE_AGAIN));
         }
-        // No more is allocated than twice what arrived.
+        if header.element.is_native() && !header.fortran {
+            bytes.drain(..header.start);
+            return Ok(Stored { dtype: header.element.dtype, shape: header.shape, bytes });
+        }
         let mut native = vec![0; elements * header.element.dtype.size()];
         if header.fortran {
             header.element.decode(&row_major(data, &header.shape, header.element.size()), &mut native);
@@ -78,6 +80,12 @@ fn told(path: &Path, (found, remedy): Fault) -> Error {
 }
 
 impl Stored {
+    /// The array as the kinds that training tells apart.
+    pub(crate) fn into_array(self, path: &Path) -> Result<Array> {
+        let values = self.widened().map_err(|fault| told(path, fault))?;
+        Ok(Array { shape: self.shape, values })
+    }
+
     fn widened(&self) -> std::result::Result<Values, Fault> {
         macro_rules! integers {
             ($t:ty) => {
