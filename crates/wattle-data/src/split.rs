@@ -9,6 +9,13 @@ use crate::table::{Classes, Table};
 /// Test parts are drawn with this seed whatever the user's is: results on one data set stay comparable.
 const TEST_SEED: u64 = 0;
 
+/// Share of the training samples that is kept for choosing if nobody says otherwise, and every command's default: inputs
+/// are normalised by what is left, so that another share would be another network.
+pub const VALIDATION: f64 = 0.2;
+
+/// Share of all samples that is kept for judging if nobody says otherwise.
+pub const TEST: f64 = 0.2;
+
 /// How to divide a data set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -23,7 +30,7 @@ pub struct SplitOptions {
 
 impl Default for SplitOptions {
     fn default() -> Self {
-        Self { seed: 0, validation: 0.1, test: 0.2 }
+        Self { seed: 0, validation: VALIDATION, test: TEST }
     }
 }
 

@@ -11,7 +11,7 @@ pub enum EngineError {
     /// A shape is known only once the data is: such a graph can be interpreted but not planned.
     #[error(
         "the shape of `{value}`, {shape}, is not known before the run; bind all input shapes \
-         (`--input name=1x3x224x224`), and if that is done, the shape depends on the data"
+         (option `input=name=1x3x224x224`), and if that is done, the shape depends on the data"
     )]
     UnknownShape {
         /// The value.

@@ -16,7 +16,7 @@ pub struct Threads {
 
 /// The operating system refused to start the threads.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot start {count} threads: {source}; ask for fewer with --threads")]
+#[error("cannot start {count} threads: {source}; ask for fewer: option `threads`")]
 pub struct ThreadsError {
     count: usize,
     source: std::io::Error,

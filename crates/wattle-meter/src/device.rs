@@ -64,7 +64,7 @@ pub struct Device {
 /// A device that the table does not know.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "--device {found:?} is not in the table; expected one of: {known}; or state --achieved and --watts instead"
+    "option `device`: {found:?} is not in the table; expected one of: {known}; or state option `achieved` and option `watts` instead"
 )]
 pub struct UnknownDevice {
     found: String,
@@ -165,7 +165,7 @@ mod tests {
     fn an_unknown_device_is_refused_and_never_matched_to_a_near_one() {
         for text in ["v1000", "v10", "AMD EPYC", ""] {
             let error = Device::find(text).unwrap_err().to_string();
-            assert!(error.contains("v100") && error.contains("--watts"), "{error}");
+            assert!(error.contains("v100") && error.contains("option `watts`"), "{error}");
         }
     }
 }

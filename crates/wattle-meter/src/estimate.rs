@@ -179,7 +179,7 @@ pub fn footprint(
     setting: &Setting,
 ) -> Result<(), QuantityError> {
     let d = derivation;
-    let one = |value: f64| Quantity::exact(value, Unit::One, Source::assumed("stated by --devices"));
+    let one = |value: f64| Quantity::exact(value, Unit::One, Source::assumed("stated by option `devices`"));
     let time = match &setting.development {
         Some(factor) => {
             d.given("development", factor);

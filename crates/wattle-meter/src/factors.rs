@@ -82,14 +82,14 @@ impl Factors {
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<(Factors, Option<WarningKind>), FactorError> {
         let mut missing = Vec::new();
-        let mut pick = |argument: &Option<String>, flag: &str, variable: Variable, kind: &Kind, default| {
+        let mut pick = |argument: &Option<String>, option: &str, variable: Variable, kind: &Kind, default| {
             if let Some(text) = argument {
-                return kind.parse(flag, text);
+                return kind.parse(&format!("option `{option}`"), text);
             }
             match environment(variable.name).filter(|text| !text.trim().is_empty()) {
                 Some(text) => kind.parse(variable.name, &text),
                 None => {
-                    missing.push(flag.trim_start_matches('-').to_owned());
+                    missing.push(option.to_owned());
                     Ok(default)
                 }
             }
@@ -98,13 +98,13 @@ impl Factors {
         let factors = Factors {
             carbon_intensity: pick(
                 &given.carbon_intensity,
-                "--intensity",
+                "intensity",
                 environment::CARBON_INTENSITY,
                 &INTENSITY,
                 defaults.carbon_intensity,
             )?,
-            price: pick(&given.price, "--price", environment::PRICE, &PRICE, defaults.price)?,
-            pue: pick(&given.pue, "--pue", environment::PUE, &PUE, defaults.pue)?,
+            price: pick(&given.price, "price", environment::PRICE, &PRICE, defaults.price)?,
+            pue: pick(&given.pue, "pue", environment::PUE, &PUE, defaults.pue)?,
         };
         let warning = (!missing.is_empty()).then_some(WarningKind::FactorsAssumed { factors: missing });
         Ok((factors, warning))
@@ -184,7 +184,7 @@ mod tests {
         };
         let (f, warning) = Factors::resolve(&texts("30..57..90", "", ""), environment).unwrap();
         assert_eq!(f.carbon_intensity.value(), 57.0);
-        assert_eq!(f.carbon_intensity.source().to_string(), "assumed:stated by --intensity");
+        assert_eq!(f.carbon_intensity.source().to_string(), "assumed:stated by option `intensity`");
         assert_eq!((f.price.low(), f.price.value(), f.price.high()), (0.1, 0.25, 0.4));
         assert_eq!(f.price.source().to_string(), "assumed:stated by WATTLE_PRICE");
         assert_eq!(f.pue, Factors::default().pue);
@@ -202,7 +202,7 @@ mod tests {
         let cases = ["", "x", "-1", "90..30", "1..2..3..4", "nan", "inf", "6000"];
         for text in cases.into_iter().filter(|t| !t.is_empty()) {
             let error = Factors::resolve(&texts(text, "", ""), |_| None).unwrap_err();
-            assert!(error.to_string().contains("--intensity"), "{error}");
+            assert!(error.to_string().contains("option `intensity`"), "{error}");
         }
         assert!(Factors::resolve(&texts("", "", "0.9"), |_| None).is_err(), "PUE is at least 1");
     }

@@ -47,7 +47,7 @@ struct Region {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "no carbon intensity for {found:?}; expected a country (FR), a US state (US-CA) or a cloud region \
-     (gcp:europe-west1, aws:us-east-1, azure:westeurope){near}; or state it yourself with --intensity"
+     (gcp:europe-west1, aws:us-east-1, azure:westeurope){near}; or state it yourself: option `intensity`"
 )]
 pub struct UnknownPlace {
     found: String,
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn an_unknown_place_is_refused_with_its_neighbours_and_never_replaced() {
         let error = Place::find("Guinee").unwrap_err().to_string();
-        assert!(error.contains("Guinee") && error.contains("--intensity"), "{error}");
+        assert!(error.contains("Guinee") && error.contains("option `intensity`"), "{error}");
         assert!(Place::find("Guine").unwrap_err().to_string().contains("GN (Guinea)"));
         assert!(Place::find("").is_err());
         assert!(Place::find("kansa").is_err());

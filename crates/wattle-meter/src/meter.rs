@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn a_stated_idle_power_above_the_draw_leaves_nothing_to_the_process() {
-        let idle = Quantity::exact(1000.0, Unit::Watt, Source::assumed("stated by --idle-power")).unwrap();
+        let idle = Quantity::exact(1000.0, Unit::Watt, Source::assumed("stated by the caller")).unwrap();
         let meter = Meter::start_with(MeterConfig { idle_power: Some(idle), ..config() }, Steady::new(10));
         std::thread::sleep(Duration::from_millis(5));
         let shares = meter.stop().shares.unwrap();

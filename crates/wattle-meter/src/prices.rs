@@ -45,7 +45,7 @@ struct Rent {
 
 /// A device that has no published rent there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no rent of {device}{at}; state --price-per-hour{known}")]
+#[error("no rent of {device}{at}; state it: option `price-per-hour`{known}")]
 pub struct NoRent {
     device: String,
     at: String,
@@ -168,7 +168,10 @@ mod tests {
         let anywhere = rent("h100", None).unwrap();
         assert!(anywhere.low() < here.value() && here.value() < anywhere.high());
         let refused = rent("h100", Some("aws:eu-north-9")).unwrap_err().to_string();
-        assert!(refused.contains("aws:us-east-1") && refused.contains("--price-per-hour"), "{refused}");
+        assert!(
+            refused.contains("aws:us-east-1") && refused.contains("option `price-per-hour`"),
+            "{refused}"
+        );
         assert!(rent("tpuv2", None).is_err());
     }
 }

@@ -51,18 +51,18 @@ mod tests {
 
     #[test]
     fn a_number_a_range_and_a_range_with_its_value_are_understood() {
-        let read = |text| stated("--watts", text, Unit::Watt, (0.0, 1e5)).unwrap();
+        let read = |text| stated("watts", text, Unit::Watt, (0.0, 1e5)).unwrap();
         assert_eq!((read("330").low(), read("330").high()), (330.0, 330.0));
         assert_eq!((read("3e2..400").low(), read("3e2..400").value()), (300.0, 350.0));
         assert_eq!((read("1..2..9").value(), read("1..2..9").high()), (2.0, 9.0));
-        assert_eq!(read("330").source().to_string(), "assumed:stated by --watts");
+        assert_eq!(read("330").source().to_string(), "assumed:stated by watts");
     }
 
     #[test]
     fn nonsense_is_refused_by_name_with_the_unit() {
         for text in ["", "x", "-1", "9..1", "1..2..3..4", "nan", "inf", "1e9"] {
-            let error = stated("--watts", text, Unit::Watt, (0.0, 1e5)).unwrap_err().to_string();
-            assert!(error.contains("--watts") && error.contains(" W "), "{error}");
+            let error = stated("watts", text, Unit::Watt, (0.0, 1e5)).unwrap_err().to_string();
+            assert!(error.contains("watts") && error.contains(" W "), "{error}");
         }
     }
 }

@@ -187,8 +187,8 @@ impl WarningKind {
             Self::DuplicateCounter { .. } => "nothing: counting it once is right".to_owned(),
             Self::TooShortToMeasure { .. } => "repeat the work within one measurement".to_owned(),
             Self::FactorsAssumed { factors } => {
-                let flags: Vec<&str> = factors.iter().map(|factor| flag_of(factor)).collect();
-                format!("state {}: {}", if flags.len() == 1 { "it" } else { "them" }, flags.join(", "))
+                let options: Vec<&str> = factors.iter().map(|factor| option_of(factor)).collect();
+                format!("state {}: {}", if options.len() == 1 { "it" } else { "them" }, options.join(", "))
             }
             Self::IntensityNotCovered { .. } => {
                 "give a series from before the start to after the end, in the time zone it says".to_owned()
@@ -213,12 +213,12 @@ impl From<WarningKind> for Warning {
     }
 }
 
-/// How a factor is stated, on the command line or in the environment.
-fn flag_of(factor: &str) -> &str {
+/// How a factor is stated, as an option or in the environment.
+fn option_of(factor: &str) -> &str {
     match factor {
-        "intensity" => "--region or --intensity (WATTLE_CARBON_INTENSITY)",
-        "price" => "--price (WATTLE_PRICE)",
-        "pue" => "--pue (WATTLE_PUE)",
+        "intensity" => "option `region` or option `intensity` (WATTLE_CARBON_INTENSITY)",
+        "price" => "option `price` (WATTLE_PRICE)",
+        "pue" => "option `pue` (WATTLE_PUE)",
         other => other,
     }
 }
@@ -274,12 +274,12 @@ mod tests {
     }
 
     #[test]
-    fn advice_on_factors_names_the_flags_and_the_variables_of_those_that_are_missing() {
+    fn advice_on_factors_names_the_options_and_the_variables_of_those_that_are_missing() {
         for variable in FACTORS {
-            assert!(["intensity", "price", "pue"].into_iter().any(|f| flag_of(f).contains(variable.name)));
+            assert!(["intensity", "price", "pue"].into_iter().any(|f| option_of(f).contains(variable.name)));
         }
         let missing = WarningKind::FactorsAssumed { factors: vec!["pue".to_owned()] };
-        assert_eq!(Warning::from(missing).advice, "state it: --pue (WATTLE_PUE)");
+        assert_eq!(Warning::from(missing).advice, "state it: option `pue` (WATTLE_PUE)");
     }
 
     #[test]

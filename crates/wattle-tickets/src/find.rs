@@ -73,13 +73,13 @@ pub fn check(
     }
     if validation.is_empty() {
         return Err(Error::input("the data", "no validation part, which chooses the ticket")
-            .remedy("keep some, such as --validation 10%"));
+            .remedy("keep some: option `validation=10%`"));
     }
     let point: Step = options.rewind.parse()?;
     let timeline: Timeline = *Trainer::new(model, data, &options.train, plan, Start::default())?.timeline();
     let step = point.resolve(&timeline);
     if step >= timeline.total {
-        return Err(Error::input("--rewind", format!("{point} is step {step} of {}", timeline.total))
+        return Err(Error::input("option `rewind`", format!("{point} is step {step} of {}", timeline.total))
             .expected("a point before the end of training"));
     }
     Ok(step)

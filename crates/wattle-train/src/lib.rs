@@ -11,6 +11,7 @@ pub mod lease;
 pub mod loss;
 pub mod metrics_log;
 pub mod network;
+pub mod normalised;
 pub mod optimizer;
 pub mod output_file;
 pub mod parameter_tensors;

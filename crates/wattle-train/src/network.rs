@@ -43,8 +43,11 @@ pub fn build(name: &str, sample: &SampleShape, outputs: usize, init: Init, seed:
         "small-conv" => builder.images(sample, name)?.small_conv(sample, outputs),
         _ => {
             let names: Vec<_> = NETWORKS.iter().map(|(n, _)| *n).collect();
-            return Err(Error::input("--model", format_args!("`{name}` is neither a file nor a network"))
-                .expected(format_args!("an .onnx file or one of: {}", names.join(", "))));
+            return Err(Error::input(
+                "option `model`",
+                format_args!("`{name}` is neither a file nor a network"),
+            )
+            .expected(format_args!("an .onnx file or one of: {}", names.join(", "))));
         }
     };
     let logits = logits
@@ -70,7 +73,7 @@ impl Builder {
             return Ok(self);
         }
         let found = format!("{name} takes images; the samples are rows of {} numbers", sample.elements());
-        Err(Error::input("--model", found).remedy("use lenet-300-100 for rows"))
+        Err(Error::input("option `model`", found).remedy("use lenet-300-100 for rows"))
     }
 
     fn input(&mut self, dims: &[usize]) -> ValueId {

@@ -104,7 +104,9 @@ impl Trainer {
         let mut loader = Loader::new(Arc::new(source), PREFETCH);
         if loader.epoch_len() == 0 {
             let found = format!("a batch of {} from {} training samples", options.batch, data.indices.len());
-            return Err(Error::input("--batch", found).expected("at most as many as there are samples"));
+            return Err(
+                Error::input("option `batch`", found).expected("at most as many as there are samples")
+            );
         }
         loader.start_at(start.step);
         let schedule: Schedule = options.schedule.parse()?;
@@ -204,13 +206,13 @@ fn check_targets(graph: &wattle_graph::Graph, dataset: &Dataset, loss: Loss) -> 
         )
         .expected("one output for each class")),
         (Loss::CrossEntropy { .. }, None, _) => Err(Error::input(
-            "--loss",
+            "option `loss`",
             format_args!("cross entropy needs classes; {} has numbers", dataset.name),
         )
-        .remedy("use --loss mse")),
+        .remedy("choose another: option `loss=mse`")),
         (Loss::MeanSquaredError | Loss::BinaryCrossEntropy, Some(_), _) => {
-            Err(Error::input("--loss", format_args!("{} has classes, not numbers", dataset.name))
-                .remedy("use --loss cross-entropy"))
+            Err(Error::input("option `loss`", format_args!("{} has classes, not numbers", dataset.name))
+                .remedy("choose another: option `loss=cross-entropy`"))
         }
         _ => Ok(()),
     }

@@ -12,6 +12,7 @@ use wattle_meter::{Meter, Receipt};
 use wattle_report::receipt as receipts;
 
 use crate::failure::Failure;
+use crate::flags;
 
 /// Flags of every command.
 #[derive(Args, Clone, Debug)]
@@ -107,12 +108,12 @@ impl Context {
         let text = match (&receipt, self.json) {
             (Some(receipt), true) => serde_json::to_string_pretty(&Metered { document, receipt }),
             (None, true) => serde_json::to_string_pretty(document),
-            (Some(receipt), false) => Ok(format!(
+            (Some(receipt), false) => Ok(flags::typed(&format!(
                 "{}\n\nThis command itself took:\n\n{}",
                 text.trim_end(),
                 receipts::summary(receipt)
-            )),
-            (None, false) => Ok(text.to_owned()),
+            ))),
+            (None, false) => Ok(flags::typed(text)),
         };
         let text = text.map_err(|e| Failure::Run(format!("the result cannot be written as JSON: {e}")))?;
         let text = text.trim_end();

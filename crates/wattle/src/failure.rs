@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use wattle_jobs::{ErrorKind, JobError};
 
+use crate::flags;
+
 /// Why a command ended without its result.
 #[derive(Debug)]
 pub enum Failure {
@@ -29,7 +31,7 @@ impl Failure {
             Failure::Run(text) => (text, 1),
             Failure::Passed(code) => return ExitCode::from(*code),
         };
-        eprintln!("wattle: {text}");
+        eprintln!("wattle: {}", flags::typed(text));
         ExitCode::from(code)
     }
 }

@@ -6,6 +6,7 @@ mod bars;
 mod commands;
 mod context;
 mod failure;
+mod flags;
 #[cfg(feature = "networks")]
 mod names;
 

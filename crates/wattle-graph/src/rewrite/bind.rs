@@ -24,18 +24,22 @@ const SHAPE_BUDGET: usize = 1 << 12;
 /// Largest constant that is copied into a branch when its types are inferred.
 const MAX_SHAPE_CONSTANT: usize = 1 << 10;
 
+/// The input of this name, or an error that lists those there are.
+pub(super) fn known_input(graph: &Graph, name: &str) -> Result<ValueId, GraphError> {
+    let found = graph.inputs().iter().find(|&&i| graph.value(i).name == name);
+    found.copied().ok_or_else(|| {
+        let names: Vec<_> = graph.inputs().iter().map(|&i| graph.label(i)).collect();
+        GraphError::Invalid(format!("there is no input `{name}`; the inputs are: {}", names.join(", ")))
+    })
+}
+
 /// The graph with the shapes of the named inputs replaced, all types inferred again and constants folded.
 ///
 /// # Errors
 /// When an input is unknown, a shape contradicts a known extent, or an operator refuses its new operands.
 pub fn bind(graph: &Graph, shapes: &[(&str, &[usize])]) -> Result<Graph, GraphError> {
     for (name, shape) in shapes {
-        let found = graph.inputs().iter().find(|&&i| graph.value(i).name == *name);
-        let Some(&id) = found else {
-            let names: Vec<_> = graph.inputs().iter().map(|&i| graph.label(i)).collect();
-            let text = format!("there is no input `{name}`; the inputs are: {}", names.join(", "));
-            return Err(GraphError::Invalid(text));
-        };
+        let id = known_input(graph, name)?;
         let declared = &graph.value(id).ty.shape;
         let fits = declared.dims().is_none_or(|dims| {
             dims.len() == shape.len()

@@ -16,9 +16,6 @@ use crate::error::{JobError, Result};
 use crate::npy;
 use crate::observer::Observer;
 
-/// Share of the training samples kept aside, as `wattle eval` divides them: the normalisation must be the same.
-const VALIDATION: f64 = 0.2;
-
 /// Names the files given with `--input` as the data.
 const FILES: &str = "inputs";
 
@@ -89,7 +86,7 @@ fn over_data(
         _ => None,
     };
     let dataset = Arc::new(DataSpec::parse(data)?.load(&LoadOptions { image_shape, task: None })?);
-    let splits = Splits::new(&dataset, &SplitOptions { validation: VALIDATION, ..SplitOptions::default() })?;
+    let splits = Splits::new(&dataset, &SplitOptions::default())?;
     let batch = extents.first().copied().unwrap_or(1).max(1);
     let wanted: usize = extents.iter().product::<usize>() / batch;
     if dataset.shape.elements() != wanted {

@@ -94,8 +94,9 @@ pub fn on_device(
     device: &Device,
     utilisation: &Quantity,
 ) -> Result<Prediction> {
-    let missing =
-        |what: &str| JobError::input(format!("--device {}: its {what} is not in the table", device.id));
+    let missing = |what: &str| {
+        JobError::input(format!("option `device`: the {what} of {} is not in the table", device.id))
+    };
     let peak = device.peak().ok_or_else(|| missing("peak"))?.value();
     let traffic = device.traffic().ok_or_else(|| missing("memory traffic"))?.value();
     let mut sums = [0.0; 3];

@@ -20,8 +20,8 @@ pub struct DataArgs {
     /// `digits`, a directory, a file, or `idx:DIR`, `cifar:DIR`, `folder:DIR`, `npz:FILE`, `csv:FILE`.
     #[arg(long, default_value = "digits", value_name = "SPEC")]
     pub data: String,
-    /// Share of the training samples kept aside for choosing; 0.2 by default.
-    #[arg(long, value_name = "SHARE")]
+    /// Share of the training samples kept aside for choosing: `10%` or `0.1`; 0.2 by default.
+    #[arg(long, value_name = "SHARE", value_parser = wattle_data::parse_share)]
     pub validation: Option<f64>,
 }
 
@@ -128,10 +128,6 @@ pub struct Prepared {
     pub splits: Splits,
 }
 
-/// Share kept aside when nothing is asked for, the same for every command: inputs are normalised by the training
-/// part, so a model is to be evaluated with the division it was trained with.
-const DEFAULT_VALIDATION: f64 = 0.2;
-
 /// Loads the data, divides it, and measures it on the training part.
 pub fn prepare(args: &DataArgs, loss: Option<LossName>) -> Result<Prepared, Failure> {
     let task = match loss {
@@ -139,7 +135,7 @@ pub fn prepare(args: &DataArgs, loss: Option<LossName>) -> Result<Prepared, Fail
         _ => None,
     };
     let dataset = Arc::new(DataSpec::parse(&args.data)?.load(&LoadOptions { image_shape: None, task })?);
-    let validation = args.validation.unwrap_or(DEFAULT_VALIDATION);
+    let validation = args.validation.unwrap_or(wattle_data::split::VALIDATION);
     let splits = Splits::new(&dataset, &SplitOptions { validation, ..SplitOptions::default() })?;
     let normalisation = Normalisation::measure(&dataset, splits.train())?;
     let indices = splits.train().to_vec();
