@@ -16,14 +16,19 @@
 
 #[cfg(feature = "networks")]
 pub mod accel;
+pub mod accounting;
 #[cfg(feature = "networks")]
 pub mod bench;
 pub mod env;
 pub mod error;
+pub mod estimate;
 #[cfg(feature = "networks")]
 pub mod eval;
+pub mod export;
 #[cfg(feature = "networks")]
 pub mod kept;
+pub mod ledger;
+pub mod measure;
 #[cfg(feature = "networks")]
 pub mod models;
 #[cfg(feature = "networks")]
@@ -33,10 +38,14 @@ pub mod npy;
 pub mod observer;
 #[cfg(feature = "networks")]
 pub mod profile;
+pub mod reproduce;
 #[cfg(feature = "networks")]
 pub mod roofline;
 #[cfg(feature = "networks")]
 pub mod run;
+pub mod scaling;
+pub mod schedule;
+pub mod serve;
 #[cfg(feature = "networks")]
 pub mod shrink;
 #[cfg(feature = "networks")]

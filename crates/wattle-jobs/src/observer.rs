@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use wattle_meter::{Factors, Forecast, Snapshot};
+
 /// Is told what a job does, by one thread at a time. Every method has a default that does nothing, so that an
 /// observer says only what it is interested in.
 pub trait Observer: Send {
@@ -21,11 +23,35 @@ pub trait Observer: Send {
         let _ = text;
     }
 
+    /// Where the meter of a running command stands, several times a second; only to an observer that
+    /// [follows](Self::follows_meter) it, for looking has its price.
+    fn standing(&mut self, standing: &Standing<'_>) {
+        let _ = standing;
+    }
+
+    /// Whether [`standing`](Self::standing) is wanted.
+    fn follows_meter(&self) -> bool {
+        false
+    }
+
     /// Whether the job should end now, with [`crate::ErrorKind::Cancelled`]. What it has kept on disk stays, so that the
     /// same options go on from there.
     fn cancelled(&mut self) -> bool {
         false
     }
+}
+
+/// Where a measurement stands.
+#[derive(Clone, Debug)]
+pub struct Standing<'a> {
+    /// Time, energy and power until now.
+    pub now: Snapshot,
+    /// What turns its joules into grams and money.
+    pub factors: &'a Factors,
+    /// The expected total, where epochs are known and one has ended.
+    pub forecast: Option<Forecast>,
+    /// Whether the work has ended.
+    pub ended: bool,
 }
 
 /// Watches nothing.

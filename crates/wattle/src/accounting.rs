@@ -1,11 +1,10 @@
 //! Flags that say what else a run is accounted for, of the commands that measure and estimate.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use wattle_jobs::accounting::Accounting;
 use wattle_meter::estimate::{Embodied, Water};
-use wattle_meter::schedule::{self, Series};
-use wattle_meter::{Accounting, Quantity, Unit, stated};
+use wattle_meter::{Quantity, Unit, stated};
 
 use crate::failure::Failure;
 
@@ -14,7 +13,7 @@ use crate::failure::Failure;
 pub struct AccountingArgs {
     /// CSV with the columns timestamp, g_per_kwh in equal steps: each joule has the intensity of its own hour.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["intensity", "region"])]
-    pub series: Option<PathBuf>,
+    series: Option<PathBuf>,
     /// Intensity under contracts and certificates (market-based) in gCO2e/kWh, reported beside the grid's.
     #[arg(long, value_name = "G")]
     market_intensity: Option<String>,
@@ -34,11 +33,7 @@ pub struct AccountingArgs {
 
 impl AccountingArgs {
     /// What the flags say.
-    pub fn read(&self) -> Result<Accounting, Failure> {
-        let series = match &self.series {
-            Some(path) => Some((path.display().to_string(), read(path)?)),
-            None => None,
-        };
+    pub fn options(&self) -> Result<Accounting, Failure> {
         let litres = Unit::LitrePerKilowattHour;
         let grams = Unit::GramCo2ePerKilowattHour;
         let lifespan = given("--lifespan", &Some(self.lifespan.clone()), Unit::Year, (0.01, 100.0))?;
@@ -46,18 +41,12 @@ impl AccountingArgs {
         let site = given("--wue", &self.wue, litres, (0.0, 1e3))?;
         let grid = given("--grid-wue", &self.grid_wue, litres, (0.0, 1e3))?;
         Ok(Accounting {
-            series,
+            series: self.series.clone(),
             market_intensity: given("--market-intensity", &self.market_intensity, grams, (0.0, 5000.0))?,
             embodied: embodied.zip(lifespan).map(|(total, lifespan)| Embodied { total, lifespan }),
             water: site.map(|site| Water { site, grid }),
         })
     }
-}
-
-/// A series of carbon intensities.
-pub fn read(path: &Path) -> Result<Series, Failure> {
-    let file = File::open(path).map_err(|e| Failure::at(path.display(), e))?;
-    schedule::read(file).map_err(|e| Failure::at(path.display(), e))
 }
 
 /// A number that was given, within what makes sense for it.

@@ -14,15 +14,15 @@ use wattle_train::training_data::TrainingData;
 use crate::env::Env;
 use crate::error::{JobError, Result};
 use crate::npy;
-use crate::observer::{Observer, Stage};
+use crate::observer::Observer;
 
 /// Names the files given with `--input` as the data.
 const FILES: &str = "inputs";
 
-/// Runs a model whose shapes are all known over real inputs and counts. `data` is what `--data` takes elsewhere, or
+/// Runs a model whose shapes are all known over real inputs and counts. `data` is a specification as for training, or
 /// `inputs` for the files in `feeds` alone; at most `samples` samples of the training part are used. Also says, in a
 /// sentence, what was run.
-pub fn calibrate(
+pub(super) fn calibrate(
     model: &Model,
     tally: Tally,
     feeds: &BTreeMap<String, Tensor>,
@@ -42,10 +42,7 @@ pub fn calibrate(
     let names = |ids: &[ValueId]| ids.iter().map(|&id| model.graph.label(id)).collect::<Vec<_>>().join(", ");
     if data == FILES {
         if !open.is_empty() {
-            let text = format!(
-                "calibration:{FILES}: no file for {}; expected one for each input, as in NAME=FILE.npy",
-                names(&open)
-            );
+            let text = format!("calibration:{FILES}: no file for {}; give one for each input", names(&open));
             return Err(JobError::option("density_from", text));
         }
         run.count()?;
@@ -53,8 +50,8 @@ pub fn calibrate(
     }
     let &[input] = open.as_slice() else {
         let text = format!(
-            "calibration:{data}: the data feed one input, the model has {} without a file{}{}; give the others files, \
-             as in NAME=FILE.npy, or all of them with calibration:{FILES}",
+            "calibration:{data}: the data feed one input, the model has {} without a file{}{}; give files for the \
+             others, or for all of them with calibration:{FILES}",
             open.len(),
             if open.is_empty() { "" } else { ": " },
             names(&open)
@@ -93,16 +90,13 @@ fn over_data(
     let batch = extents.first().copied().unwrap_or(1).max(1);
     let wanted: usize = extents.iter().product::<usize>() / batch;
     if dataset.shape.elements() != wanted {
-        return Err(JobError::option(
-            "density_from",
-            format!(
-                "calibration:{data}: a sample has the shape {:?} ({} numbers), input `{name}` takes {:?} \
-             ({wanted})",
-                dataset.shape.dims(),
-                dataset.shape.elements(),
-                &extents[1..],
-            ),
-        ));
+        let text = format!(
+            "calibration:{data}: a sample has the shape {:?} ({} numbers), input `{name}` takes {:?} ({wanted})",
+            dataset.shape.dims(),
+            dataset.shape.elements(),
+            &extents[1..],
+        );
+        return Err(JobError::option("density_from", text));
     }
     let normalisation = if dtype.is_float() {
         Normalisation::measure(&dataset, splits.train())?
@@ -112,13 +106,9 @@ fn over_data(
     // Whole batches, so that no sample counts twice.
     let count = samples.min(splits.train().len()) / batch * batch;
     if count == 0 {
-        return Err(JobError::option(
-            "density_from",
-            format!(
-                "calibration:{data}: {} samples to run, the model takes {batch} at a time",
-                samples.min(splits.train().len())
-            ),
-        ));
+        let found = samples.min(splits.train().len());
+        let text = format!("calibration:{data}: {found} samples to run, the model takes {batch} at a time");
+        return Err(JobError::option("density_from", text));
     }
     run.over(input, dataset, &splits.train()[..count], normalisation, observer)?;
     Ok(count)
@@ -170,7 +160,7 @@ impl<'a> Run<'a> {
         let dtype: DType = self.model.graph.value(id).ty.dtype;
         let found = tensor.dtype();
         let tensor = npy::fitted(tensor, dtype).ok_or_else(|| {
-            JobError::input(format!("input `{name}`: found elements of {found}, expected {dtype}"))
+            JobError::input(format_args!("input `{name}`: found elements of {found}, expected {dtype}"))
         })?;
         self.session.set_input(&name, &tensor)?;
         self.fed.insert(id, tensor);
@@ -190,13 +180,17 @@ impl<'a> Run<'a> {
         let batch = extents.first().copied().unwrap_or(1).max(1);
         let options = BatchOptions::evaluation(batch).normalised(INPUT, normalisation);
         let mut loader = Loader::new(Arc::new(Batches::new(dataset, indices, options)?), 2);
-        let stage = Stage::begin(observer, "calibrating", loader.epoch_len());
-        for _ in 0..loader.epoch_len() {
+        let steps = loader.epoch_len();
+        for step in 0..steps {
+            observer.progress("calibrating", step, steps);
+            if observer.cancelled() {
+                return Err(JobError::cancelled());
+            }
             let inputs = loader.next_batch()?.columns[0].to_f32().unwrap_or_default();
             self.feed(input, Tensor::f32(extents.clone(), inputs).cast(dtype))?;
             self.count()?;
-            stage.advance();
         }
+        observer.progress("calibrating", steps, steps);
         Ok(())
     }
 

@@ -43,7 +43,7 @@ pub struct Prediction {
 }
 
 /// What all steps of one kernel take.
-#[derive(Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct KernelTime {
     /// The kernel's name.
     pub kernel: String,

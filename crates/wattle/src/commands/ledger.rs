@@ -1,13 +1,15 @@
-//! `wattle ledger`: the receipts kept so far.
+//! `wattle ledger`: the receipts kept so far, listed, summed, exported, shown and explained.
 
 use std::path::PathBuf;
 
-use serde::Serialize;
-use wattle_meter::ledger::{self, Group, Sum};
-use wattle_meter::{EXPLAINED, Quantity, Receipt, Timestamp, explain};
-use wattle_report::{Align, Table, number, receipt as receipts};
+use wattle_jobs::Observer;
+use wattle_jobs::ledger::{LedgerOptions, Ledgered, ledger};
+use wattle_meter::EXPLAINED;
+use wattle_meter::ledger::Group;
+use wattle_report::ledger::{Entry, list, sums};
+use wattle_report::receipt as receipts;
 
-use super::measure::{Format, export};
+use super::measure::FormatName;
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -32,7 +34,7 @@ pub enum Command {
     #[command(after_help = "Example: wattle ledger export csv --out ledger.csv")]
     Export {
         /// The form.
-        format: Format,
+        format: FormatName,
         /// The file; stdout by default. MLflow wants a folder.
         #[arg(long, value_name = "FILE", default_value = "-")]
         out: PathBuf,
@@ -48,143 +50,54 @@ pub enum Command {
     },
 }
 
-#[derive(Serialize)]
-struct Line<'a> {
-    number: usize,
-    started: Timestamp,
-    command: String,
-    labels: &'a std::collections::BTreeMap<String, String>,
-    duration: &'a Quantity,
-    energy: &'a Option<Quantity>,
-    carbon: &'a Option<Quantity>,
+impl Command {
+    fn options(self) -> LedgerOptions {
+        match self {
+            Command::List { last } => LedgerOptions::List { last },
+            Command::Sum { by } => LedgerOptions::Sum {
+                by: match by.as_str() {
+                    "all" => Group::All,
+                    "month" => Group::Month,
+                    label => Group::Label(label.trim_start_matches("label:").to_owned()),
+                },
+            },
+            Command::Export { format, out } => LedgerOptions::Export { format: format.into(), out },
+            Command::Show { number, explain } => LedgerOptions::Show { number, explain },
+        }
+    }
+}
+
+/// Keeps what is said, for the end of a table.
+#[derive(Default)]
+struct Notes(String);
+
+impl Observer for Notes {
+    fn note(&mut self, text: &str) {
+        self.0 += &format!("{text}\n");
+    }
 }
 
 /// Runs the command.
 pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
-    let path = context.ledger().ok_or_else(|| {
-        Failure::Input("there is no ledger: WATTLE_LEDGER is empty, or no home is known to put one in; name a file with --ledger".to_owned())
-    })?;
-    let (all, unreadable) = ledger::read(path).map_err(|e| Failure::at(path.display(), e))?;
-    let note = match unreadable {
-        0 => String::new(),
-        n => format!("{n} line(s) of {} could not be read and are left out\n", path.display()),
+    let mut notes = Notes::default();
+    let found = ledger(&command.options(), context, &mut notes)?;
+    let Notes(note) = notes;
+    let text = match &found {
+        Ledgered::List(lines) => {
+            let entries = lines.iter().map(|line| Entry {
+                number: line.number,
+                started: line.started,
+                duration: &line.duration,
+                energy: line.energy.as_ref(),
+                carbon: line.carbon.as_ref(),
+                command: &line.shown,
+            });
+            format!("{}{note}", list(entries))
+        }
+        Ledgered::Sums(found) => format!("{}{note}", sums(found)),
+        Ledgered::Receipt(receipt) => receipts::table(receipt).to_string(),
+        Ledgered::Explanation(text) => text.clone(),
+        Ledgered::Exported => return Ok(()),
     };
-    match command {
-        Command::List { last } => list(&all, last.unwrap_or(usize::MAX), &note, context),
-        Command::Sum { by } => {
-            let by = match by.as_str() {
-                "all" => Group::All,
-                "month" => Group::Month,
-                label => Group::Label(label.trim_start_matches("label:").to_owned()),
-            };
-            let sums = ledger::sums(&all, &by);
-            context.print(&sums, &format!("{}{note}", sum_table(&sums)))
-        }
-        Command::Export { format, out } => export(format, &all, &out),
-        Command::Show { number, explain: name } => {
-            let number = number.unwrap_or(all.len());
-            let receipt = number.checked_sub(1).and_then(|index| all.get(index)).ok_or_else(|| {
-                Failure::Input(format!("receipt {number}: the ledger has {} (1 is the oldest)", all.len()))
-            })?;
-            match name {
-                Some(name) => {
-                    let text = explain(receipt, &name).ok_or_else(|| {
-                        Failure::Input(format!("receipt {number} does not know its {name}"))
-                    })?;
-                    context.print(&text, &text)
-                }
-                None => context.print(receipt, &receipts::table(receipt).to_string()),
-            }
-        }
-    }
-}
-
-fn list(all: &[Receipt], last: usize, note: &str, context: &Context) -> Result<(), Failure> {
-    let first = all.len().saturating_sub(last);
-    let lines: Vec<Line<'_>> = all
-        .iter()
-        .enumerate()
-        .skip(first)
-        .map(|(index, r)| Line {
-            number: index + 1,
-            started: r.started,
-            command: r.command.join(" "),
-            labels: &r.labels,
-            duration: &r.duration,
-            energy: &r.energy.total,
-            carbon: &r.carbon,
-        })
-        .collect();
-    let mut table = Table::new([
-        ("", Align::Right),
-        ("started", Align::Left),
-        ("duration", Align::Right),
-        ("energy", Align::Right),
-        ("carbon", Align::Right),
-        ("known", Align::Left),
-        ("command", Align::Left),
-    ]);
-    for (line, receipt) in lines.iter().zip(&all[first..]) {
-        table.row([
-            line.number.to_string(),
-            line.started.to_string().chars().take(19).collect(),
-            number::value_of(line.duration),
-            known(line.energy.as_ref()),
-            known(line.carbon.as_ref()),
-            line.energy.as_ref().map_or("", |e| e.source().kind()).to_owned(),
-            shown(&receipt.command),
-        ]);
-    }
-    context.print(&lines, &format!("{table}{note}"))
-}
-
-/// What was run, in a line's space: the command that was measured, or wattle's own without its path.
-fn shown(command: &[String]) -> String {
-    let mut words = command.iter().skip(1);
-    let measured = words.next().is_some_and(|word| word == "measure");
-    let inner = command.iter().position(|word| word == "--").filter(|_| measured);
-    let words = &command[inner.map_or(1, |at| at + 1).min(command.len())..];
-    words.join(" ").chars().take(60).collect()
-}
-
-fn known(quantity: Option<&Quantity>) -> String {
-    quantity.map_or_else(|| "unknown".to_owned(), number::value_of)
-}
-
-fn sum_table(sums: &[Sum]) -> Table {
-    let mut table = Table::new([
-        ("", Align::Left),
-        ("receipts", Align::Right),
-        ("duration", Align::Right),
-        ("energy", Align::Left),
-        ("carbon", Align::Left),
-        ("electricity", Align::Left),
-    ]);
-    let range = |q: &Option<Quantity>| q.as_ref().map_or_else(|| "unknown".to_owned(), number::quantity);
-    for sum in sums {
-        table.row([
-            sum.group.clone(),
-            sum.receipts.to_string(),
-            known(sum.duration.as_ref()),
-            range(&sum.energy),
-            range(&sum.carbon),
-            range(&sum.cost),
-        ]);
-    }
-    table
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_line_shows_what_was_run_and_not_the_way_to_wattle() {
-        let shown = |line: &str| shown(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
-        assert_eq!(shown("/opt/wattle measure --label a=b -- python train.py -- x"), "python train.py -- x");
-        assert_eq!(shown("/opt/wattle measure --attach 7"), "measure --attach 7");
-        assert_eq!(shown("wattle shrink m.onnx"), "shrink m.onnx");
-        assert_eq!(shown("my-training"), "");
-        assert_eq!(super::shown(&[]), "");
-    }
+    context.print(&found, &text)
 }

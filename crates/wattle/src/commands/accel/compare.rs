@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use wattle_jobs::accel::{CompareOptions, Compared, compare};
 use wattle_report::{Align, Table, number};
 
 use super::request::ModelArgs;
 use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
-use wattle_jobs::accel::{self, Totals, totals};
 
 /// Arguments of `wattle accel compare`.
 #[derive(clap::Args, Debug)]
@@ -25,55 +24,15 @@ pub struct Args {
     energy: Option<PathBuf>,
 }
 
-#[derive(Serialize)]
-struct Document {
-    schema: u32,
-    /// Always `modelled`.
-    kind: &'static str,
-    architectures: Vec<Row>,
-    sources: Vec<String>,
-    /// Why energies may not be compared; empty when all tables are of one technology.
-    caveat: String,
-}
-
-#[derive(Serialize)]
-struct Row {
-    arch: String,
-    energy_table: String,
-    technology: String,
-    totals: Totals,
-    /// Against the first architecture.
-    speed_up: f64,
-    /// Against the first; `null` where the technologies differ.
-    energy_gain: Option<f64>,
-}
-
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let (workload, densities) = args.model.workload(context)?;
-    let mut rows: Vec<Row> = vec![];
-    let mut sources = vec![densities];
-    let mut first: Option<(f64, f64, String)> = None;
-    for name in &args.arch {
-        let arch = accel::priced(accel::architecture(name)?, args.energy.as_deref())?;
-        let table = arch.table()?;
-        let estimate =
-            accel::estimated(&arch, &workload, args.model.objective(), context, &mut Bars::default())?;
-        let (latency, energy) = (estimate.latency_s(), estimate.energy_j());
-        let (l, e, technology) = first.get_or_insert((latency, energy, table.technology.clone()));
-        let ratio = |a: f64, b: f64| if b > 0.0 { a / b } else { 1.0 };
-        rows.push(Row {
-            arch: arch.name.clone(),
-            energy_table: table.id.clone(),
-            energy_gain: (*technology == table.technology).then_some(ratio(*e, energy)),
-            technology: table.technology,
-            speed_up: ratio(*l, latency),
-            totals: totals(&estimate),
-        });
-        sources.extend(estimate.sources.into_iter().filter(|s| !sources.contains(s)).collect::<Vec<_>>());
-    }
-    let mixed = rows.iter().any(|r| r.energy_gain.is_none());
-    let caveat = if mixed { "energies of different technologies are not set against each other" } else { "" };
+    let Args { model, arch, energy } = args;
+    let options = CompareOptions { model: model.options(), archs: arch, energy };
+    let found = compare(&options, context, &mut Bars::default())?;
+    context.print(&found, &text(&found))
+}
+
+fn text(found: &Compared) -> String {
     let mut table = Table::new([
         ("architecture", Align::Left),
         ("inf/s", Align::Right),
@@ -86,9 +45,10 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         ("energy gain", Align::Right),
         ("technology", Align::Left),
     ]);
-    let caveat = caveat.to_string();
-    let document = Document { schema: 1, kind: "modelled", architectures: rows, sources, caveat };
-    for row in &document.architectures {
+    let ratio = |gain: Option<f64>| {
+        gain.map_or("not comparable".to_string(), |gain| format!("{}x", number::plain(gain)))
+    };
+    for row in &found.architectures {
         let t = &row.totals;
         table.row([
             row.arch.clone(),
@@ -98,17 +58,17 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
             number::si(t.energy_j, "J"),
             number::si(t.dram_bytes, "B"),
             number::percent(t.utilisation),
-            format!("{}x", number::plain(row.speed_up)),
-            row.energy_gain.map_or("not comparable".into(), |g| format!("{}x", number::plain(g))),
+            ratio(row.speed_up),
+            ratio(row.energy_gain),
             row.technology.clone(),
         ]);
     }
     let mut text = format!("{table}\nall modelled; ratios against the first\n");
-    if mixed {
-        text += &format!("{}\n", document.caveat);
+    if !found.caveat.is_empty() {
+        text += &format!("{}\n", found.caveat);
     }
-    for source in &document.sources {
+    for source in &found.sources {
         text += &format!("source: {source}\n");
     }
-    context.print(&document, &text)
+    text
 }

@@ -1,21 +1,17 @@
 //! `wattle accel map`: the best mapping of each layer with the bound that proves it, the front of energy and delay,
 //! or the cost of mappings that are given.
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use serde::Serialize;
-use wattle_accel::{
-    AccelError, Architecture, Constraints, Crew, Effort, Front, LayerMapping, MappingFile, Objective, SPACE,
-    Search, Syntax, Workload, each_distinct, front, map_within,
-};
+use wattle_jobs::accel::map::{Best, Fronts, Infeasible, MapOptions, Mapped, map};
+use wattle_jobs::accel::request::HardwareOptions;
 use wattle_report::{Align, Table, number};
 
 use super::request::ModelArgs;
+use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
-use wattle_jobs::accel;
 
 /// Arguments of `wattle accel map`.
 #[derive(clap::Args, Debug)]
@@ -55,102 +51,25 @@ fn seconds(text: &str) -> Result<Duration, String> {
     valid.ok_or_else(|| format!("found {value}, expected a number of seconds, 0 or more"))
 }
 
-/// The result as JSON.
-#[derive(Serialize)]
-struct Document {
-    schema: u32,
-    arch: String,
-    objective: &'static str,
-    /// What the proofs cover.
-    space: &'static str,
-    layers: Vec<Layer>,
-    /// Layers without a mapping.
-    infeasible: Vec<Infeasible>,
-    sources: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct Infeasible {
-    name: String,
-    reason: String,
-}
-
-#[derive(Serialize)]
-struct Layer {
-    name: String,
-    /// pJ, cycles, or their product.
-    value: f64,
-    /// Absent where nothing was searched.
-    lower_bound: Option<f64>,
-    proven: bool,
-    branches: u64,
-    opened: u64,
-    evaluated: u64,
-    energy_pj: f64,
-    cycles: f64,
-    /// Loops from the outermost in; `x` marks the axes of the array.
-    mapping: String,
-    /// The same as in a mapping file.
-    loops: LayerMapping,
-}
-
-#[derive(Serialize)]
-struct FrontDocument {
-    schema: u32,
-    arch: String,
-    space: &'static str,
-    layers: Vec<FrontLayer>,
-    infeasible: Vec<Infeasible>,
-    sources: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct FrontLayer {
-    name: String,
-    proven: bool,
-    branches: u64,
-    opened: u64,
-    evaluated: u64,
-    /// From the least energy to the fewest cycles.
-    points: Vec<Point>,
-}
-
-#[derive(Serialize)]
-struct Point {
-    energy_pj: f64,
-    cycles: f64,
-    mapping: String,
-    loops: LayerMapping,
-}
-
-const SCHEMA: u32 = 1;
-
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let arch = accel::priced(accel::architecture(&args.arch)?, args.energy.as_deref())?;
-    let (workload, densities) = args.model.workload(context)?;
-    let mut sources = arch.sources()?;
-    sources.push(densities);
-    let constraints = args.constraints.as_deref().map_or_else(|| Ok(Constraints::default()), constraints)?;
-    constraints.check(&workload.layers)?;
-    if args.front {
-        return show_front(&args, &arch, &workload, &constraints, sources, context);
-    }
-    let objective = args.model.objective();
-    let (found, infeasible) = match &args.mapping {
-        Some(path) => {
-            let layers = accel::given(&arch, &workload, path)?.layers;
-            (layers.into_iter().map(|l| (l.name, l.mapped)).collect(), vec![])
-        }
-        None => searched(&args, &arch, &workload, &constraints, context, |search, layer, table| {
-            map_within(&arch, layer, table, search)
-        })?,
+    let options = MapOptions {
+        model: args.model.options(),
+        hardware: HardwareOptions { arch: args.arch, energy: args.energy, mapping: args.mapping },
+        constraints: args.constraints,
+        time: args.seconds,
+        front: args.front,
+        out: args.out,
     };
-    if let Some(path) = &args.out {
-        let layers = found.iter().map(|(name, m)| (name.as_str(), m.format, &m.mapping));
-        let text = MappingFile::new(&arch, layers).text()?;
-        std::fs::write(path, text).map_err(|e| Failure::at(path.display(), e))?;
-    }
+    let found = map(&options, context, &mut Bars::default())?;
+    let text = match &found {
+        Mapped::Best(best) => best_text(best, options.hardware.mapping.is_some()),
+        Mapped::Front(fronts) => front_text(fronts),
+    };
+    context.print(&found, &text)
+}
+
+fn best_text(best: &Best, given: bool) -> String {
     let mut table = Table::new([
         ("layer", Align::Left),
         ("energy", Align::Right),
@@ -159,175 +78,67 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         ("opened", Align::Right),
         ("mapping", Align::Left),
     ]);
-    let (mut layers, mut proven) = (vec![], 0);
-    let buffers = arch.buffer_names();
-    for (name, m) in &found {
-        let given = args.mapping.is_some();
-        proven += usize::from(m.proven());
-        let gap = match (given, m.proven()) {
-            (true, _) => "as given".to_string(),
-            (false, true) => "proven".to_string(),
-            (false, false) => number::percent(m.value / m.lower_bound - 1.0),
+    for layer in &best.layers {
+        let gap = match (layer.lower_bound, layer.proven) {
+            (None, _) => "as given".to_string(),
+            (_, true) => "proven".to_string(),
+            (Some(bound), false) => number::percent(layer.value / bound - 1.0),
         };
         table.row([
-            name.clone(),
-            number::si(m.cost.energy.total() * 1e-12, "J"),
-            number::count(m.cost.cycles.total()),
+            layer.name.clone(),
+            number::si(layer.energy_pj * 1e-12, "J"),
+            number::count(layer.cycles),
             gap,
-            format!("{} of {}", number::count(m.opened as f64), number::count(m.branches as f64)),
-            m.mapping.text(&buffers),
+            format!("{} of {}", number::count(layer.opened as f64), number::count(layer.branches as f64)),
+            layer.mapping.clone(),
         ]);
-        layers.push(Layer {
-            name: name.clone(),
-            value: objective.value(&m.cost),
-            lower_bound: (!given).then_some(m.lower_bound),
-            proven: !given && m.proven(),
-            branches: m.branches,
-            opened: m.opened,
-            evaluated: m.evaluated,
-            energy_pj: m.cost.energy.total(),
-            cycles: m.cost.cycles.total(),
-            mapping: m.mapping.text(&buffers),
-            loops: LayerMapping::new(&arch, name, m.format, &m.mapping),
-        });
     }
     // From zero, since a sum of nothing is minus zero.
-    let [energy, cycles] = found.iter().fold([0.0; 2], |[energy, cycles], (_, m)| {
-        [energy + m.cost.energy.total(), cycles + m.cost.cycles.total()]
-    });
-    let sums = format!(
-        "{} layers: {}, {} cycles",
-        found.len(),
-        number::si(energy * 1e-12, "J"),
-        number::count(cycles)
-    );
-    let claim = match args.mapping {
-        Some(_) => "evaluated as given, nothing searched".to_string(),
-        None => format!(
-            "least {} proven for {proven} of {} layers, within this space: {SPACE}",
-            objective.name(),
-            found.len()
-        ),
+    let [energy, cycles] =
+        best.layers.iter().fold([0.0; 2], |[energy, cycles], l| [energy + l.energy_pj, cycles + l.cycles]);
+    let (count, energy, cycles) = (best.layers.len(), number::si(energy * 1e-12, "J"), number::count(cycles));
+    let claim = if given {
+        "evaluated as given, nothing searched".to_string()
+    } else {
+        let proven = best.layers.iter().filter(|l| l.proven).count();
+        let (least, space) = (best.objective, best.space);
+        format!("least {least} proven for {proven} of {count} layers, within this space: {space}")
     };
-    let text = format!("{table}\n{sums}, modelled on {}\n{claim}\n{}", arch.name, left_over(&infeasible));
-    let objective = objective.name();
-    let document = Document {
-        schema: SCHEMA,
-        arch: arch.name.clone(),
-        objective,
-        space: SPACE,
-        layers,
-        infeasible,
-        sources,
-    };
-    context.print(&document, &text)
+    format!(
+        "{table}\n{count} layers: {energy}, {cycles} cycles, modelled on {}\n{claim}\n{}",
+        best.arch,
+        left_over(&best.infeasible)
+    )
 }
 
-fn show_front(
-    args: &Args,
-    arch: &Architecture,
-    workload: &Workload,
-    constraints: &Constraints,
-    sources: Vec<String>,
-    context: &Context,
-) -> Result<(), Failure> {
-    let (found, infeasible) =
-        searched(args, arch, workload, constraints, context, |search, layer, table| {
-            front(arch, layer, table, search)
-        })?;
+fn front_text(fronts: &Fronts) -> String {
     let mut table = Table::new([
         ("layer", Align::Left),
         ("energy", Align::Right),
         ("cycles", Align::Right),
         ("mapping", Align::Left),
     ]);
-    let mut layers = vec![];
-    let buffers = arch.buffer_names();
-    for (name, Front { points, proven, evaluated, branches, opened }) in &found {
-        let mut list = vec![];
-        for (at, point) in points.iter().enumerate() {
-            let (energy_pj, cycles) = (point.cost.energy.total(), point.cost.cycles.total());
+    for layer in &fronts.layers {
+        for (at, point) in layer.points.iter().enumerate() {
             table.row([
-                if at == 0 { name.clone() } else { String::new() },
-                number::si(energy_pj * 1e-12, "J"),
-                number::count(cycles),
-                point.mapping.text(&buffers),
+                if at == 0 { layer.name.clone() } else { String::new() },
+                number::si(point.energy_pj * 1e-12, "J"),
+                number::count(point.cycles),
+                point.mapping.clone(),
             ]);
-            let loops = LayerMapping::new(arch, name, point.format, &point.mapping);
-            list.push(Point { energy_pj, cycles, mapping: point.mapping.text(&buffers), loops });
         }
-        layers.push(FrontLayer {
-            name: name.clone(),
-            proven: *proven,
-            branches: *branches,
-            opened: *opened,
-            evaluated: *evaluated,
-            points: list,
-        });
     }
-    let proven = layers.iter().filter(|l| l.proven).count();
-    let text = format!(
+    let proven = fronts.layers.iter().filter(|l| l.proven).count();
+    format!(
         "{table}\nmappings on {} that no other beats in both energy and delay, modelled; proven for {proven} of {} \
-         layers, within this space: {SPACE}\n{}",
-        arch.name,
-        layers.len(),
-        left_over(&infeasible)
-    );
-    let document =
-        FrontDocument { schema: SCHEMA, arch: arch.name.clone(), space: SPACE, layers, infeasible, sources };
-    context.print(&document, &text)
+         layers, within this space: {}\n{}",
+        fronts.arch,
+        fronts.layers.len(),
+        fronts.space,
+        left_over(&fronts.infeasible)
+    )
 }
 
 fn left_over(infeasible: &[Infeasible]) -> String {
     infeasible.iter().map(|l| format!("no mapping: {}\n", l.reason)).collect()
-}
-
-fn constraints(path: &Path) -> Result<Constraints, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::at(path.display(), e))?;
-    let syntax = Syntax::of(path).unwrap_or(Syntax::Toml);
-    Constraints::parse(syntax, &text).map_err(|e| Failure::at(path.display(), e))
-}
-
-/// Results by name of layer, and the layers that have none.
-type Searched<T> = (Vec<(String, T)>, Vec<Infeasible>);
-
-/// Searches every layer. A layer without a mapping is an error where constraints may be the cause.
-fn searched<T: Clone + Send>(
-    args: &Args,
-    arch: &Architecture,
-    workload: &Workload,
-    constraints: &Constraints,
-    context: &Context,
-    find: impl Fn(&Search<'_>, &wattle_accel::Layer, &wattle_accel::EnergyTable) -> Result<T, AccelError> + Sync,
-) -> Result<Searched<T>, Failure> {
-    let bar = crate::bars::bar(&format!("mapping on {}", arch.name), workload.layers.len() as u64);
-    let table = arch.table()?;
-    let watch = |_: f64| bar.tick();
-    let crew = Crew::of(context.cpu.threads.count());
-    let work = |layer: &wattle_accel::Layer| {
-        let until = args.seconds.map(|s| Instant::now() + s);
-        let search = Search {
-            objective: if args.front { Objective::Edp } else { args.model.objective() },
-            effort: Effort { until, ..Effort::default() },
-            constraints,
-            crew: &crew,
-            watch: &watch,
-        };
-        find(&search, layer, &table).map_err(Arc::new)
-    };
-    // Constraints go by name, so equal layers are alike only where there are none.
-    let free = constraints.list.is_empty();
-    let results = each_distinct(&workload.layers, &crew, |_, _| free, work, &|| bar.inc(1));
-    bar.finish_and_clear();
-    let (mut found, mut infeasible) = (vec![], vec![]);
-    for (layer, result) in workload.layers.iter().zip(results) {
-        match result {
-            Ok(result) => found.push((layer.name.clone(), result)),
-            Err(error) if free && matches!(*error, AccelError::Infeasible { .. }) => {
-                infeasible.push(Infeasible { name: layer.name.clone(), reason: error.to_string() });
-            }
-            Err(error) => return Err(Failure::Input(error.to_string())),
-        }
-    }
-    Ok((found, infeasible))
 }

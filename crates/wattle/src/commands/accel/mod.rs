@@ -2,7 +2,6 @@
 
 mod archs;
 mod compare;
-mod densities;
 mod estimate;
 mod explain;
 mod map;

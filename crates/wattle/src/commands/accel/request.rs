@@ -1,16 +1,10 @@
-//! What the subcommands share: a model as a workload, an architecture, an objective.
+//! Arguments that the subcommands share: a model, an architecture, an objective.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use wattle_accel::{Architecture, Estimate, Objective, Workload};
-use wattle_jobs::accel::calibration::calibrate;
-use wattle_jobs::accel::{architecture, estimated, given, priced};
-
-use super::densities;
-use crate::bars::Bars;
-use crate::context::Context;
-use crate::failure::Failure;
-use wattle_jobs::models::{self, InputText};
+use wattle_accel::Objective;
+use wattle_jobs::accel::request::{HardwareOptions, ModelOptions};
+use wattle_jobs::models::{InputText, parse_input};
 
 /// Arguments that name a model and how its zeros are known.
 #[derive(clap::Args, Debug)]
@@ -18,7 +12,7 @@ pub struct ModelArgs {
     /// The ONNX model.
     model: PathBuf,
     /// Shape or .npy file of an input; may be repeated.
-    #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = models::parse_input)]
+    #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = parse_input)]
     inputs: Vec<(String, InputText)>,
     /// Where densities come from. `weights`: zeros of the weights are counted, activations are dense.
     /// `calibration:DATA`: activations are counted too, while the model runs on DATA (as in `wattle eval --data`, or
@@ -48,39 +42,19 @@ pub enum ObjectiveName {
 }
 
 impl ModelArgs {
-    /// The objective.
-    pub fn objective(&self) -> Objective {
-        match self.objective {
-            ObjectiveName::Energy => Objective::Energy,
-            ObjectiveName::Delay => Objective::Delay,
-            ObjectiveName::Edp => Objective::Edp,
+    /// The model.
+    pub fn options(self) -> ModelOptions {
+        ModelOptions {
+            model: self.model,
+            inputs: self.inputs,
+            density_from: self.density_from.into(),
+            calibration_samples: self.calibration_samples as usize,
+            objective: match self.objective {
+                ObjectiveName::Energy => Objective::Energy,
+                ObjectiveName::Delay => Objective::Delay,
+                ObjectiveName::Edp => Objective::Edp,
+            },
         }
-    }
-
-    /// The model as layers, and a sentence on where its densities come from.
-    pub fn workload(&self, context: &Context) -> Result<(Workload, String), Failure> {
-        let model = models::load(&self.model)?;
-        let feeds = models::read_feeds(&self.inputs)?;
-        let model = models::bind(&model, &self.inputs, &feeds)?;
-        let (mut workload, tally) =
-            Workload::with_tally(&model).map_err(|e| Failure::at(self.model.display(), e))?;
-        let counted = "densities of weights: counted in the model";
-        if self.density_from == "weights" {
-            return Ok((workload, format!("{counted}; of activations: assumed dense")));
-        }
-        if let Some(data) = self.density_from.strip_prefix("calibration:") {
-            let samples = self.calibration_samples as usize;
-            let (tally, told) =
-                calibrate(&model, tally, &feeds, data, samples, context, &mut Bars::default())?;
-            tally.apply(&mut workload);
-            return Ok((workload, format!("{counted}; of activations: {told}")));
-        }
-        let given = densities::read(Path::new(&self.density_from))?;
-        workload.set_densities(&given).map_err(|e| Failure::at(&self.density_from, e))?;
-        let set = given.len();
-        let text =
-            format!("{counted}; of activations: assumed dense; {set} layers as {} says", self.density_from);
-        Ok((workload, text))
     }
 }
 
@@ -96,22 +70,8 @@ pub struct Given {
 }
 
 impl Given {
-    /// The architecture of a name with the table given, if one is.
-    pub fn architecture(&self, name: &str) -> Result<Architecture, Failure> {
-        Ok(priced(architecture(name)?, self.energy.as_deref())?)
-    }
-
-    /// The workload under the mappings given, or under those that are best.
-    pub fn estimate(
-        &self,
-        arch: &Architecture,
-        workload: &Workload,
-        objective: Objective,
-        context: &Context,
-    ) -> Result<Estimate, Failure> {
-        match &self.mapping {
-            Some(path) => Ok(given(arch, workload, path)?),
-            None => Ok(estimated(arch, workload, objective, context, &mut Bars::default())?),
-        }
+    /// The architecture of a name with what is given.
+    pub fn options(self, arch: String) -> HardwareOptions {
+        HardwareOptions { arch, energy: self.energy, mapping: self.mapping }
     }
 }

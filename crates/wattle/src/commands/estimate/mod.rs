@@ -7,21 +7,15 @@ mod graph;
 #[path = "no_graph.rs"]
 mod graph;
 
-use serde::Serialize;
-use serde_json::{Map, Value};
-use wattle_meter::device::{Device, PowerBoundary};
-use wattle_meter::estimate::{self, Rate, Setting, Work};
-use wattle_meter::prices;
-use wattle_meter::schedule::{self, Series};
-use wattle_meter::{Accounting, Derivation, Machine, Quantity, Source, Unit, working_power};
-use wattle_report::{Align, Table, number};
+use wattle_jobs::Silent;
+use wattle_jobs::estimate::{EstimateOptions, Estimated, estimate};
+use wattle_meter::Unit;
+use wattle_meter::estimate::Work;
+use wattle_report::derivation::{results, steps};
 
 use crate::accounting::{AccountingArgs, given};
 use crate::context::Context;
 use crate::failure::Failure;
-
-/// Requests that costs of inference are given for.
-const REQUESTS: f64 = 1000.0;
 
 /// Arguments of `wattle estimate`.
 #[derive(clap::Args, Debug)]
@@ -116,255 +110,60 @@ struct PurposeArgs {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let device = args.hardware.device.as_deref().map(Device::find).transpose().map_err(input)?;
-    let mut derivation = Derivation::default();
-    let mut notes = vec![];
-    let (mut power, mut boundary) = power(&args.hardware, device.as_ref())?;
-    let graph = graph::timed(&args, device.as_ref(), &mut derivation, &mut notes, context)?;
-    let time = match &graph {
-        Some(graph) => {
-            if device.is_none() && power.is_none() {
-                power = Some(working_power(&Machine::identify(), graph.threads));
-                boundary = Some(PowerBoundary::Chip);
-            }
-            graph.time.clone()
-        }
-        None => device_time(&args, device.as_ref(), &mut derivation)?,
-    };
-    let setting = setting(&args, device.as_ref(), power, &time, context)?;
-    estimate::footprint(&mut derivation, &time, &setting).map_err(input)?;
-    if args.work.inference || graph.as_ref().is_some_and(|graph| graph.answers_requests) {
-        notes.push(format!("all figures are for {REQUESTS} requests"));
-    }
-    let assumed = assumed(&derivation, context);
-    let mut document = document(&derivation, boundary);
-    document.insert("assumed".into(), assumed.clone().into());
-    document.insert("notes".into(), notes.clone().into());
-    if args.explain {
-        document.insert("derivation".into(), json(&derivation)?);
-    }
-    let mut text = text(&derivation, boundary, &notes, &assumed);
-    if args.explain {
-        text += &explanation(&derivation);
-    }
-    if let Some(GraphTime { kernels: Kernels { json: Some(json), text: table }, .. }) = graph {
-        document.insert("kernels".into(), json);
-        text += &table;
-    }
-    context.print(&document, &text)
+    let found = estimate(&options(&args)?, context, &mut Silent)?;
+    context.print(&found, &text(&found))
 }
 
-/// How long a graph takes.
-struct GraphTime {
-    /// On one device.
-    time: Quantity,
-    /// Threads that it was timed for.
-    threads: usize,
-    /// Whether the time is that of so many requests, not of a training.
-    answers_requests: bool,
-    /// Where the time goes, if that was asked for.
-    kernels: Kernels,
-}
-
-/// The parts of a graph's time, as a document and for people.
-#[derive(Default)]
-struct Kernels {
-    json: Option<Value>,
-    text: String,
-}
-
-/// Hours of one device without a graph.
-fn device_time(
-    args: &Args,
-    device: Option<&Device>,
-    derivation: &mut Derivation,
-) -> Result<Quantity, Failure> {
-    let rate = rate(&args.hardware, device)?;
-    let time = estimate::device_time(derivation, &work(&args.work)?, rate.as_ref()).map_err(input)?;
-    time.ok_or_else(|| {
-        Failure::Input(match device {
-            Some(d) => format!("--device {}: its peak is not in the table; state --achieved", d.id),
-            None => "operations take no time without a rate; give --achieved or --device".into(),
-        })
+fn options(args: &Args) -> Result<EstimateOptions, Failure> {
+    let (hardware, purpose) = (&args.hardware, &args.purpose);
+    let rent = ("--price-per-hour", &purpose.price_per_hour);
+    Ok(EstimateOptions {
+        work: work(&args.work)?,
+        inference: args.work.inference,
+        #[cfg(feature = "networks")]
+        graph: args.graph.options(),
+        device: hardware.device.clone(),
+        devices: hardware.devices,
+        achieved: given("--achieved", &hardware.achieved, Unit::FlopPerSecond, (1.0, 1e21))?,
+        utilisation: given("--utilisation", &hardware.utilisation, Unit::One, (1e-6, 1.0))?,
+        watts: given("--watts", &hardware.watts, Unit::Watt, (0.0, 1e6))?,
+        price_per_hour: given(rent.0, rent.1, Unit::UsdPerHour, (0.0, 1e6))?,
+        rented: purpose.rented,
+        development: given("--development", &purpose.development, Unit::One, (1.0, 1e6))?,
+        functional_units: given("--functional-units", &purpose.functional_units, Unit::Sample, (1e-9, 1e24))?,
+        accounting: args.accounting.options()?,
+        explain: args.explain,
     })
 }
 
-/// Ingredients that nobody gave: those of the derivation that are assumptions, and factors that are wide defaults.
-fn assumed(derivation: &Derivation, context: &Context) -> Vec<String> {
-    let mut names: Vec<String> = derivation.assumed().into_iter().map(str::to_owned).collect();
-    if derivation.get("intensity").is_some() && context.factors_assumed().iter().any(|f| f == "intensity") {
-        names.push("intensity".into());
-    }
-    names
-}
-
-fn input(error: impl std::fmt::Display) -> Failure {
-    Failure::Input(error.to_string())
-}
-
-fn work(args: &WorkArgs) -> Result<Work, Failure> {
+fn work(args: &WorkArgs) -> Result<Option<Work>, Failure> {
     if let Some(hours) = given("--device-hours", &args.device_hours, Unit::Hour, (0.0, 1e15))? {
-        return Ok(Work::DeviceTime(hours));
+        return Ok(Some(Work::DeviceTime(hours)));
     }
     if let Some(flops) = given("--flops", &args.flops, Unit::Flop, (0.0, 1e60))? {
-        return Ok(Work::Flops(flops));
+        return Ok(Some(Work::Flops(flops)));
     }
     let params = given("--params", &args.params, Unit::One, (1.0, 1e18))?;
     let tokens = given("--tokens", &args.tokens, Unit::One, (1.0, 1e24))?;
-    let (Some(params), Some(tokens)) = (params, tokens) else {
-        return Err(Failure::Input(
-            "nothing to estimate: give --flops, --device-hours, --params and --tokens, or --model".into(),
-        ));
-    };
     let active = given("--active-params", &args.active_params, Unit::One, (1.0, 1e18))?;
-    if active.as_ref().is_some_and(|a| a.low() > params.high()) {
-        return Err(Failure::Input("--active-params: more than --params".into()));
-    }
-    let tokens = if args.inference { tokens.scaled(REQUESTS).map_err(input)? } else { tokens };
-    Ok(Work::Tokens { params, active, tokens, training: !args.inference })
+    let training = !args.inference;
+    Ok(params.zip(tokens).map(|(params, tokens)| Work::Tokens { params, active, tokens, training }))
 }
 
-fn rate(args: &HardwareArgs, device: Option<&Device>) -> Result<Option<Rate>, Failure> {
-    if let Some(rate) = given("--achieved", &args.achieved, Unit::FlopPerSecond, (1.0, 1e21))? {
-        return Ok(Some(Rate::Achieved(rate)));
-    }
-    let utilisation = given("--utilisation", &args.utilisation, Unit::One, (1e-6, 1.0))?;
-    Ok(device.and_then(|device| estimate::rate_of(device, utilisation)))
-}
-
-/// Power of one device, and what it includes.
-fn power(
-    args: &HardwareArgs,
-    device: Option<&Device>,
-) -> Result<(Option<Quantity>, Option<PowerBoundary>), Failure> {
-    let stated = given("--watts", &args.watts, Unit::Watt, (0.0, 1e6))?;
-    let known = device.and_then(Device::training_power);
-    Ok(match (stated, known) {
-        (Some(power), _) => (Some(power), Some(PowerBoundary::AsStated)),
-        (None, Some((power, boundary))) => (Some(power), Some(boundary)),
-        (None, None) => (None, None),
-    })
-}
-
-fn setting(
-    args: &Args,
-    device: Option<&Device>,
-    power: Option<Quantity>,
-    time: &Quantity,
-    context: &mut Context,
-) -> Result<Setting, Failure> {
-    let a = &args.purpose;
-    let Accounting { series, market_intensity, embodied, water } = args.accounting.read()?;
-    if let Some((name, series)) = series {
-        context.set_intensity(over(&name, &series, time, args.hardware.devices)?);
-    }
-    Ok(Setting {
-        devices: args.hardware.devices,
-        power,
-        development: given("--development", &a.development, Unit::One, (1.0, 1e6))?,
-        factors: context.factors().clone(),
-        price_per_hour: match device {
-            Some(device) if a.rented => {
-                let rent = prices::rent(&device.id, context.cloud_region());
-                Some(rent.map_err(|e| Failure::at("--rented", e))?)
-            }
-            _ => given("--price-per-hour", &a.price_per_hour, Unit::UsdPerHour, (0.0, 1e6))?,
-        },
-        market_intensity,
-        embodied,
-        water,
-        functional_units: given("--functional-units", &a.functional_units, Unit::Sample, (1e-9, 1e24))?,
-    })
-}
-
-/// The mean intensity of a run that starts with the series; from that of the best start to that of the worst.
-fn over(name: &str, series: &Series, time: &Quantity, devices: u32) -> Result<Quantity, Failure> {
-    let hours = time.to(Unit::Hour).map_err(input)?.value() / f64::from(devices);
-    let plan = schedule::plan(series, hours, None).map_err(|e| Failure::at(name, e))?;
-    let [value, low, high] = [plan.at_once, plan.best_start, plan.worst_start].map(|choice| choice.g_per_kwh);
-    let source = format!("stated by {name}, from its first row on; from the best start in it to the worst");
-    Quantity::new(value, low, high, Unit::GramCo2ePerKilowattHour, Source::assumed(source)).map_err(input)
-}
-
-/// Steps of the derivation that are results, with their names in JSON and for people.
-const RESULTS: [(&str, &str, &str); 14] = [
-    ("flops", "flops", "operations"),
-    ("run", "run_s", "one run of the graph"),
-    ("runs", "runs", "runs"),
-    ("duration", "duration_s", "duration"),
-    ("device_time", "device_time", "device time"),
-    ("days", "days", "days"),
-    ("it_energy", "it_energy_kwh", "energy of the devices"),
-    ("energy", "energy_kwh", "energy with the facility"),
-    ("co2e", "co2e_kg", "carbon"),
-    ("market_co2e", "market_co2e_kg", "carbon, market-based"),
-    ("embodied", "embodied_kg", "carbon of making the devices"),
-    ("sci", "sci_g_per_unit", "carbon for each unit served"),
-    ("water", "water_l", "water"),
-    ("cost", "cost_usd", "cost"),
-];
-
-fn document(derivation: &Derivation, boundary: Option<PowerBoundary>) -> Map<String, Value> {
-    let mut document = Map::new();
-    if let Some(time) = derivation.get("device_time") {
-        for (key, unit) in [("device_years", Unit::Year), ("device_hours", Unit::Hour)] {
-            document.insert(key.into(), time.to(unit).map_or(Value::Null, |t| t.value().into()));
-        }
-    }
-    for (step, key, _) in RESULTS {
-        if let Some(quantity) = derivation.get(step) {
-            document.insert(key.into(), json(quantity).unwrap_or(Value::Null));
-        }
-    }
-    document.insert("power_includes".into(), boundary.map_or(Value::Null, |b| b.describe().into()));
-    document
-}
-
-fn json(value: &impl Serialize) -> Result<Value, Failure> {
-    serde_json::to_value(value)
-        .map_err(|e| Failure::Run(format!("the estimate cannot be written as JSON: {e}")))
-}
-
-fn text(
-    derivation: &Derivation,
-    boundary: Option<PowerBoundary>,
-    notes: &[String],
-    assumed: &[String],
-) -> String {
-    let mut table = Table::new([("", Align::Left), ("value", Align::Left), ("how", Align::Left)]);
-    for (step, _, name) in RESULTS {
-        let Some(found) = derivation.steps().iter().rev().find(|s| s.name == step) else { continue };
-        let how = if found.formula.is_empty() { "given" } else { &found.formula };
-        table.row([name, &number::quantity(&found.result), how]);
-    }
-    let mut text = format!("{table}\n");
-    for note in notes {
+fn text(found: &Estimated) -> String {
+    let mut text = format!("{}\n", results(&found.derivation));
+    for note in &found.notes {
         text += &format!("Note: {note}.\n");
     }
-    text += &match boundary {
+    text += &match found.boundary {
         Some(boundary) => format!("The power includes {}.\n", boundary.describe()),
         None => "No energy: no power is known; give --watts or another --device.\n".to_owned(),
     };
-    if !assumed.is_empty() {
-        text += &format!("Assumed, so look here first: {}.\n", assumed.join(", "));
+    if !found.assumed.is_empty() {
+        text += &format!("Assumed, so look here first: {}.\n", found.assumed.join(", "));
     }
-    text
-}
-
-/// Every step: name, formula, value with interval, source.
-fn explanation(derivation: &Derivation) -> String {
-    let mut table = Table::new([
-        ("step", Align::Left),
-        ("formula", Align::Left),
-        ("value", Align::Left),
-        ("source", Align::Left),
-    ]);
-    for step in derivation.steps() {
-        let (formula, source) = match step.formula.as_str() {
-            "" => ("given", step.result.source().to_string()),
-            formula => (formula, String::new()),
-        };
-        table.row([step.name, formula, &number::quantity(&step.result), &source]);
+    if found.explained {
+        text += &format!("\n{}", steps(&found.derivation));
     }
-    format!("\n{table}")
+    text + &graph::table(found)
 }

@@ -1,11 +1,6 @@
 //! A wattle without networks estimates from operations, device-hours, or parameters and tokens.
 
-use wattle_meter::Derivation;
-use wattle_meter::device::Device;
-
-use super::GraphTime;
-use crate::context::Context;
-use crate::failure::Failure;
+use wattle_jobs::estimate::Estimated;
 
 /// No graph can be given.
 #[derive(clap::Args, Debug)]
@@ -18,13 +13,7 @@ impl GraphArgs {
     }
 }
 
-/// No graph was given.
-pub fn timed(
-    _: &super::Args,
-    _: Option<&Device>,
-    _: &mut Derivation,
-    _: &mut [String],
-    _: &Context,
-) -> Result<Option<GraphTime>, Failure> {
-    Ok(None)
+/// No graph was timed.
+pub fn table(_: &Estimated) -> String {
+    String::new()
 }

@@ -2,31 +2,24 @@
 //!
 //! Standard streams belong to the command: the receipt goes to stderr after it ended, and to files.
 
-mod child;
-mod epochs;
-mod exports;
+mod format;
 mod live;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use wattle_meter::backend::Subject;
-use wattle_meter::schedule::Series;
-use wattle_meter::{
-    Boundary, EXPLAINED, Meter, MeterConfig, Quantity, Receipt, Source, StopReason, Unit, WarningKind,
-    explain,
-};
-use wattle_report::{Align, Table, number, receipt as receipts};
+use wattle_jobs::export::{add, write_new};
+use wattle_jobs::measure::{Ending, EpochOptions, MeasureOptions, measure};
+use wattle_meter::{EXPLAINED, Quantity, Receipt, Source, Unit, explain};
+use wattle_report::measured;
 
-use self::child::Ending;
-use self::epochs::Epochs;
 use self::live::Live;
 use crate::accounting::AccountingArgs;
 use crate::context::Context;
 use crate::failure::Failure;
 
-pub use self::exports::{Format, write as export};
+pub use self::format::FormatName;
 
 /// Arguments of `wattle measure`.
 #[derive(clap::Args, Debug)]
@@ -48,8 +41,8 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Also write it in another form; may be repeated.
-    #[arg(long = "export", value_name = "FORMAT=FILE", value_parser = exports::parse)]
-    exports: Vec<(Format, PathBuf)>,
+    #[arg(long = "export", value_name = "FORMAT=FILE", value_parser = format::parse)]
+    exports: Vec<(FormatName, PathBuf)>,
     /// Print a line with watts, joules and grams to stderr while the command runs.
     #[arg(long)]
     follow: bool,
@@ -89,96 +82,49 @@ fn parse_label(text: &str) -> Result<(String, String), String> {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let accounting = args.accounting.read()?;
-    if let Some((name, series)) = &accounting.series {
-        context.set_intensity(range(name, series)?);
+    let options = options(&args)?;
+    let found = measure(&options, context, &mut Live::new(args.follow))?;
+    if let Ending::NotStarted { reason, .. } = &found.ending {
+        Failure::Input(reason.clone()).report();
+        return Err(Failure::Passed(found.ending.code()));
     }
-    let rank = node_rank(|name| std::env::var(name).ok());
-    let mut config = configure(&args, context)?;
-    if let Some(rank) = rank {
-        config.labels.insert("slurm_localid".to_owned(), rank.to_string());
-        config.labels.extend(slurm_labels(|name| std::env::var(name).ok()));
-        config.warnings.extend((rank > 0).then_some(WarningKind::NodeShared { rank }));
-    }
-    let factors = config.factors.clone();
-    let epochs = Epochs::new(args.epochs, args.epoch_pattern.clone(), args.epoch_log.clone());
-    // Before the meter starts its thread, so that no signal meant for the command is lost.
-    let signals = child::Signals::catch()?;
-    child::adopt_orphans();
-    let meter = Meter::start(config);
-    let ending = std::thread::scope(|scope| {
-        let live = Live::start(scope, &meter, &epochs, &factors, args.follow);
-        let ending = match args.attach {
-            Some(pid) => child::watch(pid, signals),
-            None => child::run(&args.command, signals, &epochs, &meter),
-        };
-        live.stop();
-        ending
-    });
-    let mut receipt = meter.stop();
-    let ending = ending?;
-    accounting.apply(&mut receipt).map_err(|e| Failure::Run(e.to_string()))?;
-    receipt.stop_reason = match ending {
-        Ending::Exited(0) => StopReason::Completed,
-        Ending::Exited(_) => StopReason::Failed,
-        Ending::Killed(_) => StopReason::Interrupted,
-    };
-    // The node's energy is one rank's to report; another copy would be summed N-fold.
-    if rank.is_none_or(|rank| rank == 0) {
-        context.record(&mut receipt);
-    }
-    let written = write_files(&args, &receipt);
-    say(&text(&args, &receipt, context.json));
+    let written = write_files(&args, &found.receipt);
+    say(&text(&args, &found.receipt, context.json));
     written?;
-    match ending.code() {
+    match found.ending.code() {
         0 => Ok(()),
         code => Err(Failure::Passed(code)),
     }
 }
 
-/// Any hour of a series, until it is known which ones the run meets.
-fn range(name: &str, series: &Series) -> Result<Quantity, Failure> {
-    let g = &series.g_per_kwh;
-    let (low, high) =
-        (g.iter().copied().fold(f64::INFINITY, f64::min), g.iter().copied().fold(0.0, f64::max));
-    let mean = g.iter().sum::<f64>() / g.len() as f64;
-    let source = Source::assumed(format!("stated by {name}, any of its steps"));
-    Quantity::new(mean.clamp(low, high), low, high, Unit::GramCo2ePerKilowattHour, source)
-        .map_err(|e| Failure::at(name, e))
-}
-
-fn configure(args: &Args, context: &Context) -> Result<MeterConfig, Failure> {
-    let mut config = context.meter_config();
-    config.interval = args.interval;
-    config.labels.extend(args.labels.iter().cloned());
-    config.subject = args.attach.map_or(Subject::Children, Subject::Tree);
-    config.roots.sys = args.sysfs.clone();
-    if let Some(watts) = args.idle_power {
+fn options(args: &Args) -> Result<MeasureOptions, Failure> {
+    let watts = |watts: f64| {
         let idle = Quantity::exact(watts, Unit::Watt, Source::assumed("stated by --idle-power"));
-        let idle = idle.ok().filter(|idle| idle.value() >= 0.0);
-        let idle =
-            idle.ok_or_else(|| Failure::at("--idle-power", format!("{watts}: expected watts, 0 or more")))?;
-        config.idle_power = Some(idle);
-    }
-    Ok(config)
-}
-
-/// This process's rank among those of its SLURM job on this node.
-fn node_rank(environment: impl Fn(&str) -> Option<String>) -> Option<u32> {
-    environment("SLURM_JOB_ID")?;
-    environment("SLURM_LOCALID")?.parse().ok()
-}
-
-fn slurm_labels(environment: impl Fn(&str) -> Option<String>) -> Vec<(String, String)> {
-    let pairs = [("slurm_job", "SLURM_JOB_ID"), ("slurm_procid", "SLURM_PROCID")];
-    pairs.into_iter().filter_map(|(label, name)| Some((label.to_owned(), environment(name)?))).collect()
+        idle.ok()
+            .filter(|idle| idle.value() >= 0.0)
+            .ok_or_else(|| Failure::at("--idle-power", format!("{watts}: expected watts, 0 or more")))
+    };
+    let (pattern, log) = (args.epoch_pattern.clone(), args.epoch_log.clone());
+    Ok(MeasureOptions {
+        command: args.command.clone(),
+        attach: args.attach,
+        interval: args.interval,
+        labels: args.labels.iter().cloned().collect(),
+        idle_power: args.idle_power.map(watts).transpose()?,
+        epochs: args.epochs.map(|total| EpochOptions { total, pattern, log }),
+        accounting: args.accounting.options()?,
+        sysfs: args.sysfs.clone(),
+    })
 }
 
 fn write_files(args: &Args, receipt: &Receipt) -> Result<(), Failure> {
     if let Some(path) = &args.out {
-        exports::write_new(path, &receipt.to_json())?;
+        write_new(path, &receipt.to_json())?;
     }
-    args.exports.iter().try_for_each(|(format, path)| export(*format, std::slice::from_ref(receipt), path))
+    for (format, path) in &args.exports {
+        add((*format).into(), receipt, path)?;
+    }
+    Ok(())
 }
 
 fn text(args: &Args, receipt: &Receipt, json: bool) -> String {
@@ -186,56 +132,11 @@ fn text(args: &Args, receipt: &Receipt, json: bool) -> String {
         // stdout is the command's. Without a file to go to, the document takes the place of the text.
         return if args.out.is_some() { String::new() } else { receipt.to_json() + "\n" };
     }
-    let mut text = format!("\n{}", receipts::summary(receipt));
-    if let Some(power) = &receipt.power {
-        let peak = receipt.samples.power.map(|p| format!(", peak {}", number::si(p.max_w, "W")));
-        text += &format!("average power {}{}\n", number::quantity(power), peak.unwrap_or_default());
-    }
-    text += &format!("\n{}", parts(receipt));
-    for warning in &receipt.warnings {
-        text += &format!("note: {}; {}\n", warning.message, warning.advice);
-    }
+    let mut text = format!("\n{}", measured::text(receipt));
     if let Some(explained) = args.explain.as_deref().and_then(|name| explain(receipt, name)) {
         text += &format!("\n{explained}");
     }
     text
-}
-
-/// Energy by component, and by who spent it.
-fn parts(receipt: &Receipt) -> Table {
-    let mut table = Table::new([("where", Align::Left), ("energy", Align::Left), ("known", Align::Left)]);
-    for part in &receipt.energy.components {
-        table.row([
-            part.name.clone(),
-            number::quantity(&part.energy),
-            part.energy.source().kind().to_owned(),
-        ]);
-    }
-    if let Some(rest) = rest(receipt) {
-        table.row(["rest", "not counted", rest]);
-    }
-    if let Some(shares) = &receipt.shares {
-        let joules = |uj: u64| number::si(uj as f64 / 1e6, "J");
-        let mut row = |name: &str, energy: String, known: &str| {
-            table.row([name, &energy, known]);
-        };
-        row("this command", number::quantity(&shares.process), "modelled");
-        row("  with its part of idle", joules(shares.process_with_idle_uj()), "modelled");
-        row("other processes", joules(shares.other_uj), "modelled");
-        row("idle", joules(shares.idle_uj), "modelled");
-        row("processors and memory", joules(shares.machine_uj), "the sum, exactly");
-    }
-    table
-}
-
-/// What the machine has besides what was counted.
-fn rest(receipt: &Receipt) -> Option<&'static str> {
-    let memory = receipt.energy.components.iter().any(|part| part.name.ends_with("/dram"));
-    match receipt.energy.boundary {
-        Boundary::WholeMachine => None,
-        _ if memory => Some("disks, board, fans, power supply"),
-        _ => Some("memory, disks, board, fans, power supply"),
-    }
 }
 
 #[allow(clippy::print_stderr, reason = "stdout belongs to the measured command")]
@@ -255,19 +156,5 @@ mod tests {
         for text in ["0", "-1", "nan", "1e9", "x"] {
             assert!(parse_interval(text).is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn only_the_first_rank_of_a_node_speaks_for_it() {
-        let slurm = |local: &'static str| {
-            move |name: &str| match name {
-                "SLURM_JOB_ID" => Some("7".to_owned()),
-                "SLURM_LOCALID" => Some(local.to_owned()),
-                _ => None,
-            }
-        };
-        assert_eq!(node_rank(slurm("3")), Some(3));
-        assert_eq!(node_rank(|_| None), None);
-        assert_eq!(slurm_labels(slurm("0")), [("slurm_job".to_owned(), "7".to_owned())]);
     }
 }

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use wattle_accel::{Densities, Density};
 use wattle_graph::Mask;
 
-use crate::failure::Failure;
-use wattle_jobs::npy;
+use crate::error::{JobError, Result};
+use crate::npy;
 
 /// What may be said of one operand.
 #[derive(Deserialize)]
@@ -42,22 +42,22 @@ struct Estimated {
 }
 
 /// Reads a density file.
-pub fn read(path: &Path) -> Result<Densities, Failure> {
+pub(super) fn read(path: &Path) -> Result<Densities> {
     let place = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|e| Failure::at(&place, explained(path, &e)))?;
+    let text = std::fs::read_to_string(path).map_err(|e| JobError::at(&place, explained(path, &e)))?;
     let wanted =
         "expected {\"layer\": {\"iact\": 0.6, \"weight\": 0.3}}, with fractions, lists or .npy masks";
     let document: serde_json::Value =
-        serde_json::from_str(&text).map_err(|e| Failure::at(&place, format!("{e}; {wanted}")))?;
+        serde_json::from_str(&text).map_err(|e| JobError::at(&place, format!("{e}; {wanted}")))?;
     let mut densities = Densities::new();
-    let mut set = |name: String, given: Given| -> Result<(), Failure> {
+    let mut set = |name: String, given: Given| -> Result<()> {
         let value = |v: Option<Value>| v.map(|v| density(v, path)).transpose();
         densities.insert(name, (value(given.iact)?, value(given.weight)?));
         Ok(())
     };
     if document.get("layers").is_some_and(serde_json::Value::is_array) {
         let estimate: Estimate =
-            serde_json::from_value(document).map_err(|e| Failure::at(&place, format!("{e}; {wanted}")))?;
+            serde_json::from_value(document).map_err(|e| JobError::at(&place, format!("{e}; {wanted}")))?;
         for layer in estimate.layers {
             let iact = layer.channel_density.iact.or(layer.density.iact);
             let weight = layer.channel_density.weight.or(layer.density.weight);
@@ -66,10 +66,10 @@ pub fn read(path: &Path) -> Result<Densities, Failure> {
         return Ok(densities);
     }
     let layers: BTreeMap<String, serde_json::Value> =
-        serde_json::from_value(document).map_err(|e| Failure::at(&place, format!("{e}; {wanted}")))?;
+        serde_json::from_value(document).map_err(|e| JobError::at(&place, format!("{e}; {wanted}")))?;
     for (name, value) in layers {
         let given: Given = serde_json::from_value(value)
-            .map_err(|e| Failure::at(&place, format!("layer `{name}`: {e}; {wanted}")))?;
+            .map_err(|e| JobError::at(&place, format!("layer `{name}`: {e}; {wanted}")))?;
         set(name, given)?;
     }
     Ok(densities)
@@ -80,10 +80,10 @@ fn explained(path: &Path, error: &std::io::Error) -> String {
     if path.extension().is_some() {
         return error.to_string();
     }
-    format!("{error}; --density-from takes `weights`, `calibration:DATA` or a JSON file")
+    format!("{error}; densities come from `weights`, `calibration:DATA` or a JSON file")
 }
 
-fn density(value: Value, from: &Path) -> Result<Density, Failure> {
+fn density(value: Value, from: &Path) -> Result<Density> {
     Ok(match value {
         Value::Fraction(fraction) => Density::Uniform(fraction),
         Value::Channels(list) => Density::PerChannel(list),

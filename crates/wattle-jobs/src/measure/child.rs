@@ -5,31 +5,39 @@
 //! make it two.
 
 use std::ffi::OsString;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use wattle_meter::Meter;
 
 use super::epochs::Epochs;
-use crate::failure::Failure;
+use crate::error::{JobError, Result};
 
 /// How the command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
     /// With an exit code.
     Exited(u8),
     /// By a signal, which only Unix has.
-    #[cfg_attr(not(unix), expect(dead_code))]
     Killed(u8),
+    /// It could not be started.
+    NotStarted {
+        /// Whether there is such a program.
+        found: bool,
+        /// What is wrong, naming the program.
+        reason: String,
+    },
 }
 
 impl Ending {
     /// The exit code that tells a shell the same.
-    pub fn code(self) -> u8 {
+    pub fn code(&self) -> u8 {
         match self {
-            Ending::Exited(code) => code,
-            Ending::Killed(signal) => 128u8.saturating_add(signal),
+            Ending::Exited(code) => *code,
+            Ending::Killed(signal) => 128u8.saturating_add(*signal),
+            Ending::NotStarted { found: true, .. } => 126,
+            Ending::NotStarted { found: false, .. } => 127,
         }
     }
 }
@@ -37,22 +45,25 @@ impl Ending {
 /// After the command, its last lines may still be in a pipe; what holds the pipe longer is a background process.
 const LAST_LINES: Duration = Duration::from_millis(500);
 
-fn command(line: &[OsString], epochs: &Epochs) -> Result<Command, Failure> {
-    let program = line.first().ok_or_else(|| Failure::Input("measure: no command after `--`".to_owned()))?;
+/// The command running, or what a shell answers to one that cannot be started.
+fn start(line: &[OsString], epochs: Option<&Epochs>) -> Result<std::result::Result<Child, Ending>> {
+    let [program, arguments @ ..] = line else {
+        return Err(JobError::option("command", "there is nothing to run"));
+    };
     let mut command = Command::new(program);
-    command.args(&line[1..]);
-    if epochs.reads_output() {
+    command.args(arguments);
+    if epochs.is_some_and(Epochs::reads_output) {
         command.stdout(Stdio::piped());
     }
-    Ok(command)
+    Ok(command.spawn().map_err(|error| Ending::NotStarted {
+        found: error.kind() != std::io::ErrorKind::NotFound,
+        reason: format!("{}: {error}", program.display()),
+    }))
 }
 
-/// What a shell answers to a command that cannot be started.
-fn not_started(program: &OsString, error: &std::io::Error) -> Failure {
-    let code = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-    let failure = Failure::at(program.display(), error);
-    failure.report();
-    Failure::Passed(code)
+/// Copies the output of the command to ours, if epochs are read from it.
+fn copy(child: &mut Child, epochs: Option<&Epochs>, meter: &Meter) -> Option<Receiver<()>> {
+    epochs.zip(child.stdout.take()).map(|(epochs, stdout)| epochs.copy(stdout, meter))
 }
 
 fn finish(copied: Option<Receiver<()>>) {
@@ -63,7 +74,7 @@ fn finish(copied: Option<Receiver<()>>) {
 }
 
 #[cfg(unix)]
-pub use self::unix::{Signals, adopt_orphans, run, watch};
+pub use self::unix::{Signals, adopt_orphans, run, stop, watch};
 
 #[cfg(unix)]
 mod unix {
@@ -92,10 +103,10 @@ mod unix {
 
     impl Signals {
         /// From now on, signals wait here instead of ending wattle.
-        pub fn catch() -> Result<Signals, Failure> {
+        pub fn catch() -> Result<Signals> {
             let all = PASSED_ON.iter().map(|(number, _)| *number).chain([SIGCHLD]);
             let caught = signal_hook::iterator::Signals::new(all);
-            caught.map(Signals).map_err(|e| Failure::Run(format!("signals cannot be caught: {e}")))
+            caught.map(Signals).map_err(|e| JobError::run(format_args!("signals cannot be caught: {e}")))
         }
     }
 
@@ -106,16 +117,25 @@ mod unix {
         let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
     }
 
+    /// Asks for an end, as a signal from outside would.
+    pub fn stop() {
+        // It can only fail for a signal that does not exist.
+        let _ = signal_hook::low_level::raise(SIGTERM);
+    }
+
     /// Runs the command to its end.
     pub fn run(
         line: &[OsString],
         mut signals: Signals,
-        epochs: &Epochs,
+        epochs: Option<&Epochs>,
         meter: &Meter,
-    ) -> Result<Ending, Failure> {
-        let mut child = command(line, epochs)?.spawn().map_err(|e| not_started(&line[0], &e))?;
+    ) -> Result<Ending> {
+        let mut child = match start(line, epochs)? {
+            Ok(child) => child,
+            Err(ending) => return Ok(ending),
+        };
         let pid = Pid::from_raw(child.id() as i32);
-        let copied = child.stdout.take().map(|stdout| epochs.copy(stdout, meter));
+        let copied = copy(&mut child, epochs, meter);
         let mut ending = None;
         for signal in signals.0.forever() {
             if signal == SIGCHLD {
@@ -131,11 +151,11 @@ mod unix {
             }
         }
         finish(copied);
-        ending.ok_or_else(|| Failure::Run("the command was lost from sight".to_owned()))
+        ending.ok_or_else(|| JobError::run("the command was lost from sight"))
     }
 
     /// Waits for every child that has ended; tells how `main` did, if it is among them.
-    fn collect(main: Option<Pid>) -> Result<Option<Ending>, Failure> {
+    fn collect(main: Option<Pid>) -> Result<Option<Ending>> {
         let mut ending = None;
         loop {
             match wait(WaitOptions::NOHANG) {
@@ -148,7 +168,7 @@ mod unix {
                 Ok(Some(_)) => {}
                 Ok(None) | Err(rustix::io::Errno::CHILD) => return Ok(ending),
                 Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(Failure::Run(format!("waiting for the command: {e}"))),
+                Err(e) => return Err(JobError::run(format_args!("waiting for the command: {e}"))),
             }
         }
     }
@@ -162,8 +182,8 @@ mod unix {
     }
 
     /// Watches a process that is not ours until it ends or we are told to stop.
-    pub fn watch(pid: u32, mut signals: Signals) -> Result<Ending, Failure> {
-        let gone = || Failure::at("--attach", format!("no process has the number {pid}"));
+    pub fn watch(pid: u32, mut signals: Signals) -> Result<Ending> {
+        let gone = || JobError::option("attach", format_args!("no process has the number {pid}"));
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
         let alive = || !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH));
         if !alive() {
@@ -180,7 +200,7 @@ mod unix {
 }
 
 #[cfg(not(unix))]
-pub use self::elsewhere::{Signals, adopt_orphans, run, watch};
+pub use self::elsewhere::{Signals, adopt_orphans, run, stop, watch};
 
 #[cfg(not(unix))]
 mod elsewhere {
@@ -191,7 +211,7 @@ mod elsewhere {
 
     impl Signals {
         /// Nothing to do.
-        pub fn catch() -> Result<Signals, Failure> {
+        pub fn catch() -> Result<Signals> {
             Ok(Signals)
         }
     }
@@ -199,18 +219,24 @@ mod elsewhere {
     /// There are no orphans to adopt.
     pub fn adopt_orphans() {}
 
+    /// Nothing can be asked of a command here.
+    pub fn stop() {}
+
     /// Runs the command to its end.
-    pub fn run(line: &[OsString], _: Signals, epochs: &Epochs, meter: &Meter) -> Result<Ending, Failure> {
-        let mut child = command(line, epochs)?.spawn().map_err(|e| not_started(&line[0], &e))?;
-        let copied = child.stdout.take().map(|stdout| epochs.copy(stdout, meter));
-        let status = child.wait().map_err(|e| Failure::Run(format!("waiting for the command: {e}")))?;
+    pub fn run(line: &[OsString], _: Signals, epochs: Option<&Epochs>, meter: &Meter) -> Result<Ending> {
+        let mut child = match start(line, epochs)? {
+            Ok(child) => child,
+            Err(ending) => return Ok(ending),
+        };
+        let copied = copy(&mut child, epochs, meter);
+        let status = child.wait().map_err(|e| JobError::run(format_args!("waiting for the command: {e}")))?;
         finish(copied);
         Ok(Ending::Exited(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
     }
 
     /// Not available here.
-    pub fn watch(_: u32, _: Signals) -> Result<Ending, Failure> {
-        Err(Failure::Input("--attach needs /proc, which this system does not have".to_owned()))
+    pub fn watch(_: u32, _: Signals) -> Result<Ending> {
+        Err(JobError::option("attach", "it needs /proc, which this system does not have"))
     }
 }
 
@@ -222,5 +248,6 @@ mod tests {
     fn exit_codes_are_those_of_a_shell() {
         assert_eq!(Ending::Exited(3).code(), 3);
         assert_eq!(Ending::Killed(15).code(), 143);
+        assert_eq!(Ending::NotStarted { found: false, reason: String::new() }.code(), 127);
     }
 }

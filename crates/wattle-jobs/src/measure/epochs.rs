@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use wattle_meter::{Forecast, Meter, Progress, Snapshot};
 
+use super::EpochOptions;
+
 /// How a run's epochs are recognised, and those that ended so far.
 pub struct Epochs {
-    total: Option<usize>,
-    pattern: Option<String>,
-    log: Option<PathBuf>,
+    options: EpochOptions,
     seen: Arc<Mutex<Seen>>,
 }
 
@@ -28,30 +28,25 @@ struct Seen {
 }
 
 impl Epochs {
-    /// `total` epochs, each ended by a line that has `pattern`, in `log` or on standard output.
-    pub fn new(total: Option<usize>, pattern: Option<String>, log: Option<PathBuf>) -> Epochs {
+    /// None has ended yet.
+    pub fn new(options: EpochOptions) -> Epochs {
         let mut seen = Seen::default();
         // A log of an earlier run is not this run's progress.
-        if let Some(length) = log.as_ref().and_then(|log| log.metadata().ok()).map(|m| m.len()) {
+        if let Some(length) = options.log.as_ref().and_then(|log| log.metadata().ok()).map(|m| m.len()) {
             seen.read_to = length;
         }
-        Epochs { total, pattern, log, seen: Arc::new(Mutex::new(seen)) }
+        Epochs { options, seen: Arc::new(Mutex::new(seen)) }
     }
 
     /// Whether the command's standard output must pass through us.
     pub fn reads_output(&self) -> bool {
-        self.total.is_some() && self.log.is_none() && self.pattern.is_some()
-    }
-
-    /// Whether anybody asked for a forecast.
-    pub fn is_wanted(&self) -> bool {
-        self.total.is_some()
+        self.options.log.is_none() && self.options.pattern.is_some()
     }
 
     /// Copies the command's output to ours, untouched, watching its lines. The receiver hears of the end.
     pub fn copy(&self, mut output: impl Read + Send + 'static, meter: &Meter) -> Receiver<()> {
         let (done, end) = channel();
-        let (seen, pattern, gauge) = (Arc::clone(&self.seen), self.pattern.clone(), meter.gauge());
+        let (seen, pattern, gauge) = (Arc::clone(&self.seen), self.options.pattern.clone(), meter.gauge());
         std::thread::spawn(move || {
             let mut buffer = [0; 8192];
             // A reader of ours that went away ends the copy, and with it the pipe of the command.
@@ -69,19 +64,14 @@ impl Epochs {
         end
     }
 
-    /// Reads what the log has gained; notes the epochs that ended.
-    pub fn look(&self, now: &Snapshot) {
+    /// Reads what the log has gained; notes the epochs that ended. Gives the expected total, once one has.
+    pub fn look(&self, now: &Snapshot) -> Option<Forecast> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(log) = &self.log {
-            seen.read_log(log, self.pattern.as_deref());
+        if let Some(log) = &self.options.log {
+            seen.read_log(log, self.options.pattern.as_deref());
         }
         seen.mark(now);
-    }
-
-    /// The expected total; `None` without a number of epochs or before the first has ended.
-    pub fn forecast(&self) -> Option<Forecast> {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        Forecast::of(&seen.ends, self.total?)
+        Forecast::of(&seen.ends, self.options.total)
     }
 }
 
@@ -161,12 +151,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("metrics.jsonl");
         std::fs::write(&log, "{\"epoch\":0}\n{\"epoch\":1}\n").unwrap();
-        let epochs = Epochs::new(Some(4), None, Some(log.clone()));
+        let epochs = Epochs::new(EpochOptions { total: 4, pattern: None, log: Some(log.clone()) });
         let now = Snapshot { elapsed: std::time::Duration::from_secs(1), energy: None, power: None };
-        epochs.look(&now);
-        assert_eq!(epochs.forecast(), None);
+        assert_eq!(epochs.look(&now), None);
         std::fs::write(&log, "{\"epoch\":0}\n{\"epoch\":1}\n{\"epoch\":2}\n").unwrap();
-        epochs.look(&now);
-        assert_eq!(epochs.forecast().unwrap().after, 1);
+        assert_eq!(epochs.look(&now).unwrap().after, 1);
     }
 }
