@@ -52,7 +52,7 @@ pub struct Estimate {
 impl Estimate {
     /// Cycles of all layers, one after the other.
     pub fn cycles(&self) -> f64 {
-        self.layers.iter().map(|l| l.mapped.cost.cycles.total()).sum()
+        self.sum(|l| l.mapped.cost.cycles.total())
     }
 
     /// Seconds of an inference.
@@ -62,24 +62,29 @@ impl Estimate {
 
     /// Joules of an inference, external memory included.
     pub fn energy_j(&self) -> f64 {
-        self.layers.iter().map(|l| l.mapped.cost.energy.total()).sum::<f64>() * 1e-12
+        self.sum(|l| l.mapped.cost.energy.total()) * 1e-12
     }
 
     /// Joules without external memory, as chips publish them.
     pub fn chip_energy_j(&self) -> f64 {
-        self.layers.iter().map(|l| l.mapped.cost.energy.chip()).sum::<f64>() * 1e-12
+        self.sum(|l| l.mapped.cost.energy.chip()) * 1e-12
     }
 
     /// Bytes moved from and to external memory.
     pub fn dram_bytes(&self) -> f64 {
-        self.layers.iter().map(|l| l.mapped.cost.dram_bits).sum::<f64>() / 8.0
+        self.sum(|l| l.mapped.cost.dram_bits) / 8.0
     }
 
     /// Share of the multipliers that do useful products, over the whole time.
     pub fn utilisation(&self) -> f64 {
         let cycles = self.cycles();
-        let busy: f64 = self.layers.iter().map(|l| l.utilisation * l.mapped.cost.cycles.total()).sum();
+        let busy = self.sum(|l| l.utilisation * l.mapped.cost.cycles.total());
         if cycles > 0.0 { busy / cycles } else { 0.0 }
+    }
+
+    /// Over the layers, from zero: the standard sum of nothing is minus zero.
+    pub(crate) fn sum(&self, of: impl Fn(&LayerEstimate) -> f64) -> f64 {
+        self.layers.iter().map(of).fold(0.0, |sum, x| sum + x)
     }
 }
 

@@ -3,6 +3,7 @@
 //! It answers what a network would cost on a spatial accelerator such as Eyeriss v2. Everything is modelled: no
 //! number here is a measurement, and each result names the architecture and the energy table behind it.
 
+mod advice;
 mod arch;
 mod bounds;
 mod constraints;
@@ -31,9 +32,12 @@ mod simulate;
 mod skipping;
 mod space;
 mod syntax;
+mod table;
+mod totals;
 mod workload;
 mod zeros;
 
+pub use advice::{advice, held_back};
 pub use arch::{
     Architecture, Axis, Bits, Buffer, Calibration, Halo, MAX_BUFFERS, Pe, PeKind, Ports, architecture_text,
     architectures,
@@ -60,5 +64,7 @@ pub use simulate::{Simulation, simulate, simulates};
 pub use skipping::PeWork;
 pub use space::SPACE;
 pub use syntax::Syntax;
+pub use table::listing;
+pub use totals::Totals;
 pub use workload::{Densities, Density, HostWork, Workload};
 pub use zeros::Tally;

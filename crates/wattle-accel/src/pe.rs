@@ -4,10 +4,62 @@
 //! pair of non-zero values that meet: `sum over c of nnz_iact[c] nnz_weight[c]` for a 1x1 layer. This is the
 //! ground truth of Sparseloop's Fig. 12 (Wu et al., MICRO 2022). It says nothing of SIMD, balance or the network.
 
+use serde::Deserialize;
 use wattle_graph::Mask;
 
 use crate::error::AccelError;
 use crate::layer::{Dim, Layer};
+
+/// Non-zero counts of a 1x1 layer by input channel; the counts alone decide its cycles, the shape bounds them.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(non_snake_case, reason = "the names that papers on Eyeriss use")]
+pub struct LaneCounts {
+    /// Input channels.
+    pub C: u64,
+    /// Filters.
+    pub M: u64,
+    /// Rows of the output.
+    pub E: u64,
+    /// Columns of the output.
+    pub F: u64,
+    /// Activations that are not zero, by channel.
+    pub nnz_iact: Vec<u64>,
+    /// Weights that are not zero, by channel.
+    pub nnz_weight: Vec<u64>,
+    /// Published cycles, not read here.
+    #[serde(rename = "cycles")]
+    _cycles: Option<u64>,
+}
+
+impl LaneCounts {
+    /// Cycles of one lane.
+    ///
+    /// # Errors
+    /// If a list has not one count a channel, a count exceeds what the shape has room for, or the cycles exceed 2^64.
+    pub fn cycles(&self, name: &str) -> Result<u64, AccelError> {
+        let place = || format!("layer `{name}`");
+        let room = self.E.saturating_mul(self.F);
+        for (list, counts, most) in
+            [("nnz_iact", &self.nnz_iact, room), ("nnz_weight", &self.nnz_weight, self.M)]
+        {
+            if counts.len() as u64 != self.C {
+                let (found, wanted) = (counts.len(), self.C);
+                return Err(AccelError::invalid(
+                    place(),
+                    format!("{list} has {found} entries, expected C = {wanted}"),
+                ));
+            }
+            if let Some(count) = counts.iter().find(|&&n| n > most) {
+                return Err(AccelError::invalid(
+                    place(),
+                    format!("{list} has a count of {count}, expected at most {most}"),
+                ));
+            }
+        }
+        cycles_from_counts(name, &self.nnz_iact, &self.nnz_weight)
+    }
+}
 
 /// Cycles of one lane for a 1x1 layer, from non-zero counts of each input channel.
 pub fn cycles_from_counts(layer: &str, nnz_iact: &[u64], nnz_weight: &[u64]) -> Result<u64, AccelError> {

@@ -7,6 +7,7 @@ use crate::account::Split;
 use crate::battery::Battery;
 use crate::cards;
 use crate::cpu_model::CpuModel;
+use crate::doubted::Doubted;
 use crate::hwmon;
 use crate::msr::Msr;
 use crate::nvidia;
@@ -137,16 +138,16 @@ pub(crate) fn open_on(machine: &Machine, roots: &Roots) -> (Box<dyn Backend>, Ve
 
 fn open_processors(machine: &Machine, roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
     let mut denied = match Powercap::open(&roots.sys.join("class/powercap")) {
-        Ok(counters) => return (Box::new(counters), Vec::new()),
+        Ok(counters) => return (Box::new(Doubted::new(counters)), Vec::new()),
         Err(warnings) => warnings,
     };
     match PerfPower::open(roots, machine) {
         // The same counters by another door: that the first is closed costs nothing.
-        Ok(counters) => return (Box::new(counters), Vec::new()),
+        Ok(counters) => return (Box::new(Doubted::new(counters)), Vec::new()),
         Err(warnings) => denied.extend(warnings),
     }
     if let Some(registers) = Msr::open(roots, machine) {
-        return (Box::new(registers), denied);
+        return (Box::new(Doubted::new(registers)), denied);
     }
     if let Some(sensors) = hwmon::open_processors(&roots.sys) {
         return (Box::new(sensors), denied);

@@ -22,6 +22,7 @@ mod cpu_fit;
 mod cpu_model;
 mod derivation;
 pub mod device;
+mod doubted;
 pub mod environment;
 pub mod estimate;
 mod explain;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{Accounts, Factors, Machine, Quantity, Software, Source, Timestamp, Unit, Warning, WarningKind};
 
@@ -24,8 +25,10 @@ pub struct Receipt {
     /// When the meter started.
     pub started: Timestamp,
     /// Elapsed time by the monotonic clock, which stands still while the machine sleeps.
+    #[serde(deserialize_with = "spent")]
     pub duration: Quantity,
     /// Processor time of this process and the children it waited for, over all threads.
+    #[serde(default, deserialize_with = "spent_if_known")]
     pub cpu_time: Option<Quantity>,
     /// Energy, by component and in total.
     pub energy: Energy,
@@ -77,8 +80,10 @@ pub struct Stint {
     /// When its meter started.
     pub started: Timestamp,
     /// Its elapsed time.
+    #[serde(deserialize_with = "spent")]
     pub duration: Quantity,
     /// Its energy, J.
+    #[serde(default, deserialize_with = "spent_if_known")]
     pub energy: Option<Quantity>,
     /// The carbon of that, under the factors that held then.
     pub carbon: Option<Quantity>,
@@ -96,9 +101,27 @@ pub struct Look {
     /// When.
     pub started: Timestamp,
     /// Elapsed time.
+    #[serde(deserialize_with = "spent")]
     pub duration: Quantity,
     /// Energy, J.
+    #[serde(default, deserialize_with = "spent_if_known")]
     pub energy: Option<Quantity>,
+}
+
+/// Time and energy that were spent. A negative one, as a clock that was set back leaves in other tools, is refused: it would
+/// cancel what others spent in a sum.
+fn spent<'de, D: Deserializer<'de>>(from: D) -> Result<Quantity, D::Error> {
+    let quantity = Quantity::deserialize(from)?;
+    if quantity.value() < 0.0 {
+        return Err(D::Error::custom(format!("{quantity}: expected time or energy spent, 0 or more")));
+    }
+    Ok(quantity)
+}
+
+fn spent_if_known<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Quantity>, D::Error> {
+    #[derive(Deserialize)]
+    struct Spent(#[serde(deserialize_with = "spent")] Quantity);
+    Ok(Option::<Spent>::deserialize(from)?.map(|Spent(quantity)| quantity))
 }
 
 /// The schema marker of a receipt; reading any other schema is an error.
@@ -130,6 +153,7 @@ impl From<Schema> for String {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Energy {
     /// The sum of the components, J; `None` if nothing is known.
+    #[serde(default, deserialize_with = "spent_if_known")]
     pub total: Option<Quantity>,
     /// What is inside the numbers and what is not.
     pub boundary: Boundary,
@@ -221,6 +245,7 @@ pub struct Component {
     /// Such as `package-0`, `package-0/dram`, `cpu-busy`.
     pub name: String,
     /// Its energy, J.
+    #[serde(deserialize_with = "spent")]
     pub energy: Quantity,
 }
 
@@ -250,8 +275,10 @@ pub struct ScopeRecord {
     /// How often it was entered and left.
     pub count: u64,
     /// Time inside, s.
+    #[serde(deserialize_with = "spent")]
     pub duration: Quantity,
     /// Energy spent while inside, J; scopes that overlap in time share the same joules.
+    #[serde(default, deserialize_with = "spent_if_known")]
     pub energy: Option<Quantity>,
 }
 
@@ -287,10 +314,13 @@ pub struct PowerSummary {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Coverage {
     /// Seconds between good counter readings.
+    #[serde(deserialize_with = "spent")]
     pub measured: Quantity,
     /// Seconds filled in by a model.
+    #[serde(deserialize_with = "spent")]
     pub modelled: Quantity,
     /// Seconds elapsed.
+    #[serde(deserialize_with = "spent")]
     pub elapsed: Quantity,
 }
 
@@ -462,6 +492,26 @@ pub(crate) mod tests {
         let mut old = example();
         old.shares = None;
         assert_eq!(Receipt::from_json(&old.to_json()).unwrap(), old);
+    }
+
+    #[test]
+    fn time_or_energy_below_zero_is_refused_wherever_it_stands() {
+        let json: serde_json::Value = serde_json::from_str(GOLDEN).unwrap();
+        for path in [
+            "/duration",
+            "/cpu_time",
+            "/energy/total",
+            "/energy/components/0/energy",
+            "/scopes/0/duration",
+            "/scopes/0/energy",
+            "/coverage/elapsed",
+        ] {
+            let mut json = json.clone();
+            let quantity = json.pointer_mut(path).unwrap();
+            (quantity["value"], quantity["low"]) = ((-5.0).into(), (-5.0).into());
+            let error = Receipt::from_json(&json.to_string()).unwrap_err().to_string();
+            assert!(error.contains("-5") && error.contains("0 or more"), "{path}: {error}");
+        }
     }
 
     #[test]

@@ -209,7 +209,7 @@ pub struct Stretch {
 pub struct Schedule {
     /// Starting with the first row.
     pub at_once: Choice,
-    /// The best start without a pause, on a border of steps; of equal ones the earliest.
+    /// The best start without a pause, to the second; of equal ones the earliest.
     pub best_start: Choice,
     /// The worst start, for scale.
     pub worst_start: Choice,
@@ -232,55 +232,112 @@ pub fn plan(series: &Series, hours: f64, deadline: Option<f64>) -> Result<Schedu
     if !(hours > 0.0 && hours <= available + slack) {
         return Err(ScheduleError::DoesNotFit { hours, available });
     }
-    let mean_from = |first: usize| {
-        let (mut left, mut sum) = (hours, 0.0);
-        for g in &series.g_per_kwh[first..] {
-            let taken = left.min(step);
-            sum += taken * g;
-            left -= taken;
-            if left <= slack {
-                break;
-            }
-        }
-        sum / hours
-    };
-    let at_once = mean_from(0);
-    let option = |start: usize, mean: f64, done_after_hours: f64| Choice {
-        start: series.moments[start].clone(),
+    let timeline = Timeline { series, slack };
+    let at_once = timeline.mean(0.0, hours);
+    let choice = |start: f64, mean: f64, done_after_hours: f64| Choice {
+        start: timeline.moment(start),
         g_per_kwh: mean,
         saving: if at_once > 0.0 { 1.0 - mean / at_once } else { 0.0 },
         done_after_hours,
     };
-    let starts: Vec<(usize, f64)> = (0..series.g_per_kwh.len())
-        .take_while(|&i| i as f64 * step + hours <= available + slack)
-        .map(|i| (i, mean_from(i)))
-        .collect();
-    let started = |&(i, mean): &(usize, f64)| option(i, mean, i as f64 * step + hours);
-    let first = (0, at_once);
-    let best = starts.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or(&first);
-    let worst = starts.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap_or(&first);
-
-    let mut chosen = cheapest(series, hours, available, slack);
-    chosen.sort_by_key(|c| c.0);
-    let mean = chosen.iter().map(|&(i, taken)| taken * series.g_per_kwh[i]).sum::<f64>() / hours;
-    let done = chosen.last().map_or(0.0, |&(i, taken)| i as f64 * step + taken);
-    let pause_and_resume = option(chosen[0].0, mean, done);
-    let mut stretches: Vec<Stretch> = vec![];
-    let mut next = usize::MAX;
-    for (i, taken) in chosen {
-        match stretches.last_mut() {
-            Some(last) if i == next => last.hours += taken,
-            _ => stretches.push(Stretch { start: series.moments[i].clone(), hours: taken }),
+    // The mean is a straight line between starts at which the run begins or ends with a step, or ends at the deadline.
+    let borders = (0..series.g_per_kwh.len()).map(|i| i as f64 * step);
+    let mut starts: Vec<f64> = borders.flat_map(|border| [border, border - hours]).collect();
+    starts.extend([end - hours, available - hours]);
+    starts.retain(|&start| start >= 0.0 && start + hours <= available + slack);
+    starts.sort_by(f64::total_cmp);
+    let (mut best, mut worst) = ((0.0, at_once), (0.0, at_once));
+    for start in starts {
+        let mean = timeline.mean(start, hours);
+        // Of equal ones the earliest, whatever the order in which they were added up.
+        if mean < best.1 * (1.0 - 1e-12) {
+            best = (start, mean);
         }
-        next = i + 1;
+        if mean > worst.1 * (1.0 + 1e-12) {
+            worst = (start, mean);
+        }
     }
+    let started = |(start, mean): (f64, f64)| choice(start, mean, start + hours);
+
+    let runs = timeline.runs(cheapest(series, hours, available, slack));
+    let energy = |&(start, taken): &(f64, f64)| taken * timeline.mean(start, taken);
+    let mean = runs.iter().map(energy).sum::<f64>() / hours;
+    let done = runs.last().map_or(0.0, |(start, taken)| start + taken);
+    let begun = runs.first().map_or(0.0, |run| run.0);
+    let stretch = |&(start, hours): &(f64, f64)| Stretch { start: timeline.moment(start), hours };
     Ok(Schedule {
-        at_once: started(&first),
+        at_once: started((0.0, at_once)),
         best_start: started(best),
         worst_start: started(worst),
-        pause_and_resume,
-        stretches,
+        pause_and_resume: choice(begun, mean, done),
+        stretches: runs.iter().map(stretch).collect(),
     })
+}
+
+/// A series with its hours counted from its beginning.
+struct Timeline<'a> {
+    series: &'a Series,
+    /// Hours that rounding may be off.
+    slack: f64,
+}
+
+impl Timeline<'_> {
+    /// Mean intensity of `hours` from `start` on.
+    fn mean(&self, start: f64, hours: f64) -> f64 {
+        let (step, end) = (self.series.step_hours, start + hours);
+        let first = ((start + self.slack) / step) as usize;
+        let steps = self.series.g_per_kwh.iter().enumerate().skip(first);
+        let inside = steps.map_while(|(i, g)| {
+            let (from, to) = (start.max(i as f64 * step), end.min((i + 1) as f64 * step));
+            (from < end).then(|| g * (to - from).max(0.0))
+        });
+        inside.sum::<f64>() / hours
+    }
+
+    /// The moment at an hour, as the file writes moments.
+    fn moment(&self, hour: f64) -> String {
+        let step = self.series.step_hours;
+        let index = (((hour + self.slack) / step) as usize).min(self.series.moments.len() - 1);
+        let text = &self.series.moments[index];
+        let seconds = ((hour - index as f64 * step) * 3600.0).round() as i64;
+        if seconds > 0 { later(text, seconds).unwrap_or_else(|| text.clone()) } else { text.clone() }
+    }
+
+    /// The runs between pauses, as starts and lengths in hours, of steps of which so much is used. A step that is used in
+    /// part is used next to the other ones: its end before them, else its beginning.
+    fn runs(&self, mut chosen: Vec<(usize, f64)>) -> Vec<(f64, f64)> {
+        chosen.sort_by_key(|c| c.0);
+        let step = self.series.step_hours;
+        let is_chosen = |i: usize| chosen.iter().any(|c| c.0 == i);
+        let mut runs: Vec<(f64, f64)> = vec![];
+        for &(i, taken) in &chosen {
+            let late = is_chosen(i + 1) && !(i > 0 && is_chosen(i - 1));
+            let start = i as f64 * step + if late { step - taken } else { 0.0 };
+            match runs.last_mut() {
+                Some((begun, hours)) if (*begun + *hours - start).abs() <= self.slack => *hours += taken,
+                _ => runs.push((start, taken)),
+            }
+        }
+        runs
+    }
+}
+
+/// A moment so many seconds later, written alike: date, time and whatever follows them.
+fn later(moment: &str, seconds: i64) -> Option<String> {
+    let day = format!("{}T00:00:00.000Z", moment.get(..10)?).parse::<crate::Timestamp>().ok()?;
+    let number = |range| moment.get(range).and_then(|digits: &str| digits.parse::<i64>().ok());
+    let of_day = number(11..13)? * 3600 + number(14..16)? * 60 + seconds;
+    let day = day.unix_millis() + u64::try_from(of_day / 86_400).ok()? * 86_400_000;
+    let date = crate::Timestamp::from_unix_millis(day).to_string();
+    let (hour, minute, second) = (of_day / 3600 % 24, of_day / 60 % 60, of_day % 60);
+    let rest = moment.get(16..)?;
+    let rest = if second > 0 {
+        // In place of seconds that are zero, for a series begins its steps on minutes.
+        format!(":{second:02}{}", rest.trim_start_matches([':', '0', '.']))
+    } else {
+        rest.to_owned()
+    };
+    Some(format!("{}{}{hour:02}:{minute:02}{rest}", &date[..10], moment.get(10..11)?))
 }
 
 /// The best steps with how much of each is used; of equal ones the earliest. Steps that the deadline cuts count
@@ -334,6 +391,29 @@ mod tests {
         let plan = plan(&s, 1.5, None).unwrap();
         assert!((plan.pause_and_resume.g_per_kwh - (100.0 + 0.5 * 200.0) / 1.5).abs() < 1e-9);
         assert_eq!(plan.stretches, [Stretch { start: "h0".into(), hours: 1.5 }]);
+    }
+
+    #[test]
+    fn a_run_of_half_steps_starts_where_it_is_cheapest_and_the_plan_emits_what_it_says() {
+        let text = "timestamp,g_per_kwh\n2026-03-29T00:00Z,400\n2026-03-29T01:00Z,380\n2026-03-29T02:00Z,300\n\
+                    2026-03-29T03:00Z,200\n2026-03-29T04:00Z,100\n2026-03-29T05:00Z,90\n";
+        let s = read(text.as_bytes()).unwrap();
+        let plan = plan(&s, 2.5, Some(5.0)).unwrap();
+        let grams = 0.5 * 300.0 + 200.0 + 100.0;
+        for choice in [&plan.best_start, &plan.pause_and_resume] {
+            assert_eq!(choice.start, "2026-03-29T02:30Z");
+            assert!((choice.g_per_kwh * 2.5 - grams).abs() < 1e-9 && choice.done_after_hours == 5.0);
+        }
+        assert_eq!(plan.stretches, [Stretch { start: "2026-03-29T02:30Z".into(), hours: 2.5 }]);
+    }
+
+    #[test]
+    fn a_moment_within_a_step_is_written_as_the_file_writes_moments() {
+        let later = |text, seconds| later(text, seconds).unwrap();
+        assert_eq!(later("2026-12-31 23:00:00+01:00", 5400), "2027-01-01 00:30:00+01:00");
+        assert_eq!(later("2026-01-31T13:00Z", 90), "2026-01-31T13:01:30Z");
+        assert_eq!(later("2026-01-31T13:00:00.000Z", 1), "2026-01-31T13:00:01Z");
+        assert_eq!(later("2024-02-28T23:59", 60), "2024-02-29T00:00");
     }
 
     #[test]

@@ -51,6 +51,11 @@ pub enum WarningKind {
         /// The domain, such as `package-0`.
         domain: String,
     },
+    /// A counter of a processor never moved, so the energy is only bounded.
+    CounterFrozen {
+        /// The domain, such as `package-0`.
+        domain: String,
+    },
     /// Two counters claim the same domain; the second was ignored.
     DuplicateCounter {
         /// The domain, such as `package-0`.
@@ -124,6 +129,11 @@ impl WarningKind {
             Self::CounterAmbiguous { domain } => {
                 format!("{domain}: readings lie too far apart to tell one counter wrap from several")
             }
+            Self::CounterFrozen { domain } => {
+                format!(
+                    "{domain}: the energy counter never moved, so it counts nothing; the energy is only bounded"
+                )
+            }
             Self::DuplicateCounter { domain, path } => {
                 format!("{path}: counts {domain} a second time and was left out")
             }
@@ -171,6 +181,9 @@ impl WarningKind {
                 "avoid suspending the machine or reloading its power driver while measuring".to_owned()
             }
             Self::CounterAmbiguous { .. } => "choose a shorter sampling interval".to_owned(),
+            Self::CounterFrozen { .. } => {
+                "do not use the value; a virtual machine may show counters that nothing drives".to_owned()
+            }
             Self::DuplicateCounter { .. } => "nothing: counting it once is right".to_owned(),
             Self::TooShortToMeasure { .. } => "repeat the work within one measurement".to_owned(),
             Self::FactorsAssumed { factors } => {
@@ -235,6 +248,7 @@ mod tests {
             WarningKind::GpuShared { domain: text() },
             WarningKind::GpuOrderUnknown { devices: text() },
             WarningKind::IntensityNotCovered { series: text() },
+            WarningKind::CounterFrozen { domain: text() },
         ];
         let number = |kind: &WarningKind| match kind {
             WarningKind::ModelledNotMeasured { .. } => 0,
@@ -253,6 +267,7 @@ mod tests {
             WarningKind::GpuShared { .. } => 13,
             WarningKind::GpuOrderUnknown { .. } => 14,
             WarningKind::IntensityNotCovered { .. } => 15,
+            WarningKind::CounterFrozen { .. } => 16,
         };
         assert!(all.iter().map(number).eq(0..all.len()));
         all

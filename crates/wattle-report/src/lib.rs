@@ -5,12 +5,18 @@
 //! sources. Nothing is printed, written or fetched; foreign names are escaped on the way in.
 
 mod bars;
+pub mod derivation;
 mod escape;
+pub mod figures;
+pub mod ledger;
+pub mod measured;
 pub mod number;
 mod plot;
 pub mod receipt;
 mod report;
 mod scale;
+pub mod scaling;
+pub mod schedule;
 mod svg;
 mod table;
 mod tiles;

@@ -1,6 +1,6 @@
 //! `emissions.csv` as CodeCarbon 3.3 writes it: kilograms, kilowatt-hours, watts; its columns in its order.
 
-use super::{is_card, is_memory, is_processor, kilowatt_hours, line, value};
+use super::{is_card, is_memory, is_processor, kilowatt_hours, line, run_id, value};
 use crate::{Boundary, Receipt};
 
 const COLUMNS: [&str; 38] = [
@@ -65,7 +65,7 @@ fn row(receipt: &Receipt) -> String {
     let columns = COLUMNS.map(|column| match column {
         "timestamp" => receipt.started.to_string().chars().take(19).collect(),
         "project_name" => receipt.labels.get("project").cloned().unwrap_or_else(|| "wattle".to_owned()),
-        "run_id" => format!("wattle-{}", receipt.started.unix_millis()),
+        "run_id" => format!("wattle-{}", run_id(receipt)),
         "experiment_id" => receipt.labels.get("experiment").cloned().unwrap_or_default(),
         "duration" => seconds.to_string(),
         "emissions" => number(kilograms),

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::value;
+use super::{run_id, value};
 use crate::{Receipt, StopReason};
 
 /// Adds the receipt to the store at `root` (`mlruns`) as a run of experiment 0; returns the run's folder.
@@ -14,9 +14,7 @@ use crate::{Receipt, StopReason};
 pub fn mlflow(receipt: &Receipt, root: &Path) -> io::Result<PathBuf> {
     let started = receipt.started.unix_millis();
     let ended = started + (receipt.duration.value() * 1000.0) as u64;
-    // MLflow wants 32 hexadecimal digits; the time of the start and of the processor make them as good as unique.
-    let cpu = receipt.cpu_time.as_ref().map_or(0, |t| (t.value() * 1e9) as u64);
-    let id = format!("{started:016x}{:016x}", cpu ^ (receipt.duration.value() * 1e9) as u64);
+    let id = run_id(receipt);
     let experiment = root.join("0");
     let run = experiment.join(&id);
     let write = |path: PathBuf, text: String| {
@@ -67,8 +65,21 @@ pub fn mlflow(receipt: &Receipt, root: &Path) -> io::Result<PathBuf> {
     if let Some(total) = &receipt.energy.total {
         write(run.join("tags/wattle.energy_source"), total.source().to_string())?;
     }
+    for (key, value) in &receipt.labels {
+        write(run.join("tags").join(tag(key)), value.clone())?;
+    }
     write(run.join("params/command"), receipt.command.join(" "))?;
+    let artifacts = run.join("artifacts");
+    fs::create_dir_all(&artifacts)
+        .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", artifacts.display())))?;
     Ok(run)
+}
+
+/// A label as the name of a tag: MLflow takes letters, digits, `_`, `-` and `.`, and a name must stay in its folder.
+fn tag(label: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.') { c } else { '_' };
+    let name: String = label.chars().map(safe).collect();
+    if name.starts_with('.') { name.replacen('.', "_", 1) } else { name }
 }
 
 #[cfg(test)]
@@ -87,5 +98,27 @@ mod tests {
         assert_eq!(run.file_name().unwrap().len(), 32);
         assert!(fs::read_to_string(run.join("meta.yaml")).unwrap().contains("status: 3\n"));
         assert!(root.path().join("0/meta.yaml").is_file());
+    }
+
+    #[test]
+    fn labels_are_tags_and_stay_in_their_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let mut receipt = example();
+        receipt.labels.insert("../../escape".to_owned(), "x".to_owned());
+        let run = mlflow(&receipt, root.path()).unwrap();
+        assert_eq!(fs::read_to_string(run.join("tags/project")).unwrap(), "demo");
+        assert_eq!(fs::read_to_string(run.join("tags/_._.._escape")).unwrap(), "x");
+        assert!(run.join("artifacts").is_dir());
+    }
+
+    #[test]
+    fn receipts_of_one_millisecond_are_runs_of_their_own_and_a_receipt_is_one_run() {
+        let root = tempfile::tempdir().unwrap();
+        let mut other = example();
+        other.seeds.insert("order".to_owned(), 8);
+        let [first, again, second] =
+            [&example(), &example(), &other].map(|receipt| mlflow(receipt, root.path()).unwrap());
+        assert_eq!(first, again);
+        assert_ne!(first, second);
     }
 }
