@@ -327,7 +327,7 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
 }
 
 /// The size of a file.
-fn size(path: &Path) -> Result<Work> {
+fn size(path: &Path) -> Result<Quantity> {
     let found =
         std::fs::metadata(path).map_err(|e| JobError::run(format_args!("{}: {e}", path.display())))?;
     Ok(Work::counted(found.len(), Unit::Byte))
