@@ -1,10 +1,10 @@
 //! Planning: a kernel, layouts and memory for every node, decided once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use wattle_graph::rewrite::LogEntry;
-use wattle_graph::{Graph, NodeId, Source, ValueId};
+use wattle_graph::{Assignment, Graph, NodeId, Source, ValueId};
 use wattle_kernels::arena::{Home, Span};
 use wattle_kernels::{Cpu, Threads};
 
@@ -46,8 +46,11 @@ pub(crate) struct Planner<'a> {
     /// Values stored by kept elements where they are parameters, and wanted so where they are computed.
     kept: HashMap<ValueId, Arc<Kept>>,
     storages: Vec<Storage>,
-    /// The stored tensors that steps name, and the storage of each.
-    needed: Vec<(Needed, StorageId)>,
+    /// The stored tensors that steps name, and the storage of each by name.
+    needed: Vec<Needed>,
+    tensors: HashMap<&'a str, StorageId>,
+    /// Tensors that the graph assigns to.
+    assigned: HashSet<&'a str>,
     /// Where a value is, in each layout it exists in.
     places: HashMap<(ValueId, Layout), StorageId>,
     /// The layout each value is made in.
@@ -59,6 +62,7 @@ pub(crate) struct Planner<'a> {
 impl<'a> Planner<'a> {
     pub fn new(graph: &'a Graph, facts: &'a Facts, options: &'a PlanOptions, lone: bool) -> Planner<'a> {
         let PlanOptions { cpu, sparse, timings, .. } = options;
+        let tensor = |a: &Assignment| graph.parameter_of(a.target).map(|p| p.tensor.as_str());
         Planner {
             graph,
             facts,
@@ -69,6 +73,8 @@ impl<'a> Planner<'a> {
             kept: kept::find(graph, facts, cpu, *sparse),
             storages: vec![],
             needed: vec![],
+            tensors: HashMap::new(),
+            assigned: graph.assignments().iter().filter_map(tensor).collect(),
             places: HashMap::new(),
             native: vec![Layout::RowMajor; graph.values().len()],
             drafts: vec![],
@@ -141,7 +147,7 @@ impl<'a> Planner<'a> {
             }
         }
         let copies = copies.into_iter().map(|c| c.placed(span)).collect();
-        let needed = self.needed.into_iter().map(|(needed, _)| needed).collect();
+        let needed = self.needed;
         let constants = self.constants.iter().map(|(s, bytes)| (span(*s), bytes.clone())).collect();
         let steps = self
             .drafts
@@ -192,29 +198,28 @@ impl<'a> Planner<'a> {
 
     /// The storage of the tensor behind a parameter.
     fn tensor(&mut self, id: ValueId) -> Result<StorageId, EngineError> {
-        let defect = || EngineError::Defect(format!("`{}` is no stored parameter", self.graph.label(id)));
-        let name = &self.graph.parameter_of(id).ok_or_else(defect)?.tensor;
-        if let Some((_, storage)) = self.needed.iter().find(|(needed, _)| needed.name == *name) {
+        let graph = self.graph;
+        let defect = || EngineError::Defect(format!("`{}` is no stored parameter", graph.label(id)));
+        let name = &graph.parameter_of(id).ok_or_else(defect)?.tensor;
+        if let Some(storage) = self.tensors.get(name.as_str()) {
             return Ok(*storage);
         }
         let fact = self.facts.get(name).ok_or_else(defect)?;
         let kept = self.kept.get(&id).cloned();
         let elements: usize = fact.extents.iter().product();
         let bytes = kept.as_ref().map_or(elements * fact.dtype.size(), |kept| kept.len() * size_of::<f32>());
-        let assigned = |a: &wattle_graph::Assignment| {
-            self.graph.parameter_of(a.target).is_some_and(|p| p.tensor == *name)
-        };
         let needed = Needed {
             name: name.clone(),
             dtype: fact.dtype,
             extents: fact.extents.clone(),
             mask_key: fact.mask_key,
             kept,
-            written: self.graph.assignments().iter().any(assigned),
+            written: self.assigned.contains(name.as_str()),
         };
         let storage = self.new_storage(bytes, true);
         self.storages[storage.0].home = Home::Store(self.needed.len() as u32);
-        self.needed.push((needed, storage));
+        self.needed.push(needed);
+        self.tensors.insert(name, storage);
         Ok(storage)
     }
 

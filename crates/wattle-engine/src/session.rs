@@ -51,16 +51,7 @@ impl Session {
     pub fn new(plan: impl Into<Arc<Plan>>, store: &Store) -> Result<Session, EngineError> {
         let plan = plan.into();
         let times = vec![Duration::ZERO; plan.steps.len()];
-        let filled = || -> Result<Arena, EngineError> {
-            let mut arena = Arena::new(plan.arena_bytes);
-            for (span, bytes) in &plan.constants {
-                arena.write::<u8>(*span)?.copy_from_slice(bytes);
-            }
-            arena.reserve(
-                2 * plan.steps.iter().map(|s| s.inputs.len() + s.outputs.len()).max().unwrap_or(0) + 8,
-            );
-            Ok(arena)
-        };
+        let filled = || filled(&plan, Arena::new(plan.arena_bytes));
         let (arena, lanes) = match &plan.parts {
             None => (filled()?, vec![]),
             Some(parts) => {
@@ -76,6 +67,27 @@ impl Session {
         Ok(Session { plan, arena, lanes, times, store: store.clone(), found })
     }
 
+    /// Goes on with another plan on the same store, in the memory that there is where it is enough: new memory has to be
+    /// brought in page by page, which may take as long as a run. All inputs are to be written again.
+    ///
+    /// # Errors
+    /// As [`Session::new`]; the session then keeps its plan.
+    pub fn replan(&mut self, plan: impl Into<Arc<Plan>>) -> Result<(), EngineError> {
+        let plan = plan.into();
+        if plan.parts.is_some() || self.plan.parts.is_some() || self.arena.bytes() < plan.arena_bytes {
+            *self = Session::new(plan, &self.store)?;
+            return Ok(());
+        }
+        let mut found = Found::default();
+        if !plan.needed.is_empty() {
+            found.refresh(&plan, &mut self.store.lock())?;
+        }
+        self.arena = filled(&plan, std::mem::replace(&mut self.arena, Arena::new(0)))?;
+        self.times = vec![Duration::ZERO; plan.steps.len()];
+        (self.plan, self.found) = (plan, found);
+        Ok(())
+    }
+
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
@@ -88,18 +100,46 @@ impl Session {
 
     /// Writes the named input.
     pub fn set_input(&mut self, name: &str, tensor: &Tensor) -> Result<(), EngineError> {
-        let port = self.plan.inputs.iter().find(|p| p.name == name).ok_or_else(|| {
-            let names: Vec<_> = self.plan.inputs.iter().map(|p| p.name.as_str()).collect();
-            EngineError::Feed {
-                what: "input",
-                name: name.into(),
-                found: "no input of that name".into(),
-                expected: format!("one of: {}", names.join(", ")),
-            }
-        })?;
+        let port = &self.plan.inputs[self.input_index(name)?];
         let bytes = Plan::checked(port, "input", tensor)?;
         self.arena.write::<u8>(port.span)?.copy_from_slice(&bytes);
         Ok(())
+    }
+
+    /// The place of the named input among the inputs of the graph.
+    pub fn input_index(&self, name: &str) -> Result<usize, EngineError> {
+        index_of(&self.plan.inputs, "input", name)
+    }
+
+    /// The place of the named output among the outputs of the graph.
+    pub fn output_index(&self, name: &str) -> Result<usize, EngineError> {
+        index_of(&self.plan.outputs, "output", name)
+    }
+
+    /// Writes input `index` (in the order of the graph), row-major.
+    ///
+    /// # Errors
+    /// When there is no such input or it has another number of bytes.
+    pub fn write(&mut self, index: usize, bytes: &[u8]) -> Result<(), EngineError> {
+        let port = port_at(&self.plan.inputs, "input", index)?;
+        if bytes.len() != port.span.bytes {
+            return Err(EngineError::Feed {
+                what: "input",
+                name: port.name.clone(),
+                found: format!("{} bytes", bytes.len()),
+                expected: format!("{} bytes of {}{:?}", port.span.bytes, port.dtype, port.extents),
+            });
+        }
+        self.arena.write::<u8>(port.span)?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    /// The bytes of output `index` (in the order of the graph), row-major.
+    ///
+    /// # Errors
+    /// When there is no such output.
+    pub fn read(&self, index: usize) -> Result<&[u8], EngineError> {
+        Ok(self.arena.read(port_at(&self.plan.outputs, "output", index)?.span)?)
     }
 
     /// The memory of input `index` (in the order of the graph), row-major, to be written in place.
@@ -297,6 +337,16 @@ impl Lane {
     }
 }
 
+/// The arena with the constants of the plan, and room to remember what its steps ask for.
+fn filled(plan: &Plan, mut arena: Arena) -> Result<Arena, EngineError> {
+    for (span, bytes) in &plan.constants {
+        arena.write::<u8>(*span)?.copy_from_slice(bytes);
+    }
+    let slices = plan.steps.iter().map(|s| s.inputs.len() + s.outputs.len()).max().unwrap_or(0);
+    arena.reserve(2 * slices + 8);
+    Ok(arena)
+}
+
 /// Runs all steps, and times them where there is somewhere to put the times.
 fn run_steps(
     plan: &Plan,
@@ -338,17 +388,33 @@ fn run_step(
     })
 }
 
+fn index_of(ports: &[Port], what: &'static str, name: &str) -> Result<usize, EngineError> {
+    ports.iter().position(|port| port.name == name).ok_or_else(|| {
+        let names: Vec<_> = ports.iter().map(|port| port.name.as_str()).collect();
+        EngineError::Feed {
+            what,
+            name: name.into(),
+            found: format!("no {what} of that name"),
+            expected: format!("one of: {}", names.join(", ")),
+        }
+    })
+}
+
+fn port_at<'a>(ports: &'a [Port], what: &'static str, index: usize) -> Result<&'a Port, EngineError> {
+    ports.get(index).ok_or_else(|| EngineError::Feed {
+        what,
+        name: index.to_string(),
+        found: format!("a plan with {}", ports.len()),
+        expected: "one more".into(),
+    })
+}
+
 fn port_of<'a, T: Element>(
     ports: &'a [Port],
     what: &'static str,
     index: usize,
 ) -> Result<&'a Port, EngineError> {
-    let port = ports.get(index).ok_or_else(|| EngineError::Feed {
-        what,
-        name: index.to_string(),
-        found: format!("a plan with {}", ports.len()),
-        expected: "one more".into(),
-    })?;
+    let port = port_at(ports, what, index)?;
     if !T::DTYPES.contains(&port.dtype) {
         return Err(EngineError::Feed {
             what,

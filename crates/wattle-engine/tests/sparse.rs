@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use wattle_engine::{Cpu, Plan, PlanOptions, Session, Sparse, Store, Timings};
 use wattle_graph::ops::{Binary, BinaryFunction, Conv, Function, MatMul, MatMulInteger, Sliding, Unary};
-use wattle_graph::{DType, Example, Graph, Op, Parameters, Shape, Tensor};
+use wattle_graph::{DType, Example, Graph, Op, Shape, Tensor};
 
 /// Weights of which every tenth, or all, are kept.
 fn weights(shape: &[usize], sparse: bool) -> Tensor {
@@ -183,7 +183,7 @@ fn a_plan_for_one_run_takes_the_kernels_that_were_timed_before_and_times_none() 
     let layer = graph(MatMul::default(), &[16, 256], &[256, 300], true);
     let nothing = Arc::new(Timings::known(Default::default()));
     let cpu = Arc::new(Cpu::new(1).expect("threads start"));
-    let modelled = Plan::compile(&layer, &Parameters::new(), &PlanOptions::new(cpu)).expect("a plan");
+    let modelled = Plan::compile(&layer, &Store::default(), &PlanOptions::new(cpu)).expect("a plan");
     let modelled = modelled.steps().find(|s| s.node.is_some()).expect("one node");
     let (kernel, why) = planned(&layer, &nothing);
     assert_eq!((&kernel, Some(&why)), (&modelled.kernel, modelled.why.as_ref()));

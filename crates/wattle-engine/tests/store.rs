@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use wattle_engine::{Cpu, EngineError, Freeze, Plan, PlanOptions, Session, Store};
+use wattle_engine::{
+    Cpu, CpuExecutor, EngineError, Executor, Freeze, Plan, PlanCache, PlanOptions, Session, Store,
+};
 use wattle_graph::ops::{Binary, BinaryFunction, Concat, MatMul};
 use wattle_graph::{
     AxisWindow, DType, Graph, Mask, Parameter, Parameters, Role, Shape, Tensor, ValueId, Window, interpret,
@@ -213,6 +215,41 @@ fn typed_access_checks_the_type_of_elements_not_their_size() {
     let mut session = session(&sum_with("w"), &store);
     assert!(session.input_mut::<i32>(0).is_err() && session.output::<u32>(0).is_err());
     assert!(session.input_mut::<f32>(0).is_ok() && session.output::<f32>(0).is_ok());
+}
+
+#[test]
+fn a_session_goes_on_with_another_plan_in_the_memory_it_has() {
+    let store = Store::new(&parameters(&[("w", vector(&[1.0, 2.0])), ("v", vector(&[-3.0, 4.0]))]));
+    let plan = |graph: &Graph| Plan::compile(graph, &store, &options()).expect("a plan");
+    let mut session = session(&step_of("w"), &store);
+    for graph in [sum_with("v"), step_of("v"), sum_with("v")] {
+        session.replan(plan(&graph)).unwrap();
+        session.input_mut::<f32>(0).unwrap().copy_from_slice(&[1.0, 1.0]);
+        session.run().unwrap();
+    }
+    assert_eq!(*store.read("v").unwrap(), vector(&[-2.0, 5.0]));
+    assert_eq!(session.output::<f32>(0).unwrap(), &[-1.0, 6.0]);
+}
+
+#[test]
+fn an_executor_takes_and_gives_bytes() {
+    let executor = CpuExecutor::new(options(), Arc::new(PlanCache::new(1 << 20)));
+    let store = executor.store(&parameters(&[("w", vector(&[1.0, 2.0]))])).unwrap();
+    let mut session = executor.compile(&step_of("w"), &store).unwrap();
+    let bytes: Vec<u8> = [0.5f32, 0.25].iter().flat_map(|x| x.to_ne_bytes()).collect();
+    executor.write(&mut session, 0, &bytes).unwrap();
+    executor.run(&mut session).unwrap();
+    assert_eq!(*executor.parameters(&store).unwrap().get("w").unwrap().as_ref(), vector(&[1.5, 2.25]));
+    let mut seen = executor.compile(&sum_with("w"), &store).unwrap();
+    executor.run(&mut seen).unwrap();
+    let mut read = [0; 8];
+    executor.read(&seen, 0, &mut read).unwrap();
+    assert_eq!(read[..4], 1.5f32.to_ne_bytes());
+    assert!(executor.read(&seen, 0, &mut [0; 4]).is_err() && executor.read(&seen, 1, &mut read).is_err());
+    let error = executor.write(&mut seen, 0, &[0; 4]).unwrap_err().to_string();
+    assert!(error.contains("8 bytes of f32[2]"), "{error}");
+    assert_eq!(seen.input_index("x").unwrap(), 0);
+    assert!(seen.input_index("y").unwrap_err().to_string().contains("one of: x"));
 }
 
 #[test]

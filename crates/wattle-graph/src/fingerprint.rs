@@ -1,9 +1,9 @@
 //! Fingerprints: graphs that are the same in everything a plan or a run depends on have the same one.
 
-use std::fmt::{self, Write};
+use std::fmt;
+use std::io::Write;
 
-use crate::graph::{Graph, Source};
-use crate::tensor::Tensor;
+use crate::graph::{Assignment, Graph, Node, Source, Value, ValueId};
 
 /// A hash (BLAKE3, 256 bits) of a graph's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,26 +23,76 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// What is hashed, each piece ended by a zero byte.
-struct Pieces(blake3::Hasher);
-
-impl Write for Pieces {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.update(text.as_bytes());
-        Ok(())
-    }
-}
+/// What is hashed: numbers as eight bytes, and before anything of varying length, its length.
+#[derive(Default)]
+struct Pieces(Vec<u8>);
 
 impl Pieces {
-    /// Anything that shows all of itself.
-    fn add(&mut self, piece: impl fmt::Debug) {
-        // Writing to a hash cannot fail, and no `Debug` of a graph's parts does.
-        let _ = write!(self, "{piece:?}\0");
+    fn number(&mut self, number: usize) {
+        self.0.extend_from_slice(&(number as u64).to_le_bytes());
     }
 
-    fn add_tensor(&mut self, tensor: &Tensor) {
-        self.add((tensor.dtype(), tensor.shape()));
-        self.0.update(&tensor.to_le_bytes());
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len());
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// What shows all of itself.
+    fn shown(&mut self, piece: &impl fmt::Debug) {
+        let start = self.0.len();
+        self.number(0);
+        // Writing to a list cannot fail, and no `Debug` of a graph's parts does.
+        let _ = write!(self.0, "{piece:?}");
+        let len = (self.0.len() - start) as u64;
+        self.0[start..start + 8].copy_from_slice(&len.to_le_bytes());
+    }
+
+    fn extents(&mut self, extents: &[usize]) {
+        self.number(extents.len());
+        extents.iter().for_each(|&n| self.number(n));
+    }
+
+    fn ids(&mut self, ids: impl ExactSizeIterator<Item = Option<ValueId>>) {
+        self.number(ids.len());
+        ids.for_each(|id| self.number(id.map_or(usize::MAX, ValueId::index)));
+    }
+
+    fn value(&mut self, value: &Value) {
+        self.bytes(value.name.as_bytes());
+        self.0.push(value.ty.dtype as u8);
+        match value.ty.shape.extents() {
+            Some(extents) => {
+                self.0.push(0);
+                self.extents(&extents);
+            }
+            None => {
+                self.0.push(1);
+                self.shown(&value.ty.shape);
+            }
+        }
+        match &value.source {
+            Source::Input => self.0.push(0),
+            Source::Parameter(parameter) => {
+                self.0.push(1);
+                self.shown(parameter);
+            }
+            Source::Constant(tensor) => {
+                self.0.push(2);
+                self.bytes(&tensor.to_le_bytes());
+            }
+            Source::Node { node, output } => {
+                self.0.push(3);
+                self.number(node.index());
+                self.number(*output);
+            }
+        }
+    }
+
+    fn node(&mut self, node: &Node) {
+        self.bytes(node.name.as_bytes());
+        self.shown(&node.op);
+        self.ids(node.inputs.iter().copied());
+        self.ids(node.outputs.iter().copied().map(Some));
     }
 }
 
@@ -52,20 +102,18 @@ impl Graph {
     ///
     /// A custom operator is told from others by what its `Debug` shows, which must be all that it does.
     pub fn fingerprint(&self) -> Fingerprint {
-        let mut pieces = Pieces(blake3::Hasher::new());
-        pieces.add(&self.name);
-        for value in self.values() {
-            pieces.add((&value.name, &value.ty));
-            match &value.source {
-                Source::Constant(tensor) => pieces.add_tensor(tensor),
-                other => pieces.add(other),
-            }
+        let mut pieces = Pieces::default();
+        pieces.bytes(self.name.as_bytes());
+        pieces.number(self.values().len());
+        self.values().iter().for_each(|value| pieces.value(value));
+        pieces.number(self.nodes().len());
+        self.nodes().iter().for_each(|node| pieces.node(node));
+        pieces.ids(self.inputs().iter().copied().map(Some));
+        pieces.ids(self.outputs().iter().copied().map(Some));
+        for ids in [|a: &Assignment| a.target, |a: &Assignment| a.value] {
+            pieces.ids(self.assignments().iter().map(|a| Some(ids(a))));
         }
-        for node in self.nodes() {
-            pieces.add(node);
-        }
-        pieces.add((self.inputs(), self.outputs(), self.assignments()));
-        Fingerprint(*pieces.0.finalize().as_bytes())
+        Fingerprint(*blake3::hash(&pieces.0).as_bytes())
     }
 }
 
@@ -76,6 +124,7 @@ mod tests {
     use crate::parameter::{AxisWindow, Parameter, Role, Window};
     use crate::shape::Shape;
     use crate::tensor::DType;
+    use crate::tensor::Tensor;
 
     /// What a graph is built with; every field can be told from the fingerprint.
     #[derive(Clone)]

@@ -1,6 +1,9 @@
 //! A run of a training step allocates nothing. The test is here, and not beside the engine, since counting
 //! allocations takes an allocator, and only this crate may use `unsafe`.
 
+#[path = "../../wattle-engine/tests/networks/elastic.rs"]
+#[allow(dead_code, reason = "each test builds some of the networks")]
+mod elastic;
 #[path = "../../wattle-engine/tests/networks/mod.rs"]
 mod networks;
 
@@ -8,8 +11,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use elastic::{View, initial, mlp};
 use networks::{Optimizer, lenet, resnet};
-use wattle_engine::{Cpu, Plan, PlanOptions, Session, Store};
+use wattle_engine::{Cpu, Freeze, Plan, PlanOptions, Session, Store};
 use wattle_graph::{Example, Graph, Parameters, Tensor};
 
 struct Counting;
@@ -54,6 +58,24 @@ fn allocations((graph, parameters): (Graph, Parameters), x: &[usize], threads: u
     COUNT.load(Ordering::Relaxed) - before
 }
 
+/// Allocations of ten turns of a training step of a sub-network and of the network that acts on the same store.
+fn allocations_of_turns() -> usize {
+    let options = PlanOptions { freeze: Freeze::None, ..PlanOptions::new(Arc::new(Cpu::new(1).unwrap())) };
+    let (largest, logits) = mlp(View::Windows, 4, 16, &[16; 7]);
+    let store = Store::new(&initial(&largest.training_step(logits)));
+    let (network, logits) = mlp(View::Windows, 4, 16, &[8, 16, 12, 4, 16, 8, 8]);
+    let step = network.training_step(logits);
+    let (mut acting, logits) = mlp(View::Windows, 1, 16, &[16; 7]);
+    acting.graph.output(logits);
+    let mut sessions = [&step, &acting.graph]
+        .map(|graph| Session::new(Plan::compile(graph, &store, &options).unwrap(), &store).unwrap());
+    let mut turn = || sessions.iter_mut().for_each(|session| session.run().unwrap());
+    (0..2).for_each(|_| turn());
+    let before = COUNT.load(Ordering::Relaxed);
+    (0..10).for_each(|_| turn());
+    COUNT.load(Ordering::Relaxed) - before
+}
+
 /// One test, since tests that run at the same time would count each other's allocations.
 #[test]
 fn a_training_step_allocates_nothing() {
@@ -61,6 +83,7 @@ fn a_training_step_allocates_nothing() {
     let adam = Optimizer::Adam { weight_decay: 0.01, decoupled: true };
     assert_eq!(allocations(lenet(8, adam), &[8, 784], 1), 0, "LeNet");
     assert_eq!(allocations(resnet(4, 8, &[8, 16], 1, sgd), &[4, 3, 8, 8], 1), 0, "ResNet");
+    assert_eq!(allocations_of_turns(), 0, "a policy that learns");
     // The queues of the thread pool take a block of memory for every few dozen tasks handed over.
     let threaded = allocations(resnet(4, 8, &[8, 16], 1, sgd), &[4, 3, 8, 8], 2);
     assert!(threaded <= 20, "{threaded} allocations in ten runs on two threads");

@@ -20,6 +20,7 @@ mod recurrent_gradient;
 mod reduce;
 mod reference;
 mod reorder;
+mod scatter;
 mod softmax;
 mod sparse;
 mod update;
@@ -89,6 +90,7 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::RecurrentGradient(op) => recurrent_gradient::bind(site, op),
         Op::Reduce(op) => reduce::reduce(site, op),
         Op::Resize(_) => movement::nearest(site, &site.node.op),
+        Op::ScatterNd(op) => scatter::slices(site, op),
         Op::SgdUpdate(op) => update::sgd(site, op),
         Op::Softmax(op) => softmax::softmax(site, op),
         Op::SoftmaxCrossEntropy(op) => softmax::cross_entropy(site, op),
@@ -130,7 +132,6 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         | Op::Range(_)
         | Op::ResizeGradient(_)
         | Op::ScatterElements(_)
-        | Op::ScatterNd(_)
         | Op::Shape(_)
         | Op::Shrink(_)
         | Op::Size(_)
