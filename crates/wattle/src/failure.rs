@@ -58,17 +58,6 @@ mod networks {
 
     use super::Failure;
 
-    impl Failure {
-        /// The same failure with the place it concerns in front.
-        pub fn context(self, place: impl std::fmt::Display) -> Failure {
-            match self {
-                Failure::Input(text) => Failure::Input(format!("{place}: {text}")),
-                Failure::Run(text) => Failure::Run(format!("{place}: {text}")),
-                Failure::Passed(code) => Failure::Passed(code),
-            }
-        }
-    }
-
     impl From<OnnxError> for Failure {
         fn from(error: OnnxError) -> Failure {
             Failure::Input(error.to_string())
