@@ -1,6 +1,7 @@
 //! Evaluation: how good a network is on all samples of a source, each seen once.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -131,10 +132,10 @@ pub fn evaluate(
     let (mut total, mut weights, mut samples) = (0.0, 0.0, 0);
     for step in 0..loader.epoch_len() {
         let batch = loader.next_batch()?;
-        if !judges.contains_key(&batch.real) {
-            judges.insert(batch.real, Judge::new(model, &columns, batch.real, objective, plan)?);
-        }
-        let Some(judge) = judges.get_mut(&batch.real) else { continue };
+        let judge = match judges.entry(batch.real) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(Judge::new(model, &columns, batch.real, objective, plan)?),
+        };
         if step == 0 {
             metrics.iter().try_for_each(|metric| metric.check(judge.kind))?;
             if let Some(kind) = judge.kind {

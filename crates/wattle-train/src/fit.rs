@@ -294,7 +294,7 @@ impl Run<'_> {
             self.sums.add(&told);
             let step = trainer.step();
             watcher.progress(Progress { step, total, loss: told.loss });
-            let epoch_ends = step % per_epoch == 0;
+            let epoch_ends = step.is_multiple_of(per_epoch);
             let mut is_over = false;
             if epoch_ends || step == total {
                 let judged = self.judge(trainer)?;
