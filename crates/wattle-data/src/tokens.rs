@@ -64,7 +64,7 @@ impl Tokenizer {
     fn from_file(path: &Path) -> Result<Self> {
         Err(Error::input(path.display(), "a tokenizer file, which this build does not read")
             .expected("`bytes`, a token a byte")
-            .remedy("build it with `cargo build --release -p wattle --features tokenizers`, or store token numbers as an array"))
+            .remedy("build it with the cargo feature `tokenizers`, or store token numbers as an array"))
     }
 
     /// What identifies it: part of the fingerprint.

@@ -78,7 +78,10 @@ pub fn bind(
         }
         let shape = &model.graph.value(id).ty.shape;
         let ask = || {
-            JobError::option("input", format!("`{name}` has the shape {shape}; expected {name}=1x3x224x224"))
+            JobError::option(
+                "input",
+                format!("`{name}` has the shape {shape}; give it: option `input={name}=1x3x224x224`"),
+            )
         };
         let dims = shape.dims().ok_or_else(ask)?;
         let extents: Option<Vec<usize>> =

@@ -209,6 +209,7 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
     let data = &prepared.training;
     let options = job.learning.resolved(DEFAULTS, data.dataset.targets.class_count().is_some())?;
     let mut model = training::model(&job.model, data, Init::KaimingNormal, job.learning.seed)?;
+    training::check_fit(&model, &*data.dataset)?;
     let mut notes = match &job.init_from {
         Some(path) => training::start_from(&mut model, path).map_err(|e| e.of("init_from"))?,
         None => vec![],

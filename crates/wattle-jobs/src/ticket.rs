@@ -137,6 +137,7 @@ pub fn find_tickets(job: &FindJob, env: &Env, observer: &mut dyn Observer) -> Re
     let network =
         network.ok_or_else(|| JobError::option("model", "neither a model nor a preset is named"))?;
     let mut model = training::model(&network, &prepared.training, init, seed)?;
+    training::check_fit(&model, &*prepared.training.dataset)?;
     let mut notes = match &job.init_from {
         Some(path) => training::start_from(&mut model, path).map_err(|e| e.of("init_from"))?,
         None => vec![],

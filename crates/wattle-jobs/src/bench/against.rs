@@ -277,7 +277,7 @@ impl Agreement {
         }
         Err(JobError::run(format!(
             "outputs differ from {}'s by up to {:.2e} ({:.2e} of the largest element), tolerated is {:.0e}: times of \
-             different results are not compared; if the difference is meant, allow it with a larger tolerance",
+             different results are not compared; if the difference is meant, allow it with a larger one: option `tolerance`",
             peer.as_str(),
             self.max_absolute,
             self.max_relative,

@@ -154,7 +154,7 @@ impl Peer {
             .spawn()
             .map_err(|e| {
                 JobError::input(format!(
-                    "cannot start `{}`: {e}; name a Python that has {} by the path of its executable",
+                    "cannot start `{}`: {e}; name a Python that has {} by its path: option `python`",
                     python.display(),
                     peer.as_str()
                 ))

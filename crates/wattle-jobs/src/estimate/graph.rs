@@ -91,7 +91,7 @@ pub(super) fn timed(
         notes.push(check(&runner, &mut prediction, env)?);
     }
     derivation.given("run", &prediction.seconds);
-    let runs = Quantity::count(runs, Unit::One, Source::assumed("stated by --samples, --epochs, --batch"));
+    let runs = Quantity::count(runs, Unit::One, Source::assumed("stated as samples, epochs and batch"));
     derivation.given("runs", &runs);
     let duration =
         derivation.step("duration", "run x runs", prediction.seconds.times(&runs)).map_err(failure)?;

@@ -190,7 +190,7 @@ fn device_time(
     time.ok_or_else(|| match device {
         Some(d) => JobError::option(
             "device",
-            format_args!("{}: its peak is not in the table; state what it achieves", d.id),
+            format_args!("{}: its peak is not in the table; state what it achieves: option `achieved`", d.id),
         ),
         None => JobError::option(
             "achieved",
@@ -203,7 +203,7 @@ fn device_time(
 fn work(options: &EstimateOptions) -> Result<Work> {
     let Some(work) = options.work.clone() else {
         return Err(JobError::input(
-            "nothing to estimate: give operations, device-hours, parameters and tokens, or a model",
+            "nothing to estimate: give operations (option `flops`), device-hours, parameters and tokens, or a model",
         ));
     };
     let Work::Tokens { params, active, tokens, .. } = work else { return Ok(work) };

@@ -150,6 +150,11 @@ impl Divided {
             || self.table.columns().last().is_some_and(|column| !column.dtype.is_float())
     }
 
+    /// All samples.
+    pub fn table(&self) -> &dyn Table {
+        &*self.table
+    }
+
     /// What it is called.
     pub fn name(&self) -> &str {
         self.table.name()

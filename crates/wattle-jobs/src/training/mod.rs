@@ -8,16 +8,19 @@ pub mod learning;
 use std::path::Path;
 use std::sync::Arc;
 
+use wattle_data::Table;
 use wattle_graph::{Model, Parameters, Source};
+use wattle_train::binding;
 use wattle_train::experiment::Experiment;
 use wattle_train::initial_weights::initialise;
 use wattle_train::network::{self, Init};
+use wattle_train::objective::Loss;
 use wattle_train::options::TrainOptions;
 use wattle_train::training_data::TrainingData;
 use wattle_train::weights::read_weights;
 
 use crate::env::Env;
-use crate::error::Result;
+use crate::error::{JobError, Result};
 use crate::models;
 use data::{DataOptions, Divided, Prepared, prepare};
 use learning::LearningOptions;
@@ -44,11 +47,33 @@ pub fn material(name: &str, options: &DataOptions, learning: &LearningOptions) -
     if is_file(name) {
         let model = models::load(Path::new(name))?;
         let divided = Divided::for_model(options, &model, loss, ignore_index)?;
+        if matches!(loss, None | Some(Loss::CrossEntropy(_))) {
+            check_fit(&model, divided.table())?;
+        }
         return Ok((model, divided));
     }
     let prepared = prepare(options, loss)?;
     let model = model(name, &prepared.training, Init::KaimingNormal, learning.seed)?;
     Ok((model, prepared.into()))
+}
+
+/// Refuses a model that does not fit the data before anything is computed: samples, and an output for each class.
+///
+/// # Errors
+/// If a column does not fit its input, or a class has no output.
+pub fn check_fit(model: &Model, table: &dyn Table) -> Result<()> {
+    let refuse = |found: &dyn std::fmt::Display| JobError::at("the model", found);
+    let bound = binding::bind(model, table.columns(), 1).map_err(|e| refuse(&e))?.model.graph;
+    let Some(&output) = bound.outputs().first() else { return Ok(()) };
+    let (Ok(extents), Some(classes)) = (bound.extents(output), table.classes()) else { return Ok(()) };
+    let classes = classes.names.len();
+    match extents[..] {
+        [_, width] if width < classes => Err(refuse(&format_args!(
+            "it has {width} outputs; {} has {classes} classes; expected one output for each class",
+            table.name()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// Whether this names a file, and no network.

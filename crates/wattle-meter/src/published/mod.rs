@@ -108,7 +108,7 @@ impl Paper {
             Paper::Thompson2020 => &[
                 "The printed powers of ten are floors, recalled and not read in the paper. The points come from the \
                  authors' web site without a licence and are not shipped, only what a regression through them gives; \
-                 the option `points` fits them anew.",
+                 option `points=DIR` fits them anew.",
                 "Do not read them as forecasts: by its slope's 95 % interval the ImageNet power lies between 7.9 and 51; \
                  regressing the other way puts 1 % error at 10^18.8 GFLOP, ten decades below.",
             ],
