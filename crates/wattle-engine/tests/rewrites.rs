@@ -1,11 +1,13 @@
 //! Random small graphs, rewritten and planned, give what the interpreter says: those of `wattle-graph`'s tests of
 //! rewrites, a part of them, on kernels.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wattle_engine::{Cpu, Plan, PlanOptions, Session, Sparse, Store};
+use wattle_graph::ops::{Binary, BinaryFunction, Gemm};
 use wattle_graph::suite::{Drawn, LEVEL_STEP, Purpose, RandomGraph, difference};
-use wattle_graph::{Tensor, interpret};
+use wattle_graph::{DType, Example, Graph, Parameters, Shape, Tensor, interpret};
 
 /// Kernels compute in f32.
 const TOLERANCE: f64 = 5e-4;
@@ -56,4 +58,35 @@ fn gradients_of_random_networks_run_as_they_are_defined() {
 #[test]
 fn random_arithmetic_in_bytes_runs_as_it_is_defined() {
     each(Purpose::Quantised, 200, Sparse::Auto);
+}
+
+/// `x w + c` and what follows, on kernels and interpreted.
+fn product_with(c: Tensor, bias: Option<Tensor>) -> (Vec<f64>, Vec<f64>) {
+    let mut graph = Graph::new("product");
+    let x = graph.input("x", DType::F32, Shape::known(&[3, 2]));
+    let (w, c) = (graph.constant(Example::noise(&[2, 3], 2)), graph.constant(c));
+    let mut y = graph.apply(Gemm::default(), &[x, w, c]).unwrap();
+    if let Some(bias) = bias {
+        let bias = graph.constant(bias);
+        y = graph.apply(Binary { function: BinaryFunction::Add }, &[y, bias]).unwrap();
+    }
+    graph.output(y);
+    let feeds = BTreeMap::from([("x".to_string(), Example::noise(&[3, 2], 1))]);
+    let drawn = Drawn { graph, parameters: Parameters::new(), feeds };
+    let expected = interpret(&drawn.graph, &mut Parameters::new(), &drawn.feeds).unwrap();
+    let found = run(&drawn, &PlanOptions::new(Arc::new(Cpu::new(1).unwrap()))).unwrap();
+    (found[0].to_f64().into_owned(), expected[0].to_f64().into_owned())
+}
+
+#[test]
+fn every_addend_of_a_product_is_added_where_it_belongs() {
+    let noise = |shape: &[usize], seed| Example::noise(shape, seed);
+    let columns_and_rows: [&[usize]; 6] = [&[3, 1], &[3], &[1, 3], &[3, 3], &[1], &[]];
+    for shape in columns_and_rows {
+        for bias in [None, Some(noise(&[3], 4)), Some(noise(&[3, 3], 5))] {
+            let (found, expected) = product_with(noise(shape, 3), bias.clone());
+            let close = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-5;
+            assert!(found.iter().zip(&expected).all(close), "{shape:?} {bias:?}: {found:?} {expected:?}");
+        }
+    }
 }

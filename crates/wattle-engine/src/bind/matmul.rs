@@ -6,7 +6,7 @@ use wattle_kernels::pack::PackedWeights;
 
 use super::{Epilogue, kept, sparse};
 use crate::error::EngineError;
-use crate::kernel::{Bound, Io, Kernel, Site};
+use crate::kernel::{Bound, Io, Kernel, Operand, Site};
 
 struct MatMul {
     gemm: Gemm,
@@ -102,10 +102,19 @@ impl Kernel for MatMul {
     }
 }
 
-/// Gemm whose factors are 1 and whose addend is a row is a matrix product with a bias.
-pub(super) fn gemm_bind(site: &Site<'_>, op: &ops::Gemm, epilogue: &Epilogue) -> Option<Bound> {
-    let row = |index: usize| site.optional(index).is_none_or(|c| c.len() == site.output(0)[1]);
-    if op.alpha != 1.0 || !row(2) || op.beta != 1.0 && site.optional(2).is_some() {
+/// Gemm whose factors are 1 and whose addend is a row is a matrix product with a bias. `operands` are those of the Gemm
+/// itself: what follows them is the epilogue's.
+pub(super) fn gemm_bind(
+    site: &Site<'_>,
+    op: &ops::Gemm,
+    operands: usize,
+    epilogue: &Epilogue,
+) -> Option<Bound> {
+    let addend = site.optional(2).filter(|_| operands > 2);
+    // A column of a square product has as many elements as a row.
+    let lies = |c: &&Operand<'_>| c.extents.last().is_none_or(|n| *n == c.len());
+    let row = addend.as_ref().is_none_or(|c| c.len() == site.output(0)[1] && lies(c));
+    if op.alpha != 1.0 || !row || op.beta != 1.0 && addend.is_some() {
         return None;
     }
     let product = ops::MatMul { transpose_a: op.transpose_a, transpose_b: op.transpose_b };

@@ -75,7 +75,7 @@ pub(crate) fn bind(site: &Site<'_>) -> Result<Bound, EngineError> {
         Op::FusedBatchNorm(op) => norm::fused_batch_norm(site, op),
         Op::FusedBatchNormGradient(_) => norm::batch_norm_gradient(site, true),
         Op::Gather(op) => gather::rows(site, op).or_else(|| movement::moved(site, &site.node.op)),
-        Op::Gemm(op) => matmul::gemm_bind(site, op, &Epilogue::none(2)),
+        Op::Gemm(op) => matmul::gemm_bind(site, op, site.inputs.len(), &Epilogue::none(2)),
         Op::GlobalPool(op) => pool::global_pool(site, op),
         Op::GlobalPoolGradient(op) => pool::global_pool_gradient(site, op),
         Op::GroupNormalization(op) => group_norm::forward(site, op),
@@ -187,7 +187,7 @@ fn fused(site: &Site<'_>, op: &wattle_graph::ops::Fused) -> Option<Bound> {
         _ if op.pool.is_some() => None,
         Op::Conv(conv) => conv::bind(site, conv, &epilogue),
         Op::ConvTranspose(conv) => conv::transposed(site, conv, &epilogue),
-        Op::Gemm(gemm) => matmul::gemm_bind(site, gemm, &epilogue),
+        Op::Gemm(gemm) => matmul::gemm_bind(site, gemm, op.operands, &epilogue),
         Op::MatMul(matmul) => matmul::bind(site, matmul, &epilogue),
         _ => None,
     }

@@ -41,8 +41,8 @@ fn bind(site: &Site<'_>, function: Reduce, reduced: &[bool]) -> Option<Bound> {
         return None;
     }
     // Reducing all axes but the channels, or all spatial ones, is a run of neighbours in either layout; what is
-    // left must not depend on the layout.
-    for layout in [x.layout, Layout::RowMajor] {
+    // left must not depend on the layout. Where neither does, moving the channels costs less than no kernel.
+    for layout in [x.layout, Layout::RowMajor, Layout::ChannelsLast] {
         let order = layout.order(x.extents.len());
         let flags: Vec<bool> = order.iter().map(|&a| reduced[a] || x.extents[a] == 1).collect();
         let kept: Vec<usize> = order.iter().copied().filter(|&a| !reduced[a] && x.extents[a] != 1).collect();

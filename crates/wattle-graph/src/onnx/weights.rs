@@ -65,8 +65,10 @@ impl Uses {
             return Decision::Parameter(Role::State);
         }
         let multiplies = !readers.is_empty() && readers.iter().all(|r| r.op == "Mul");
-        if let Some(why) = mask(tensor, multiplies) {
-            return Decision::Constant(Some(why));
+        match mask(tensor, multiplies) {
+            Some(why) if is_array(tensor) => return Decision::Constant(Some(why)),
+            Some(_) => return Decision::Constant(None),
+            None => {}
         }
         let weighs = readers.iter().any(|r| is_weight(&r.op, r.operand));
         if is_array(tensor) || weighs || initialiser && self.is_trained_number(name) {

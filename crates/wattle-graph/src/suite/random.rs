@@ -540,7 +540,6 @@ impl Builder {
                     _ => (5, 0, rounded(self, DType::I8, &[5, 4], 100)),
                 };
                 let scales = if self.dice.one_in(2) { 1 } else { outputs };
-                let axis = if self.dice.one_in(5) { 1 } else { axis };
                 let scales: Vec<f32> = (0..scales).map(|_| 0.002 * (1 + self.dice.below(4)) as f32).collect();
                 let w = self.real(w, &scales, axis)?;
                 let bias = self.dice.one_in(2).then(|| rounded(self, DType::I32, &[outputs], 500));
