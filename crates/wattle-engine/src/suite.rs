@@ -138,7 +138,10 @@ pub fn planned(example: &Example, constant: bool, options: &PlanOptions) -> Resu
     let outputs = graph.apply_all(example.op.clone(), &operands, "")?;
     graph.set_outputs(outputs);
     let store = Store::default();
-    let mut session = Session::new(Plan::compile(&graph, &store, options)?, &store)?;
+    let mut plan = Plan::compile(&graph, &store, options)?;
+    // Small as examples are, all threads are to be seen at work.
+    plan.steps.iter_mut().for_each(|step| step.alone = false);
+    let mut session = Session::new(plan, &store)?;
     for (name, tensor) in &feeds {
         session.set_input(name, tensor)?;
     }

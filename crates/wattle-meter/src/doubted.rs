@@ -83,8 +83,10 @@ impl<B: Backend> Doubted<B> {
 
     fn pass_on(&mut self, at: usize, own: Reading, now: Moment) {
         let part = self.inner.domains()[at].part;
+        // A reading that is refused says nothing of whether the counter moves.
+        let read = self.inner.covered().min(now.elapsed);
         let (state, passed) = (&mut self.states[at], &mut self.readings[at]);
-        state.frozen = part == Part::Processor && own.high == 0 && now.elapsed >= STILL;
+        state.frozen = part == Part::Processor && own.high == 0 && read >= STILL;
         if state.frozen {
             let most = u64::try_from(MOST_MICROWATTS * now.elapsed.as_micros() / 1_000_000);
             passed.high = passed.high.max(most.unwrap_or(u64::MAX));

@@ -292,6 +292,11 @@ impl Kernel for Trips {
         for trip in 0..self.trips {
             memory[bytes(plan.inputs[0].span)].copy_from_slice(&(trip as i64).to_ne_bytes());
             self.body.run(memory, cpu)?;
+            // First what is scanned: it may be a carried value as it came in, which is overwritten next.
+            for (port, to) in plan.outputs[self.carried..].iter().zip(scanned.iter_mut().flatten()) {
+                let bytes = bytes(port.span);
+                to[trip * bytes.len()..][..bytes.len()].copy_from_slice(&memory[bytes]);
+            }
             let mut at = 0;
             for port in &plan.outputs[..self.carried] {
                 staged[at..at + port.span.bytes].copy_from_slice(&memory[bytes(port.span)]);
@@ -301,10 +306,6 @@ impl Kernel for Trips {
             for port in carried_in {
                 memory[bytes(port.span)].copy_from_slice(&staged[at..at + port.span.bytes]);
                 at += port.span.bytes;
-            }
-            for (port, to) in plan.outputs[self.carried..].iter().zip(scanned.iter_mut().flatten()) {
-                let bytes = bytes(port.span);
-                to[trip * bytes.len()..][..bytes.len()].copy_from_slice(&memory[bytes]);
             }
         }
         for (index, port) in carried_in.iter().enumerate() {
