@@ -123,7 +123,11 @@ impl Lease {
         let mut watched: Option<(Vec<u8>, Instant)> = None;
         loop {
             if let Some(mut file) = output_file::create_new(&path)? {
-                file.write_all(&own.text(0)?).map_err(|e| Error::writing(&path, &e))?;
+                file.write_all(&own.text(0)?).map_err(|e| {
+                    // Nobody holds what has no holder's name in it.
+                    let _ = fs::remove_file(&path);
+                    Error::writing(&path, &e)
+                })?;
                 return Lease::keep(path, file, own, beat);
             }
             let Some(found) = read(&path)? else { continue };
