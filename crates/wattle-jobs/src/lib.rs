@@ -12,7 +12,7 @@
 //! told, and print the result. A table for people is the face's. An option that is refused is named by its field
 //! ([`JobError::option`]); the face calls it what it calls it there, such as `--max-rounds` for `max_rounds`.
 //!
-//! [`run`] is the shortest example.
+//! [`run()`] is the shortest example.
 
 #[cfg(feature = "networks")]
 pub mod accel;
