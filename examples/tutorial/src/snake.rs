@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use wattle_engine::kernel::{Bound, Io, Kernel, Site};
 use wattle_engine::{EngineError, Registry};
+use wattle_graph::onnx::ExportNode;
 use wattle_graph::{
-    Attribute, Backward, CustomOperator, DType, ExportNode, Gradient, GraphError, OnnxForm, Op, OpError,
-    Operands, Operator, Shapes, Tensor, TensorType, Tensors, Work,
+    Attribute, Backward, CustomOperator, DType, Gradient, GraphError, OnnxForm, Op, OpError, Operands,
+    Operator, Shapes, Tensor, TensorType, Tensors, Work,
 };
 
 /// `y = x + sin(a x)^2 / a` (Ziyin, Hartwig & Ueda 2020, "Neural networks fail to learn periodic functions and how to fix
