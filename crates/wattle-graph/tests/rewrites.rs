@@ -73,6 +73,7 @@ fn graphs_for_inference_compute_the_same_after_every_pass() {
         "common-subexpressions",
         "fold-affine",
         "fold-batch-norm",
+        "fold-constants",
         "fuse",
         "recognise-activation",
         "recognise-attention",

@@ -188,7 +188,12 @@ impl Builder {
 
     fn holding(&mut self, tensor: Tensor, role: Role) -> ValueId {
         if self.dice.one_in(2) {
-            return self.graph.constant(tensor);
+            let constant = self.graph.constant(tensor);
+            // Exporters leave arithmetic between constants for whoever reads the file to fold.
+            let computed = role == Role::Trainable && self.dice.one_in(4);
+            let negated =
+                if computed { self.apply(Unary { function: Function::Neg }, &[constant]) } else { None };
+            return negated.unwrap_or(constant);
         }
         let name = format!("w{}", self.parameters.iter().count());
         let shape = tensor.shape().to_vec();
