@@ -38,7 +38,7 @@ impl Source for Houses {
         let mut random = Stream::new(self.seed, Purpose::Augmentation, &[step]);
         let mut number = |low, high| random.uniform_between(low, high) as f32;
         for day in 0..self.batch {
-            let (phase, level) = (number(0.0, 6.28), number(0.5, 1.5));
+            let (phase, level) = (number(0.0, std::f64::consts::TAU), number(0.5, 1.5));
             let weather = [0; 4].map(|_| number(-1.0, 1.0));
             let history: Vec<f32> =
                 (0..24).map(|hour| level * (hour as f32 * 0.26 + phase).sin() + number(-0.1, 0.1)).collect();
