@@ -9,6 +9,7 @@ use wattle_accel::{Architecture, Objective, Workload};
 use wattle_engine::{Plan, Session, Store};
 use wattle_graph::onnx::{SparseFormat, encode_model, encode_model_as};
 use wattle_graph::{Example, Model, Totals, costs, totals};
+use wattle_meter::timing::{Turns, in_turns, once};
 use wattle_meter::{Meter, Quantity, Receipt, Unit, Work};
 use wattle_tickets::{FindOptions, Fractions, Layer, Level, Scope, check, find, prunable};
 use wattle_train::evaluation::evaluate;
@@ -477,19 +478,13 @@ fn time(dense: &Model, lean: &Model, sample: &[usize], env: &Env, meter: &Meter)
         session.run()?;
         sessions.push(session);
     }
-    let mut samples = [vec![], vec![]];
-    for _ in 0..201 {
-        for (session, samples) in sessions.iter_mut().zip(&mut samples) {
-            let start = Instant::now();
-            session.run()?;
-            samples.push(start.elapsed().as_secs_f64() * 1e3);
-        }
-    }
+    let times = in_turns(&Turns::exactly(201).warmed(0), sessions.len(), |network| {
+        let session = &mut sessions[network];
+        once(|| session.run())
+    })?;
     let mut timed = vec![];
-    for ((session, mut samples), name) in
-        sessions.iter_mut().zip(samples).zip(["dense inference", "lean inference"])
+    for ((session, times), name) in sessions.iter_mut().zip(times).zip(["dense inference", "lean inference"])
     {
-        samples.sort_by(f64::total_cmp);
         let scope = meter.scope(name);
         let (start, mut count) = (Instant::now(), 0u32);
         while start.elapsed() < ENERGY_TIME {
@@ -499,7 +494,7 @@ fn time(dense: &Model, lean: &Model, sample: &[usize], env: &Env, meter: &Meter)
         let energy = scope.finish().energy;
         let energy_per_1000 = energy.and_then(|e| e.scaled(1000.0 / f64::from(count)).ok());
         let sparse_steps = session.plan().steps().filter(|s| s.kernel.contains("-sparse-")).count();
-        timed.push(Timed { latency_ms: samples[samples.len() / 2], energy_per_1000, sparse_steps });
+        timed.push(Timed { latency_ms: 1e3 * times.median(), energy_per_1000, sparse_steps });
     }
     let lean = timed.pop();
     let dense = timed.pop();
