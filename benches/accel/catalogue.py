@@ -1,4 +1,4 @@
-"""Maps every model of the catalogue on an architecture and writes the table of docs/accel.md.
+"""Maps every model of the catalogue on an architecture and writes the table of docs/guide/accelerator.md.
 
     cargo build --release && python benches/accel/catalogue.py [--also FOLDER] [--presets] [--arch eyeriss-v2]
 
@@ -22,7 +22,7 @@ sys.path.insert(0, str(ROOT / "benches/conformance"))
 
 from catalogue import MODELS  # noqa: E402
 
-PAGE = ROOT / "docs/accel.md"
+PAGE = ROOT / "docs/guide/accelerator.md"
 BEGIN, END = "<!-- catalogue: begin -->\n", "<!-- catalogue: end -->\n"
 PRESETS = ["lenet-300-100", "lenet-5", "small-conv", "resnet-20"]
 

@@ -3,7 +3,7 @@
     bash .ci/fetch-test-data && cargo build --release
     target/peers/bin/python benches/conformance/compare.py
 
-Prints two Markdown tables, those of docs/conformance.md; exit code 1 when something differs that should not.
+Prints two Markdown tables, those of docs/results/conformance.md; exit code 1 when something differs that should not.
 `--bisect PART_OF_A_NAME` runs one model with every intermediate value as an output and names the first that differs.
 `--oracle PART_OF_A_NAME` says how far wattle and onnxruntime are each from the reference interpreter, which sums in f64.
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the tables of docs/meter.md, docs/meter-measure.md and docs/reproduced.md again, each in its place.
+"""Makes the tables of docs/guide/estimating.md, docs/guide/measuring.md and docs/results/published-figures.md again, each in its place.
 
     python benches/meter/run.py                     all of them, about eight minutes with built binaries
     python benches/meter/run.py cost estimates      some of them
@@ -71,7 +71,7 @@ def thompson():
     if not points:
         return None
     text = output(WATTLE, "reproduce", "thompson2020", "--points", points)
-    # What the points give, and how many of the printed exponents; not each of them again, they are in docs/reproduced.md.
+    # What the points give, and how many of the printed exponents; not each of them again, they are in docs/results/published-figures.md.
     lines = [line for line in text.splitlines() if re.match(r"Beside it: .*: \d+ points|\d+ figures", line)]
     return "```\n" + "\n".join(lines) + "\n```\n"
 
@@ -89,7 +89,7 @@ def main():
             continue
         place = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end of table -->)", re.DOTALL)
         found = False
-        for page in ("docs/meter.md", "docs/meter-measure.md"):
+        for page in ("docs/guide/estimating.md", "docs/guide/measuring.md"):
             path = os.path.join(ROOT, page)
             text = open(path).read()
             if place.search(text):
@@ -99,7 +99,7 @@ def main():
         if not found:
             sys.exit(f"{name}: no page has a place for this table")
     if not sys.argv[1:]:
-        path = os.path.join(ROOT, "docs/reproduced.md")
+        path = os.path.join(ROOT, "docs/results/published-figures.md")
         text = open(path).read().split("```")
         text[1] = "\n" + output(WATTLE, "reproduce", "all").strip() + "\n"
         open(path, "w").write("```".join(text))

@@ -1,4 +1,4 @@
-"""Writes the networks of docs/sparse.md and docs/performance.md as ONNX files: random weights, and masks that pruning made.
+"""Writes the networks of docs/results/sparse.md and docs/results/dense.md as ONNX files: random weights, and masks that pruning made.
 
     python networks.py FOLDER [--only mobilenet-v1] [--masks dense uniform skewed] [--batches 1 16]
     python networks.py FOLDER --masks imp --data /usr/share/datasets/fashion-mnist --tickets LEVEL/final.safetensors

@@ -1,4 +1,4 @@
-"""The tables of docs/sparse.md and docs/performance.md: `wattle bench FILE --against PEER` over networks and threads.
+"""The tables of docs/results/sparse.md and docs/results/dense.md: `wattle bench FILE --against PEER` over networks and threads.
 
     python tables.py sparse FOLDER --deepsparse PYTHON   # sparse networks: onnxruntime, PyTorch and DeepSparse
     python tables.py dense FOLDER --det DET.onnx         # dense inference: onnxruntime and PyTorch

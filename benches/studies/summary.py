@@ -1,4 +1,4 @@
-"""Writes docs/studies.md from the results of benches/studies/run."""
+"""Writes docs/results/training-studies.md from the results of benches/studies/run."""
 
 import json
 import pathlib
@@ -69,4 +69,4 @@ if ticket:
             f"| {level['level']} | {100 * level['density']:.1f} % | {level['validation_accuracy']:.4f} | "
             f"{level['test_accuracy']:.4f} | {100 * (level['test_accuracy'] - dense):+.2f} |"
         )
-(root / "docs" / "studies.md").write_text("\n".join(lines) + "\n")
+(root / "docs/results/training-studies.md").write_text("\n".join(lines) + "\n")
