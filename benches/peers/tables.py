@@ -97,13 +97,11 @@ def rows(arguments, files, peers, floors):
             print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(purpose):
+    """What says which rows; before_after.py takes the same."""
+    parser = argparse.ArgumentParser(description=purpose, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=["sparse", "dense", "train", "int8"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--wattle", default="target/release/wattle")
-    parser.add_argument("--python", default=sys.executable, help="has torch, onnx and onnxruntime")
-    parser.add_argument("--deepsparse", help="a Python 3.11 that has deepsparse==1.8.0 and numpy<2")
     parser.add_argument("--det", help="PP-OCR's detection model")
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--masks", nargs="+", default=["uniform", "imp"])
@@ -111,8 +109,11 @@ def main():
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--before", default="", help="put before each timed command, such as a lock of the machine")
-    parser.add_argument("--out", default="peers.jsonl")
-    arguments = parser.parse_args()
+    return parser
+
+
+def chosen(arguments):
+    """The rows of a table without their threads: label, network, batch, file or name, further options."""
     files = []
     if arguments.table == "sparse":
         for network in arguments.only or FLOORS:
@@ -121,22 +122,13 @@ def main():
                     path = arguments.folder / f"{network}-{masks}-b{batch}.onnx"
                     if path.exists():
                         files.append((f"{network} {masks}", network, batch, path, []))
-        peers = [("onnxruntime", arguments.python), ("torch", arguments.python)]
-        if arguments.deepsparse:
-            peers.append(("deepsparse", arguments.deepsparse))
-
-        def floors(network, batch):
-            return (None, None) if network == "resnet18" and batch > 1 else FLOORS[network]
     elif arguments.table == "dense":
         for network in arguments.only or ["mobilenet-v1", "mobilenet-v2", "resnet18", "encoder", "lenet"]:
             for batch in arguments.batches:
                 path = arguments.folder / f"{network}-dense-b{batch}.onnx"
                 files.append((network, network, batch, path, []))
         if arguments.det:
-            options = ["--input", "x=1x3x640x640", "--tolerance", "1e-3"]
-            files.append(("PP-OCR det 640x640", "det", 1, arguments.det, options))
-        peers = [("onnxruntime", arguments.python), ("torch", arguments.python)]
-        floors = lambda network, batch: (1.0, None)
+            files.append(("PP-OCR det 640x640", "det", 1, arguments.det, ["--input", "x=1x3x640x640"]))
     elif arguments.table == "int8":
         for network in arguments.only or ["lenet", "mobilenet-v1", "mobilenet-v2", "resnet18", "encoder"]:
             for masks in arguments.masks:
@@ -144,16 +136,40 @@ def main():
                     for batch in arguments.batches:
                         path = arguments.folder / f"{network}-{masks}-{form}-b{batch}.onnx"
                         if path.exists():
-                            # A few steps of 1/255: where rounding falls differently, later layers carry it on.
-                            files.append((f"{network} {masks} {form}", network, batch, path, ["--tolerance", "0.1"]))
-        peers = [("onnxruntime", arguments.python)]
-        floors = lambda network, batch: (1.0, None)
+                            files.append((f"{network} {masks} {form}", network, batch, path, []))
     else:
         for network in arguments.only or TRAINED:
             shape, batch, optimizer, _ = TRAINED[network]
             inputs = ["--input", f"x={shape}", "--train", "--batch", str(batch), "--optimizer", optimizer]
             path = arguments.folder / network if network.endswith(".onnx") else network
             files.append((f"{network.removesuffix('-dense-b1.onnx')} step, {optimizer}", network, batch, path, inputs))
+    return files
+
+
+def main():
+    parser = options(__doc__)
+    parser.add_argument("--wattle", default="target/release/wattle")
+    parser.add_argument("--python", default=sys.executable, help="has torch, onnx and onnxruntime")
+    parser.add_argument("--deepsparse", help="a Python 3.11 that has deepsparse==1.8.0 and numpy<2")
+    parser.add_argument("--out", default="peers.jsonl")
+    arguments = parser.parse_args()
+    files = chosen(arguments)
+    peers = [("onnxruntime", arguments.python), ("torch", arguments.python)]
+    if arguments.table == "sparse":
+        if arguments.deepsparse:
+            peers.append(("deepsparse", arguments.deepsparse))
+        floors = lambda network, batch: (None, None) if network == "resnet18" and batch > 1 else FLOORS[network]
+    elif arguments.table == "dense":
+        # The detector's outputs are larger, and so are its differences.
+        tolerant = lambda row: (*row[:4], [*row[4], "--tolerance", "1e-3"]) if row[1] == "det" else row
+        files = list(map(tolerant, files))
+        floors = lambda network, batch: (1.0, None)
+    elif arguments.table == "int8":
+        # A few steps of 1/255: where rounding falls differently, later layers carry it on.
+        files = [(*row[:4], [*row[4], "--tolerance", "0.1"]) for row in files]
+        peers = [("onnxruntime", arguments.python)]
+        floors = lambda network, batch: (1.0, None)
+    else:
         peers = [("torch", arguments.python)]
         floors = lambda network, batch: (TRAINED[network][3], None)
     rows(arguments, files, peers, floors)
