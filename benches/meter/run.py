@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the tables of docs/guide/estimating.md, docs/guide/measuring.md and docs/results/published-figures.md again, each in its place.
+"""Makes the tables of the meter again, each on its page of docs/results, and keeps them in benches/runs/<date>-<machine>/.
 
     python benches/meter/run.py                     all of them, about eight minutes with built binaries
     python benches/meter/run.py cost estimates      some of them
@@ -13,6 +13,10 @@ import os
 import re
 import subprocess
 import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+
+import runs  # noqa: E402
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 WATTLE = os.environ.get("WATTLE", "target/release/wattle")
@@ -76,28 +80,26 @@ def thompson():
     return "```\n" + "\n".join(lines) + "\n```\n"
 
 
-TABLES = {"cost": cost, "size": size, "model": model, "forecasts": forecasts, "estimates": estimates,
-          "thompson": thompson}
+# Each table, what makes it, and its page.
+TABLES = {"cost": (cost, "meter-cost"), "size": (size, "meter-cost"), "model": (model, "power-model"),
+          "forecasts": (forecasts, "forecasts"), "estimates": (estimates, "estimates"), "thompson": (thompson, "scaling")}
 
 
 def main():
     wanted = sys.argv[1:] or list(TABLES)
     for name in wanted:
-        table = TABLES[name]()
+        make, page = TABLES[name]
+        table = make()
         if table is None:
             print(f"{name}: left out")
             continue
         place = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end of table -->)", re.DOTALL)
-        found = False
-        for page in ("docs/guide/estimating.md", "docs/guide/measuring.md"):
-            path = os.path.join(ROOT, page)
-            text = open(path).read()
-            if place.search(text):
-                open(path, "w").write(place.sub(lambda m: m[1] + "\n" + table + "\n" + m[2], text))
-                print(f"{name}: {page}")
-                found = True
-        if not found:
-            sys.exit(f"{name}: no page has a place for this table")
+        path = os.path.join(ROOT, f"docs/results/{page}.md")
+        text = open(path).read()
+        if not place.search(text):
+            sys.exit(f"{name}: {page}.md has no place for this table")
+        open(path, "w").write(place.sub(lambda m: m[1] + "\n" + table + "\n" + m[2], text))
+        runs.keep(f"{name}.md", table)
     if not sys.argv[1:]:
         path = os.path.join(ROOT, "docs/results/published-figures.md")
         text = open(path).read().split("```")

@@ -22,6 +22,10 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benches"))
+
+import runs  # noqa: E402
+
 # ZigZag's names of loops, and ours.
 LETTER = {"B": "N", "G": "G", "K": "M", "C": "C", "OY": "P", "OX": "Q", "FY": "R", "FX": "S", "D": "Q"}
 GROUP = {"N": "positions", "P": "positions", "Q": "positions", "C": "reduction", "R": "reduction", "S": "reduction", "M": "filters"}
@@ -236,6 +240,7 @@ Whole network: ZigZag {theirs['seconds']:.1f} s, wattle {median:.3f} s (median o
 """
     print(text)
     if args.write:
+        runs.keep("mappers.md", text)
         page = PAGE.read_text()
         before, rest = page.split(BEGIN)
         PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}")

@@ -1,4 +1,4 @@
-"""The tables of docs/results/sparse.md and docs/results/dense.md: `wattle bench FILE --against PEER` over networks and threads.
+"""The tables of docs/results (dense, sparse, avx2, bytes, training-steps): `wattle bench FILE --against PEER` over networks.
 
     python tables.py sparse FOLDER --deepsparse PYTHON   # sparse networks: onnxruntime, PyTorch and DeepSparse
     python tables.py dense FOLDER --det DET.onnx         # dense inference: onnxruntime and PyTorch
@@ -8,17 +8,22 @@
 FOLDER is what networks.py wrote. Run it with the Python that has torch, onnx and onnxruntime. Each comparison is one
 process of wattle that takes turns with one process of the peer; a row is the median of both and of the ratio over the
 rounds (peer over wattle, above 1 where wattle is faster). "At the limits" is what wattle would take if each node ran as
-fast as what limits it, multiply-adds or bandwidth (`wattle bench --roofline`). Results are appended to --out, a JSON
-line each, and rows that are there already are not measured again; rows measured on a busy machine are marked.
+fast as what limits it, multiply-adds or bandwidth (`wattle bench --roofline`). The table and its rows, a JSON line each, are kept in
+benches/runs/<date>-<machine>/; rows that are in --out already are not measured again; rows of a busy machine are marked.
 """
 
 import argparse
 import json
 import math
+import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import runs  # noqa: E402
 
 # Least ratio that is wanted: of the faster dense peer, and of DeepSparse.
 FLOORS = {"lenet": (3, 1.5), "mobilenet-v1": (2.5, 1.5), "encoder": (3, 1.5), "encoder-13": (3, 1.5), "resnet18": (2, None)}
@@ -151,8 +156,11 @@ def main():
     parser.add_argument("--wattle", default="target/release/wattle")
     parser.add_argument("--python", default=sys.executable, help="has torch, onnx and onnxruntime")
     parser.add_argument("--deepsparse", help="a Python 3.11 that has deepsparse==1.8.0 and numpy<2")
-    parser.add_argument("--out", default="peers.jsonl")
+    parser.add_argument("--out", help="JSON lines; in the folder of this date and machine by default")
     arguments = parser.parse_args()
+    isa = os.environ.get("WATTLE_ISA")
+    name = f"{arguments.table}-{isa}" if isa else arguments.table
+    arguments.out = arguments.out or runs.folder() / f"{name}.jsonl"
     files = chosen(arguments)
     peers = [("onnxruntime", arguments.python), ("torch", arguments.python)]
     if arguments.table == "sparse":
@@ -172,7 +180,8 @@ def main():
     else:
         peers = [("torch", arguments.python)]
         floors = lambda network, batch: (TRAINED[network][3], None)
-    rows(arguments, files, peers, floors)
+    with runs.kept(f"{name}.md"):
+        rows(arguments, files, peers, floors)
 
 
 if __name__ == "__main__":
