@@ -1,7 +1,7 @@
 //! What many networks over shared parameters cost: planning a sampled sub-network beside its training step, a policy that acts
 //! between updates beside a frozen one, a decoder's token beside how many came before it, and the branch that is not taken.
 //!
-//! Arguments: a number of threads (default 1); `write` to put the table into `docs/shared-parameters.md`.
+//! Arguments: a number of threads (default 1); `write` to put the table into `docs/results/shared-parameters.md`.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its result")]
 
 #[path = "../tests/networks/decoder.rs"]
@@ -30,7 +30,7 @@ use wattle_meter::timing::{Times, Turns, in_turns, once, repeated};
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 /// The page with the table, and what is around the table there.
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/shared-parameters.md");
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/results/shared-parameters.md");
 const TABLE: [&str; 2] = ["<!-- table: begin -->\n", "<!-- table: end -->\n"];
 
 fn main() -> Outcome {
