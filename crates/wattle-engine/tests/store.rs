@@ -276,7 +276,7 @@ fn a_node_may_have_any_number_of_operands() {
 fn packing_network() -> Graph {
     let mut graph = Graph::new("packing");
     let x = graph.input("x", DType::F32, Shape::known(&[2, 3, 12, 12]));
-    let mut w = |graph: &mut Graph, name: &str, extents: &[usize]| view(graph, name, vec![], extents);
+    let w = |graph: &mut Graph, name: &str, extents: &[usize]| view(graph, name, vec![], extents);
     let first = w(&mut graph, "stem", &[16, 3, 3, 3]);
     let padded = || Sliding::padded(2, 1);
     let y = graph.apply(Conv { sliding: padded(), groups: 1 }, &[x, first]).unwrap();
