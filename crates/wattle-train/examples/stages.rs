@@ -71,7 +71,11 @@ pub fn stages() -> Result<Vec<(&'static str, String)>, Box<dyn Error>> {
     ])
 }
 
-#[allow(dead_code, reason = "the test of the page has no use for it")]
+#[allow(
+    dead_code,
+    clippy::print_stdout,
+    reason = "an example prints; the test of the page only calls `stages`"
+)]
 fn main() -> Result<(), Box<dyn Error>> {
     for (name, text) in stages()? {
         println!("== {name}\n{text}\n");
