@@ -49,6 +49,8 @@ pub mod serve;
 #[cfg(feature = "networks")]
 pub mod shrink;
 #[cfg(feature = "networks")]
+mod shrink_costs;
+#[cfg(feature = "networks")]
 pub mod shrink_report;
 #[cfg(feature = "networks")]
 pub mod ticket;

@@ -2,79 +2,22 @@
 
 pub mod curves;
 pub mod data;
+pub mod facts;
 pub mod follow;
 pub mod learning;
+pub mod material;
+pub mod normalised;
+pub mod sample;
 
 use std::path::Path;
 use std::sync::Arc;
 
-use wattle_data::Table;
 use wattle_graph::{Model, Parameters, Source};
-use wattle_train::binding;
-use wattle_train::experiment::Experiment;
 use wattle_train::initial_weights::initialise;
-use wattle_train::network::{self, Init};
-use wattle_train::objective::Loss;
-use wattle_train::options::TrainOptions;
-use wattle_train::training_data::TrainingData;
+use wattle_train::network;
 use wattle_train::weights::read_weights;
 
-use crate::env::Env;
-use crate::error::{JobError, Result};
-use crate::models;
-use data::{DataOptions, Divided, Prepared, prepare};
-use learning::LearningOptions;
-
-/// The model to train: a file with its weights, or a network by name, freshly initialised.
-///
-/// # Errors
-/// If the file cannot be read, or there is neither such a file nor such a network.
-pub fn model(name: &str, data: &TrainingData, init: Init, seed: u64) -> Result<Model> {
-    if is_file(name) {
-        return models::load(Path::new(name));
-    }
-    let outputs = data.dataset.targets.class_count().unwrap_or(1);
-    Ok(network::build(name, &data.dataset.shape, outputs, init, seed)?)
-}
-
-/// A model and the data it learns from and is judged by: the file says which columns it takes; a network by name is made
-/// for the data.
-///
-/// # Errors
-/// If one cannot be read, or they do not fit.
-pub fn material(name: &str, options: &DataOptions, learning: &LearningOptions) -> Result<(Model, Divided)> {
-    let (loss, ignore_index) = (learning.loss.as_ref(), learning.ignore_index);
-    if is_file(name) {
-        let model = models::load(Path::new(name))?;
-        let divided = Divided::for_model(options, &model, loss, ignore_index)?;
-        if matches!(loss, None | Some(Loss::CrossEntropy(_))) {
-            check_fit(&model, divided.table())?;
-        }
-        return Ok((model, divided));
-    }
-    let prepared = prepare(options, loss)?;
-    let model = model(name, &prepared.training, Init::KaimingNormal, learning.seed)?;
-    Ok((model, prepared.into()))
-}
-
-/// Refuses a model that does not fit the data before anything is computed: samples, and an output for each class.
-///
-/// # Errors
-/// If a column does not fit its input, or a class has no output.
-pub fn check_fit(model: &Model, table: &dyn Table) -> Result<()> {
-    let refuse = |found: &dyn std::fmt::Display| JobError::at("the model", found);
-    let bound = binding::bind(model, table.columns(), 1).map_err(|e| refuse(&e))?.model.graph;
-    let Some(&output) = bound.outputs().first() else { return Ok(()) };
-    let (Ok(extents), Some(classes)) = (bound.extents(output), table.classes()) else { return Ok(()) };
-    let classes = classes.names.len();
-    match extents[..] {
-        [_, width] if width < classes => Err(refuse(&format_args!(
-            "it has {width} outputs; {} has {classes} classes; expected one output for each class",
-            table.name()
-        ))),
-        _ => Ok(()),
-    }
-}
+use crate::error::Result;
 
 /// Whether this names a file, and no network.
 fn is_file(name: &str) -> bool {
@@ -93,25 +36,6 @@ pub fn start_from(model: &mut Model, path: &Path) -> Result<Vec<String>> {
         true => vec![],
         false => vec![format!("weights of {place}: {matched}")],
     })
-}
-
-/// The experiment of a model on prepared data, judged on the validation part where there is one.
-///
-/// # Errors
-/// If the batches do not fit the data.
-pub fn experiment(
-    model: &Model,
-    prepared: &Prepared,
-    options: &TrainOptions,
-    env: &Env,
-) -> Result<Experiment> {
-    let data = &prepared.training;
-    let mut experiment =
-        Experiment::new(model.clone(), data.source(options)?, options.clone(), env.plan_options());
-    if !prepared.splits.validation().is_empty() {
-        experiment.validation = Some(data.part(prepared.splits.validation())?);
-    }
-    Ok(experiment)
 }
 
 /// What the validation part is, for keys: it chooses.

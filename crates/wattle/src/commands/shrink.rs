@@ -8,7 +8,7 @@ use wattle_jobs::{ShrinkJob, shrink};
 use wattle_report::receipt as receipts;
 use wattle_train::moment::Moment;
 
-use super::training::{DataArgs, TrainArgs, told};
+use super::training::{ColumnArgs, DataArgs, TrainArgs, inputs, told};
 use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -20,14 +20,17 @@ use crate::names::named;
     after_help = "Example: wattle shrink --model m.onnx --data idx:fashion-mnist --tolerance 0.5 --out lean"
 )]
 pub struct Args {
-    /// An .onnx classifier, or lenet-300-100, lenet-5, resnet-20, small-conv.
+    /// An .onnx model, or lenet-300-100, lenet-5, resnet-20, small-conv.
     #[arg(long, default_value = "small-conv")]
     model: String,
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
+    columns: ColumnArgs,
+    #[command(flatten)]
     train: TrainArgs,
-    /// Points of validation accuracy (of 100) that may be lost.
+    /// How much may be lost on the validation part: points of 100 of a share (accuracy, F1, mean IoU), percent of the dense
+    /// network's value of anything else (loss, perplexity, R2, errors). The first --metric counts, or the usual one.
     #[arg(long, default_value_t = 1.0)]
     tolerance: f64,
     /// Rounds of pruning, at most.
@@ -42,6 +45,9 @@ pub struct Args {
     /// Every zero as a number, for runtimes that do not fold constants: --sparse-format dense.
     #[arg(long, conflicts_with = "sparse_format")]
     dense: bool,
+    /// Write a lean.onnx that normalises its inputs itself, by nodes: it takes numbers as the data store them.
+    #[arg(long)]
+    with_normalisation: bool,
     /// Also what this architecture would make of both networks (see `wattle accel archs`), or one in a .toml or
     /// .yaml file: modelled, with the zeros of weights and of activations on training samples as counted.
     #[arg(long, value_name = "ARCH")]
@@ -55,20 +61,22 @@ pub struct Args {
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let job = ShrinkJob {
         model: args.model,
-        data: args.data.options(),
+        data: args.data.with_columns(args.columns),
         init_from: args.train.init_from.clone(),
         learning: args.train.options(),
         tolerance: args.tolerance,
         max_rounds: args.max_rounds,
         rewind: args.rewind,
         sparse_format: if args.dense { SparseForm::Dense } else { args.sparse_format },
+        with_normalisation: args.with_normalisation,
         accel: args.accel,
         out: args.out,
     };
     let shrunk = shrink(&job, context, &mut Bars::default())?;
     let text = format!(
-        "{}\n{}\nlean model {}\nreport     {}\n\n{}",
+        "{}\n{}{}\nlean model {}\nreport     {}\n\n{}",
         table(&shrunk),
+        inputs(&shrunk.normalisation),
         told(&shrunk.notes),
         shrunk.files.model.display(),
         shrunk.files.report.display(),

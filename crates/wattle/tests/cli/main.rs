@@ -2,11 +2,14 @@
 
 mod accel;
 mod accel_map;
+mod any_model;
 mod contract;
 mod estimate;
+mod facts;
 mod full_disk;
 mod golden;
 mod measure;
+mod normalise;
 mod normalised;
 mod output;
 mod peers;
