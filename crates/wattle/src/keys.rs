@@ -43,7 +43,7 @@ const VARIATIONS: &[Variation] = &[
     another("preset", "--preset open-lth", "--preset paper-2019"),
     another("data", "--data csv:rows.csv", "--data csv:others.csv"),
     another("validation", "", "--validation 25%"),
-    another("columns", "--columns input=a,input=b,input=c,input=d", "--columns input=b,input=a,input=c,input=d"),
+    another("columns", "--columns x=a+b+c+d+second", "--columns x=b+a+c+d+second"),
     another("target", "--target label", "--target second"),
     another("missing", "", "--missing mean"),
     another("tokenizer", "", "--tokenizer bytes"),
@@ -104,7 +104,7 @@ fn files() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("the machine has room");
     let path = |name: &str| folder.path().join(name);
     for (name, seed) in [("m.onnx", 1), ("other.onnx", 2)] {
-        let model = network::build("lenet-300-100", &SampleShape::Features(4), 3, Init::KaimingNormal, seed)
+        let model = network::build("lenet-300-100", &SampleShape::Features(5), 3, Init::KaimingNormal, seed)
             .expect("it exists");
         fs::write(path(name), onnx::encode_model(&model).expect("our own")).expect("it is new");
         if seed == 2 {
@@ -264,7 +264,7 @@ fn a_file_of_the_same_name_with_other_contents_is_another_run() {
         ("shrink", "", "rows.csv", "others.csv"),
         ("ticket find", "--init-from w.safetensors", "w.safetensors", "third.safetensors"),
     ] {
-        let third = network::build("lenet-300-100", &SampleShape::Features(4), 3, Init::KaimingNormal, 3)
+        let third = network::build("lenet-300-100", &SampleShape::Features(5), 3, Init::KaimingNormal, 3)
             .expect("it exists");
         write_weights(&path("third.safetensors"), &third.parameters).expect("there is room");
         let line = line(command, said);

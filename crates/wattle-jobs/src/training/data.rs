@@ -237,3 +237,30 @@ pub fn prepare(options: &DataOptions, loss: Option<&Loss>) -> Result<Prepared> {
     let indices = splits.train().to_vec();
     Ok(Prepared { training: TrainingData { dataset, indices, normalisation }, splits })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_of_the_data_is_part_of_a_key() {
+        let base = || DataOptions::of("digits");
+        // A new field does not compile until it is varied below.
+        let DataOptions { data: _, validation: _, columns: _, targets: _, missing: _, tokenizer: _ } = base();
+        let keys: Vec<String> = [
+            base(),
+            DataOptions::of("csv:a.csv"),
+            DataOptions { validation: Some(0.2), ..base() },
+            DataOptions { columns: "x=a".parse().unwrap(), ..base() },
+            DataOptions { targets: vec!["y".into()], ..base() },
+            DataOptions { missing: Missing::Drop, ..base() },
+            DataOptions { tokenizer: Some("t.json".into()), ..base() },
+        ]
+        .iter()
+        .map(|options| crate::kept::config("train", options).unwrap().hash())
+        .collect();
+        for (i, key) in keys.iter().enumerate() {
+            assert!(!keys[..i].contains(key), "variation {i} has the key of another");
+        }
+    }
+}
