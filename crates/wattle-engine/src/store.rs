@@ -399,13 +399,13 @@ impl Contents {
         let buffer = match old {
             Some(form) => form.buffer,
             None => {
-                self.buffers.push(Arena::new(bytes));
+                self.buffers.push(Arena::try_new(bytes)?);
                 (self.buffers.len() - 1) as u32
             }
         };
         let arena = &mut self.buffers[buffer as usize];
         if arena.bytes() != bytes {
-            *arena = Arena::new(bytes);
+            *arena = Arena::try_new(bytes)?;
         }
         let span = Span::in_arena(0, bytes);
         let slot = &mut self.slots[index];

@@ -27,6 +27,7 @@ pub mod eval;
 pub mod export;
 #[cfg(feature = "networks")]
 pub mod kept;
+pub mod given_file;
 pub mod ledger;
 pub mod measure;
 #[cfg(feature = "networks")]

@@ -220,6 +220,8 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
     }
     let settings = FindOptions { scope: Scope::Global, rewind: job.rewind, levels: job.max_rounds };
     let layers = prunable(&model.graph, Fractions { conv: FRACTION, dense: FRACTION, output: FRACTION });
+    notes.extend(training::masks_that_learn(&model, &options));
+    notes.extend(training::out_of_reach(&model));
     let mut experiment = experiment(&model, &prepared, &options, env)?;
     // A refused search leaves no folder behind.
     check(&experiment, &layers, &settings)?;

@@ -149,6 +149,8 @@ pub fn find_tickets(job: &FindJob, env: &Env, observer: &mut dyn Observer) -> Re
     let scope = job.scope.unwrap_or(chosen.as_ref().map_or(Scope::Global, |p| p.scope));
     let settings = FindOptions { scope, rewind: job.rewind, levels: job.levels };
     let layers = prunable(&model.graph, fractions);
+    notes.extend(training::masks_that_learn(&model, &options));
+    notes.extend(training::out_of_reach(&model));
     let mut experiment = experiment(&model, &prepared, &options, env)?;
     // A refused search leaves no folder behind.
     check(&experiment, &layers, &settings)?;

@@ -106,6 +106,7 @@ pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<T
         None => vec![],
     };
     notes.extend(data.remarks().iter().cloned());
+    notes.extend(training::masks_that_learn(&model, &options));
     let mut experiment =
         Experiment::new(model.clone(), data.source(&options)?, options.clone(), env.plan_options());
     if !data.splits.validation().is_empty() {

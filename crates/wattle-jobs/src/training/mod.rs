@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wattle_data::Table;
-use wattle_graph::{Model, Parameters, Source};
+use wattle_graph::{Model, Parameters, Role, Source, ValueId};
+use wattle_tickets::{Fractions, prunable};
 use wattle_train::binding;
 use wattle_train::experiment::Experiment;
 use wattle_train::initial_weights::initialise;
@@ -92,6 +93,53 @@ pub fn start_from(model: &mut Model, path: &Path) -> Result<Vec<String>> {
     Ok(match matched.is_complete() {
         true => vec![],
         false => vec![format!("weights of {place}: {matched}")],
+    })
+}
+
+/// The trainable parameters, each tensor once, with their values in the graph.
+fn trainable(model: &Model) -> Vec<(ValueId, &str)> {
+    let parameter = |id| match &model.graph.value(id).source {
+        Source::Parameter(p) if p.role == Role::Trainable => Some((id, p.tensor.as_str())),
+        _ => None,
+    };
+    let mut found: Vec<(ValueId, &str)> = model.graph.value_ids().filter_map(parameter).collect();
+    found.sort_by_key(|(_, name)| *name);
+    found.dedup_by_key(|(_, name)| *name);
+    found
+}
+
+/// Tensors of zeros and ones that learn like any other, in a sentence: who put a mask into the graph expects its zeros to
+/// stay.
+pub fn masks_that_learn(model: &Model, options: &TrainOptions) -> Option<String> {
+    let is_mask = |name: &str| {
+        let values = model.parameters.get(name).and_then(|t| t.as_f32()).unwrap_or_default();
+        let [zeros, ones] = [0.0, 1.0].map(|x| values.iter().filter(|v| **v == x).count());
+        zeros > 0 && ones > 0 && zeros + ones == values.len()
+    };
+    let (ids, names): (Vec<ValueId>, Vec<&str>) = trainable(model).into_iter().unzip();
+    let treatments = options.groups.treatments(&model.graph, &ids).ok()?;
+    let learns = names.into_iter().zip(treatments).filter(|(name, how)| how.is_trained && is_mask(name));
+    let names: Vec<&str> = learns.map(|(name, _)| name).collect();
+    let first = names.first()?;
+    Some(format!(
+        "only zeros and ones, and yet learnt like any other parameter: {}; a mask stays as it is when it is frozen: \
+         option `freeze={first}`",
+        names.join(", ")
+    ))
+}
+
+/// Weights that pruning does not reach, in a sentence.
+pub fn out_of_reach(model: &Model) -> Option<String> {
+    let layers = prunable(&model.graph, Fractions { conv: 1.0, dense: 1.0, output: 1.0 });
+    let is_weight = |name: &str| model.parameters.get(name).is_some_and(|t| t.shape().len() > 1);
+    let reached = |name: &str| layers.iter().any(|layer| layer.tensor == name);
+    let missed = trainable(model).into_iter().map(|(_, name)| name);
+    let missed: Vec<&str> = missed.filter(|name| is_weight(name) && !reached(name)).collect();
+    (!missed.is_empty()).then(|| {
+        format!(
+            "not pruned, since only weights that go straight into a convolution or a matrix product are: {}",
+            missed.join(", ")
+        )
     })
 }
 

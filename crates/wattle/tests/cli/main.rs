@@ -2,6 +2,7 @@
 
 mod accel;
 mod accel_map;
+mod cases;
 mod contract;
 mod estimate;
 mod full_disk;
@@ -11,5 +12,6 @@ mod normalised;
 mod output;
 mod peers;
 mod refusals;
+mod remedies;
 mod resume;
 mod sandbox;
