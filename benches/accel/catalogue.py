@@ -1,4 +1,4 @@
-"""Maps every model of the catalogue on an architecture and writes the table of docs/accel.md.
+"""Maps every model of the catalogue on an architecture and writes the table of docs/results/accelerator-catalogue.md.
 
     cargo build --release && python benches/accel/catalogue.py [--also FOLDER] [--presets] [--arch eyeriss-v2]
 
@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "benches/conformance"))
+sys.path[:0] = [str(ROOT / "benches/conformance"), str(ROOT / "benches")]
 
+import runs  # noqa: E402
 from catalogue import MODELS  # noqa: E402
 
-PAGE = ROOT / "docs/accel.md"
+PAGE = ROOT / "docs/results/accelerator-catalogue.md"
 BEGIN, END = "<!-- catalogue: begin -->\n", "<!-- catalogue: end -->\n"
 PRESETS = ["lenet-300-100", "lenet-5", "small-conv", "resnet-20"]
 
@@ -102,6 +103,7 @@ def main():
             "|---|---|---|---|---|---|---|"]
     text = PAGE.read_text()
     before, rest = text.split(BEGIN)
+    runs.keep("accelerator-catalogue.md", "\n".join(head + lines))
     PAGE.write_text(before + BEGIN + "\n" + "\n".join(head + lines) + "\n\n" + END + rest.split(END)[1])
     if errors:
         sys.exit("\n".join(errors))

@@ -3,7 +3,8 @@
     bash .ci/fetch-test-data && cargo build --release
     target/peers/bin/python benches/conformance/compare.py
 
-Prints two Markdown tables, those of docs/conformance.md; exit code 1 when something differs that should not.
+Prints two Markdown tables, those of docs/results/conformance.md, and keeps them in benches/runs/<date>-<machine>/; exit code 1
+when something differs that should not.
 `--bisect PART_OF_A_NAME` runs one model with every intermediate value as an output and names the first that differs.
 `--oracle PART_OF_A_NAME` says how far wattle and onnxruntime are each from the reference interpreter, which sums in f64.
 """
@@ -21,7 +22,10 @@ import onnx
 import onnxruntime as ort
 from onnx import numpy_helper
 
-import count
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import count  # noqa: E402
+import runs  # noqa: E402
 from catalogue import MODELS, SIZE_TOLERANCE, random_inputs
 from real_inputs import real_inputs
 
@@ -237,4 +241,6 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with runs.kept("conformance.md"):
+        code = main()
+    sys.exit(code)

@@ -20,6 +20,9 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+import runs  # noqa: E402
 from catalogue import MODELS, random_inputs
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -182,8 +185,10 @@ def main():
         if args.time:
             row += [f"{ms:.2f}" for ms in milliseconds([sessions["dense"], sessions["compact"]], feeds)]
         print("| " + " | ".join(row) + " |", flush=True)
-    sys.exit(failed)
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    with runs.kept("lean-files.md"):
+        failed = main()
+    sys.exit(failed)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Predicts and then times networks, for the table in docs/meter.md.
+"""Predicts and then times networks, for the table in docs/results/estimates.md.
 
     python benches/estimates/run.py target/release/wattle [--only PART] [--first I] [--last J]
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the tables of docs/meter.md, docs/meter-measure.md and docs/reproduced.md again, each in its place.
+"""Makes the tables of the meter again, each on its page of docs/results, and keeps them in benches/runs/<date>-<machine>/.
 
     python benches/meter/run.py                     all of them, about eight minutes with built binaries
     python benches/meter/run.py cost estimates      some of them
@@ -13,6 +13,10 @@ import os
 import re
 import subprocess
 import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+
+import runs  # noqa: E402
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 WATTLE = os.environ.get("WATTLE", "target/release/wattle")
@@ -71,35 +75,33 @@ def thompson():
     if not points:
         return None
     text = output(WATTLE, "reproduce", "thompson2020", "--points", points)
-    # What the points give, and how many of the printed exponents; not each of them again, they are in docs/reproduced.md.
+    # What the points give, and how many of the printed exponents; not each of them again, they are in docs/results/published-figures.md.
     lines = [line for line in text.splitlines() if re.match(r"Beside it: .*: \d+ points|\d+ figures", line)]
     return "```\n" + "\n".join(lines) + "\n```\n"
 
 
-TABLES = {"cost": cost, "size": size, "model": model, "forecasts": forecasts, "estimates": estimates,
-          "thompson": thompson}
+# Each table, what makes it, and its page.
+TABLES = {"cost": (cost, "meter-cost"), "size": (size, "meter-cost"), "model": (model, "power-model"),
+          "forecasts": (forecasts, "forecasts"), "estimates": (estimates, "estimates"), "thompson": (thompson, "scaling")}
 
 
 def main():
     wanted = sys.argv[1:] or list(TABLES)
     for name in wanted:
-        table = TABLES[name]()
+        make, page = TABLES[name]
+        table = make()
         if table is None:
             print(f"{name}: left out")
             continue
         place = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end of table -->)", re.DOTALL)
-        found = False
-        for page in ("docs/meter.md", "docs/meter-measure.md"):
-            path = os.path.join(ROOT, page)
-            text = open(path).read()
-            if place.search(text):
-                open(path, "w").write(place.sub(lambda m: m[1] + "\n" + table + "\n" + m[2], text))
-                print(f"{name}: {page}")
-                found = True
-        if not found:
-            sys.exit(f"{name}: no page has a place for this table")
+        path = os.path.join(ROOT, f"docs/results/{page}.md")
+        text = open(path).read()
+        if not place.search(text):
+            sys.exit(f"{name}: {page}.md has no place for this table")
+        open(path, "w").write(place.sub(lambda m: m[1] + "\n" + table + "\n" + m[2], text))
+        runs.keep(f"{name}.md", table)
     if not sys.argv[1:]:
-        path = os.path.join(ROOT, "docs/reproduced.md")
+        path = os.path.join(ROOT, "docs/results/published-figures.md")
         text = open(path).read().split("```")
         text[1] = "\n" + output(WATTLE, "reproduce", "all").strip() + "\n"
         open(path, "w").write("```".join(text))

@@ -1,4 +1,4 @@
-"""wattle's mapper against ZigZag's, on ZigZag's ResNet-18 and its accelerator `tpu_like`; docs/accel-mapper.md shows the result.
+"""wattle's mapper against ZigZag's, on ZigZag's ResNet-18 and its accelerator `tpu_like`; docs/results/accelerator-mapper.md shows the result.
 
     python3.11 -m venv zigzag && zigzag/bin/pip install zigzag-dse==3.9.1 six
     cargo build --release -p wattle
@@ -22,10 +22,14 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benches"))
+
+import runs  # noqa: E402
+
 # ZigZag's names of loops, and ours.
 LETTER = {"B": "N", "G": "G", "K": "M", "C": "C", "OY": "P", "OX": "Q", "FY": "R", "FX": "S", "D": "Q"}
 GROUP = {"N": "positions", "P": "positions", "Q": "positions", "C": "reduction", "R": "reduction", "S": "reduction", "M": "filters"}
-PAGE = ROOT / "docs" / "accel-mapper.md"
+PAGE = ROOT / "docs/results/accelerator-mapper.md"
 BEGIN, END = "<!-- written by benches/peers/mappers.py -->", "<!-- end -->"
 
 
@@ -167,7 +171,7 @@ def main():
     parser.add_argument("--wattle", default=str(ROOT / "target/release/wattle"))
     parser.add_argument("--peer", help="ZigZag's result of an earlier run, instead of searching again")
     parser.add_argument("--keep", help="write ZigZag's result to this file, and stop there")
-    parser.add_argument("--write", action="store_true", help="write the section of docs/accel-mapper.md")
+    parser.add_argument("--write", action="store_true", help="write the section of docs/results/accelerator-mapper.md")
     args = parser.parse_args()
     model, hardware, mapping = inputs()
     if args.peer:
@@ -236,6 +240,7 @@ Whole network: ZigZag {theirs['seconds']:.1f} s, wattle {median:.3f} s (median o
 """
     print(text)
     if args.write:
+        runs.keep("mappers.md", text)
         page = PAGE.read_text()
         before, rest = page.split(BEGIN)
         PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.split(END)[1]}")

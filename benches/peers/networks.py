@@ -1,4 +1,4 @@
-"""Writes the networks of docs/sparse.md and docs/performance.md as ONNX files: random weights, and masks that pruning made.
+"""Writes the networks of docs/results as ONNX files: random weights, and masks that pruning made.
 
     python networks.py FOLDER [--only mobilenet-v1] [--masks dense uniform skewed] [--batches 1 16]
     python networks.py FOLDER --masks imp --data /usr/share/datasets/fashion-mnist --tickets LEVEL/final.safetensors
@@ -250,7 +250,7 @@ def imp(net, arguments):
     """Trains a little, prunes a little, again and again; the PyTorch translation is that of `wattle bench`."""
     import torch
 
-    sys.path.insert(0, str(HERE.parents[1] / "crates/wattle/src/commands/bench"))
+    sys.path.insert(0, str(HERE.parents[1] / "crates/wattle-jobs/src/bench"))
     import peer
 
     torch.manual_seed(0)
@@ -261,7 +261,7 @@ def imp(net, arguments):
         steps.append((getattr(peer.Operators(torch, leaves), node.op_type)(node, attributes), node.input, node.output[0]))
     trained = [t.requires_grad_() for t in leaves.values() if t.dtype == torch.float32 and t.ndim > 0]
     if net.name.startswith("encoder"):
-        text = b"".join(p.read_bytes() for p in sorted((HERE.parents[1] / "docs").glob("*.md")))
+        text = b"".join(p.read_bytes() for p in sorted((HERE.parents[1] / "docs").rglob("*.md")))
         text = torch.frombuffer(bytearray(text), dtype=torch.uint8).long()
         embedding, head = torch.randn(257, 512) * 0.5, torch.randn(512, 256) * 512 ** -0.5
         trained += [embedding.requires_grad_(), head.requires_grad_()]

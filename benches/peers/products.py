@@ -6,7 +6,7 @@ Needs torch and sparseprop==0.1.14 (a source package: pip builds it with g++, -m
 take activations a feature after the other. SparseProp's kernels add to their results, so clearing these is part of the
 time; its transposes, which its PyTorch layer does around the kernels, are not. Its backward kernel computes both
 gradients at once. Results are checked against a dense product. Random masks, uniform; every round is a process of
-wattle and as many runs of SparseProp after it. Prints a Markdown table.
+wattle and as many runs of SparseProp after it. Prints a Markdown table and keeps it in benches/runs/<date>-<machine>/.
 """
 
 import argparse
@@ -16,6 +16,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import runs  # noqa: E402
 
 SHAPES = [(304, 784, 64), (1024, 1024, 128), (3072, 768, 128), (512, 512, 832), (256, 256, 3136)]
 
@@ -110,4 +114,8 @@ def main():
 
 
 if __name__ == "__main__":
-    peer() if sys.argv[1:] == ["peer"] else main()
+    if sys.argv[1:] == ["peer"]:
+        peer()
+    else:
+        with runs.kept("products.md"):
+            main()

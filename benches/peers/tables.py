@@ -1,4 +1,4 @@
-"""The tables of docs/sparse.md and docs/performance.md: `wattle bench FILE --against PEER` over networks and threads.
+"""The tables of docs/results (dense, sparse, avx2, bytes, training-steps): `wattle bench FILE --against PEER` over networks.
 
     python tables.py sparse FOLDER --deepsparse PYTHON   # sparse networks: onnxruntime, PyTorch and DeepSparse
     python tables.py dense FOLDER --det DET.onnx         # dense inference: onnxruntime and PyTorch
@@ -8,17 +8,22 @@
 FOLDER is what networks.py wrote. Run it with the Python that has torch, onnx and onnxruntime. Each comparison is one
 process of wattle that takes turns with one process of the peer; a row is the median of both and of the ratio over the
 rounds (peer over wattle, above 1 where wattle is faster). "At the limits" is what wattle would take if each node ran as
-fast as what limits it, multiply-adds or bandwidth (`wattle bench --roofline`). Results are appended to --out, a JSON
-line each, and rows that are there already are not measured again; rows measured on a busy machine are marked.
+fast as what limits it, multiply-adds or bandwidth (`wattle bench --roofline`). The table and its rows, a JSON line each, are kept in
+benches/runs/<date>-<machine>/; rows that are in --out already are not measured again; rows of a busy machine are marked.
 """
 
 import argparse
 import json
 import math
+import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import runs  # noqa: E402
 
 # Least ratio that is wanted: of the faster dense peer, and of DeepSparse.
 FLOORS = {"lenet": (3, 1.5), "mobilenet-v1": (2.5, 1.5), "encoder": (3, 1.5), "encoder-13": (3, 1.5), "resnet18": (2, None)}
@@ -97,13 +102,11 @@ def rows(arguments, files, peers, floors):
             print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def options(purpose):
+    """What says which rows; before_after.py takes the same."""
+    parser = argparse.ArgumentParser(description=purpose, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=["sparse", "dense", "train", "int8"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--wattle", default="target/release/wattle")
-    parser.add_argument("--python", default=sys.executable, help="has torch, onnx and onnxruntime")
-    parser.add_argument("--deepsparse", help="a Python 3.11 that has deepsparse==1.8.0 and numpy<2")
     parser.add_argument("--det", help="PP-OCR's detection model")
     parser.add_argument("--only", nargs="+")
     parser.add_argument("--masks", nargs="+", default=["uniform", "imp"])
@@ -111,8 +114,11 @@ def main():
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--before", default="", help="put before each timed command, such as a lock of the machine")
-    parser.add_argument("--out", default="peers.jsonl")
-    arguments = parser.parse_args()
+    return parser
+
+
+def chosen(arguments):
+    """The rows of a table without their threads: label, network, batch, file or name, further options."""
     files = []
     if arguments.table == "sparse":
         for network in arguments.only or FLOORS:
@@ -121,22 +127,13 @@ def main():
                     path = arguments.folder / f"{network}-{masks}-b{batch}.onnx"
                     if path.exists():
                         files.append((f"{network} {masks}", network, batch, path, []))
-        peers = [("onnxruntime", arguments.python), ("torch", arguments.python)]
-        if arguments.deepsparse:
-            peers.append(("deepsparse", arguments.deepsparse))
-
-        def floors(network, batch):
-            return (None, None) if network == "resnet18" and batch > 1 else FLOORS[network]
     elif arguments.table == "dense":
         for network in arguments.only or ["mobilenet-v1", "mobilenet-v2", "resnet18", "encoder", "lenet"]:
             for batch in arguments.batches:
                 path = arguments.folder / f"{network}-dense-b{batch}.onnx"
                 files.append((network, network, batch, path, []))
         if arguments.det:
-            options = ["--input", "x=1x3x640x640", "--tolerance", "1e-3"]
-            files.append(("PP-OCR det 640x640", "det", 1, arguments.det, options))
-        peers = [("onnxruntime", arguments.python), ("torch", arguments.python)]
-        floors = lambda network, batch: (1.0, None)
+            files.append(("PP-OCR det 640x640", "det", 1, arguments.det, ["--input", "x=1x3x640x640"]))
     elif arguments.table == "int8":
         for network in arguments.only or ["lenet", "mobilenet-v1", "mobilenet-v2", "resnet18", "encoder"]:
             for masks in arguments.masks:
@@ -144,19 +141,47 @@ def main():
                     for batch in arguments.batches:
                         path = arguments.folder / f"{network}-{masks}-{form}-b{batch}.onnx"
                         if path.exists():
-                            # A few steps of 1/255: where rounding falls differently, later layers carry it on.
-                            files.append((f"{network} {masks} {form}", network, batch, path, ["--tolerance", "0.1"]))
-        peers = [("onnxruntime", arguments.python)]
-        floors = lambda network, batch: (1.0, None)
+                            files.append((f"{network} {masks} {form}", network, batch, path, []))
     else:
         for network in arguments.only or TRAINED:
             shape, batch, optimizer, _ = TRAINED[network]
             inputs = ["--input", f"x={shape}", "--train", "--batch", str(batch), "--optimizer", optimizer]
             path = arguments.folder / network if network.endswith(".onnx") else network
             files.append((f"{network.removesuffix('-dense-b1.onnx')} step, {optimizer}", network, batch, path, inputs))
+    return files
+
+
+def main():
+    parser = options(__doc__)
+    parser.add_argument("--wattle", default="target/release/wattle")
+    parser.add_argument("--python", default=sys.executable, help="has torch, onnx and onnxruntime")
+    parser.add_argument("--deepsparse", help="a Python 3.11 that has deepsparse==1.8.0 and numpy<2")
+    parser.add_argument("--out", help="JSON lines; in the folder of this date and machine by default")
+    arguments = parser.parse_args()
+    isa = os.environ.get("WATTLE_ISA")
+    name = f"{arguments.table}-{isa}" if isa else arguments.table
+    arguments.out = arguments.out or runs.folder() / f"{name}.jsonl"
+    files = chosen(arguments)
+    peers = [("onnxruntime", arguments.python), ("torch", arguments.python)]
+    if arguments.table == "sparse":
+        if arguments.deepsparse:
+            peers.append(("deepsparse", arguments.deepsparse))
+        floors = lambda network, batch: (None, None) if network == "resnet18" and batch > 1 else FLOORS[network]
+    elif arguments.table == "dense":
+        # The detector's outputs are larger, and so are its differences.
+        tolerant = lambda row: (*row[:4], [*row[4], "--tolerance", "1e-3"]) if row[1] == "det" else row
+        files = list(map(tolerant, files))
+        floors = lambda network, batch: (1.0, None)
+    elif arguments.table == "int8":
+        # A few steps of 1/255: where rounding falls differently, later layers carry it on.
+        files = [(*row[:4], [*row[4], "--tolerance", "0.1"]) for row in files]
+        peers = [("onnxruntime", arguments.python)]
+        floors = lambda network, batch: (1.0, None)
+    else:
         peers = [("torch", arguments.python)]
         floors = lambda network, batch: (TRAINED[network][3], None)
-    rows(arguments, files, peers, floors)
+    with runs.kept(f"{name}.md"):
+        rows(arguments, files, peers, floors)
 
 
 if __name__ == "__main__":

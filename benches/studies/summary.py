@@ -1,9 +1,14 @@
-"""Writes docs/studies.md from the results of benches/studies/run."""
+"""Writes docs/results/training-studies.md from the results of benches/studies/run."""
 
 import json
 import pathlib
+import sys
 
 root = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(root / "benches"))
+
+import runs  # noqa: E402
+
 results = root / "target" / "studies"
 
 
@@ -21,7 +26,7 @@ def quantity(q, scale=1.0, digits=1):
 
 
 lines = [
-    "# Training studies",
+    "# How well do networks train and shrink here?",
     "",
     "Regenerate with `benches/studies/run && python3 benches/studies/summary.py` (Fashion-MNIST from the Debian",
     "package `dataset-fashion-mnist`). The validation part chooses, the test part (10,000 images) is looked at once,",
@@ -69,4 +74,5 @@ if ticket:
             f"| {level['level']} | {100 * level['density']:.1f} % | {level['validation_accuracy']:.4f} | "
             f"{level['test_accuracy']:.4f} | {100 * (level['test_accuracy'] - dense):+.2f} |"
         )
-(root / "docs" / "studies.md").write_text("\n".join(lines) + "\n")
+runs.keep("training-studies.md", "\n".join(lines))
+(root / "docs/results/training-studies.md").write_text("\n".join(lines) + "\n")

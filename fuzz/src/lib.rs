@@ -123,7 +123,8 @@ fn feeds(model: &Model) -> Option<BTreeMap<String, Tensor>> {
         let value = model.graph.value(id);
         let extents = value.ty.shape.extents()?;
         let elements = extents.iter().fold(1u64, |n, &e| n.saturating_mul(e as u64));
-        (elements <= MAX_WORK).then(|| (model.graph.label(id), Example::noise(&extents, 1).cast(value.ty.dtype)))
+        (elements <= MAX_WORK)
+            .then(|| (model.graph.label(id), Example::noise(&extents, 1).cast(value.ty.dtype)))
     };
     model.graph.inputs().iter().map(feed).collect()
 }
@@ -131,8 +132,24 @@ fn feeds(model: &Model) -> Option<BTreeMap<String, Tensor>> {
 /// Whether rounding in the last place cannot become a large difference: no steps, no choices, no powers.
 fn is_smooth(model: &Model) -> bool {
     const SMOOTH: &[&str] = &[
-        "Add", "AveragePool", "Concat", "Conv", "Flatten", "Gemm", "Identity", "MatMul", "Mul", "Relu", "Reshape",
-        "Sigmoid", "Softmax", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze",
+        "Add",
+        "AveragePool",
+        "Concat",
+        "Conv",
+        "Flatten",
+        "Gemm",
+        "Identity",
+        "MatMul",
+        "Mul",
+        "Relu",
+        "Reshape",
+        "Sigmoid",
+        "Softmax",
+        "Squeeze",
+        "Sub",
+        "Tanh",
+        "Transpose",
+        "Unsqueeze",
     ];
     model.graph.nodes().iter().all(|node| SMOOTH.contains(&node.op.name()))
 }
@@ -166,7 +183,8 @@ fn table(bytes: &[u8], folder: &Path, name: &str, spec: fn(PathBuf) -> DataSpec)
         assert!(set.targets.class_count() != Some(0));
     }
     let wanted = [Wanted::new("x", DType::F32, vec![Some(2)])];
-    let options = TableOptions { columns: Default::default(), targets: vec!["y".into()], ..TableOptions::default() };
+    let options =
+        TableOptions { columns: Default::default(), targets: vec!["y".into()], ..TableOptions::default() };
     for options in [TableOptions::default(), options] {
         let Ok(table) = spec.table(&wanted, &options) else { continue };
         for column in table.columns() {

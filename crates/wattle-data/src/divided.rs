@@ -67,12 +67,20 @@ impl Divided {
         self.source(self.splits.train(), BatchOptions::training(batch, seed, augmentation))
     }
 
+    /// Some samples, each once, in their order.
+    ///
+    /// # Errors
+    /// When there are none.
+    pub fn part(&self, samples: &[u32], batch: usize) -> Result<Arc<dyn Source>> {
+        self.source(samples, BatchOptions::evaluation(batch))
+    }
+
     /// The validation part, each sample once.
     ///
     /// # Errors
     /// When it is empty.
     pub fn validation(&self, batch: usize) -> Result<Arc<dyn Source>> {
-        self.source(self.splits.validation(), BatchOptions::evaluation(batch))
+        self.part(self.splits.validation(), batch)
     }
 
     /// The test part, each sample once: for the end, since the rest is given up for it.

@@ -167,7 +167,9 @@ fn png_header<R: BufRead + Seek>(decoder: png::Decoder<R>) -> Decoded<(Header, p
     let (width, height) = (info.width as usize, info.height as usize);
     within_limit(width, height)?;
     // The decoder reads whole colours.
-    if let Some(palette) = info.palette.as_ref().filter(|palette| palette.len() % 3 != 0 || palette.is_empty()) {
+    if let Some(palette) =
+        info.palette.as_ref().filter(|palette| palette.len() % 3 != 0 || palette.is_empty())
+    {
         return Err(format!("a palette of {} bytes, which is not a whole number of colours", palette.len()));
     }
     let gray =

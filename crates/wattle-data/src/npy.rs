@@ -62,7 +62,8 @@ pub fn read_tensor(path: &Path) -> Result<Tensor> {
     let data = tensor!(
         F32: f32, F64: f64, I8: i8, I16: i16, I32: i32, I64: i64, U8: u8, U16: u16, U32: u32, U64: u64
     );
-    Tensor::new(shape, data).ok_or_else(|| told(path, ("a shape that its elements do not fill".into(), WRITE_AGAIN)))
+    Tensor::new(shape, data)
+        .ok_or_else(|| told(path, ("a shape that its elements do not fill".into(), WRITE_AGAIN)))
 }
 
 /// An array of any number type, row-major, in this machine's byte order.

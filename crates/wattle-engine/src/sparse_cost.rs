@@ -1,6 +1,6 @@
 //! Which form of a sparse layer is fastest, from counts alone: an estimate in cycles for each form.
 //!
-//! The constants were fitted to products measured on Zen 4 (`docs/sparse.md`, "The product alone"), where AVX2 and
+//! The constants were fitted to products measured on Zen 4 (`docs/results/sparse-products.md`), where AVX2 and
 //! AVX-512 multiply and load alike. They decide nothing close: a sparse form must win by [`MARGIN`]. The choice depends
 //! on counts and the instruction set only, so that a network gives the same bits on every run.
 

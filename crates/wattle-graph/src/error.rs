@@ -52,9 +52,7 @@ pub enum GraphError {
         cause: OpError,
     },
     /// A shape is still symbolic where numbers are needed.
-    #[error(
-        "the shape of `{value}` is {shape}; give the sizes of the inputs: option `input`"
-    )]
+    #[error("the shape of `{value}` is {shape}; give the sizes of the inputs: option `input`")]
     UnboundShape {
         /// Name of the value.
         value: String,

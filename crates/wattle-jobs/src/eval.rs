@@ -6,15 +6,17 @@ use serde::Serialize;
 use wattle_meter::{Receipt, Unit, Work};
 use wattle_train::evaluation::evaluate;
 use wattle_train::metric::Metric;
+use wattle_train::network::Init;
 use wattle_train::objective::Loss;
 
 use crate::env::Env;
 use crate::error::Result;
 use crate::observer::Observer;
 use crate::train::{doubts, prefixed};
-use crate::training;
 use crate::training::data::DataOptions;
 use crate::training::learning::LearningOptions;
+use crate::training::material::{self, Material};
+use crate::training::normalised::{Normalised, NormalisedBy};
 
 /// Which model, on which part of which data.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +75,8 @@ pub struct Evaluated {
     pub samples: usize,
     /// The part.
     pub part: Part,
+    /// What each float input was normalised with, and who says so.
+    pub normalisation: BTreeMap<String, Normalised>,
     /// What makes these numbers doubtful.
     pub notes: Vec<String>,
     /// What it took.
@@ -84,15 +88,19 @@ pub fn eval(options: &EvalOptions, env: &Env, _observer: &mut dyn Observer) -> R
     let meter = env.meter();
     let (loss, ignore_index) = (options.loss.clone(), options.ignore_index);
     let asked = LearningOptions { loss, ignore_index, ..LearningOptions::default() };
-    let (model, data) = training::material(&options.model, &options.data, &asked)?;
-    let loss = asked.objective(data.has_classes())?;
+    let material = Material::new(&options.model, &options.data, &asked, Init::KaimingNormal)?;
+    let loss = asked.objective(material.has_classes())?;
+    let Material { model, is_file, data, normalised, remarks, .. } = material;
     let part = match options.part {
-        Part::Train => data.part(data.splits.train()),
-        Part::Validation => data.part(data.splits.validation()),
-        Part::Test => data.test(),
+        Part::Train => material::part(&data, data.splits.train()),
+        Part::Validation => material::part(&data, data.splits.validation()),
+        Part::Test => material::test(data),
     };
     let part = part.map_err(|e| e.of("part"))?;
     let found = evaluate(&model, &part, &loss, &options.metrics, &env.plan_options())?;
+    let mut notes = remarks;
+    notes.extend(doubts(&found));
+    notes.extend(is_file.then(|| guessed(&normalised)).flatten());
     let mut receipt = meter.stop();
     receipt.work.samples = Some(Work::counted(found.samples as u64, Unit::Sample));
     env.record(&mut receipt);
@@ -102,7 +110,18 @@ pub fn eval(options: &EvalOptions, env: &Env, _observer: &mut dyn Observer) -> R
         metrics: prefixed("", &found),
         samples: found.samples,
         part: options.part,
-        notes: doubts(&found),
+        normalisation: normalised,
+        notes,
         receipt,
+    })
+}
+
+/// A doubt where a model's file does not say what its inputs were normalised with: what is measured here may be another.
+fn guessed(normalised: &BTreeMap<String, Normalised>) -> Option<String> {
+    let is_guess = |n: &&Normalised| matches!(n.source, NormalisedBy::Measured(_));
+    normalised.values().find(is_guess).map(|_| {
+        "the model's file does not say what its inputs were normalised with; these numbers hold if it was by mean and \
+         deviation of such data; of one that was trained on x / 255: option `normalise=unit`"
+            .to_owned()
     })
 }

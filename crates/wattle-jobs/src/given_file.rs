@@ -42,7 +42,8 @@ pub fn text(path: &Path) -> Result<String> {
     if bytes.len() as u64 > LARGEST {
         return Err(JobError::at(path.display(), "found more than 64 MiB, expected less of such a file"));
     }
-    String::from_utf8(bytes).map_err(|_| JobError::at(path.display(), "found other bytes, expected text in UTF-8"))
+    String::from_utf8(bytes)
+        .map_err(|_| JobError::at(path.display(), "found other bytes, expected text in UTF-8"))
 }
 
 #[cfg(all(test, unix))]

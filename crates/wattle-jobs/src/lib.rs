@@ -25,9 +25,9 @@ pub mod estimate;
 #[cfg(feature = "networks")]
 pub mod eval;
 pub mod export;
+pub mod given_file;
 #[cfg(feature = "networks")]
 pub mod kept;
-pub mod given_file;
 pub mod ledger;
 pub mod measure;
 #[cfg(feature = "networks")]
@@ -49,6 +49,8 @@ pub mod schedule;
 pub mod serve;
 #[cfg(feature = "networks")]
 pub mod shrink;
+#[cfg(feature = "networks")]
+mod shrink_costs;
 #[cfg(feature = "networks")]
 pub mod shrink_report;
 #[cfg(feature = "networks")]

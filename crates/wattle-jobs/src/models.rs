@@ -96,7 +96,8 @@ pub fn bind(
 fn likely(shape: &Shape) -> String {
     let Some(dims) = shape.dims() else { return "1x3x224x224".into() };
     let side = if dims.len() >= 4 { 224 } else { 16 };
-    let known = |(axis, dim): (usize, &Dim)| dim.known().unwrap_or(if axis == 0 { 1 } else { side }).to_string();
+    let known =
+        |(axis, dim): (usize, &Dim)| dim.known().unwrap_or(if axis == 0 { 1 } else { side }).to_string();
     dims.iter().enumerate().map(known).collect::<Vec<_>>().join("x")
 }
 

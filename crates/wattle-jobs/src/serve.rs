@@ -44,7 +44,8 @@ pub fn serve(options: &ServeOptions, env: &Env, observer: &mut dyn Observer) -> 
     let meter = Meter::start(config);
     observer.note(&format!("http://{address}/metrics"));
     if !address.ip().is_loopback() {
-        let reach = "this page can be read by whoever reaches this machine on the network, without a password";
+        let reach =
+            "this page can be read by whoever reaches this machine on the network, without a password";
         observer.note(&format!("warning: {reach}; 127.0.0.1 is for this machine alone"));
     }
     let page = Page { meter: &meter, factors: &factors, private: address.ip().is_loopback() };
@@ -173,7 +174,8 @@ mod tests {
         for host in ["Host: localhost:9877", "host: 127.0.0.1", "Host: [::1]:9877", "Accept: */*"] {
             assert!(asks(host), "{host}");
         }
-        for host in ["Host: evil.example", "Host: 10.0.0.1:9877", "Host: localhost.evil.example:80", "Host:"] {
+        for host in ["Host: evil.example", "Host: 10.0.0.1:9877", "Host: localhost.evil.example:80", "Host:"]
+        {
             assert!(!asks(host), "{host}");
         }
         assert!(!asks("Host: localhost\r\nHost: evil.example"));

@@ -1,37 +1,36 @@
 //! The main job: model.onnx in, leaner model.onnx out, with a receipt.
 
-use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use wattle_accel::{Architecture, Objective, Workload};
-use wattle_engine::{Plan, Session, Store};
+use wattle_graph::Model;
 use wattle_graph::onnx::{SparseFormat, encode_model, encode_model_as};
-use wattle_graph::{Example, Model, Totals, costs, totals};
 use wattle_meter::{Meter, Quantity, Receipt, Unit, Work};
-use wattle_tickets::{FindOptions, Fractions, Layer, Level, Scope, check, find, prunable};
-use wattle_train::evaluation::evaluate;
+use wattle_tickets::{Criterion, FindOptions, Fractions, Layer, Level, Scope, check, find, prunable};
+use wattle_train::evaluation::{Evaluation, evaluate};
 use wattle_train::experiment::Experiment;
 use wattle_train::moment::Moment;
 use wattle_train::network::Init;
 use wattle_train::options::TrainOptions;
-use wattle_train::training_data::TrainingData;
-use wattle_train::training_graph::bound_to_samples;
 use wattle_train::weights::write_weights;
 
-use crate::accel::calibration::over_training;
 use crate::accel::{self, Modelled};
 use crate::env::Env;
 use crate::error::{JobError, Result};
 use crate::kept::{self, Kept, RECEIPT};
 use crate::observer::Observer;
+use crate::shrink_costs::{CALIBRATION, Timed, on_accelerator, sums, time};
 use crate::shrink_report;
-use crate::train::doubts;
-use crate::training::data::{DataOptions, Prepared, prepare};
-use crate::training::follow::PAGE;
+use crate::train::{doubts, prefixed, stopped};
+use crate::training;
+use crate::training::data::DataOptions;
+use crate::training::facts::{facts, out_of_reach};
+use crate::training::follow::{Follower, PAGE, SearchFollower};
 use crate::training::learning::{Defaults, LearningOptions, OptimizerName};
-use crate::training::{self, experiment};
+use crate::training::material::{self, Material};
+use crate::training::normalised::Normalised;
+use crate::training::sample::Sample;
 
 /// What is chosen where nothing is asked for.
 pub const DEFAULTS: Defaults =
@@ -39,9 +38,6 @@ pub const DEFAULTS: Defaults =
 
 /// Share of the remaining weights pruned in a round (Frankle & Carbin 2019, section 2: 20 %).
 const FRACTION: f64 = 0.2;
-
-/// How long inferences are repeated to know their energy.
-const ENERGY_TIME: Duration = Duration::from_millis(1000);
 
 /// Which network, on which data, how lean.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +50,8 @@ pub struct ShrinkJob {
     pub learning: LearningOptions,
     /// Weights to start from, by name.
     pub init_from: Option<PathBuf>,
-    /// Points of validation accuracy, of 100, that may be lost.
+    /// How much may be lost on the validation part: points of 100 where the metric that counts is a share (accuracy, F1,
+    /// mean IoU), else percent of the dense network's value (loss, perplexity, R2, errors).
     pub tolerance: f64,
     /// Rounds of pruning, at most.
     pub max_rounds: u32,
@@ -62,6 +59,8 @@ pub struct ShrinkJob {
     pub rewind: Moment,
     /// How lean.onnx keeps its zeros.
     pub sparse_format: SparseForm,
+    /// Whether lean.onnx normalises its inputs itself, and so takes numbers as the data store them.
+    pub with_normalisation: bool,
     /// Also what this architecture, by its name or its file, would make of both networks.
     pub accel: Option<String>,
     /// Folder for the results; by default one named by what decides them.
@@ -128,14 +127,20 @@ pub struct Shrunk {
     pub lean: Side,
     /// Every level that was tried.
     pub levels: Vec<LevelRow>,
-    /// Points of validation accuracy, of 100, that might be lost.
+    /// What networks were compared by: the first metric that was asked for, the usual one, or the loss.
+    pub metric: Criterion,
+    /// Whether more of it is better.
+    pub higher_is_better: bool,
+    /// How much of it might be lost on the validation part.
     pub tolerance: f64,
+    /// What a tolerance of 1 is.
+    pub tolerance_unit: &'static str,
     /// How lean.onnx keeps its zeros.
     pub sparse_format: SparseForm,
     /// How each level was trained, in full.
     pub train: TrainOptions,
-    /// What the inputs were normalised with: the model expects it of the samples it is given.
-    pub normalisation: wattle_data::Normalisation,
+    /// What each float input was normalised with, and who says so: the model expects it of the samples it is given.
+    pub normalisation: BTreeMap<String, Normalised>,
     /// What should be known of the lean network, and what makes its numbers doubtful.
     pub notes: Vec<String>,
     /// What the run took, all its processes together.
@@ -147,10 +152,19 @@ pub struct Shrunk {
 /// One of the two networks.
 #[derive(Clone, Debug, Serialize)]
 pub struct Side {
-    /// On the test part, 0 to 1.
+    /// On the test part, 0 to 1; `None` where there are no classes.
     pub accuracy: Option<f64>,
     /// On the validation part, 0 to 1.
     pub validation_accuracy: Option<f64>,
+    /// What networks are compared by, on the test part.
+    pub value: f64,
+    /// What networks are compared by, on the validation part.
+    pub validation_value: f64,
+    /// Mean loss on the test part.
+    pub loss: f64,
+    /// The other metrics that were asked for, or the usual ones, on the test part.
+    #[serde(flatten)]
+    pub metrics: BTreeMap<String, f64>,
     /// Steps of training that its weights have seen.
     pub steps: u64,
     /// Parameters that are not zero.
@@ -179,6 +193,8 @@ pub struct LevelRow {
     pub density: f64,
     /// On the validation part, 0 to 1.
     pub validation_accuracy: Option<f64>,
+    /// What networks are compared by, on the validation part.
+    pub validation_value: f64,
     /// Whether it is the lean network.
     pub chosen: bool,
 }
@@ -199,32 +215,29 @@ pub struct Files {
 /// Trains, prunes as far as the tolerance allows, and writes the lean network. An interrupted search goes on.
 pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result<Shrunk> {
     if !(job.tolerance >= 0.0 && job.tolerance <= 100.0) {
-        let found = format!("found {}, expected 0 to 100 points", job.tolerance);
+        let found = format!("found {}, expected 0 to 100", job.tolerance);
         return Err(JobError::option("tolerance", found));
     }
     // A misspelt name is refused before hours of training.
     let arch = job.accel.as_deref().map(accel::architecture).transpose().map_err(|e| e.of("accel"))?;
     let meter = env.meter();
-    let prepared = prepare(&job.data, job.learning.loss.as_ref())?;
-    let data = &prepared.training;
-    let options = job.learning.resolved(DEFAULTS, data.dataset.targets.class_count().is_some())?;
-    let mut model = training::model(&job.model, data, Init::KaimingNormal, job.learning.seed)?;
-    training::check_fit(&model, &*data.dataset)?;
+    let mut material = Material::new(&job.model, &job.data, &job.learning, Init::KaimingNormal)?;
+    let options = job.learning.resolved(DEFAULTS, material.has_classes())?;
     let mut notes = match &job.init_from {
-        Some(path) => training::start_from(&mut model, path).map_err(|e| e.of("init_from"))?,
+        Some(path) => training::start_from(&mut material.model, path).map_err(|e| e.of("init_from"))?,
         None => vec![],
     };
-    if data.dataset.targets.class_count().is_none() {
-        let found = format!("{} has no classes; shrinking compares accuracies", data.dataset.name);
-        return Err(JobError::option("data", found));
-    }
+    notes.extend(material.remarks.iter().cloned());
+    let model = material.model.clone();
     let settings = FindOptions { scope: Scope::Global, rewind: job.rewind, levels: job.max_rounds };
     let layers = prunable(&model.graph, Fractions { conv: FRACTION, dense: FRACTION, output: FRACTION });
-    notes.extend(training::masks_that_learn(&model, &options));
-    notes.extend(training::out_of_reach(&model));
-    let mut experiment = experiment(&model, &prepared, &options, env)?;
+    notes.extend(out_of_reach(&model));
+    let mut experiment = material.experiment(&options, env)?;
     // A refused search leaves no folder behind.
-    check(&experiment, &layers, &settings)?;
+    material.noted(&model, job.with_normalisation)?;
+    let (_, seen) = check(&experiment, &layers, &settings)?;
+    notes.extend(seen.sentences());
+    notes.extend(facts(&experiment)?);
     let key = Key {
         model: &job.model,
         data: &job.data,
@@ -236,24 +249,33 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
     let mut kept = Kept::open(&kept::config("shrink", &key)?, job.out.as_deref(), env)?;
     let run = kept.directory.clone();
     experiment.directory = Some(run.clone());
-    let levels = search(job.tolerance, &experiment, &layers, &settings, &mut kept, &meter, observer)?;
-    let chosen = choose(&levels, job.tolerance);
+    let levels = search(job, &experiment, &layers, &settings, &mut kept, &meter, observer)?;
+    let criterion = Criterion::of(&levels[0].validation);
+    let chosen = choose(&levels, criterion, job.tolerance);
 
-    // Nothing is left to choose: the test part is handed out and judges both networks once.
-    let Prepared { training: data, splits } = prepared;
-    let test = data.part(&splits.take_test().into_indices())?;
+    // What is looked at of the training part, before it is given up for the test part.
+    let train = material.data.splits.train();
+    let samples = material.data.part(&train[..CALIBRATION.min(train.len())], 1)?;
+    let sample = Sample::first(&samples)?;
     let dense = network(&model, &levels[0]);
     let lean = network(&model, &levels[chosen]);
+    let written =
+        [material.noted(&dense, job.with_normalisation)?, material.noted(&lean, job.with_normalisation)?];
+    let encoded = [encode_model(&written[0])?, encode_model_as(&written[1], job.sparse_format.into())?];
+    // Nothing is left to choose: the test part is handed out and judges both networks once.
+    let test = material::test(material.data)?;
     let judge = |m: &Model| evaluate(m, &test, &options.loss, &options.metrics, &experiment.plan);
     let (dense_test, lean_test) = (judge(&dense)?, judge(&lean)?);
-    let encoded = [encode_model(&dense)?, encode_model_as(&lean, job.sparse_format.into())?];
-    let sample = data.dataset.shape.dims();
     let timed = time(&dense, &lean, &sample, env, &meter)?;
-    let side = |m: &Model, level: &Level, accuracy, bytes: usize, timed: &Timed| -> Result<Side> {
+    let side = |m: &Model, level: &Level, test: &Evaluation, bytes: usize, timed: &Timed| -> Result<Side> {
         let sums = sums(m, &sample)?;
         Ok(Side {
-            accuracy,
+            accuracy: test.accuracy,
             validation_accuracy: level.validation.accuracy,
+            value: criterion.value(test),
+            validation_value: criterion.value(&level.validation),
+            loss: test.loss,
+            metrics: prefixed("", test),
             steps: level.steps,
             params: sums.nonzero_parameters,
             macs: sums.effective_macs,
@@ -264,11 +286,11 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
             accel: None,
         })
     };
-    let mut dense_side = side(&dense, &levels[0], dense_test.accuracy, encoded[0].len(), &timed[0])?;
-    let mut lean_side = side(&lean, &levels[chosen], lean_test.accuracy, encoded[1].len(), &timed[1])?;
+    let mut dense_side = side(&dense, &levels[0], &dense_test, encoded[0].len(), &timed[0])?;
+    let mut lean_side = side(&lean, &levels[chosen], &lean_test, encoded[1].len(), &timed[1])?;
     if let Some(arch) = &arch {
-        dense_side.accel = Some(on_accelerator(arch, &dense, &data, env, observer)?);
-        lean_side.accel = Some(on_accelerator(arch, &lean, &data, env, observer)?);
+        dense_side.accel = Some(on_accelerator(arch, &dense, &sample, &samples, env, observer)?);
+        lean_side.accel = Some(on_accelerator(arch, &lean, &sample, &samples, env, observer)?);
     }
 
     let files = Files {
@@ -299,7 +321,6 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
     env.record(&mut receipt);
     let receipt = kept.finish(&receipt, only_looked)?;
     notes.extend(remarks(&levels, chosen, job.sparse_format, timed[1].sparse_steps));
-    notes.extend(levels.iter().find_map(|l| l.notes.as_ref()).into_iter().flat_map(|n| n.sentences()));
     notes.extend(doubts(&dense_test).into_iter().map(|doubt| format!("the dense network: {doubt}")));
     if let Some(accel) = &lean_side.accel {
         notes.push(format!(
@@ -311,16 +332,20 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
         level: level.level,
         density: level.density,
         validation_accuracy: level.validation.accuracy,
+        validation_value: criterion.value(&level.validation),
         chosen: index == chosen,
     };
     let shrunk = Shrunk {
         dense: dense_side,
         lean: lean_side,
         levels: levels.iter().enumerate().map(row).collect(),
+        metric: criterion,
+        higher_is_better: criterion.is_higher_better(),
         tolerance: job.tolerance,
+        tolerance_unit: criterion.unit(),
         sparse_format: job.sparse_format,
         train: options,
-        normalisation: data.normalisation.clone(),
+        normalisation: material.normalised,
         notes,
         receipt,
         files,
@@ -338,7 +363,7 @@ fn size(path: &Path) -> Result<Quantity> {
 
 /// The levels, until two in a row are worse than allowed.
 fn search(
-    tolerance: f64,
+    job: &ShrinkJob,
     experiment: &Experiment,
     layers: &[Layer],
     settings: &FindOptions,
@@ -348,29 +373,21 @@ fn search(
 ) -> Result<Vec<Level>> {
     let scope = meter.scope("find");
     let (mut dense, mut worse) = (None, 0);
-    let watched = RefCell::new((observer, kept));
-    let levels = find(
-        experiment,
-        layers,
-        settings,
-        &mut |level, p| {
-            let (observer, kept) = &mut *watched.borrow_mut();
-            let what = if level == 0 { "dense".to_string() } else { format!("round {level}") };
-            observer.progress(&what, p.step, p.total);
-            // What cannot be written now is written at the end, or said there.
-            let _ = kept.note(meter);
-        },
-        &mut |level| {
-            let (observer, _) = &mut *watched.borrow_mut();
-            let accuracy = level.validation.accuracy.unwrap_or(0.0);
-            observer.metric(level.steps_spent, "validation_accuracy", accuracy);
-            let dense = *dense.get_or_insert(accuracy);
-            worse = if is_within(accuracy, dense, tolerance) { 0 } else { worse + 1 };
-            worse < 2 && !observer.cancelled()
-        },
-    )?;
+    let mut judge = |level: &Level, observer: &mut dyn Observer| {
+        let criterion = Criterion::of(&level.validation);
+        let value = criterion.value(&level.validation);
+        observer.metric(level.steps_spent, &format!("validation_{criterion}"), value);
+        let dense = *dense.get_or_insert(value);
+        worse = if criterion.is_within(value, dense, job.tolerance) { 0 } else { worse + 1 };
+        worse < 2
+    };
+    let stage = |level: u32| if level == 0 { "dense".to_string() } else { format!("round {level}") };
+    let title = format!("{} on {}", job.model, job.data.data);
+    let training = Follower::new(observer, meter, kept, title);
+    let mut follower = SearchFollower { training, stage: &stage, judge: &mut judge };
+    let levels = find(experiment, layers, settings, &mut follower);
     drop(scope);
-    let (observer, kept) = watched.into_inner();
+    let levels = levels.map_err(|error| stopped(error, observer, kept, meter))?;
     if observer.cancelled() {
         kept.finish(&meter.so_far(), false)?;
         return Err(JobError::cancelled());
@@ -378,19 +395,11 @@ fn search(
     Ok(levels)
 }
 
-/// Whether an accuracy is at most `tolerance` points below the dense one.
-fn is_within(accuracy: f64, dense: f64, tolerance: f64) -> bool {
-    // A slack far below one sample absorbs rounding.
-    accuracy >= dense - tolerance / 100.0 - 1e-9
-}
-
 /// The sparsest level that is good enough; the dense one if none is.
-fn choose(levels: &[Level], tolerance: f64) -> usize {
-    let accuracy = |l: &Level| l.validation.accuracy.unwrap_or(0.0);
-    (0..levels.len())
-        .rev()
-        .find(|&i| is_within(accuracy(&levels[i]), accuracy(&levels[0]), tolerance))
-        .unwrap_or(0)
+fn choose(levels: &[Level], criterion: Criterion, tolerance: f64) -> usize {
+    let value = |level: &Level| criterion.value(&level.validation);
+    let dense = value(&levels[0]);
+    (0..levels.len()).rev().find(|&i| criterion.is_within(value(&levels[i]), dense, tolerance)).unwrap_or(0)
 }
 
 /// What whoever takes the lean network should know.
@@ -428,82 +437,4 @@ fn remarks(levels: &[Level], chosen: usize, form: SparseForm, sparse_steps: usiz
 /// A level's trained weights in the model.
 fn network(model: &Model, level: &Level) -> Model {
     Model { parameters: training::own_parameters(model, &level.trained), ..model.clone() }
-}
-
-/// Costs of one sample.
-fn sums(model: &Model, sample: &[usize]) -> Result<Totals> {
-    let bound = bound_to_samples(model, 1, sample)?;
-    Ok(totals(&costs(&bound.graph, &bound.parameters)?))
-}
-
-/// Samples on which activations are counted.
-const CALIBRATION: usize = 64;
-
-/// A network on an architecture, with the zeros that training samples leave in its activations.
-fn on_accelerator(
-    arch: &Architecture,
-    model: &Model,
-    data: &TrainingData,
-    env: &Env,
-    observer: &mut dyn Observer,
-) -> Result<Modelled> {
-    let bound = bound_to_samples(model, 1, &data.dataset.shape.dims())?;
-    let (mut workload, tally) = Workload::with_tally(&bound)?;
-    over_training(&bound, tally, data, CALIBRATION, env, observer)?.apply(&mut workload);
-    let estimate = accel::estimated(arch, &workload, Objective::default(), env, observer)?;
-    let samples = CALIBRATION.min(data.indices.len());
-    let densities = format!(
-        "densities of weights: counted in the model; of activations: counted over {samples} training samples"
-    );
-    Ok(Modelled::of(&estimate, &densities))
-}
-
-/// Time and energy of inferences of one sample.
-struct Timed {
-    latency_ms: f64,
-    energy_per_1000: Option<Quantity>,
-    /// How many of its steps run on sparse kernels.
-    sparse_steps: usize,
-}
-
-/// Times both networks in turn, then repeats each long enough to know its energy.
-fn time(dense: &Model, lean: &Model, sample: &[usize], env: &Env, meter: &Meter) -> Result<[Timed; 2]> {
-    let mut sessions = vec![];
-    for model in [dense, lean] {
-        let bound = bound_to_samples(model, 1, sample)?;
-        let store = Store::new(&bound.parameters);
-        let plan = Plan::compile(&bound.graph, &store, &env.plan_options())?;
-        let mut session = Session::new(plan, &store)?;
-        let noise = Example::noise(&[&[1], sample].concat(), 1);
-        session.input_mut::<f32>(0)?.copy_from_slice(noise.as_f32().unwrap_or(&[]));
-        session.run()?;
-        sessions.push(session);
-    }
-    let mut samples = [vec![], vec![]];
-    for _ in 0..201 {
-        for (session, samples) in sessions.iter_mut().zip(&mut samples) {
-            let start = Instant::now();
-            session.run()?;
-            samples.push(start.elapsed().as_secs_f64() * 1e3);
-        }
-    }
-    let mut timed = vec![];
-    for ((session, mut samples), name) in
-        sessions.iter_mut().zip(samples).zip(["dense inference", "lean inference"])
-    {
-        samples.sort_by(f64::total_cmp);
-        let scope = meter.scope(name);
-        let (start, mut count) = (Instant::now(), 0u32);
-        while start.elapsed() < ENERGY_TIME {
-            session.run()?;
-            count += 1;
-        }
-        let energy = scope.finish().energy;
-        let energy_per_1000 = energy.and_then(|e| e.scaled(1000.0 / f64::from(count)).ok());
-        let sparse_steps = session.plan().steps().filter(|s| s.kernel.contains("-sparse-")).count();
-        timed.push(Timed { latency_ms: samples[samples.len() / 2], energy_per_1000, sparse_steps });
-    }
-    let lean = timed.pop();
-    let dense = timed.pop();
-    dense.zip(lean).map(|(d, l)| [d, l]).ok_or_else(|| JobError::run("two networks were not timed"))
 }

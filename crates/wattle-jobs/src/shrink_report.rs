@@ -9,14 +9,13 @@ use crate::shrink::Shrunk;
 pub fn table(shrunk: &Shrunk) -> Table {
     let mut table = Table::new([("", Align::Left), ("dense", Align::Right), ("lean", Align::Right)]);
     let (d, l) = (&shrunk.dense, &shrunk.lean);
-    let percent = |a: Option<f64>| a.map_or("-".to_string(), |a| format!("{:.2} %", 100.0 * a));
     let energy = |q: &Option<Quantity>| q.as_ref().map_or("unknown".to_string(), number::quantity);
-    table.row(["test accuracy".to_string(), percent(d.accuracy), percent(l.accuracy)]);
-    table.row([
-        "validation accuracy".to_string(),
-        percent(d.validation_accuracy),
-        percent(l.validation_accuracy),
-    ]);
+    let metric = shrunk.metric;
+    for (part, dense, lean) in
+        [("test", d.value, l.value), ("validation", d.validation_value, l.validation_value)]
+    {
+        table.row([format!("{part} {metric}"), metric.shown(dense), metric.shown(lean)]);
+    }
     table.row(["parameters".to_string(), number::count(d.params as f64), number::count(l.params as f64)]);
     table.row(["density".to_string(), number::percent(d.density), number::percent(l.density)]);
     table.row(["effective MACs".to_string(), number::count(d.macs as f64), number::count(l.macs as f64)]);
@@ -47,15 +46,17 @@ pub fn table(shrunk: &Shrunk) -> Table {
 
 /// The page.
 pub fn page(shrunk: &Shrunk) -> String {
-    let points = shrunk.levels.iter().map(|l| (l.density, 100.0 * l.validation_accuracy.unwrap_or(0.0)));
+    let metric = shrunk.metric;
+    let scale = if metric.is_share() { 100.0 } else { 1.0 };
+    let points = shrunk.levels.iter().map(|l| (l.density, scale * l.validation_value));
+    let unit = if metric.is_share() { " (%)" } else { "" };
     let plot = Plot::new(
-        "Accuracy over density",
+        format!("{metric} over density"),
         Axis::log("share of prunable weights left"),
-        Axis::linear("validation accuracy (%)"),
+        Axis::linear(format!("validation {metric}{unit}")),
     )
     .line("levels", points.collect::<Vec<_>>());
-    let percent = |a: Option<f64>| a.map_or("-".to_string(), |a| format!("{:.2} %", 100.0 * a));
-    let accuracy = percent(shrunk.lean.accuracy);
+    let quality = metric.shown(shrunk.lean.value);
     let density = number::percent(shrunk.lean.density);
     let mut levels = Table::new([
         ("round", Align::Right),
@@ -68,12 +69,12 @@ pub fn page(shrunk: &Shrunk) -> String {
         levels.row([
             level.level.to_string(),
             number::percent(level.density),
-            percent(level.validation_accuracy),
+            metric.shown(level.validation_value),
             mark.to_string(),
         ]);
     }
     let mut report = Report::new("A leaner network", "wattle shrink")
-        .headline(&[("density", &density), ("test accuracy", &accuracy)])
+        .headline(&[("density", &density), (&format!("test {metric}"), &quality)])
         .section("Before and after")
         .table(&table(shrunk));
     for note in &shrunk.notes {
@@ -82,7 +83,7 @@ pub fn page(shrunk: &Shrunk) -> String {
     report
         .section("The search")
         .text("Each round prunes a fifth of the weights left, rewinds the others, and trains again. The validation part chooses; the test part was looked at once, at the end.")
-        .figure(&plot.to_svg(), "Validation accuracy of every round, over the share of prunable weights left.")
+        .figure(&plot.to_svg(), &format!("{metric} of every round on the validation part, over the share of prunable weights left."))
         .table(&levels)
         .receipt(&shrunk.receipt)
         .to_html()

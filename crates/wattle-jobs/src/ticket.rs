@@ -1,15 +1,17 @@
 //! Lottery tickets: iterative magnitude pruning with rewinding, level by level.
 
-use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
-use wattle_data::{Normalisation, Source};
+use wattle_data::{NormalisationChoice, Source};
 use wattle_graph::ops::{Flatten, LpNormalization};
 use wattle_graph::{GraphError, Model};
 use wattle_meter::{Receipt, Unit, Work};
-use wattle_tickets::{FindOptions, Fractions, Level, Preset, Scope, check, find, preset, prunable};
+use wattle_tickets::{
+    Criterion, FindOptions, Fractions, Level, Preset, Scope, check, find, preset, prunable,
+};
 use wattle_train::evaluation::evaluate;
 use wattle_train::experiment::Experiment;
 use wattle_train::moment::Moment;
@@ -23,10 +25,14 @@ use crate::env::Env;
 use crate::error::{JobError, Result};
 use crate::kept::{self, Kept};
 use crate::observer::Observer;
-use crate::train::doubts;
-use crate::training::data::{DataOptions, prepare};
+use crate::train::{doubts, prefixed, stopped};
+use crate::training;
+use crate::training::data::DataOptions;
+use crate::training::facts::{facts, out_of_reach};
+use crate::training::follow::{Follower, PAGE, SearchFollower};
 use crate::training::learning::{Defaults, LearningOptions, OptimizerName};
-use crate::training::{self, experiment};
+use crate::training::material::{self, Material};
+use crate::training::normalised::Normalised;
 
 /// What is chosen where nothing is asked for.
 pub const DEFAULTS: Defaults =
@@ -78,16 +84,24 @@ struct Key<'a> {
 pub struct Found {
     /// Level by level; the first is the dense network.
     pub levels: Vec<Row>,
+    /// What tells how good a network is: the first metric that was asked for, the usual one, or the loss.
+    pub metric: Criterion,
+    /// Whether more of it is better.
+    pub higher_is_better: bool,
     /// How they were looked for.
     pub settings: FindOptions,
     /// How each level was trained.
     pub train: TrainOptions,
+    /// What each float input was normalised with, and who says so.
+    pub normalisation: BTreeMap<String, Normalised>,
     /// Where the preset's settings are from.
     pub preset_source: Option<&'static str>,
     /// What makes these numbers doubtful.
     pub notes: Vec<String>,
     /// The folder.
     pub run: PathBuf,
+    /// The page: the learning curves of the level that was trained last.
+    pub report: PathBuf,
     /// What the run took, all its processes together.
     pub receipt: Receipt,
 }
@@ -105,8 +119,15 @@ pub struct Row {
     pub validation_accuracy: Option<f64>,
     /// Share of right classes on the test part.
     pub test_accuracy: Option<f64>,
+    /// The metric on the validation part.
+    pub validation_value: f64,
+    /// The metric on the test part.
+    pub test_value: f64,
     /// Mean loss on the test part.
     pub test_loss: f64,
+    /// The other metrics that were asked for, or the usual ones, on the test part: `test_mean_iou`.
+    #[serde(flatten)]
+    pub test_metrics: BTreeMap<String, f64>,
     /// The mask and the weights to start from.
     pub ticket: PathBuf,
 }
@@ -121,42 +142,41 @@ pub fn find_tickets(job: &FindJob, env: &Env, observer: &mut dyn Observer) -> Re
         ),
         None => None,
     };
-    let mut prepared = prepare(&job.data, job.learning.loss.as_ref())?;
-    let mut options =
-        job.learning.resolved(DEFAULTS, prepared.training.dataset.targets.class_count().is_some())?;
-    if let Some(preset) = &chosen {
-        options = overridden(&preset.train, &job.learning, options);
-    }
     let init = chosen.as_ref().map_or(Init::KaimingNormal, |p| p.init);
     let unit_length = chosen.as_ref().is_some_and(|p| p.unit_length);
-    if unit_length {
-        let channels = prepared.training.dataset.shape.channels();
-        prepared.training.normalisation = Normalisation::identity(channels);
-    }
     let network = job.model.clone().or_else(|| chosen.as_ref().map(|p| p.network.to_string()));
     let network =
         network.ok_or_else(|| JobError::option("model", "neither a model nor a preset is named"))?;
-    let mut model = training::model(&network, &prepared.training, init, seed)?;
-    training::check_fit(&model, &*prepared.training.dataset)?;
+    let mut data = job.data.clone();
+    if unit_length && data.normalise.is_none() {
+        data.normalise = Some(NormalisationChoice::None);
+    }
+    let mut material = Material::new(&network, &data, &job.learning, init)?;
+    let mut options = job.learning.resolved(DEFAULTS, material.has_classes())?;
+    if let Some(preset) = &chosen {
+        options = overridden(&preset.train, &job.learning, options);
+    }
     let mut notes = match &job.init_from {
-        Some(path) => training::start_from(&mut model, path).map_err(|e| e.of("init_from"))?,
+        Some(path) => training::start_from(&mut material.model, path).map_err(|e| e.of("init_from"))?,
         None => vec![],
     };
+    notes.extend(material.remarks.iter().cloned());
     if unit_length {
-        model = with_unit_length(&model)?;
+        material.model = with_unit_length(&material.model)?;
     }
     let fractions = fractions(job.fraction, chosen.as_ref())?;
     let scope = job.scope.unwrap_or(chosen.as_ref().map_or(Scope::Global, |p| p.scope));
     let settings = FindOptions { scope, rewind: job.rewind, levels: job.levels };
-    let layers = prunable(&model.graph, fractions);
-    notes.extend(training::masks_that_learn(&model, &options));
-    notes.extend(training::out_of_reach(&model));
-    let mut experiment = experiment(&model, &prepared, &options, env)?;
+    let layers = prunable(&material.model.graph, fractions);
+    notes.extend(out_of_reach(&material.model));
+    let mut experiment = material.experiment(&options, env)?;
     // A refused search leaves no folder behind.
-    check(&experiment, &layers, &settings)?;
+    let (_, seen) = check(&experiment, &layers, &settings)?;
+    notes.extend(seen.sentences());
+    notes.extend(facts(&experiment)?);
     let key = Key {
         model: &network,
-        data: &job.data,
+        data: &data,
         init_from: job.init_from.as_ref(),
         experiment: experiment.description()?,
         validation: training::fingerprint_of(&experiment.validation),
@@ -168,50 +188,54 @@ pub fn find_tickets(job: &FindJob, env: &Env, observer: &mut dyn Observer) -> Re
     let run = kept.directory.clone();
     experiment.directory = Some(run.clone());
     let work = meter.scope("find");
-    let watched = RefCell::new((observer, &mut kept));
-    let levels = find(
-        &experiment,
-        &layers,
-        &settings,
-        &mut |level, p| {
-            let (observer, kept) = &mut *watched.borrow_mut();
-            observer.progress(&format!("level {level} of {}", job.levels), p.step, p.total);
-            // What cannot be written now is written at the end, or said there.
-            let _ = kept.note(&meter);
-        },
-        &mut |_| !watched.borrow_mut().0.cancelled(),
-    )?;
-    let (observer, kept) = watched.into_inner();
+    let stage = |level: u32| format!("level {level} of {}", job.levels);
+    let mut judge = |level: &Level, observer: &mut dyn Observer| {
+        let criterion = Criterion::of(&level.validation);
+        let value = criterion.value(&level.validation);
+        observer.metric(level.steps_spent, &format!("validation_{criterion}"), value);
+        true
+    };
+    let training = Follower::new(observer, &meter, &mut kept, format!("{network} on {}", job.data.data));
+    let mut follower = SearchFollower { training, stage: &stage, judge: &mut judge };
+    let levels = find(&experiment, &layers, &settings, &mut follower);
+    let Follower { title, curves, .. } = follower.training;
     drop(work);
+    let levels = levels.map_err(|error| stopped(error, observer, &mut kept, &meter))?;
     if observer.cancelled() {
         kept.finish(&meter.so_far(), false)?;
         return Err(JobError::cancelled());
     }
     // The test part is handed out only now, when nothing is left to choose; each level sees it once.
-    let test = prepared.splits.take_test().into_indices();
-    let samples = test.len() as u64;
-    let test = prepared.training.part(&test)?;
+    let criterion = Criterion::of(&levels[0].validation);
+    let metadata = material.noted(&experiment.model, false)?.metadata;
+    let samples = material.data.splits.test_count() as u64;
+    let test = material::test(material.data)?;
     let mut rows = vec![];
     for level in &levels {
-        let (row, seen) = judge(level, &experiment, &test, &settings, &run)?;
+        let (row, seen) = judged(level, criterion, &experiment, &test, &settings, &run, &metadata)?;
         if level.level == 0 {
             notes.extend(seen);
         }
         rows.push(row);
     }
-    notes.extend(levels.iter().find_map(|l| l.notes.as_ref()).into_iter().flat_map(|n| n.sentences()));
     let mut receipt = meter.stop();
     receipt.seeds.insert("seed".into(), seed);
     receipt.work.samples = Some(Work::counted(samples * rows.len() as u64, Unit::Sample));
     env.record(&mut receipt);
     let receipt = kept.finish(&receipt, levels.iter().all(|level| level.notes.is_none()))?;
+    let state = format!("finished: {} levels; the curves are those of the last", levels.len());
+    run.write(PAGE, curves.page(&title, &state, &notes, Some(&receipt)).as_bytes())?;
     Ok(Found {
         levels: rows,
+        metric: criterion,
+        higher_is_better: criterion.is_higher_better(),
         settings,
         train: options,
+        normalisation: material.normalised,
         preset_source: chosen.map(|p| p.source),
         notes,
         run: run.path().to_path_buf(),
+        report: run.file(PAGE),
         receipt,
     })
 }
@@ -269,18 +293,21 @@ fn with_unit_length(model: &Model) -> std::result::Result<Model, GraphError> {
     Ok(Model { graph: rebuild.finish()?, ..model.clone() })
 }
 
-/// Evaluates a level on the test part and writes its ticket: mask and the weights to start from.
-fn judge(
+/// Evaluates a level on the test part and writes its ticket: mask and the weights to start from, with what the model's
+/// metadata say of its inputs.
+fn judged(
     level: &Level,
+    criterion: Criterion,
     experiment: &Experiment,
     test: &Arc<dyn Source>,
     settings: &FindOptions,
     run: &RunDirectory,
+    metadata: &BTreeMap<String, String>,
 ) -> Result<(Row, Vec<String>)> {
     let Experiment { model, options, plan, .. } = experiment;
     let parameters = training::own_parameters(model, &level.trained);
     let trained = Model { parameters, ..model.clone() };
-    let found = evaluate(&trained, test, &options.loss, &[], plan)?;
+    let found = evaluate(&trained, test, &options.loss, &options.metrics, plan)?;
     let ticket = run.file(&format!("ticket_{:02}.safetensors", level.level));
     let notes = [
         ("format", "wattle.ticket/1".to_string()),
@@ -288,15 +315,19 @@ fn judge(
         ("density", level.density.to_string()),
         ("rewind", settings.rewind.to_string()),
     ];
-    let notes = notes.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
-    write_tensors(&ticket, &to_tensors(&level.start), &notes)?;
+    let mut all = metadata.clone();
+    all.extend(notes.into_iter().map(|(k, v)| (k.to_string(), v)));
+    write_tensors(&ticket, &to_tensors(&level.start), &all)?;
     let row = Row {
         level: level.level,
         density: level.density,
         steps: level.steps,
         validation_accuracy: level.validation.accuracy,
         test_accuracy: found.accuracy,
+        validation_value: criterion.value(&level.validation),
+        test_value: criterion.value(&found),
         test_loss: found.loss,
+        test_metrics: prefixed("test_", &found),
         ticket,
     };
     Ok((row, doubts(&found)))

@@ -9,8 +9,8 @@ use wattle_data::Source;
 use wattle_graph::{Model, onnx};
 use wattle_meter::{Receipt, Unit, Work};
 use wattle_train::evaluation::{Evaluation, evaluate};
-use wattle_train::experiment::Experiment;
 use wattle_train::fit::fit;
+use wattle_train::network::Init;
 use wattle_train::options::TrainOptions;
 use wattle_train::trainer::Trainer;
 
@@ -20,8 +20,11 @@ use crate::kept::{self, Kept, RECEIPT};
 use crate::observer::Observer;
 use crate::training;
 use crate::training::data::DataOptions;
+use crate::training::facts::facts;
 use crate::training::follow::{Follower, PAGE};
 use crate::training::learning::{Defaults, LearningOptions, OptimizerName};
+use crate::training::material::{self, Material};
+use crate::training::normalised::Normalised;
 
 /// What is chosen where nothing is asked for.
 pub const DEFAULTS: Defaults =
@@ -38,6 +41,8 @@ pub struct TrainJob {
     pub learning: LearningOptions,
     /// Weights to start from, by name.
     pub init_from: Option<PathBuf>,
+    /// Whether the written model normalises its inputs itself, and so takes numbers as the data store them.
+    pub with_normalisation: bool,
     /// Folder of the run; by default one named by what decides its result.
     pub out: Option<PathBuf>,
 }
@@ -49,6 +54,7 @@ struct Key<'a> {
     model: &'a str,
     data: &'a DataOptions,
     init_from: Option<&'a PathBuf>,
+    with_normalisation: bool,
     experiment: serde_json::Value,
     validation: Option<String>,
 }
@@ -75,6 +81,8 @@ pub struct Trained {
     pub stopped_early: bool,
     /// How it was trained, in full.
     pub train: TrainOptions,
+    /// What each float input was normalised with, and who says so.
+    pub normalisation: BTreeMap<String, Normalised>,
     /// What makes these numbers doubtful.
     pub notes: Vec<String>,
     /// Where everything is.
@@ -99,27 +107,25 @@ pub struct Files {
 /// Trains a network. The same job asked for again reads its result back; an interrupted one goes on.
 pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<Trained> {
     let meter = env.meter();
-    let (mut model, data) = training::material(&job.model, &job.data, &job.learning)?;
-    let options = job.learning.resolved(DEFAULTS, data.has_classes())?;
+    let mut material = Material::new(&job.model, &job.data, &job.learning, Init::KaimingNormal)?;
+    let options = job.learning.resolved(DEFAULTS, material.has_classes())?;
     let mut notes = match &job.init_from {
-        Some(path) => training::start_from(&mut model, path).map_err(|e| e.of("init_from"))?,
+        Some(path) => training::start_from(&mut material.model, path).map_err(|e| e.of("init_from"))?,
         None => vec![],
     };
-    notes.extend(data.remarks().iter().cloned());
-    notes.extend(training::masks_that_learn(&model, &options));
-    let mut experiment =
-        Experiment::new(model.clone(), data.source(&options)?, options.clone(), env.plan_options());
-    if !data.splits.validation().is_empty() {
-        experiment.validation = Some(data.part(data.splits.validation())?);
-    }
-    // A training that is refused leaves no folder behind.
+    notes.extend(material.remarks.iter().cloned());
+    // What is refused is refused before hours of training, and leaves no folder behind.
+    material.noted(&material.model, job.with_normalisation)?;
+    let mut experiment = material.experiment(&options, env)?;
     if experiment.timeline()?.total > 0 {
-        drop(Trainer::new(&experiment)?);
+        notes.extend(Trainer::new(&experiment)?.notes().sentences());
+        notes.extend(facts(&experiment)?);
     }
     let key = Key {
         model: &job.model,
         data: &job.data,
         init_from: job.init_from.as_ref(),
+        with_normalisation: job.with_normalisation,
         experiment: experiment.description()?,
         validation: training::fingerprint_of(&experiment.validation),
     };
@@ -129,12 +135,12 @@ pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<T
     let scope = meter.scope("train");
     let mut follower = Follower::new(observer, &meter, &mut kept, title);
     let fitted = fit(&experiment, &mut follower);
-    let Follower { title, curves, notes: seen, .. } = follower;
+    let Follower { title, curves, .. } = follower;
     drop(scope);
     let fitted = fitted.map_err(|error| stopped(error, observer, &mut kept, &meter))?;
-    notes.extend(seen);
-    let parameters = training::own_parameters(&model, &fitted.parameters);
-    let trained = Model { parameters, ..model.clone() };
+    let parameters = training::own_parameters(&material.model, &fitted.parameters);
+    let trained = Model { parameters, ..material.model.clone() };
+    let written = material.noted(&trained, job.with_normalisation)?;
     let scope = meter.scope("evaluate");
     let judge = |part: &Arc<dyn Source>| -> Result<Evaluation> {
         Ok(evaluate(&trained, part, &options.loss, &options.metrics, &experiment.plan)?)
@@ -143,11 +149,11 @@ pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<T
         Some(part) => judge(part)?.accuracy,
         None => None,
     };
-    let test = judge(&data.test()?)?;
+    let test = judge(&material::test(material.data)?)?;
     drop(scope);
     notes.extend(doubts(&test));
     let directory = &kept.directory;
-    directory.write("model.onnx", &onnx::encode_model(&trained)?)?;
+    directory.write("model.onnx", &onnx::encode_model(&written)?)?;
     let mut receipt = meter.stop();
     let samples = if fitted.reused { 0 } else { fitted.steps * options.batch as u64 * options.accumulate };
     receipt.work.samples = Some(Work::counted(samples, Unit::Sample));
@@ -166,6 +172,7 @@ pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<T
         reused: fitted.reused,
         stopped_early: fitted.stopped_early,
         train: options,
+        normalisation: material.normalised,
         notes,
         files: Files {
             run: directory.path().to_path_buf(),
@@ -178,7 +185,7 @@ pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<T
 }
 
 /// A training that ended before its end: what it has cost is kept for when it goes on.
-fn stopped(
+pub(crate) fn stopped(
     error: wattle_data::Error,
     observer: &mut dyn Observer,
     kept: &mut Kept,

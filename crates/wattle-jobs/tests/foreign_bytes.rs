@@ -37,7 +37,9 @@ fn mutated(corpus: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
             0 => bytes.truncate(at),
             1 if at < bytes.len() => bytes[at] = dice.next() as u8,
             2 if at < bytes.len() => bytes[at] ^= 1 << dice.below(8),
-            3 if at < bytes.len() => bytes[at] = [0, 0xff, b'-', b'9', b'"', b'\n', 0x7f, b'['][dice.below(8)],
+            3 if at < bytes.len() => {
+                bytes[at] = [0, 0xff, b'-', b'9', b'"', b'\n', 0x7f, b'['][dice.below(8)]
+            }
             4 => {
                 let other = &corpus[dice.below(corpus.len())];
                 let from = dice.below(other.len() + 1);

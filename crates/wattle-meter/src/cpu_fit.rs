@@ -106,7 +106,7 @@ fn the_constants_of_the_model_are_those_of_the_fit() {
     assert_eq!(rounded, [0.71, 1.38, 2.38]);
 }
 
-/// Prints what docs/meter-measure.md says: `cargo test -p wattle-meter --lib left_out -- --nocapture`.
+/// Prints what docs/results/power-model.md says: `cargo test -p wattle-meter --lib left_out -- --nocapture`.
 #[test]
 #[allow(clippy::print_stdout, reason = "the numbers are for the page")]
 fn a_processor_that_was_left_out_lies_inside_the_interval_of_the_others() {

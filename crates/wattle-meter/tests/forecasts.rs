@@ -1,6 +1,6 @@
 //! Forecasts of a run's total against trainings as they really went, on a machine that others used too: 60 runs, noted
 //! by `benches/forecasts/run.py`. Other notes: `EPOCHS=file cargo test -p wattle-meter --test forecasts -- --nocapture`.
-#![allow(clippy::print_stdout, reason = "the table is for docs/meter.md")]
+#![allow(clippy::print_stdout, reason = "the table is for docs/results/forecasts.md")]
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use wattle_data::error::{Error, Result};
 use wattle_graph::{Mask, Model, Parameters};
 use wattle_train::evaluation::{Evaluation, evaluate};
 use wattle_train::experiment::{Experiment, Start};
-use wattle_train::fit::{Progress, fit};
+use wattle_train::fit::{Progress, Watcher, fit};
 use wattle_train::moment::Moment;
 use wattle_train::options::TrainOptions;
 use wattle_train::run_directory::{Config, RunDirectory};
@@ -54,6 +54,20 @@ pub struct Level {
     pub trained: Parameters,
 }
 
+/// Who follows a search: its trainings, one after the other, and its levels. A closure that takes [`Progress`] is one, which
+/// lets the search go on to its end.
+pub trait Follower: Watcher {
+    /// The training of a level begins; that of level 0 before the rewind point too.
+    fn begins(&mut self, _level: u32) {}
+
+    /// A level is done: whether to go on.
+    fn ends(&mut self, _level: &Level) -> bool {
+        true
+    }
+}
+
+impl<F: FnMut(Progress)> Follower for F {}
+
 /// Where a level keeps its files.
 pub fn level_directory(run: &Path, level: u32) -> PathBuf {
     run.join(format!("level_{level:02}"))
@@ -71,8 +85,9 @@ struct LevelConfig<'a> {
 }
 
 /// What [`find`] refuses before it computes or writes anything: nothing to prune, nothing to choose by, a model that does
-/// not fit the data, a rewind point outside the training. Returns the rewind point, in steps.
-pub fn check(experiment: &Experiment, layers: &[Layer], options: &FindOptions) -> Result<u64> {
+/// not fit the data, a rewind point outside the training. Returns the rewind point, in steps, and what whoever trains should
+/// know.
+pub fn check(experiment: &Experiment, layers: &[Layer], options: &FindOptions) -> Result<(u64, Notes)> {
     if layers.is_empty() {
         let found = "no prunable tensor: the model has no trained convolution or matrix product before its last layer";
         return Err(Error::input("the model", found));
@@ -87,11 +102,10 @@ pub fn check(experiment: &Experiment, layers: &[Layer], options: &FindOptions) -
         let found = format!("{} is step {step} of {}", options.rewind, timeline.total);
         return Err(Error::input("option `rewind`", found).expected("a point before the end of training"));
     }
-    drop(Trainer::new(experiment)?);
-    Ok(step)
+    Ok((step, Trainer::new(experiment)?.notes().clone()))
 }
 
-/// Finds tickets of the experiment's model, level by level; `next` sees each level as it is done and says whether to go on.
+/// Finds tickets of the experiment's model, level by level; the follower sees each level and says whether to go on.
 ///
 /// With a directory each level is kept in it and reused when the same search runs again. The optimiser's state is
 /// fresh at the rewind step on every level, the dense one included; the schedule and the order of samples go on
@@ -101,12 +115,12 @@ pub fn find(
     experiment: &Experiment,
     layers: &[Layer],
     options: &FindOptions,
-    progress: &mut dyn FnMut(u32, Progress),
-    next: &mut dyn FnMut(&Level) -> bool,
+    follower: &mut dyn Follower,
 ) -> Result<Vec<Level>> {
-    let step = check(experiment, layers, options)?;
+    let (step, _) = check(experiment, layers, options)?;
     let search = Search { experiment, layers, options };
-    let rewound = search.rewind(step, &mut |p| progress(0, p))?;
+    follower.begins(0);
+    let rewound = search.rewind(step, follower)?;
     let mut masks: Vec<(String, Mask)> = vec![];
     let mut levels: Vec<Level> = vec![];
     let mut spent = step;
@@ -115,10 +129,11 @@ pub fn find(
         for (name, mask) in &masks {
             weights.set_mask(name, mask.clone());
         }
-        let found = search.level(level, weights, step, &mut spent, &mut |p| progress(level, p))?;
+        follower.begins(level);
+        let found = search.level(level, weights, step, &mut spent, follower)?;
         levels.push(found);
         let last = &levels[levels.len() - 1];
-        if !next(last) {
+        if !follower.ends(last) {
             break;
         }
         masks = prune(&last.trained, layers, options.scope);
@@ -141,7 +156,7 @@ impl Search<'_> {
         weights: Parameters,
         step: u64,
         spent: &mut u64,
-        progress: &mut dyn FnMut(Progress),
+        watcher: &mut dyn Watcher,
     ) -> Result<Level> {
         let Experiment { model, validation, options, plan, .. } = self.experiment;
         let name = level_directory(Path::new(""), level);
@@ -154,7 +169,7 @@ impl Search<'_> {
                 directory: self.open(&name, level)?,
                 ..self.experiment.clone()
             },
-            &mut |p: Progress| progress(p),
+            watcher,
         )?;
         *spent += fitted.steps - step;
         let trained = Model { parameters: fitted.parameters, ..model.clone() };
@@ -175,7 +190,7 @@ impl Search<'_> {
     }
 
     /// The weights after `step` steps; optimiser state is left out.
-    fn rewind(&self, step: u64, progress: &mut dyn FnMut(Progress)) -> Result<Parameters> {
+    fn rewind(&self, step: u64, watcher: &mut dyn Watcher) -> Result<Parameters> {
         let Experiment { model, options, .. } = self.experiment;
         if step == 0 {
             return Ok(model.parameters.clone());
@@ -190,7 +205,7 @@ impl Search<'_> {
                 directory: self.open(Path::new("rewind"), 0)?,
                 ..self.experiment.clone()
             },
-            &mut |p: Progress| progress(p),
+            watcher,
         )?;
         let mut weights = model.parameters.clone();
         let names: Vec<String> = weights.iter().map(|(name, _)| name.to_string()).collect();

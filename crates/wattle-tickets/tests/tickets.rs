@@ -14,7 +14,7 @@ use wattle_tickets::{
 use wattle_train::checkpoint::Checkpoint;
 use wattle_train::evaluation::evaluate;
 use wattle_train::experiment::{Experiment, Start};
-use wattle_train::fit::{FINAL, fit};
+use wattle_train::fit::{FINAL, Progress, fit};
 use wattle_train::network::{Init, build};
 use wattle_train::objective::Loss;
 use wattle_train::optimizer::Optimizer;
@@ -78,7 +78,7 @@ fn experiment(setting: &Setting, train: &TrainOptions, threads: usize) -> Experi
 
 fn search(setting: &Setting, options: &Options, threads: usize) -> Vec<Level> {
     let experiment = experiment(setting, &options.train, threads);
-    find(&experiment, &setting.layers, &options.find, &mut |_, _| {}, &mut |_| true).unwrap()
+    find(&experiment, &setting.layers, &options.find, &mut |_: Progress| {}).unwrap()
 }
 
 /// The same search, kept in a folder.
@@ -86,7 +86,7 @@ fn search_in(setting: &Setting, options: &Options, folder: &Path) -> Result<Vec<
     let mut experiment = experiment(setting, &options.train, 1);
     let config = Config::new("test", &serde_json::json!({}), &serde_json::json!({})).unwrap();
     experiment.directory = Some(Arc::new(RunDirectory::open_at(folder, &config).unwrap()));
-    find(&experiment, &setting.layers, &options.find, &mut |_, _| {}, &mut |_| true)
+    find(&experiment, &setting.layers, &options.find, &mut |_: Progress| {})
 }
 
 /// What training from `from` at step `start` until step `stop` gives, without any search.

@@ -44,9 +44,8 @@ pub fn bind(model: &Model, columns: &[ColumnInfo], batch: usize) -> std::result:
     for &id in graph.inputs() {
         let value = graph.value(id);
         let name = graph.label(id);
-        let by_name = columns.iter().find(|column| column.name == name);
-        let sole = if graph.inputs().len() == 1 { columns.first() } else { None };
-        let column = by_name.or(sole).ok_or_else(|| {
+        let column = column_of(graph, &name, columns).and_then(|place| columns.get(place));
+        let column = column.ok_or_else(|| {
             let names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
             let text = format!("no column feeds input `{name}`; the columns are: {}", names.join(", "));
             GraphError::Invalid(text)
@@ -84,6 +83,13 @@ pub fn bind(model: &Model, columns: &[ColumnInfo], batch: usize) -> std::result:
     }
     bound.set_outputs(outputs);
     Ok(Bound { model: Model { graph: bound, ..model.clone() }, feeds })
+}
+
+/// The place of the column that feeds an input: the one of its name; the first, if it is the only input and no column has
+/// its name.
+pub fn column_of(graph: &Graph, input: &str, columns: &[ColumnInfo]) -> Option<usize> {
+    let by_name = columns.iter().position(|column| column.name == input);
+    by_name.or((graph.inputs().len() == 1 && !columns.is_empty()).then_some(0))
 }
 
 /// A graph whose inputs, by name, have these shapes, the batch first.

@@ -31,6 +31,9 @@ pub struct Evaluation {
     pub samples: usize,
     /// The metrics asked for, or the usual ones, by name.
     pub metrics: BTreeMap<String, f64>,
+    /// The metric that counts: the first that was asked for, or the usual one; `None` where nothing is compared with
+    /// targets, so that only the loss can be told.
+    pub chief: Option<Metric>,
     /// The accuracy of always answering the class that is most frequent in these samples; `None` as above. A network that
     /// is no better has learnt nothing.
     pub chance: Option<f64>,
@@ -160,6 +163,7 @@ pub fn evaluate(
         loss,
         samples,
         metrics: tally.as_ref().map_or(BTreeMap::new(), |tally| tally.values(&metrics)),
+        chief: tally.as_ref().and(metrics.first().copied()),
         chance: tally.as_ref().and_then(Tally::chance),
     })
 }

@@ -102,7 +102,8 @@ impl Experiment {
     /// every option, and what the bits of the arithmetic depend on. The number of threads is no part of it.
     pub fn description(&self) -> Result<serde_json::Value> {
         // Every option is named, so that a new one cannot be forgotten. A limit of memory refuses; it changes no bit.
-        let PlanOptions { cpu, rewrite, freeze, memory_limit: _, sparse, timings, batch, kernels } = &self.plan;
+        let PlanOptions { cpu, rewrite, freeze, memory_limit: _, sparse, timings, batch, kernels } =
+            &self.plan;
         let isa = cpu.isa.name();
         let timed = if timings.is_some() { ", timed" } else { "" };
         let build = wattle_engine::BUILD;

@@ -39,6 +39,12 @@ impl Metric {
         !matches!(self, Metric::Perplexity | Metric::MeanAbsoluteError | Metric::RootMeanSquaredError)
     }
 
+    /// Whether it is a share, from 0 to 1, of which people speak in percent.
+    pub fn is_share(self) -> bool {
+        use Metric::*;
+        matches!(self, Accuracy | Top(_) | MeanIou | F1 | MacroF1 | ExactMatch)
+    }
+
     /// Whether it can be told of such answers.
     pub fn fits(self, kind: Kind) -> bool {
         use Metric::*;

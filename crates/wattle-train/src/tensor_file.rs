@@ -4,7 +4,6 @@
 //! metadata map has no fixed order. Reading goes through that crate's validation.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{Read, Write};
 use std::path::Path;
 

@@ -43,6 +43,7 @@ const VARIATIONS: &[Variation] = &[
     another("preset", "--preset open-lth", "--preset paper-2019"),
     another("data", "--data csv:rows.csv", "--data csv:others.csv"),
     another("validation", "", "--validation 25%"),
+    another("normalise", "", "--normalise unit"),
     another("columns", "--columns x=a+b+c+d+second", "--columns x=b+a+c+d+second"),
     another("target", "--target label", "--target second"),
     another("missing", "", "--missing mean"),
@@ -79,10 +80,21 @@ const VARIATIONS: &[Variation] = &[
     another("scope", "--scope global", "--scope layer-wise"),
     another("rewind", "--rewind 1it", "--rewind 2it"),
     same("levels", "--levels 1", "--levels 2", "further levels extend a run; each level is kept by itself"),
-    same("max-rounds", "--max-rounds 1", "--max-rounds 2", "further levels extend a run; each is kept by itself"),
+    same(
+        "max-rounds",
+        "--max-rounds 1",
+        "--max-rounds 2",
+        "further levels extend a run; each is kept by itself",
+    ),
     same("tolerance", "", "--tolerance 3", "chooses among the levels that are kept, anew by every process"),
     same("sparse-format", "", "--sparse-format dense", "the form of the file, written anew by every process"),
     same("dense", "", "--dense", "the form of the file, written anew by every process"),
+    same(
+        "with-normalisation",
+        "",
+        "--with-normalisation",
+        "the form of the file, written anew by every process",
+    ),
     same("accel", "", "--accel eyeriss-v2", "looks at the networks that were found, anew by every process"),
     // Where it is kept and computed, what is told of it.
     same("out", "", "--out elsewhere", "only where it is kept"),
@@ -162,7 +174,9 @@ fn run_name(folder: &Path, line: &str) -> Result<String, String> {
 /// A word with the files it names where they are: the process has one working directory for all its tests.
 fn located(folder: &Path, runs: &Path, word: &str) -> String {
     match word {
-        "m.onnx" | "other.onnx" | "w.safetensors" | "ledger" | "other" => folder.join(word).display().to_string(),
+        "m.onnx" | "other.onnx" | "w.safetensors" | "ledger" | "other" => {
+            folder.join(word).display().to_string()
+        }
         "elsewhere" => runs.join("runs").join(word).display().to_string(),
         _ => match word.strip_prefix("csv:") {
             Some(name) => format!("csv:{}", folder.join(name).display()),
@@ -193,7 +207,8 @@ fn line(command: &str, said: &str) -> String {
 fn commands() -> Vec<(String, Vec<String>)> {
     fn walk(command: &clap::Command, path: &str, found: &mut Vec<(String, Vec<String>)>) {
         let keeps = |a: &clap::Arg| {
-            a.get_long() == Some("out") && a.get_help().is_some_and(|help| help.to_string().contains("named by what"))
+            a.get_long() == Some("out")
+                && a.get_help().is_some_and(|help| help.to_string().contains("named by what"))
         };
         if command.get_arguments().any(keeps) {
             let options = command.get_arguments().filter(|a| a.get_id() != "help" && a.get_id() != "version");
@@ -232,7 +247,9 @@ fn every_option_that_can_change_a_result_changes_the_name_of_its_run() {
             let [Some(one), Some(other)] = [&lines[0], &lines[1]].map(|line| name_of(line)) else { continue };
             match variation.same {
                 None if one == other => {
-                    wrong.borrow_mut().push(format!("two results, one name {one}: `{}` and `{}`", lines[0], lines[1]));
+                    wrong
+                        .borrow_mut()
+                        .push(format!("two results, one name {one}: `{}` and `{}`", lines[0], lines[1]));
                 }
                 Some(why) if one != other => {
                     wrong.borrow_mut().push(format!("`{command} --{option}` names another run: {why}?"));

@@ -1,4 +1,4 @@
-//! The crate of [the tutorial](../../../docs/tutorial.md): how much power will a house ask for?
+//! The crate of [the tutorial](../../../docs/guide/tutorial.md): how much power will a house ask for?
 //!
 //! Everything here belongs to a user of wattle's libraries: [`Snake`] is her operator with its kernels, [`Pinball`] her
 //! objective, [`Houses`] her data, [`network`] her model of two inputs.

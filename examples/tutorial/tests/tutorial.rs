@@ -103,7 +103,7 @@ fn a_network_of_two_inputs_is_trained_pruned_and_served() -> Anyhow {
 
 #[test]
 fn the_page_quotes_this_crate() {
-    let page = include_str!("../../../docs/tutorial.md");
+    let page = include_str!("../../../docs/guide/tutorial.md");
     let sources = [
         include_str!("../src/snake.rs"),
         include_str!("../src/pinball.rs"),

@@ -1,4 +1,4 @@
-//! `docs/accel-validation.md` says what the model gives: it is written from the rows that the other tests check.
+//! `docs/results/accelerator-validation.md` says what the model gives: it is written from the rows that the other tests check.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -150,7 +150,7 @@ fn page() -> String {
              to the densities; its sums are bit-exact with integer convolution (a test).\n\n";
     table(&mut page, &simulated());
     page += "\n## T6: ZigZag's ResNet-18 on its tpu_like, mappings of ZigZag\n\nGolden of zigzag-dse 3.9.1 [V]; its cycles are \
-             those that the package gives as installed. Both mappers under both evaluators: accel-mapper.md.\n\n";
+             those that the package gives as installed. Both mappers under both evaluators: accelerator-mapper.md.\n\n";
     table(&mut page, &zigzag::rows());
     page += "\n## Not shown\n\n\
              - \"10x less energy than a mobile GPU\" was said of Eyeriss v1 (2016), never of v2.\n";
@@ -159,7 +159,7 @@ fn page() -> String {
 
 #[test]
 fn the_page_of_validation_says_what_the_model_gives() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/accel-validation.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/results/accelerator-validation.md");
     let page = page();
     if std::env::var_os("WATTLE_WRITE_PAGES").is_some() {
         std::fs::write(&path, &page).expect("the documentation can be written");
@@ -168,7 +168,7 @@ fn the_page_of_validation_says_what_the_model_gives() {
     let stale = page.lines().zip(committed.lines()).find(|(made, found)| made != found);
     assert!(
         page == committed,
-        "docs/accel-validation.md is stale (first difference: {stale:?}); write it again with \
+        "docs/results/accelerator-validation.md is stale (first difference: {stale:?}); write it again with \
          WATTLE_WRITE_PAGES=1 cargo test -p wattle-accel --test validation page"
     );
 }

@@ -169,7 +169,7 @@ fn every_published_value_says_how_it_is_known() {
 
 #[test]
 fn what_the_press_said_of_v1_is_said_of_v1() {
-    let page = include_str!("../../../../docs/accel-validation.md");
+    let page = include_str!("../../../../docs/results/accelerator-validation.md");
     let line = page.lines().find(|l| l.contains("10x less energy")).expect("it is on the page");
     assert!(line.contains("Eyeriss v1 (2016), never of v2"), "{line}");
 }

@@ -17,7 +17,8 @@ pub(super) fn check(graph: &GraphProto, folder: Option<&Path>) -> Result<(), Onn
     claims(graph, &mut claimed);
     for (location, claimed) in claimed {
         // What cannot be found is told where the tensor is read.
-        let Some(size) = folder.and_then(|folder| folder.join(&location).metadata().ok()).map(|m| m.len()) else {
+        let Some(size) = folder.and_then(|folder| folder.join(&location).metadata().ok()).map(|m| m.len())
+        else {
             continue;
         };
         let limit = size.saturating_mul(MOST_SHARED);
@@ -107,7 +108,8 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("wattle-external-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("w.bin"), [0; 400]).unwrap();
-        let graph = |count| GraphProto { initializer: vec![tensor("w.bin", 100); count], ..GraphProto::default() };
+        let graph =
+            |count| GraphProto { initializer: vec![tensor("w.bin", 100); count], ..GraphProto::default() };
         assert!(check(&graph(MOST_SHARED as usize), Some(&folder)).is_ok());
         let error = check(&graph(MOST_SHARED as usize + 1), Some(&folder)).unwrap_err();
         assert!(error.to_string().contains("external data: 2000, more than the limit of 1600"), "{error}");

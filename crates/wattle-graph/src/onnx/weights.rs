@@ -1,6 +1,6 @@
 //! Which tensors of a file are parameters, and why the others are not: decision 3, "parameters on import".
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::proto::GraphProto;
 use crate::fact::Fact;
@@ -18,6 +18,8 @@ struct Reader {
     operand: usize,
     /// Its first result.
     result: String,
+    /// Whether it shifts or scales an input of the graph by the tensor: `(x - mean) / std`.
+    normalises: bool,
 }
 
 /// How the nodes of a graph use its tensors.
@@ -35,13 +37,22 @@ pub(super) enum Decision {
 impl Uses {
     pub(super) fn of(proto: &GraphProto) -> Uses {
         let mut uses: HashMap<String, Vec<Reader>> = HashMap::new();
+        // Inputs, and what they are after a shift.
+        let mut samples: HashSet<&str> = proto.input.iter().map(|input| input.name.as_str()).collect();
+        proto.initializer.iter().for_each(|tensor| _ = samples.remove(tensor.name.as_str()));
         for node in &proto.node {
+            let of_samples = node.input.first().is_some_and(|name| samples.contains(name.as_str()));
+            let normalises = of_samples && matches!(node.op_type.as_str(), "Sub" | "Div");
+            if normalises && node.op_type == "Sub" {
+                samples.extend(node.output.first().map(String::as_str));
+            }
             for (operand, name) in node.input.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
                 let result = node.output.first().cloned().unwrap_or_default();
                 uses.entry(name.clone()).or_default().push(Reader {
                     op: node.op_type.clone(),
                     operand,
                     result,
+                    normalises: normalises && operand == 1,
                 });
             }
         }
@@ -63,6 +74,9 @@ impl Uses {
         }
         if readers.iter().any(|r| r.op == "BatchNormalization" && r.operand > 2) {
             return Decision::Parameter(Role::State);
+        }
+        if !readers.is_empty() && readers.iter().all(|r| r.normalises) {
+            return Decision::Constant(Some("it normalises an input"));
         }
         let multiplies = !readers.is_empty() && readers.iter().all(|r| r.op == "Mul");
         match mask(tensor, multiplies) {
@@ -279,6 +293,33 @@ mod tests {
         }
         for name in ["t", "scale", "blocks.0.gamma", "logit_scale", "model/dense/bias:0"] {
             assert!(!is_generated(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_normalises_an_input_stays() {
+        let node = |op: &str, input: [&str; 2], output: &str| NodeProto {
+            op_type: op.into(),
+            input: input.map(String::from).into(),
+            output: vec![output.into()],
+            ..NodeProto::default()
+        };
+        let uses = Uses::of(&GraphProto {
+            input: vec![crate::onnx::proto::ValueInfoProto { name: "x".into(), ..Default::default() }],
+            node: vec![
+                node("Sub", ["x", "mean"], "shifted"),
+                node("Div", ["shifted", "std"], "y"),
+                node("Sub", ["y", "shift"], "z"),
+                node("Div", ["z", "scale"], "w"),
+            ],
+            ..GraphProto::default()
+        });
+        let tensor = Tensor::f32([3, 1, 1], vec![0.5, 0.25, 2.0]);
+        for name in ["mean", "std"] {
+            assert!(matches!(uses.decide(name, &tensor, true), Decision::Constant(Some(_))), "{name}");
+        }
+        for name in ["shift", "scale"] {
+            assert_eq!(uses.decide(name, &tensor, true), TRAINED, "{name}");
         }
     }
 

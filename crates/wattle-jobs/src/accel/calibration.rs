@@ -5,32 +5,44 @@ use std::sync::Arc;
 
 use wattle_accel::Tally;
 use wattle_data::{
-    BatchOptions, Batches, DataSpec, Dataset, INPUT, LoadOptions, Loader, Normalisation, SplitOptions, Splits,
+    BatchOptions, Batches, DataSpec, INPUT, LoadOptions, Loader, ModelNotes, NormalisationChoice, Source,
+    SplitOptions, Splits,
 };
 use wattle_engine::{Plan, Session, Store};
 use wattle_graph::{DType, Model, Tensor, ValueId};
-use wattle_train::training_data::TrainingData;
+use wattle_train::binding::{Bound, Feed};
 
 use crate::env::Env;
 use crate::error::{JobError, Result};
 use crate::npy;
 use crate::observer::Observer;
+use crate::training::normalised::Known;
+use crate::training::sample::tensors;
 
 /// Names the files given with `--input` as the data.
 const FILES: &str = "inputs";
 
-/// Runs a model whose shapes are all known over real inputs and counts. `data` is a specification as for training, or
-/// `inputs` for the files in `feeds` alone; at most `samples` samples of the training part are used. Also says, in a
-/// sentence, what was run.
+/// What a model is run on.
+pub(super) struct Inputs<'a> {
+    /// The files of inputs.
+    pub feeds: &'a BTreeMap<String, Tensor>,
+    /// A specification as for training, or `inputs` for the files alone.
+    pub data: &'a str,
+    /// Samples of the training part, at most.
+    pub samples: usize,
+    /// How they are normalised; if left out as the model's file says, else as the training part measures.
+    pub normalise: Option<&'a NormalisationChoice>,
+}
+
+/// Runs a model whose shapes are all known over real inputs and counts. Also says, in a sentence, what was run.
 pub(super) fn calibrate(
     model: &Model,
     tally: Tally,
-    feeds: &BTreeMap<String, Tensor>,
-    data: &str,
-    samples: usize,
+    inputs: &Inputs<'_>,
     env: &Env,
     observer: &mut dyn Observer,
 ) -> Result<(Tally, String)> {
+    let &Inputs { feeds, data, .. } = inputs;
     let mut run = Run::new(model, tally, env)?;
     for (name, tensor) in feeds {
         let id = model.graph.inputs().iter().find(|&&id| model.graph.label(id) == *name);
@@ -58,11 +70,9 @@ pub(super) fn calibrate(
         );
         return Err(JobError::option("density_from", text));
     };
-    let seen = over_data(&mut run, model, input, data, samples, observer)?;
-    let text = format!(
-        "counted while running {} of {data} (training part, normalised as `wattle eval` does)",
-        plural(seen, "sample")
-    );
+    let (seen, normalised) = over_data(&mut run, model, input, inputs, observer)?;
+    let text =
+        format!("counted while running {} of {data} (training part; {normalised})", plural(seen, "sample"));
     Ok((run.tally, text))
 }
 
@@ -70,15 +80,15 @@ fn plural(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Feeds samples of a data set to one input; gives how many.
+/// Feeds samples of a data set to one input; gives how many, and what they were normalised with.
 fn over_data(
     run: &mut Run<'_>,
     model: &Model,
     input: ValueId,
-    data: &str,
-    samples: usize,
+    inputs: &Inputs<'_>,
     observer: &mut dyn Observer,
-) -> Result<usize> {
+) -> Result<(usize, String)> {
+    let &Inputs { data, samples, normalise, .. } = inputs;
     let (name, extents) = (model.graph.label(input), model.graph.extents(input)?);
     let dtype = model.graph.value(input).ty.dtype;
     let image_shape = match extents.as_slice() {
@@ -98,11 +108,11 @@ fn over_data(
         );
         return Err(JobError::option("density_from", text));
     }
-    let normalisation = if dtype.is_float() {
-        Normalisation::measure(&dataset, splits.train())?
-    } else {
-        Normalisation::identity(dataset.shape.channels())
-    };
+    let notes = ModelNotes::read(&model.metadata)?;
+    // An input of bytes takes what is stored.
+    let asked = if dtype.is_float() { normalise } else { Some(&NormalisationChoice::None) };
+    let known = Known { notes: &notes, asked, table: &dataset, train: splits.train() };
+    let (normalised, _) = known.input(&name, 0, true)?;
     // Whole batches, so that no sample counts twice.
     let count = samples.min(splits.train().len()) / batch * batch;
     if count == 0 {
@@ -110,25 +120,22 @@ fn over_data(
         let text = format!("calibration:{data}: {found} samples to run, the model takes {batch} at a time");
         return Err(JobError::option("density_from", text));
     }
-    run.over(input, dataset, &splits.train()[..count], normalisation, observer)?;
-    Ok(count)
+    let options = BatchOptions::evaluation(batch).normalised(INPUT, normalised.constants.clone());
+    let source = Arc::new(Batches::new(dataset, &splits.train()[..count], options)?);
+    run.over(source, &[Feed { input: name, column: INPUT.into(), axis: 0 }], observer)?;
+    Ok((count, normalised.to_string()))
 }
 
-/// Counts over samples that a network is trained with: at most `samples` of them, one at a time. The model is bound
-/// to one sample.
-pub fn over_training(
-    model: &Model,
+/// Counts over a source of single samples, to one of which the model is bound.
+pub fn over_samples(
+    bound: &Bound,
     tally: Tally,
-    data: &TrainingData,
-    samples: usize,
+    samples: &Arc<dyn Source>,
     env: &Env,
     observer: &mut dyn Observer,
 ) -> Result<Tally> {
-    let mut run = Run::new(model, tally, env)?;
-    if let Some(&input) = model.graph.inputs().first() {
-        let indices = &data.indices[..samples.min(data.indices.len())];
-        run.over(input, data.dataset.clone(), indices, data.normalisation.clone(), observer)?;
-    }
+    let mut run = Run::new(&bound.model, tally, env)?;
+    run.over(samples.clone(), &bound.feeds, observer)?;
     Ok(run.tally)
 }
 
@@ -167,27 +174,20 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Runs samples, as many at a time as the input takes.
-    fn over(
-        &mut self,
-        input: ValueId,
-        dataset: Arc<Dataset>,
-        indices: &[u32],
-        normalisation: Normalisation,
-        observer: &mut dyn Observer,
-    ) -> Result<()> {
-        let (extents, dtype) = (self.model.graph.extents(input)?, self.model.graph.value(input).ty.dtype);
-        let batch = extents.first().copied().unwrap_or(1).max(1);
-        let options = BatchOptions::evaluation(batch).normalised(INPUT, normalisation);
-        let mut loader = Loader::new(Arc::new(Batches::new(dataset, indices, options)?), 2);
+    /// Runs the batches of an epoch, each of as many samples as the inputs take.
+    fn over(&mut self, source: Arc<dyn Source>, feeds: &[Feed], observer: &mut dyn Observer) -> Result<()> {
+        let mut loader = Loader::new(source, 2);
         let steps = loader.epoch_len();
         for step in 0..steps {
             observer.progress("calibrating", step, steps);
             if observer.cancelled() {
                 return Err(JobError::cancelled());
             }
-            let inputs = loader.next_batch()?.columns[0].to_f32().unwrap_or_default();
-            self.feed(input, Tensor::f32(extents.clone(), inputs).cast(dtype))?;
+            for (name, tensor) in tensors(loader.next_batch()?, feeds, &self.model.graph)? {
+                let id =
+                    self.model.graph.inputs().iter().copied().find(|&id| self.model.graph.label(id) == name);
+                self.feed(id.ok_or_else(|| JobError::run(format_args!("no input `{name}`")))?, tensor)?;
+            }
             self.count()?;
         }
         observer.progress("calibrating", steps, steps);

@@ -6,8 +6,9 @@ use wattle_accel::{
     AccelError, Architecture, Effort, EnergyFile, Estimate, MappingFile, Objective, Syntax, Workload,
     estimate, estimate_given,
 };
+use wattle_data::NormalisationChoice;
 
-use super::calibration::calibrate;
+use super::calibration::{Inputs, calibrate};
 use super::densities;
 use crate::env::Env;
 use crate::error::{JobError, Result};
@@ -26,6 +27,8 @@ pub struct ModelOptions {
     pub density_from: DensityFrom,
     /// Samples to run for a calibration, at most.
     pub calibration_samples: usize,
+    /// How the samples of a calibration are normalised; if left out as the model's file says, else as they measure.
+    pub normalise: Option<NormalisationChoice>,
     /// What mappings are chosen for.
     pub objective: Objective,
 }
@@ -66,8 +69,9 @@ impl ModelOptions {
         match &self.density_from {
             DensityFrom::Weights => Ok((workload, format!("{counted}; of activations: assumed dense"))),
             DensityFrom::Calibration(data) => {
-                let samples = self.calibration_samples;
-                let (tally, told) = calibrate(&model, tally, &feeds, data, samples, env, observer)?;
+                let (samples, normalise) = (self.calibration_samples, self.normalise.as_ref());
+                let inputs = Inputs { feeds: &feeds, data, samples, normalise };
+                let (tally, told) = calibrate(&model, tally, &inputs, env, observer)?;
                 tally.apply(&mut workload);
                 Ok((workload, format!("{counted}; of activations: {told}")))
             }

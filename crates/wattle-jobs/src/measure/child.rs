@@ -193,8 +193,9 @@ mod unix {
     pub fn watch(pid: u32, mut signals: Signals) -> Result<Ending> {
         let gone = || JobError::option("attach", format_args!("no running process has the number {pid}"));
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
-        let alive =
-            || !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)) && !has_ended(pid.as_raw_pid());
+        let alive = || {
+            !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)) && !has_ended(pid.as_raw_pid())
+        };
         if !alive() {
             return Err(gone());
         }

@@ -85,7 +85,9 @@ pub fn measure(options: &MeasureOptions, env: &Env, observer: &mut dyn Observer)
         config.labels.extend(slurm_labels(|name| std::env::var(name).ok()));
         config.warnings.extend((rank > 0).then_some(WarningKind::NodeShared { rank }));
     }
-    if let Some(log) = options.epochs.as_ref().and_then(|epochs| epochs.log.as_ref()).filter(|log| log.exists()) {
+    if let Some(log) =
+        options.epochs.as_ref().and_then(|epochs| epochs.log.as_ref()).filter(|log| log.exists())
+    {
         given_file::refuse_others(log).map_err(|e| e.of("epoch_log"))?;
     }
     let epochs = options.epochs.clone().map(Epochs::new);

@@ -1,8 +1,10 @@
-//! Follows one training: tells the observer, keeps the receipt, and draws the page of its curves.
+//! Follows a training, or a search of several: tells the observer, keeps the receipt, and draws the page of curves.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use wattle_meter::Meter;
+use wattle_tickets::{Level, level_directory};
 use wattle_train::fit::{Epoch, Progress, Watcher};
 use wattle_train::trainer::Notes;
 
@@ -26,6 +28,8 @@ pub struct Follower<'a> {
     pub kept: &'a mut Kept,
     /// Title of the page.
     pub title: String,
+    /// What is going on, in a word or two.
+    pub stage: String,
     /// What makes the result doubtful, so far.
     pub notes: Vec<String>,
     /// The curves.
@@ -39,7 +43,14 @@ impl<'a> Follower<'a> {
     pub fn new(observer: &'a mut dyn Observer, meter: &'a Meter, kept: &'a mut Kept, title: String) -> Self {
         let log = kept.directory.read("metrics.jsonl").ok().flatten().unwrap_or_default();
         let curves = Curves::read(&log);
-        Follower { observer, meter, kept, title, notes: vec![], curves, drawn: None, last: None }
+        let stage = "training".to_string();
+        Follower { observer, meter, kept, title, stage, notes: vec![], curves, drawn: None, last: None }
+    }
+
+    /// Follows the next training of several, which keeps its files in `directory` and has been seen up to what lies there.
+    fn begin(&mut self, stage: String, directory: &Path) {
+        let log = std::fs::read(directory.join("metrics.jsonl")).unwrap_or_default();
+        (self.stage, self.curves, self.last) = (stage, Curves::read(&log), None);
     }
 
     /// The page is a picture on the way: a disk that is full ends the training where its checkpoints are written.
@@ -50,9 +61,9 @@ impl<'a> Follower<'a> {
         self.drawn = Some(Instant::now());
         let state = match self.last {
             Some(Progress { step, total, loss }) => {
-                format!("training: step {step} of {total}, loss {loss:.4}")
+                format!("{}: step {step} of {total}, loss {loss:.4}", self.stage)
             }
-            None => "training".into(),
+            None => self.stage.clone(),
         };
         let page = self.curves.page(&self.title, &state, &self.notes, None);
         let _ = self.kept.directory.write(PAGE, page.as_bytes());
@@ -62,7 +73,7 @@ impl<'a> Follower<'a> {
 impl Watcher for Follower<'_> {
     fn progress(&mut self, progress: Progress) {
         self.last = Some(progress);
-        self.observer.progress("training", progress.step, progress.total);
+        self.observer.progress(&self.stage, progress.step, progress.total);
         self.draw();
         // What cannot be written now is written at the end, or said there.
         let _ = self.kept.note(self.meter);
@@ -70,8 +81,10 @@ impl Watcher for Follower<'_> {
 
     fn notes(&mut self, notes: &Notes) {
         for sentence in notes.sentences() {
-            self.observer.note(&sentence);
-            self.notes.push(sentence);
+            if !self.notes.contains(&sentence) {
+                self.observer.note(&sentence);
+                self.notes.push(sentence);
+            }
         }
     }
 
@@ -97,5 +110,48 @@ impl Watcher for Follower<'_> {
 
     fn is_cancelled(&mut self) -> bool {
         self.observer.cancelled()
+    }
+}
+
+/// Follows a search for tickets: each of its trainings, and its levels.
+pub struct SearchFollower<'a, 'b> {
+    /// Follows the training that is going on.
+    pub training: Follower<'a>,
+    /// What a level is called.
+    pub stage: &'b dyn Fn(u32) -> String,
+    /// Sees a level that is done and says whether to go on.
+    pub judge: &'b mut dyn FnMut(&Level, &mut dyn Observer) -> bool,
+}
+
+impl Watcher for SearchFollower<'_, '_> {
+    fn progress(&mut self, progress: Progress) {
+        self.training.progress(progress);
+    }
+
+    fn notes(&mut self, notes: &Notes) {
+        self.training.notes(notes);
+    }
+
+    fn epoch(&mut self, epoch: &Epoch) {
+        self.training.epoch(epoch);
+    }
+
+    fn joules(&mut self) -> Option<f64> {
+        self.training.joules()
+    }
+
+    fn is_cancelled(&mut self) -> bool {
+        self.training.is_cancelled()
+    }
+}
+
+impl wattle_tickets::Follower for SearchFollower<'_, '_> {
+    fn begins(&mut self, level: u32) {
+        let directory = level_directory(self.training.kept.directory.path(), level);
+        self.training.begin((self.stage)(level), &directory);
+    }
+
+    fn ends(&mut self, level: &Level) -> bool {
+        (self.judge)(level, self.training.observer) && !self.training.observer.cancelled()
     }
 }

@@ -197,15 +197,32 @@ impl StepPolicy for Named {
 fn whatever_decides_a_training_is_in_its_key() {
     let base = || experiment(|_| {});
     // A new field does not compile until it is varied below or stands among those that change no bit.
-    let Experiment { model: _, data: _, validation: _, options: _, plan: _, policy: _, start: _, stop_at: _, directory: _ } =
-        base();
+    let Experiment {
+        model: _,
+        data: _,
+        validation: _,
+        options: _,
+        plan: _,
+        policy: _,
+        start: _,
+        stop_at: _,
+        directory: _,
+    } = base();
     let with = |change: &dyn Fn(&mut Experiment)| {
         let mut experiment = base();
         change(&mut experiment);
         experiment.key().unwrap()
     };
     let scalar = || Arc::new(Cpu::with_isa(Isa::named("scalar").unwrap(), 1).unwrap());
-    let other = || build("lenet-300-100", &SampleShape::Image { channels: 1, height: 8, width: 8 }, 10, Init::KaimingNormal, 2);
+    let other = || {
+        build(
+            "lenet-300-100",
+            &SampleShape::Image { channels: 1, height: 8, width: 8 },
+            10,
+            Init::KaimingNormal,
+            2,
+        )
+    };
     let keys = [
         with(&|_| {}),
         with(&|e| e.model = other().unwrap()),

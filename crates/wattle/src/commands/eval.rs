@@ -6,7 +6,7 @@ use wattle_report::receipt as receipts;
 use wattle_train::metric::Metric;
 use wattle_train::objective::Loss;
 
-use super::training::{ColumnArgs, DataArgs, told};
+use super::training::{ColumnArgs, DataArgs, inputs, told};
 use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -45,10 +45,11 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let accuracy = found.accuracy.map_or(String::new(), |a| format!("accuracy {:.2} %, ", 100.0 * a));
     let metrics: String = found.metrics.iter().map(|(name, value)| format!("{name} {value:.4}, ")).collect();
     let text = format!(
-        "{accuracy}{metrics}loss {:.4} on {} {} samples\n{}\n{}",
+        "{accuracy}{metrics}loss {:.4} on {} {} samples\n{}{}\n{}",
         found.loss,
         found.samples,
         part.as_str(),
+        inputs(&found.normalisation),
         told(&found.notes),
         receipts::summary(&found.receipt)
     );

@@ -8,7 +8,7 @@ use wattle_jobs::{ShrinkJob, shrink};
 use wattle_report::receipt as receipts;
 use wattle_train::moment::Moment;
 
-use super::training::{DataArgs, TrainArgs, told};
+use super::training::{ColumnArgs, DataArgs, TrainArgs, inputs, told};
 use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -20,14 +20,17 @@ use crate::names::named;
     after_help = "Example: wattle shrink --model m.onnx --data idx:fashion-mnist --tolerance 0.5 --out lean"
 )]
 pub struct Args {
-    /// An .onnx classifier, or lenet-300-100, lenet-5, resnet-20, small-conv.
+    /// An .onnx model, or lenet-300-100, lenet-5, resnet-20, small-conv.
     #[arg(long, default_value = "small-conv")]
     model: String,
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
+    columns: ColumnArgs,
+    #[command(flatten)]
     train: TrainArgs,
-    /// Points of validation accuracy (of 100) that may be lost.
+    /// How much may be lost on the validation part: points of 100 of a share (accuracy, F1, mean IoU), percent of the dense
+    /// network's value of anything else (loss, perplexity, R2, errors). The first --metric counts, or the usual one.
     #[arg(long, default_value_t = 1.0)]
     tolerance: f64,
     /// Rounds of pruning, at most.
@@ -42,6 +45,9 @@ pub struct Args {
     /// Every zero as a number, for runtimes that do not fold constants: --sparse-format dense.
     #[arg(long, conflicts_with = "sparse_format")]
     dense: bool,
+    /// Write a lean.onnx that normalises its inputs itself, by nodes: it takes numbers as the data store them.
+    #[arg(long)]
+    with_normalisation: bool,
     /// Also what this architecture would make of both networks (see `wattle accel archs`), or one in a .toml or
     /// .yaml file: modelled, with the zeros of weights and of activations on training samples as counted.
     #[arg(long, value_name = "ARCH")]
@@ -56,13 +62,14 @@ impl Args {
     pub fn job(self) -> ShrinkJob {
         ShrinkJob {
             model: self.model,
-            data: self.data.options(),
+            data: self.data.with_columns(self.columns),
             init_from: self.train.init_from.clone(),
             learning: self.train.options(),
             tolerance: self.tolerance,
             max_rounds: self.max_rounds,
             rewind: self.rewind,
             sparse_format: if self.dense { SparseForm::Dense } else { self.sparse_format },
+            with_normalisation: self.with_normalisation,
             accel: self.accel,
             out: self.out,
         }
@@ -73,8 +80,9 @@ impl Args {
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let shrunk = shrink(&args.job(), context, &mut Bars::default())?;
     let text = format!(
-        "{}\n{}\nlean model {}\nreport     {}\n\n{}",
+        "{}\n{}{}\nlean model {}\nreport     {}\n\n{}",
         table(&shrunk),
+        inputs(&shrunk.normalisation),
         told(&shrunk.notes),
         shrunk.files.model.display(),
         shrunk.files.report.display(),

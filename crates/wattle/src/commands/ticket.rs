@@ -7,7 +7,7 @@ use wattle_report::{Align, Table, number, receipt as receipts};
 use wattle_tickets::{PRESETS, Scope};
 use wattle_train::moment::Moment;
 
-use super::training::{DataArgs, TrainArgs, told};
+use super::training::{ColumnArgs, DataArgs, TrainArgs, inputs, told};
 use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -24,7 +24,7 @@ pub enum Command {
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example: wattle ticket find --model small-conv --data digits --levels 5 --rewind 2%")]
 pub struct Args {
-    /// An .onnx classifier, or lenet-300-100, lenet-5, resnet-20, small-conv.
+    /// An .onnx model, or lenet-300-100, lenet-5, resnet-20, small-conv.
     #[arg(long, required_unless_present = "preset")]
     model: Option<String>,
     /// Settings by name: paper-2019, google-tf1, open-lth. Flags given beside it win.
@@ -32,6 +32,8 @@ pub struct Args {
     preset: Option<String>,
     #[command(flatten)]
     data: DataArgs,
+    #[command(flatten)]
+    columns: ColumnArgs,
     #[command(flatten)]
     train: TrainArgs,
     /// Rounds of pruning.
@@ -63,7 +65,7 @@ impl Args {
         FindJob {
             model: self.model,
             preset: self.preset,
-            data: self.data.options(),
+            data: self.data.with_columns(self.columns),
             init_from: self.train.init_from.clone(),
             learning: self.train.options(),
             levels: self.levels,
@@ -80,20 +82,20 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
     let Command::Find(args) = command;
     let found = find_tickets(&args.job(), context, &mut Bars::default())?;
     let mut table = Table::new([
-        ("level", Align::Right),
-        ("density", Align::Right),
-        ("validation", Align::Right),
-        ("test", Align::Right),
+        ("level".to_string(), Align::Right),
+        ("density".to_string(), Align::Right),
+        (format!("validation {}", found.metric), Align::Right),
+        (format!("test {}", found.metric), Align::Right),
     ]);
-    let percent = |a: Option<f64>| a.map_or("-".into(), |a| format!("{:.2} %", 100.0 * a));
     for row in &found.levels {
         table.row([
             row.level.to_string(),
             number::percent(row.density),
-            percent(row.validation_accuracy),
-            percent(row.test_accuracy),
+            found.metric.shown(row.validation_value),
+            found.metric.shown(row.test_value),
         ]);
     }
-    let (notes, run) = (told(&found.notes), found.run.display());
-    context.print(&found, &format!("{table}\n{notes}run {run}\n\n{}", receipts::summary(&found.receipt)))
+    let (inputs, notes, run) = (inputs(&found.normalisation), told(&found.notes), found.run.display());
+    context
+        .print(&found, &format!("{table}\n{inputs}{notes}run {run}\n\n{}", receipts::summary(&found.receipt)))
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use wattle_jobs::{TrainJob, train};
 use wattle_report::receipt as receipts;
 
-use super::training::{ColumnArgs, DataArgs, TrainArgs, told};
+use super::training::{ColumnArgs, DataArgs, TrainArgs, inputs, told};
 use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -23,6 +23,9 @@ pub struct Args {
     columns: ColumnArgs,
     #[command(flatten)]
     train: TrainArgs,
+    /// Write a model that normalises its inputs itself, by nodes: it takes numbers as the data store them.
+    #[arg(long)]
+    with_normalisation: bool,
     /// Folder of the run; by default one named by what decides its result, under `runs`.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -36,6 +39,7 @@ impl Args {
             data: self.data.with_columns(self.columns),
             init_from: self.train.init_from.clone(),
             learning: self.train.options(),
+            with_normalisation: self.with_normalisation,
             out: self.out,
         }
     }
@@ -56,9 +60,10 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         (false, false) => "",
     };
     let text = format!(
-        "{quality}{metrics} on {} samples after {} steps{how}\n{}model {}\n\n{}",
+        "{quality}{metrics} on {} samples after {} steps{how}\n{}{}model {}\n\n{}",
         trained.test_samples,
         trained.steps,
+        inputs(&trained.normalisation),
         told(&trained.notes),
         trained.files.model.display(),
         receipts::summary(&trained.receipt)

@@ -1,16 +1,19 @@
 //! The flags that `train`, `eval`, `shrink` and `ticket find` share.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use wattle_data::{Augmentation, ColumnMap, Missing};
+use wattle_data::{Augmentation, ColumnMap, Missing, NormalisationChoice};
 use wattle_jobs::training::data::DataOptions;
 use wattle_jobs::training::learning::{LearningOptions, OptimizerName};
+use wattle_jobs::training::normalised::Normalised;
 use wattle_train::early_stop::EarlyStop;
 use wattle_train::groups::{Names, Rates};
 use wattle_train::metric::Metric;
 use wattle_train::objective::Loss;
 use wattle_train::schedule::Schedule;
 
+use crate::flags;
 use crate::names::named;
 
 /// Which data, and how it is divided.
@@ -22,6 +25,10 @@ pub struct DataArgs {
     /// Share of the training samples kept aside for choosing: `10%` or `0.1`; 0.2 by default.
     #[arg(long, value_name = "SHARE", value_parser = wattle_data::parse_share)]
     validation: Option<f64>,
+    /// What float inputs are normalised with: none, unit (x / 255), imagenet, measured (on the training part), or
+    /// mean=M,std=S with one number or one a channel (M;M;M). If left out as the model's file says, else measured.
+    #[arg(long, value_name = "HOW")]
+    normalise: Option<NormalisationChoice>,
 }
 
 /// Which columns of the data are read.
@@ -44,7 +51,8 @@ pub struct ColumnArgs {
 impl DataArgs {
     /// What the flags say.
     pub fn options(self) -> DataOptions {
-        DataOptions { validation: self.validation, ..DataOptions::of(self.data) }
+        let DataArgs { data, validation, normalise } = self;
+        DataOptions { validation, normalise, ..DataOptions::of(data) }
     }
 
     /// What the flags say, with columns chosen by name.
@@ -161,5 +169,10 @@ impl TrainArgs {
 
 /// Notes as lines for people.
 pub fn told(notes: &[String]) -> String {
-    notes.iter().map(|note| format!("note: {note}\n")).collect()
+    notes.iter().map(|note| format!("note: {}\n", flags::typed(note))).collect()
+}
+
+/// What inputs were normalised with, as lines for people.
+pub fn inputs(normalised: &BTreeMap<String, Normalised>) -> String {
+    normalised.iter().map(|(input, by)| format!("input {input}: {by}\n")).collect()
 }

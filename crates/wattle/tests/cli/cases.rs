@@ -31,7 +31,8 @@ fn read_floats(sandbox: &Sandbox, name: &str, count: usize) -> Vec<f32> {
 }
 
 fn close(found: &[f32], expected: &[f32]) -> bool {
-    let near = |(a, b): (&f32, &f32)| a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-5 * b.abs().max(1.0);
+    let near =
+        |(a, b): (&f32, &f32)| a == b || a.is_nan() && b.is_nan() || (a - b).abs() <= 1e-5 * b.abs().max(1.0);
     found.len() == expected.len() && found.iter().zip(expected).all(near)
 }
 
@@ -71,9 +72,11 @@ fn models_of_bug_reports_give_what_the_standard_says() {
     gives("reduce-sum-square-noop.onnx", "2x3: -2 3 0.5 1 0 -1", &[4.0, 9.0, 0.25, 1.0, 0.0, 1.0]);
     gives("strings-unused.onnx", "2x3: 1 -1 2 -2 3 -3", &[1.0, 0.0, 2.0, 0.0, 3.0, 0.0]);
     // Rows of -8, 7, 3, -1, 0, 5 tenths, each row alike: the sum of a row of x times those.
-    gives("int4-weights.onnx", "2x4: 1 2 3 4 0 0 0 1", &[
-        -8.0, 7.0, 3.0, -1.0, 0.0, 5.0, -0.8, 0.7, 0.3, -0.1, 0.0, 0.5,
-    ]);
+    gives(
+        "int4-weights.onnx",
+        "2x4: 1 2 3 4 0 0 0 1",
+        &[-8.0, 7.0, 3.0, -1.0, 0.0, 5.0, -0.8, 0.7, 0.3, -0.1, 0.0, 0.5],
+    );
     // Statistics of the model, although training's five results are declared.
     let row = [0.796_159_27f32, 0.630_091_13, 1.096_820_8];
     let x: String = (0..2).flat_map(|_| row.iter().flat_map(|m| [*m; 16])).map(|m| format!("{m} ")).collect();
@@ -157,7 +160,8 @@ fn a_mask_in_the_graph_is_said_to_learn_and_stays_when_it_is_frozen() {
     let model = read_model(&sandbox.path("frozen/model.onnx"), &Limits::default()).expect("our own");
     let mask = model.parameters.get("mask").and_then(|t| t.as_f32()).expect("it is there");
     assert!(mask.iter().all(|x| *x == 0.0 || *x == 1.0));
-    let shrunk = sandbox.json("shrink --model mask-mul.onnx --epochs 1 --max-rounds 1 --tolerance 100 --out lean");
+    let shrunk =
+        sandbox.json("shrink --model mask-mul.onnx --epochs 1 --max-rounds 1 --tolerance 100 --out lean");
     assert!(notes(&shrunk).contains("not pruned") && notes(&shrunk).contains("w"), "{shrunk:#}");
 }
 
@@ -171,7 +175,10 @@ fn parameters_behind_expand_and_single_numbers_learn() {
         let said = notes(&trained);
         for (name, tensor) in before.parameters.iter() {
             let moved = after.parameters.get(name) != Some(tensor);
-            assert!(moved || said.contains(name), "{model}: `{name}` did not learn and nothing says so: {said}");
+            assert!(
+                moved || said.contains(name),
+                "{model}: `{name}` did not learn and nothing says so: {said}"
+            );
         }
         assert!(before.parameters.iter().count() >= names.len());
     }
@@ -239,14 +246,18 @@ fn refused(sandbox: &Sandbox, line: &str, words: &[&str]) {
     let output: Output = sandbox.run(line);
     let said = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "`wattle {line}`: {said}");
-    assert!(!said.contains("panicked") && words.iter().all(|word| said.contains(word)), "`wattle {line}`: {said}");
+    assert!(
+        !said.contains("panicked") && words.iter().all(|word| said.contains(word)),
+        "`wattle {line}`: {said}"
+    );
     assert!(begun.elapsed() < Duration::from_secs(20), "`wattle {line}` took {:?}", begun.elapsed());
 }
 
 #[test]
 fn a_convolution_beyond_any_memory_is_refused_with_the_limit() {
     let sandbox = with(&["convbig.onnx"]);
-    for line in ["run convbig.onnx --out o", "bench convbig.onnx --runs 1", "profile convbig.onnx --measure"] {
+    for line in ["run convbig.onnx --out o", "bench convbig.onnx --runs 1", "profile convbig.onnx --measure"]
+    {
         refused(&sandbox, line, &["bytes of memory", "limit"]);
     }
 }
@@ -265,7 +276,11 @@ fn headers_and_palettes_that_are_made_to_break_a_parser_are_refused_by_file() {
             sandbox.write(&format!("images/{class}/{i}.png"), sandbox.read("short-palette.png"));
         }
     }
-    refused(&sandbox, "train --model small-conv --data folder:images --epochs 1 --out run", &[".png", "palette"]);
+    refused(
+        &sandbox,
+        "train --model small-conv --data folder:images --epochs 1 --out run",
+        &[".png", "palette"],
+    );
 }
 
 #[cfg(unix)]
@@ -277,7 +292,9 @@ mod unix {
     #[test]
     fn links_planted_in_an_output_folder_are_not_followed() {
         let sandbox = Sandbox::new();
-        for name in ["lock", "lease", "metrics.jsonl", "config.toml", "receipt.json", "model.onnx", "report.html"] {
+        for name in
+            ["lock", "lease", "metrics.jsonl", "config.toml", "receipt.json", "model.onnx", "report.html"]
+        {
             sandbox.write("victim", "precious");
             let out = format!("out-{name}");
             std::fs::create_dir(sandbox.path(&out)).expect("it is new");
@@ -320,7 +337,8 @@ mod unix {
         for (named, endings) in [("pipe", true), ("/dev/zero", false)] {
             let link = |ending: &str| {
                 let name = format!("{}{ending}", named.trim_start_matches("/dev/"));
-                let _ = symlink(if endings { sandbox.path("pipe") } else { named.into() }, sandbox.path(&name));
+                let _ =
+                    symlink(if endings { sandbox.path("pipe") } else { named.into() }, sandbox.path(&name));
                 name
             };
             for line in [

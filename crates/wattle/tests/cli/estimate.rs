@@ -276,11 +276,11 @@ fn a_schedule_names_the_best_hours_and_what_they_save() {
 
 #[test]
 fn the_page_of_published_figures_is_what_reproduce_prints() {
-    let page = include_str!("../../../../docs/reproduced.md");
+    let page = include_str!("../../../../docs/results/published-figures.md");
     let printed = Sandbox::new().text("reproduce all");
     let fenced = page.split("```").nth(1).unwrap_or_default();
     assert!(
         fenced.trim() == printed.trim(),
-        "docs/reproduced.md is out of date: put the output of `wattle reproduce all` into its fence"
+        "docs/results/published-figures.md is out of date: put the output of `wattle reproduce all` into its fence"
     );
 }

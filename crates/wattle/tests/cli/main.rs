@@ -2,12 +2,15 @@
 
 mod accel;
 mod accel_map;
+mod any_model;
 mod cases;
 mod contract;
 mod estimate;
+mod facts;
 mod full_disk;
 mod golden;
 mod measure;
+mod normalise;
 mod normalised;
 mod output;
 mod peers;

@@ -278,7 +278,8 @@ fn the_exporter_answers_on_loopback() {
         answer
     };
     // Clients that open and say nothing, and one that drips, must not keep others waiting.
-    let silent: Vec<_> = (0..8).map(|_| std::net::TcpStream::connect(&address).expect("it listens")).collect();
+    let silent: Vec<_> =
+        (0..8).map(|_| std::net::TcpStream::connect(&address).expect("it listens")).collect();
     let begun = Instant::now();
     let page = ask("/metrics");
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());

@@ -66,7 +66,10 @@ fn every_remedy_that_is_suggested_is_accepted() {
                     values += 1;
                 }
                 None => {
-                    assert!(help(&sandbox, line).contains(&remedy), "`wattle {line}` knows no {remedy}: {said}");
+                    assert!(
+                        help(&sandbox, line).contains(&remedy),
+                        "`wattle {line}` knows no {remedy}: {said}"
+                    );
                     names += 1;
                 }
             }

@@ -31,9 +31,11 @@ fn killed_at_any_moment(command: &str, files: &[&str], seed: u64) {
     let sandbox = Sandbox::new();
     let whole = sandbox.json(&format!("{command} --out whole"));
     // While it learns, and what comes just before and after; not while inferences are timed at the end of a search.
-    let learning = whole["receipt"]["scopes"].as_array().expect("a list").iter().find(|scope| {
-        ["train", "find"].iter().any(|path| scope["path"] == *path)
-    });
+    let learning = whole["receipt"]["scopes"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|scope| ["train", "find"].iter().any(|path| scope["path"] == *path));
     let learning = learning.and_then(|scope| scope["duration"]["value"].as_f64()).expect("it learnt");
     let span = Duration::from_secs_f64(0.15 + 1.2 * learning);
     let expected: Vec<_> = files.iter().map(|file| sandbox.read(&format!("whole/{file}"))).collect();
@@ -62,7 +64,10 @@ fn killed_at_any_moment(command: &str, files: &[&str], seed: u64) {
         }
         let result = sandbox.json(&format!("{command} --out {out}"));
         for (file, expected) in files.iter().zip(&expected) {
-            assert!(sandbox.read(&format!("{out}/{file}")) == *expected, "{file} after {processes} processes, seed {seed}");
+            assert!(
+                sandbox.read(&format!("{out}/{file}")) == *expected,
+                "{file} after {processes} processes, seed {seed}"
+            );
         }
         adds_up(&result["receipt"], begun.elapsed().as_secs_f64());
         let left: Vec<_> = contents(&sandbox.path(&out)).into_iter().map(|(path, _)| path).collect();
@@ -98,7 +103,8 @@ fn a_training_that_may_stop_early_is_killed_and_keeps_its_best() {
 
 #[test]
 fn a_search_killed_at_any_moment_ends_in_the_same_bytes() {
-    let line = "shrink --model lenet-300-100 --epochs 4 --max-rounds 2 --rewind 10% --tolerance 100 --threads 1";
+    let line =
+        "shrink --model lenet-300-100 --epochs 4 --max-rounds 2 --rewind 10% --tolerance 100 --threads 1";
     killed_at_any_moment(line, &["lean.onnx", "lean.safetensors"], 0x1234_5678);
 }
 

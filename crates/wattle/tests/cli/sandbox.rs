@@ -125,7 +125,8 @@ impl Sandbox {
         self.model(name, &Model::new(graph, Parameters::new()));
     }
 
-    fn model(&self, name: &str, model: &Model) {
+    /// Writes a model.
+    pub fn model(&self, name: &str, model: &Model) {
         self.write(name, onnx::encode_model(model).expect("our own graphs can be exported"));
     }
 }

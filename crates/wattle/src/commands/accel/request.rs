@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use wattle_accel::Objective;
+use wattle_data::NormalisationChoice;
 use wattle_jobs::accel::request::{HardwareOptions, ModelOptions};
 use wattle_jobs::models::{InputText, parse_input};
 
@@ -24,6 +25,10 @@ pub struct ModelArgs {
     /// Samples to run for calibration:DATA, at most.
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     calibration_samples: u32,
+    /// How they are normalised: none, unit, imagenet, measured, or mean=M,std=S; if left out as the model's file says, else
+    /// as the training part of DATA measures.
+    #[arg(long, value_name = "HOW")]
+    normalise: Option<NormalisationChoice>,
     /// What mappings are chosen for.
     #[arg(long, value_enum, default_value_t)]
     objective: ObjectiveName,
@@ -49,6 +54,7 @@ impl ModelArgs {
             inputs: self.inputs,
             density_from: self.density_from.into(),
             calibration_samples: self.calibration_samples as usize,
+            normalise: self.normalise,
             objective: match self.objective {
                 ObjectiveName::Energy => Objective::Energy,
                 ObjectiveName::Delay => Objective::Delay,
