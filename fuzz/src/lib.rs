@@ -157,10 +157,10 @@ fn is_smooth(model: &Model) -> bool {
 /// Floats to a thousandth of the largest; where some are not finite, anything.
 fn agree(a: &Tensor, b: &Tensor) -> bool {
     let (a, b) = (a.to_f64(), b.to_f64());
-    let all = || a.iter().chain(&b);
+    let all = || a.iter().chain(b.iter());
     let largest = all().fold(0.0, |m: f64, x| m.max(x.abs()));
     all().any(|x| !x.is_finite() || x.abs() > 1e6)
-        || a.iter().zip(&b).all(|(x, y)| (x - y).abs() <= 1e-3 * largest.max(1.0))
+        || a.iter().zip(b.iter()).all(|(x, y)| (x - y).abs() <= 1e-3 * largest.max(1.0))
 }
 
 /// One `.npy` array, read in both ways.

@@ -180,10 +180,12 @@ impl Rows<'_> {
             format_args!("`{cell}`"),
         )
         .expected(expected)
-        .remedy(
-            "fill the value in, remove the row, or encode words as numbers; \
-             a label column that is not the last needs a header that calls it `label`",
-        )
+        .remedy(if cell.is_empty() {
+            "fill the value in, or leave such rows out (an .onnx model can do without them): option `missing=drop`"
+        } else {
+            "remove the row, or encode words as numbers; \
+             a label column that is not the last needs a header that calls it `label`"
+        })
     }
 }
 

@@ -111,7 +111,6 @@ fn refit(folder: &Path, remarks: &mut Vec<String>) -> Result<Vec<Figure>> {
     let mut figures = vec![];
     for benchmark in published::benchmarks() {
         let path = folder.join(&benchmark.file);
-        let place = path.display();
         let file = given_file::open(&path)?;
         let points = scaling::read(file).map_err(|e| JobError::at(path.display(), e))?;
         let fit = |form| Fit::new(&points, form).map_err(|e| JobError::at(path.display(), e));

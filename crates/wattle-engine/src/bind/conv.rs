@@ -204,7 +204,7 @@ impl Kernel for Transposed {
                 let (packed, rest) = scratch.split_at_mut(len.next_multiple_of(16));
                 pack_transposed(&self.plan, self.depthwise, io.cpu, io.input(1)?, &mut packed[..len]);
                 scratch = rest;
-                packed
+                &packed[..len]
             }
         };
         let bias = self.epilogue.bias.map(|i| io.input(i)).transpose()?;

@@ -105,7 +105,8 @@ pub(super) fn priced(arch: Architecture, energy: Option<&Path>) -> Result<Archit
     let text = given_file::text(path)?;
     let table = match EnergyFile::parse(syntax, &text).map_err(at)? {
         EnergyFile::Binding(binding) => {
-            let ert = beside(path, Path::new(&binding.ert)).map_err(at)?;
+            let outside = |found: String| JobError::at(path.display(), found);
+            let ert = beside(path, Path::new(&binding.ert)).map_err(outside)?;
             binding.table(&given_file::text(&ert)?).map_err(at)?
         }
         EnergyFile::Table(table) => *table,

@@ -64,6 +64,17 @@ impl DataOptions {
         !self.targets.is_empty() || self.columns != ColumnMap::default()
     }
 
+    /// The first option that chooses among columns, or what is done with them: a network by name takes them as they are.
+    pub(super) fn chosen_column(&self) -> Option<&'static str> {
+        match self {
+            _ if !self.targets.is_empty() => Some("target"),
+            _ if self.columns != ColumnMap::default() => Some("columns"),
+            _ if self.missing != Missing::Refuse => Some("missing"),
+            _ if self.tokenizer.is_some() => Some("tokenizer"),
+            _ => None,
+        }
+    }
+
     /// Whether one array of numbers and one target a sample are all there is to read for a model.
     fn is_plain(&self, spec: &DataSpec, wanted: &[Wanted]) -> bool {
         let one_array = matches!(wanted, [one] if one.dtype == DType::F32);

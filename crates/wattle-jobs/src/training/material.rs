@@ -60,6 +60,11 @@ impl Material {
             }
             (model, table, is_chosen)
         } else {
+            if let Some(option) = options.chosen_column() {
+                let found =
+                    format!("`{name}` is made for all columns of its data; expected an .onnx model here");
+                return Err(JobError::option(option, found));
+            }
             let data = dataset(options, loss)?;
             let outputs = data.targets.class_count().unwrap_or(1);
             let model = network::build(name, &data.shape, outputs, init, learning.seed)?;

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use wattle_graph::onnx::{Limits, read_model};
+use wattle_graph::ops::{Conv, Sliding};
+use wattle_graph::{DType, Graph, Model, Parameters, Tensor};
 
 use crate::sandbox::{Sandbox, npy, stderr};
 
@@ -196,7 +198,14 @@ fn labels_with_a_point_are_learnt_or_refused_by_name() {
 #[test]
 fn unlike_work_is_not_compared() {
     let sandbox = with(&["tiny-buffer.toml"]);
-    sandbox.classifier("m.onnx", 10);
+    let mut graph = Graph::new("two");
+    let mut x = graph.input("x", DType::F32, vec![1.into(), 2.into(), 8.into(), 8.into()]);
+    for (filters, side) in [(2, 1), (64, 7)] {
+        let w = graph.constant(Tensor::f32([filters, 2, side, side], vec![0.5; filters * 2 * side * side]));
+        x = graph.apply(Conv { sliding: Sliding::padded(2, 0), groups: 1 }, &[x, w]).expect("it fits");
+    }
+    graph.output(x);
+    sandbox.model("m.onnx", &Model::new(graph, Parameters::new()));
     let text = sandbox.text("accel compare m.onnx --arch tiny-buffer.toml,eyeriss-v2");
     assert!(text.contains("no ratios of unlike work") && text.contains("not comparable"), "{text}");
 }
