@@ -11,6 +11,8 @@ mod flags;
 mod keys;
 #[cfg(feature = "networks")]
 mod names;
+#[cfg(all(test, feature = "networks"))]
+mod pages;
 
 use std::process::ExitCode;
 
