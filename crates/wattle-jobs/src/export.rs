@@ -97,7 +97,11 @@ pub fn export(format: Format, receipts: &[Receipt], path: &Path) -> Result<()> {
 /// # Errors
 /// If it cannot be written.
 pub fn write_new(path: &Path, text: &str) -> Result<()> {
-    let failed = |e: std::io::Error| JobError::run(format_args!("{}: {e}", path.display()));
+    let failed = |e: std::io::Error| match e.kind() {
+        // The folder was misspelt; anything else is the machine's.
+        std::io::ErrorKind::NotFound => JobError::at(path.display(), e),
+        _ => JobError::run(format_args!("{}: {e}", path.display())),
+    };
     if path == Path::new("-") {
         return std::io::stdout().lock().write_all(text.as_bytes()).map_err(failed);
     }
