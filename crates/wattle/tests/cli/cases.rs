@@ -82,7 +82,7 @@ fn models_of_bug_reports_give_what_the_standard_says() {
     // Statistics of the model, although training's five results are declared.
     let row = [0.796_159_27f32, 0.630_091_13, 1.096_820_8];
     let x: String = (0..2).flat_map(|_| row.iter().flat_map(|m| [*m; 16])).map(|m| format!("{m} ")).collect();
-    let bias = [2.487_955, 2.817_178_5, 2.316_183_1];
+    let bias = [2.487_955, 2.817_178_5, 2.316_183];
     let expected: Vec<f32> = bias.iter().flat_map(|b| [*b; 16]).collect();
     gives("batch-norm-5-outputs.onnx", &format!("2x3x4x4: {x}"), &[&expected[..], &expected[..]].concat());
 }
