@@ -9,6 +9,8 @@ mod failure;
 mod flags;
 #[cfg(feature = "networks")]
 mod names;
+#[cfg(all(test, feature = "networks"))]
+mod pages;
 
 use std::process::ExitCode;
 
