@@ -82,6 +82,7 @@ use crate::choices::{PlanOptions, Sparse};
 use crate::error::EngineError;
 use crate::kept::Kept;
 use crate::layout::Layout;
+use crate::packing::{Ask, Packing};
 use crate::plan::Plan;
 use crate::sparse_cost::{Doubt, Form};
 
@@ -130,6 +131,8 @@ pub struct Operand<'a> {
     pub layout: Layout,
     /// Content, where known at plan time; always row-major.
     pub constant: Option<&'a Tensor>,
+    /// Whether it is all of a tensor in the store that the plan does not write, so that it is worth packing there.
+    pub(crate) rests: bool,
 }
 
 impl Operand<'_> {
@@ -203,6 +206,8 @@ pub struct Bound {
     pub(crate) output_layouts: Vec<Layout>,
     /// Operands that the kernel has taken in at plan time and does not read at run time.
     pub(crate) taken: Vec<usize>,
+    /// Operands that the store packs, and how.
+    pub(crate) packed: Vec<(usize, Arc<Packing>)>,
     /// Pairs (operand, result) that may share memory when the operand is not needed afterwards.
     pub(crate) in_place: Vec<(usize, usize)>,
     /// Scratch memory in f32 elements.
@@ -228,6 +233,7 @@ impl Bound {
             input_layouts: vec![layout; site.inputs.len()],
             output_layouts: vec![layout; site.outputs.len()],
             taken: vec![],
+            packed: vec![],
             in_place: vec![],
             scratch: 0,
             why: None,
@@ -243,6 +249,7 @@ impl Bound {
             input_layouts: vec![layout; site.inputs.len()],
             output_layouts: vec![layout],
             taken: (1..site.inputs.len()).collect(),
+            packed: vec![],
             in_place: vec![],
             scratch: 0,
             why: None,
@@ -288,6 +295,16 @@ impl Bound {
             "one layout for each operand and result"
         );
         Bound { input_layouts: inputs, output_layouts: outputs, ..self }
+    }
+
+    /// States in which form an operand is read.
+    pub(crate) fn asks(mut self, ask: Ask) -> Bound {
+        match ask {
+            Ask::Nothing(index) => self.taken.push(index),
+            Ask::Packed(index, packing) => self.packed.push((index, packing)),
+            Ask::AsItLies => {}
+        }
+        self
     }
 
     /// States that operand `index` is not read at run time.

@@ -18,6 +18,7 @@ mod kept;
 pub mod kernel;
 mod layout;
 mod memory;
+mod packing;
 mod parts;
 mod plan;
 mod plan_cache;

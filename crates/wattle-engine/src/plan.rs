@@ -155,7 +155,7 @@ impl Plan {
     pub(crate) fn bytes(&self) -> usize {
         let constants = self.graph.value_ids().filter_map(|id| self.graph.constant_of(id));
         let in_graph: usize = constants.map(|t| t.len() * t.dtype().size()).sum();
-        let kept: usize = self.needed.iter().filter_map(|n| n.kept.as_ref()).map(|kept| kept.len()).sum();
+        let kept: usize = self.needed.iter().map(Needed::pattern_len).sum();
         let inside: usize = self.inside().map(|(_, inside)| inside.plan.bytes()).sum();
         2 * in_graph + 16 * kept + 1024 * (self.steps.len() + self.copies.len() + 1) + inside
     }

@@ -17,9 +17,10 @@ use crate::kept::{self, Kept};
 use crate::kernel::{Bound, Kernel, Operand, Site};
 use crate::layout::Layout;
 use crate::memory::{Storage, StorageId, place};
+use crate::packing::Packing;
 use crate::plan::{Plan, Port, Step, StepInfo, Stored};
 use crate::sharing::{is_small, is_small_move};
-use crate::store::{Facts, Needed};
+use crate::store::{Fact, Facts, Needed, Wanted};
 use crate::strided::{ReadWindow, Strided};
 use crate::timings::Timings;
 
@@ -50,6 +51,8 @@ pub(crate) struct Planner<'a> {
     /// The stored tensors that steps name, and the storage of each by name.
     needed: Vec<Needed>,
     tensors: HashMap<&'a str, StorageId>,
+    /// Those that the store packs for kernels.
+    packed: Vec<(&'a str, Arc<Packing>, StorageId)>,
     /// Tensors that the graph assigns to.
     assigned: HashSet<&'a str>,
     /// Where a value is, in each layout it exists in.
@@ -78,6 +81,7 @@ impl<'a> Planner<'a> {
             storages: vec![],
             needed: vec![],
             tensors: HashMap::new(),
+            packed: vec![],
             assigned: graph.assignments().iter().filter_map(tensor).collect(),
             places: HashMap::new(),
             native: vec![Layout::RowMajor; graph.values().len()],
@@ -100,7 +104,7 @@ impl<'a> Planner<'a> {
                     let storage = self.storage(id, Layout::RowMajor, true)?;
                     self.places.insert((id, Layout::RowMajor), storage);
                 }
-                Source::Parameter(_) => self.add_parameter(id)?,
+                Source::Parameter(_) => self.native[id.index()] = self.resting(id),
                 Source::Constant(_) | Source::Node { .. } => {}
             }
         }
@@ -195,42 +199,63 @@ impl<'a> Planner<'a> {
         if kept { Layout::Kept } else { Layout::RowMajor }
     }
 
-    /// Gives a parameter its tensor's storage, or, where it is a window, leaves it to be read before its first use.
-    fn add_parameter(&mut self, id: ValueId) -> Result<(), EngineError> {
-        let (graph, layout) = (self.graph, self.resting(id));
-        self.native[id.index()] = layout;
-        let whole = self.tensor(id)?;
-        if graph.parameter_of(id).is_some_and(|p| p.window.is_full()) {
-            self.places.insert((id, layout), whole);
-        }
-        Ok(())
+    /// The name of the tensor behind a parameter, and what is known of it.
+    fn stored(&self, id: ValueId) -> Result<(&'a str, &'a Fact), EngineError> {
+        let graph = self.graph;
+        let defect = || EngineError::Defect(format!("`{}` is no stored parameter", graph.label(id)));
+        let name = &graph.parameter_of(id).ok_or_else(defect)?.tensor;
+        Ok((name, self.facts.get(name).ok_or_else(defect)?))
     }
 
     /// The storage of the tensor behind a parameter.
     fn tensor(&mut self, id: ValueId) -> Result<StorageId, EngineError> {
-        let graph = self.graph;
-        let defect = || EngineError::Defect(format!("`{}` is no stored parameter", graph.label(id)));
-        let name = &graph.parameter_of(id).ok_or_else(defect)?.tensor;
-        if let Some(storage) = self.tensors.get(name.as_str()) {
+        let (name, fact) = self.stored(id)?;
+        if let Some(storage) = self.tensors.get(name) {
             return Ok(*storage);
         }
-        let fact = self.facts.get(name).ok_or_else(defect)?;
-        let kept = self.kept.get(&id).cloned();
         let elements: usize = fact.extents.iter().product();
-        let bytes = kept.as_ref().map_or(elements * fact.dtype.size(), |kept| kept.len() * size_of::<f32>());
-        let needed = Needed {
-            name: name.clone(),
+        let (wanted, bytes) = match self.kept.get(&id).cloned() {
+            Some(kept) => (Wanted::Kept(kept.clone()), kept.len() * size_of::<f32>()),
+            None => (Wanted::Whole, elements * fact.dtype.size()),
+        };
+        let storage = self.in_store(name, fact, wanted, bytes);
+        self.tensors.insert(name, storage);
+        Ok(storage)
+    }
+
+    /// The storage of the tensor behind a parameter as the store packs it.
+    fn packed(&mut self, id: ValueId, packing: &Arc<Packing>) -> Result<StorageId, EngineError> {
+        let (name, fact) = self.stored(id)?;
+        let same = |(of, held, _): &&(&str, Arc<Packing>, StorageId)| *of == name && held.alike(packing);
+        if let Some((_, _, storage)) = self.packed.iter().find(same) {
+            return Ok(*storage);
+        }
+        let bytes = packing.len() * size_of::<f32>();
+        let storage = self.in_store(name, fact, Wanted::Packed(packing.clone()), bytes);
+        self.packed.push((name, packing.clone(), storage));
+        Ok(storage)
+    }
+
+    /// A storage for a tensor in the store, in a form of so many bytes.
+    fn in_store(&mut self, name: &str, fact: &Fact, wanted: Wanted, bytes: usize) -> StorageId {
+        let written = self.assigned.contains(name) && !matches!(wanted, Wanted::Packed(_));
+        let storage = self.new_storage(bytes, true);
+        self.storages[storage.0].home = Home::Store(self.needed.len() as u32);
+        self.needed.push(Needed {
+            name: name.to_string(),
             dtype: fact.dtype,
             extents: fact.extents.clone(),
             mask_key: fact.mask_key,
-            kept,
-            written: self.assigned.contains(name.as_str()),
-        };
-        let storage = self.new_storage(bytes, true);
-        self.storages[storage.0].home = Home::Store(self.needed.len() as u32);
-        self.needed.push(needed);
-        self.tensors.insert(name, storage);
-        Ok(storage)
+            wanted,
+            written,
+        });
+        storage
+    }
+
+    /// Whether a value is all of a stored tensor that the plan does not write: its packed form lasts until others write it.
+    fn rests(&self, id: ValueId) -> bool {
+        let whole = self.graph.parameter_of(id).filter(|p| p.window.is_full() && !self.nested);
+        whole.is_some_and(|p| !self.assigned.contains(&*p.tensor)) && !self.kept.contains_key(&id)
     }
 
     /// Where what is assigned to a parameter goes: its tensor, or a part of it.
@@ -304,8 +329,15 @@ impl<'a> Planner<'a> {
             self.places.insert((id, layout), storage);
             return Ok(storage);
         }
-        if let (Some(part), false) = (self.window(id), self.places.contains_key(&(id, Layout::RowMajor))) {
-            self.read_window(id, part)?;
+        let resting = self.resting(id);
+        if graph.parameter_of(id).is_some() && !self.places.contains_key(&(id, resting)) {
+            match self.window(id) {
+                Some(part) => self.read_window(id, part)?,
+                None => {
+                    let whole = self.tensor(id)?;
+                    self.places.insert((id, resting), whole);
+                }
+            }
             return self.place(id, layout);
         }
         let extents = graph.extents(id)?;
@@ -341,11 +373,16 @@ impl<'a> Planner<'a> {
         let mut site = self.site(id)?;
         let bound = self.bind(&mut site)?;
         let scratch = (bound.scratch > 0).then(|| self.new_storage(bound.scratch * size_of::<f32>(), false));
-        let Bound { kernel, input_layouts, output_layouts, taken, in_place, why, density, .. } = bound;
+        let Bound { kernel, input_layouts, output_layouts, taken, packed, in_place, why, density, .. } =
+            bound;
         let mut inputs = vec![];
         for (index, input) in node.inputs.iter().enumerate() {
-            inputs.push(match input {
-                Some(input) if !taken.contains(&index) => Some(self.place(*input, input_layouts[index])?),
+            let packing = packed.iter().find(|(operand, _)| *operand == index);
+            inputs.push(match (input, packing) {
+                (Some(input), Some((_, packing))) => Some(self.packed(*input, packing)?),
+                (Some(input), None) if !taken.contains(&index) => {
+                    Some(self.place(*input, input_layouts[index])?)
+                }
                 _ => None,
             });
         }
@@ -401,6 +438,7 @@ impl<'a> Planner<'a> {
                 dtype: graph.value(id).ty.dtype,
                 layout: self.native[id.index()],
                 constant: graph.constant_of(id).map(|t| &**t),
+                rests: self.rests(id),
             })
         };
         let mask = |id: ValueId| {

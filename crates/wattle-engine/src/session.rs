@@ -62,6 +62,7 @@ impl Session {
         };
         let mut found = Found::default();
         if !plan.needed.is_empty() {
+            found.find(&plan, &store.peek())?;
             found.refresh(&plan, &mut store.lock())?;
         }
         Ok(Session { plan, arena, lanes, times, store: store.clone(), found })
@@ -80,6 +81,7 @@ impl Session {
         }
         let mut found = Found::default();
         if !plan.needed.is_empty() {
+            found.find(&plan, &self.store.peek())?;
             found.refresh(&plan, &mut self.store.lock())?;
         }
         self.arena = filled(&plan, std::mem::replace(&mut self.arena, Arena::new(0)))?;
@@ -283,10 +285,10 @@ impl Found {
         if self.revision == contents.revision {
             return Ok(true);
         }
-        for (home, needed) in plan.needed.iter().enumerate() {
-            let slot = contents.find(needed)?;
+        for ((needed, &slot), home) in plan.needed.iter().zip(&self.slots).zip(&mut self.homes) {
+            contents.check_mask(slot, needed)?;
             match contents.fresh(slot, needed) {
-                Some(buffer) => (self.slots[home], self.homes[home]) = (slot, buffer),
+                Some(buffer) => *home = buffer,
                 None => return Ok(false),
             }
         }
@@ -294,13 +296,18 @@ impl Found {
         Ok(true)
     }
 
-    /// Finds all stored tensors, and brings those up to date whose form the plan reads.
+    /// Finds all stored tensors of a plan by name, once: they stay where they are.
+    fn find(&mut self, plan: &Plan, contents: &Contents) -> Result<(), EngineError> {
+        self.slots = plan.needed.iter().map(|needed| contents.find(needed)).collect::<Result<_, _>>()?;
+        self.homes = vec![0; plan.needed.len()];
+        Ok(())
+    }
+
+    /// Brings all stored tensors up to date in the forms that the plan reads.
     fn refresh(&mut self, plan: &Plan, contents: &mut Contents) -> Result<(), EngineError> {
-        self.slots.resize(plan.needed.len(), 0);
-        self.homes.resize(plan.needed.len(), 0);
-        for (home, needed) in plan.needed.iter().enumerate() {
-            let slot = contents.find(needed)?;
-            (self.slots[home], self.homes[home]) = (slot, contents.refresh(slot, needed)?);
+        for ((needed, &slot), home) in plan.needed.iter().zip(&self.slots).zip(&mut self.homes) {
+            contents.check_mask(slot, needed)?;
+            *home = contents.refresh(slot, needed, &plan.cpu)?;
         }
         self.revision = contents.revision;
         Ok(())

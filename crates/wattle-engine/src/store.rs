@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use wattle_graph::{DType, Graph, GraphError, Mask, Parameters, Tensor};
+use wattle_kernels::Cpu;
 use wattle_kernels::arena::{Arena, Span};
 
 use crate::bytes;
@@ -13,6 +14,7 @@ use crate::choices::Freeze;
 use crate::error::EngineError;
 use crate::kept::Kept;
 use crate::layout::Layout;
+use crate::packing::Packing;
 
 /// Named tensors that sessions read and write, each with its mask, if it has one, and a version that counts its writes.
 ///
@@ -52,6 +54,8 @@ struct Slot {
     whole: Option<Form>,
     /// The kept elements alone.
     kept: Option<(Arc<Kept>, Form)>,
+    /// Packed, in the ways that plans ask for; one that no plan holds any more gives its memory to the next.
+    packed: Vec<(Arc<Packing>, Form)>,
 }
 
 /// Content in one form.
@@ -85,17 +89,37 @@ pub(crate) struct StoredKey {
 /// What a plan must know of the stored tensors that its graph names.
 pub(crate) type Facts = HashMap<String, Fact>;
 
+/// In which form a plan reads or writes a stored tensor.
+#[derive(Clone)]
+pub(crate) enum Wanted {
+    /// Row-major.
+    Whole,
+    /// The kept elements alone.
+    Kept(Arc<Kept>),
+    /// As kernels read it; never written.
+    Packed(Arc<Packing>),
+}
+
 /// A stored tensor that a plan reads or writes, and in which form.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Needed {
     pub name: String,
     pub dtype: DType,
     pub extents: Vec<usize>,
     /// The mask that the plan was made for.
     pub mask_key: u64,
-    /// The pattern, where the plan works on the kept elements alone.
-    pub kept: Option<Arc<Kept>>,
+    pub wanted: Wanted,
     pub written: bool,
+}
+
+impl Needed {
+    /// Elements of the pattern that it is stored by, if it is.
+    pub fn pattern_len(&self) -> usize {
+        match &self.wanted {
+            Wanted::Kept(kept) => kept.len(),
+            Wanted::Whole | Wanted::Packed(_) => 0,
+        }
+    }
 }
 
 impl Default for Store {
@@ -282,6 +306,7 @@ impl Contents {
             plain: Some(tensor),
             whole: None,
             kept: None,
+            packed: vec![],
         });
         self.revision += 1;
     }
@@ -351,7 +376,7 @@ impl Contents {
         }
     }
 
-    /// The slot of a tensor that a plan needs, if it is still what the plan was made for.
+    /// The slot of a tensor that a plan needs, if it is what the plan was made for.
     pub fn find(&self, needed: &Needed) -> Result<usize, EngineError> {
         let index = self.slot(&needed.name)?;
         let slot = &self.slots[index];
@@ -363,66 +388,110 @@ impl Contents {
                 expected: format!("{}{:?}", needed.dtype, needed.extents),
             });
         }
-        if slot.mask_key != needed.mask_key {
-            return Err(EngineError::Feed {
-                what: "parameter",
-                name: needed.name.clone(),
-                found: "another mask than the plan was made for".into(),
-                expected: "a plan made after the mask was set: compile the graph again".into(),
-            });
-        }
+        self.check_mask(index, needed)?;
         Ok(index)
+    }
+
+    /// Whether the tensor at `index`, once found there, is still what the plan was made for: name and type never change.
+    pub fn check_mask(&self, index: usize, needed: &Needed) -> Result<(), EngineError> {
+        if self.slots[index].mask_key == needed.mask_key {
+            return Ok(());
+        }
+        Err(EngineError::Feed {
+            what: "parameter",
+            name: needed.name.clone(),
+            found: "another mask than the plan was made for".into(),
+            expected: "a plan made after the mask was set: compile the graph again".into(),
+        })
     }
 
     /// The buffer that holds the needed form, where that is up to date.
     pub fn fresh(&self, index: usize, needed: &Needed) -> Option<u32> {
         let slot = &self.slots[index];
-        let form = match (&needed.kept, &slot.kept) {
-            (None, _) => slot.whole?,
-            (Some(wanted), Some((kept, form))) if kept.alike(wanted) => *form,
-            _ => return None,
-        };
+        let form = slot.form(&needed.wanted)?;
         (form.version == slot.version).then_some(form.buffer)
     }
 
     /// Brings the needed form up to date; returns its buffer.
-    pub fn refresh(&mut self, index: usize, needed: &Needed) -> Result<u32, EngineError> {
+    pub fn refresh(&mut self, index: usize, needed: &Needed, cpu: &Cpu) -> Result<u32, EngineError> {
+        if let Wanted::Packed(wanted) = &needed.wanted {
+            self.slots[index].adopt(wanted);
+        }
         if let Some(buffer) = self.fresh(index, needed) {
             return Ok(buffer);
         }
-        let tensor = self.tensor(index);
-        let slot = &self.slots[index];
-        let (old, bytes) = match &needed.kept {
-            None => (slot.whole, tensor.len() * slot.dtype.size()),
-            Some(kept) => (slot.kept.as_ref().map(|(_, form)| *form), kept.len() * size_of::<f32>()),
+        let bytes = match &needed.wanted {
+            Wanted::Whole => needed.extents.iter().product::<usize>() * needed.dtype.size(),
+            Wanted::Kept(kept) => kept.len() * size_of::<f32>(),
+            Wanted::Packed(packing) => packing.len() * size_of::<f32>(),
         };
-        let buffer = match old {
-            Some(form) => form.buffer,
-            None => {
-                self.buffers.push(Arena::new(bytes));
-                (self.buffers.len() - 1) as u32
+        let buffer = self.room(index, &needed.wanted, bytes);
+        let span = Span::in_arena(0, bytes);
+        let not_floats = || EngineError::Defect(format!("`{}` is not of f32", needed.name));
+        match &needed.wanted {
+            Wanted::Whole => {
+                let tensor = self.tensor(index);
+                let to = self.buffers[buffer as usize].write::<u8>(span)?;
+                to.copy_from_slice(&bytes::of(&tensor, Layout::RowMajor));
             }
+            Wanted::Kept(kept) => {
+                let tensor = self.tensor(index);
+                kept.gather(
+                    tensor.as_f32().ok_or_else(not_floats)?,
+                    self.buffers[buffer as usize].write(span)?,
+                );
+            }
+            Wanted::Packed(packing) => match self.slots[index].whole_where_fresh() {
+                // Packed from where a run has written it: an update and a run in turns allocate nothing.
+                Some(whole) => {
+                    let pair = self.buffers.get_disjoint_mut([whole as usize, buffer as usize]);
+                    let [whole, to] =
+                        pair.map_err(|_| EngineError::Defect("a form is packed into itself".into()))?;
+                    let whole = whole.read(Span::in_arena(0, whole.bytes()))?;
+                    packing.pack(cpu, whole, to.write(span)?);
+                }
+                None => {
+                    let tensor = self.tensor(index);
+                    let whole = tensor.as_f32().ok_or_else(not_floats)?;
+                    packing.pack(cpu, whole, self.buffers[buffer as usize].write(span)?);
+                }
+            },
+        }
+        let slot = &mut self.slots[index];
+        let form = Form { buffer, version: slot.version };
+        match &needed.wanted {
+            Wanted::Whole => slot.whole = Some(form),
+            Wanted::Kept(kept) => slot.kept = Some((kept.clone(), form)),
+            Wanted::Packed(packing) => match slot.packed.iter_mut().find(|(_, f)| f.buffer == buffer) {
+                Some((_, old)) => *old = form,
+                None => slot.packed.push((packing.clone(), form)),
+            },
+        }
+        Ok(buffer)
+    }
+
+    /// A buffer of so many bytes for a form of a tensor: the one that it had, one that no plan needs any more, or a new one.
+    fn room(&mut self, index: usize, wanted: &Wanted, bytes: usize) -> u32 {
+        let slot = &mut self.slots[index];
+        let old = match wanted {
+            Wanted::Kept(_) => slot.kept.as_ref().map(|(_, form)| form.buffer),
+            Wanted::Packed(_) if slot.form(wanted).is_none() => {
+                // Sessions that found it there may run on: they are to find everything again.
+                let found = slot.packed.iter().position(|(packing, _)| unused(packing));
+                self.revision += u64::from(found.is_some());
+                found.map(|at| slot.packed.swap_remove(at).1.buffer)
+            }
+            _ => slot.form(wanted).map(|form| form.buffer),
         };
+        let buffer = old.unwrap_or_else(|| {
+            self.buffers.push(Arena::new(bytes));
+            (self.buffers.len() - 1) as u32
+        });
         let arena = &mut self.buffers[buffer as usize];
         if arena.bytes() != bytes {
             *arena = Arena::new(bytes);
         }
-        let span = Span::in_arena(0, bytes);
-        let slot = &mut self.slots[index];
-        let form = Form { buffer, version: slot.version };
-        match &needed.kept {
-            None => {
-                arena.write::<u8>(span)?.copy_from_slice(&bytes::of(&tensor, Layout::RowMajor));
-                slot.whole = Some(form);
-            }
-            Some(kept) => {
-                let whole =
-                    tensor.as_f32().ok_or_else(|| EngineError::Defect("kept elements of f32".into()))?;
-                kept.gather(whole, arena.write(span)?);
-                slot.kept = Some((kept.clone(), form));
-            }
-        }
-        Ok(buffer)
+        buffer
     }
 
     /// Notes that a run has written the needed form of a tensor: it is a new version, and other forms are out of date.
@@ -430,14 +499,49 @@ impl Contents {
         let slot = &mut self.slots[index];
         slot.version += 1;
         slot.plain = None;
-        let form = match &needed.kept {
-            None => slot.whole.as_mut(),
-            Some(_) => slot.kept.as_mut().map(|(_, form)| form),
+        let form = match &needed.wanted {
+            Wanted::Whole => slot.whole.as_mut(),
+            Wanted::Kept(_) => slot.kept.as_mut().map(|(_, form)| form),
+            Wanted::Packed(_) => None,
         };
         if let Some(form) = form {
             form.version = slot.version;
         }
     }
+}
+
+impl Slot {
+    /// The tensor in a form, of whatever version.
+    fn form(&self, wanted: &Wanted) -> Option<Form> {
+        match wanted {
+            Wanted::Whole => self.whole,
+            Wanted::Kept(wanted) => {
+                self.kept.as_ref().filter(|(kept, _)| kept.alike(wanted)).map(|(_, form)| *form)
+            }
+            Wanted::Packed(wanted) => {
+                let same = |held: &Arc<Packing>| Arc::ptr_eq(held, wanted) || held.alike(wanted);
+                self.packed.iter().find(|(held, _)| same(held)).map(|(_, form)| *form)
+            }
+        }
+    }
+
+    /// Keeps a packed form for a plan that needs it, where the one that asked for it first is gone.
+    fn adopt(&mut self, wanted: &Arc<Packing>) {
+        let held = self.packed.iter_mut().find(|(held, _)| unused(held) && held.alike(wanted));
+        if let Some((held, _)) = held {
+            *held = wanted.clone();
+        }
+    }
+
+    /// The buffer with the whole tensor, where that is up to date.
+    fn whole_where_fresh(&self) -> Option<u32> {
+        self.whole.filter(|form| form.version == self.version).map(|form| form.buffer)
+    }
+}
+
+/// Whether no plan holds it: only the store does.
+fn unused(packing: &Arc<Packing>) -> bool {
+    Arc::strong_count(packing) == 1
 }
 
 fn masked(tensor: &mut Arc<Tensor>, mask: &Mask) {
@@ -449,4 +553,66 @@ fn key_of(mask: &Mask) -> u64 {
     let mut hasher = DefaultHasher::new();
     mask.to_bytes().hash(&mut hasher);
     hasher.finish().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packing::Weights;
+
+    fn store(names: &[&str]) -> Store {
+        let mut parameters = Parameters::new();
+        for name in names {
+            parameters.insert(*name, Tensor::f32([4, 6], (0..24).map(|i| i as f32).collect()));
+        }
+        Store::new(&parameters)
+    }
+
+    fn packed(name: &str, cpu: &Cpu, transposed: bool) -> Needed {
+        let weights = Weights::Matrices { count: 1, k: 4, n: 6, transposed };
+        let wanted = Wanted::Packed(Arc::new(Packing::new(cpu.isa, weights)));
+        let extents = vec![4, 6];
+        Needed { name: name.into(), dtype: DType::F32, extents, mask_key: 0, wanted, written: false }
+    }
+
+    #[test]
+    fn a_packed_form_is_made_once_a_version_and_shared_by_plans_that_want_the_same() {
+        let (store, cpu) = (store(&["w"]), Cpu::new(1).expect("one thread"));
+        let (first, second) = (packed("w", &cpu, false), packed("w", &cpu, false));
+        let mut contents = store.lock();
+        let slot = contents.find(&first).expect("it is there");
+        let buffer = contents.refresh(slot, &first, &cpu).expect("it packs");
+        assert_eq!((contents.fresh(slot, &second), contents.buffers.len()), (Some(buffer), 1));
+        contents.set("w", slot, Arc::new(Tensor::f32([4, 6], vec![2.0; 24]))).expect("it fits");
+        assert_eq!(contents.fresh(slot, &second), None, "a write leaves what was packed behind");
+        assert_eq!(contents.refresh(slot, &second, &cpu).expect("it packs"), buffer);
+        let held =
+            contents.buffers[buffer as usize].read::<f32>(Span::of::<f32>(0, 6)).expect("it is as long");
+        assert_eq!(held[0], 2.0);
+    }
+
+    #[test]
+    fn a_packed_form_that_no_plan_holds_gives_its_memory_to_the_next_and_sessions_look_again() {
+        let (store, cpu) = (store(&["w"]), Cpu::new(1).expect("one thread"));
+        let mut contents = store.lock();
+        let first = packed("w", &cpu, false);
+        let slot = contents.find(&first).expect("it is there");
+        contents.refresh(slot, &first, &cpu).expect("it packs");
+        let (kept, revision) = (first.clone(), contents.revision);
+        drop(first);
+        contents.refresh(slot, &packed("w", &cpu, true), &cpu).expect("it packs");
+        assert_eq!((contents.buffers.len(), contents.revision), (2, revision), "the first is still held");
+        assert!(contents.fresh(slot, &kept).is_some());
+        contents.refresh(slot, &packed("w", &cpu, false), &cpu).expect("it packs");
+        drop(kept);
+        for turn in 0..10 {
+            contents.refresh(slot, &packed("w", &cpu, turn % 2 == 0), &cpu).expect("it packs");
+        }
+        assert_eq!(contents.buffers.len(), 2, "as many as were in use at once");
+        let other = Weights::Matrices { count: 2, k: 2, n: 6, transposed: false };
+        let wanted = Wanted::Packed(Arc::new(Packing::new(cpu.isa, other)));
+        let before = contents.revision;
+        contents.refresh(slot, &Needed { wanted, ..packed("w", &cpu, true) }, &cpu).expect("it packs");
+        assert_eq!((contents.buffers.len(), contents.revision), (2, before + 1));
+    }
 }

@@ -193,7 +193,17 @@ fn silero_vad_runs_without_the_interpreter_and_only_the_network_of_its_rate() {
         let feeds: BTreeMap<String, Tensor> = feeds.map(|(name, tensor)| (name.to_string(), tensor)).into();
         let expected = interpret(&bound.graph, &mut bound.parameters.clone(), &feeds).unwrap();
         assert_close(&run(&mut session, &feeds), &expected, 1e-4);
-        let runs: Vec<u64> = session.plan().inside().map(|(_, inside)| inside.runs).collect();
-        assert_eq!(runs.iter().sum::<u64>(), 1, "{rate} Hz: one of {} branches ran, once", runs.len());
+        let mut calls = vec![];
+        for (_, inside) in session.plan().inside() {
+            let kernels = inside.plan.steps().count() as u64;
+            assert!(kernels > 10, "{rate} Hz: `{}` is a network of {kernels} kernels", inside.name);
+            calls.push((kernels, inside.runs * kernels));
+        }
+        let taken: Vec<_> = calls.iter().filter(|(_, called)| *called > 0).collect();
+        assert_eq!(calls.len(), 2, "{rate} Hz: two branches: {calls:?}");
+        assert!(
+            matches!(taken[..], [(kernels, called)] if kernels == called),
+            "{rate} Hz: every kernel of one branch once, none of the other: {calls:?}"
+        );
     }
 }

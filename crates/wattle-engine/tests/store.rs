@@ -6,9 +6,13 @@ use std::sync::Arc;
 use wattle_engine::{
     Cpu, CpuExecutor, EngineError, Executor, Freeze, Plan, PlanCache, PlanOptions, Session, Store,
 };
-use wattle_graph::ops::{Binary, BinaryFunction, Concat, MatMul};
+use wattle_graph::ops::{
+    Binary, BinaryFunction, Cell, Concat, Conv, ConvTranspose, Direction, Function, Gemm, MatMul, Recurrent,
+    Reshape, Sliding, Unary,
+};
 use wattle_graph::{
-    AxisWindow, DType, Graph, Mask, Parameter, Parameters, Role, Shape, Tensor, ValueId, Window, interpret,
+    AxisWindow, DType, Example, Graph, Mask, Parameter, Parameters, Role, Shape, Tensor, ValueId, Window,
+    interpret,
 };
 
 fn options() -> PlanOptions {
@@ -265,4 +269,86 @@ fn a_node_may_have_any_number_of_operands() {
     }
     session.run().unwrap();
     assert_eq!(session.output::<f32>(0).unwrap(), &(0..200).map(|i| i as f32).collect::<Vec<_>>());
+}
+
+/// Every kernel that packs its weights: convolutions (plain, transposed tiles, depthwise), a transposed one, products of many
+/// rows, a recurrent layer.
+fn packing_network() -> Graph {
+    let mut graph = Graph::new("packing");
+    let x = graph.input("x", DType::F32, Shape::known(&[2, 3, 12, 12]));
+    let w = |graph: &mut Graph, name: &str, extents: &[usize]| view(graph, name, vec![], extents);
+    let first = w(&mut graph, "stem", &[16, 3, 3, 3]);
+    let padded = || Sliding::padded(2, 1);
+    let y = graph.apply(Conv { sliding: padded(), groups: 1 }, &[x, first]).unwrap();
+    let y = graph.apply(Unary { function: Function::Relu }, &[y]).unwrap();
+    let tiles = w(&mut graph, "tiles", &[16, 16, 3, 3]);
+    let y = graph.apply(Conv { sliding: padded(), groups: 1 }, &[y, tiles]).unwrap();
+    let depthwise = w(&mut graph, "depthwise", &[16, 1, 3, 3]);
+    let y = graph.apply(Conv { sliding: padded(), groups: 16 }, &[y, depthwise]).unwrap();
+    let point = w(&mut graph, "point", &[24, 16, 1, 1]);
+    let y = graph.apply(Conv { sliding: Sliding::padded(2, 0), groups: 1 }, &[y, point]).unwrap();
+    let back = w(&mut graph, "back", &[24, 4, 2, 2]);
+    let op = ConvTranspose { sliding: Sliding::padded(2, 0), groups: 1, output_padding: vec![0, 0] };
+    let y = graph.apply(op, &[y, back]).unwrap();
+    let rows = graph.constant(Tensor::ints(&[104, 13]));
+    let y = graph.apply(Reshape { allow_zero: false }, &[y, rows]).unwrap();
+    let product = w(&mut graph, "product", &[20, 13]);
+    let op = Gemm { alpha: 1.0, beta: 1.0, transpose_a: false, transpose_b: true };
+    let y = graph.apply(op, &[y, product]).unwrap();
+    let sequence = graph.constant(Tensor::ints(&[13, 8, 20]));
+    let y = graph.apply(Reshape { allow_zero: false }, &[y, sequence]).unwrap();
+    let [input, hidden] = [("gates", 20), ("recurrent", 6)].map(|(n, k)| w(&mut graph, n, &[2, 24, k]));
+    let op = Recurrent::new(Cell::Lstm { input_forget: false }, Direction::Bidirectional, 6);
+    let y = graph.apply_all(op, &[Some(y), Some(input), Some(hidden)], "").unwrap()[0];
+    graph.output(y);
+    graph
+}
+
+#[test]
+fn packed_weights_are_those_of_the_last_version_whoever_wrote_it() {
+    let graph = packing_network();
+    let mut first = Parameters::new();
+    for id in graph.parameters() {
+        let tensor = &graph.parameter_of(id).unwrap().tensor;
+        first.insert(tensor.clone(), Example::noise(&graph.extents(id).unwrap(), id.index() as u32));
+    }
+    let store = Store::new(&first);
+    // A step that writes every tensor: half of what it was.
+    let mut halve = Graph::new("halve");
+    let half = halve.constant(Tensor::f32([], vec![0.5]));
+    for id in graph.parameters() {
+        let w =
+            view(&mut halve, &graph.parameter_of(id).unwrap().tensor, vec![], &graph.extents(id).unwrap());
+        let next = halve.apply(Binary { function: BinaryFunction::Mul }, &[w, half]).unwrap();
+        halve.assign(w, next).unwrap();
+    }
+    let x = Example::noise(&[2, 3, 12, 12], 99);
+    let with = |threads: usize, freeze: Freeze| {
+        let options = PlanOptions { freeze, ..PlanOptions::new(Arc::new(Cpu::new(threads).unwrap())) };
+        let plan = Plan::compile(&graph, &store, &options).unwrap();
+        assert!(plan.interpreted().is_empty(), "{:?}", plan.interpreted());
+        let mut session = Session::new(plan, &store).unwrap();
+        session.set_input("x", &x).unwrap();
+        session
+    };
+    let mut moving = [1, 3].map(|threads| with(threads, Freeze::None));
+    let mut step = session(&halve, &store);
+    for turn in 0..4 {
+        match turn {
+            1 => step.run().unwrap(),
+            2 => store.write("tiles", &Example::noise(&[16, 16, 3, 3], 5)).unwrap(),
+            3 => step.run().unwrap(),
+            _ => {}
+        }
+        let mut frozen = with(1, Freeze::All);
+        frozen.run().unwrap();
+        let expected = frozen.output::<f32>(0).unwrap();
+        assert!(expected.iter().any(|y| *y != 0.0));
+        for moving in &mut moving {
+            for _ in 0..2 {
+                moving.run().unwrap();
+                assert_eq!(moving.output::<f32>(0).unwrap(), expected, "turn {turn}");
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::Write;
+use std::sync::OnceLock;
 
 use crate::graph::{Assignment, Graph, Node, Source, Value, ValueId};
 
@@ -20,6 +21,30 @@ impl fmt::Display for Fingerprint {
     /// All 64 digits in base 16.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// The fingerprint of what a graph holds, once it has been asked for. Two graphs are equal whoever was asked.
+#[derive(Clone, Default)]
+pub(crate) struct Remembered(OnceLock<Fingerprint>);
+
+impl Remembered {
+    /// To be called by whatever changes the graph.
+    pub fn forget(&mut self) {
+        self.0.take();
+    }
+}
+
+impl PartialEq for Remembered {
+    fn eq(&self, _: &Remembered) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Remembered {
+    /// Always the same, since operators that hold graphs are told apart by what they show.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Remembered")
     }
 }
 
@@ -88,6 +113,10 @@ impl Pieces {
         }
     }
 
+    fn hash(&self) -> Fingerprint {
+        Fingerprint(*blake3::hash(&self.0).as_bytes())
+    }
+
     fn node(&mut self, node: &Node) {
         self.bytes(node.name.as_bytes());
         self.shown(&node.op);
@@ -100,10 +129,18 @@ impl Graph {
     /// A fingerprint of the graph itself: names, types, operators with their attributes, constants by content, parameters
     /// with their windows and roles, outputs and assignments. The tensors behind parameters are no part of it.
     ///
-    /// A custom operator is told from others by its key.
+    /// A custom operator is told from others by its key. A graph that has not changed since it was asked last answers at once.
     pub fn fingerprint(&self) -> Fingerprint {
+        let content = self.content.0.get_or_init(|| self.hash_content());
         let mut pieces = Pieces::default();
         pieces.bytes(self.name.as_bytes());
+        pieces.bytes(content.bytes());
+        pieces.hash()
+    }
+
+    /// The fingerprint of all but the name, which anyone may change.
+    fn hash_content(&self) -> Fingerprint {
+        let mut pieces = Pieces::default();
         pieces.number(self.values().len());
         self.values().iter().for_each(|value| pieces.value(value));
         pieces.number(self.nodes().len());
@@ -113,7 +150,7 @@ impl Graph {
         for ids in [|a: &Assignment| a.target, |a: &Assignment| a.value] {
             pieces.ids(self.assignments().iter().map(|a| Some(ids(a))));
         }
-        Fingerprint(*blake3::hash(&pieces.0).as_bytes())
+        pieces.hash()
     }
 }
 
@@ -192,5 +229,43 @@ mod tests {
         for (index, recipe) in changed.iter().enumerate() {
             assert!(seen.insert(build(recipe).fingerprint()), "change {index}");
         }
+    }
+
+    #[test]
+    fn a_graph_that_changes_after_it_was_asked_has_another_fingerprint() {
+        let mut graph = Graph::new("g");
+        let mut seen = std::collections::BTreeSet::new();
+        let mut differs = |graph: &Graph, change: &str| {
+            assert_eq!(graph.fingerprint(), graph.fingerprint());
+            assert!(seen.insert(graph.fingerprint()), "{change}");
+        };
+        differs(&graph, "nothing yet");
+        let x = graph.input("x", DType::F32, Shape::known(&[2]));
+        differs(&graph, "an input");
+        let c = graph.constant(Tensor::f32([2], vec![1.0, 2.0]));
+        differs(&graph, "a constant");
+        let w = graph.parameter(Parameter::trainable("w"), DType::F32, &[2]);
+        differs(&graph, "a parameter");
+        let y = graph.apply_all(Clip, &[Some(w), None, None], "clip").unwrap()[0];
+        differs(&graph, "a node");
+        graph.output(y);
+        differs(&graph, "an output");
+        graph.set_outputs(vec![y, y]);
+        differs(&graph, "other outputs");
+        graph.assign(w, y).unwrap();
+        differs(&graph, "an assignment");
+        graph.rename(y, "y");
+        differs(&graph, "a name of a value");
+        graph.name = "h".into();
+        differs(&graph, "its own name");
+        graph.make_parameter(c, Parameter::trainable("c"));
+        differs(&graph, "a constant that becomes a parameter");
+        graph.make_constant(c, std::sync::Arc::new(Tensor::f32([2], vec![1.0, 3.0])));
+        differs(&graph, "a parameter that becomes a constant");
+        graph.set_shape(x, Shape::known(&[3]));
+        differs(&graph, "a shape");
+        let mut same = graph.clone();
+        same.rename(y, "y");
+        assert_eq!((same.fingerprint(), &same), (graph.fingerprint(), &graph));
     }
 }

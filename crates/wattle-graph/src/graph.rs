@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{GraphError, OpError};
+use crate::fingerprint::Remembered;
 use crate::operator::{Operand, Operands};
 use crate::ops::Op;
 use crate::parameter::Parameter;
@@ -119,6 +120,8 @@ pub struct Graph {
     inputs: Vec<ValueId>,
     outputs: Vec<ValueId>,
     assignments: Vec<Assignment>,
+    /// Of all the above but the name; whatever changes the above forgets it.
+    pub(crate) content: Remembered,
 }
 
 impl Graph {
@@ -219,6 +222,7 @@ impl Graph {
     }
 
     fn push_value(&mut self, name: String, ty: TensorType, source: Source) -> ValueId {
+        self.content.forget();
         let id = ValueId(u32::try_from(self.values.len()).expect("fewer than 2^32 values"));
         self.values.push(Value { name, ty, source });
         id
@@ -284,6 +288,7 @@ impl Graph {
             outputs.push(self.push_value(String::new(), ty, Source::Node { node, output }));
         }
         let node = Node { name: name.to_string(), op, inputs: inputs.to_vec(), outputs: outputs.clone() };
+        self.content.forget();
         self.nodes.push(node);
         Ok(outputs)
     }
@@ -302,11 +307,13 @@ impl Graph {
 
     /// Turns a parameter into a constant of the same type.
     pub(crate) fn make_constant(&mut self, id: ValueId, tensor: Arc<Tensor>) {
+        self.content.forget();
         self.values[id.index()].source = Source::Constant(tensor);
     }
 
     /// Turns a constant into a view of the whole of a parameter tensor of the same type.
     pub(crate) fn make_parameter(&mut self, id: ValueId, parameter: Parameter) {
+        self.content.forget();
         self.values[id.index()].name.clear();
         let name = self.name_of_view(&parameter);
         let value = &mut self.values[id.index()];
@@ -315,21 +322,25 @@ impl Graph {
 
     /// Gives an input another shape; the types of what depends on it must be inferred again after.
     pub(crate) fn set_shape(&mut self, id: ValueId, shape: Shape) {
+        self.content.forget();
         self.values[id.index()].ty.shape = shape;
     }
 
     /// Gives a value another name.
     pub fn rename(&mut self, id: ValueId, name: impl Into<String>) {
+        self.content.forget();
         self.values[id.index()].name = name.into();
     }
 
     /// Marks a value as returned to the caller.
     pub fn output(&mut self, id: ValueId) {
+        self.content.forget();
         self.outputs.push(id);
     }
 
     /// Replaces the list of outputs.
     pub fn set_outputs(&mut self, outputs: Vec<ValueId>) {
+        self.content.forget();
         self.outputs = outputs;
     }
 
@@ -363,6 +374,7 @@ impl Graph {
                 value: format!("{}: {}", self.label(value), v.ty),
             });
         }
+        self.content.forget();
         self.assignments.push(Assignment { target, value });
         Ok(())
     }

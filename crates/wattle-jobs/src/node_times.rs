@@ -2,6 +2,7 @@
 
 use wattle_engine::Session;
 use wattle_graph::NodeId;
+use wattle_meter::timing::{Times, Turns, listed};
 
 use crate::error::Result;
 
@@ -21,22 +22,23 @@ pub struct StepTime {
 
 /// Times every step of a session whose inputs are set: medians of `runs` runs after one that is not counted.
 pub fn measure(session: &mut Session, runs: usize) -> Result<Vec<StepTime>> {
-    session.run()?;
-    let mut samples: Vec<Vec<f64>> = vec![];
-    for _ in 0..runs.max(1) {
-        session.run_timed()?;
-        samples.push(session.step_times().iter().map(|t| t.as_secs_f64()).collect());
-    }
-    let steps = session.plan().steps().enumerate().map(|(index, step)| {
-        let mut column: Vec<f64> = samples.iter().map(|s| s[index]).collect();
-        column.sort_by(f64::total_cmp);
-        StepTime {
-            node: step.node,
-            name: step.name.clone(),
-            kernel: step.kernel.clone(),
-            why: step.why.clone(),
-            seconds: column[column.len() / 2],
-        }
+    let times = steps(session, &Turns::exactly(runs).warmed(1))?;
+    let steps = session.plan().steps().zip(&times).map(|(step, times)| StepTime {
+        node: step.node,
+        name: step.name.clone(),
+        kernel: step.kernel.clone(),
+        why: step.why.clone(),
+        seconds: times.median(),
     });
     Ok(steps.collect())
+}
+
+/// The times of every step of a session whose inputs are set, in the order of the plan.
+pub fn steps(session: &mut Session, turns: &Turns) -> Result<Vec<Times>> {
+    let count = session.plan().steps().count();
+    listed(turns, count, |times| {
+        session.run_timed()?;
+        times.copy_from_slice(session.step_times());
+        Ok(())
+    })
 }

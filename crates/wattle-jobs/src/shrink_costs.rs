@@ -7,6 +7,7 @@ use wattle_accel::{Architecture, Objective, Workload};
 use wattle_data::Source;
 use wattle_engine::{Plan, Session, Store};
 use wattle_graph::{Model, Totals, costs, totals};
+use wattle_meter::timing::{Turns, in_turns, once};
 use wattle_meter::{Meter, Quantity};
 
 use crate::accel::calibration::over_samples;
@@ -78,19 +79,13 @@ pub(crate) fn time(
         session.run()?;
         sessions.push(session);
     }
-    let mut samples = [vec![], vec![]];
-    for _ in 0..201 {
-        for (session, samples) in sessions.iter_mut().zip(&mut samples) {
-            let start = Instant::now();
-            session.run()?;
-            samples.push(start.elapsed().as_secs_f64() * 1e3);
-        }
-    }
+    let times = in_turns(&Turns::exactly(201).warmed(0), sessions.len(), |network| {
+        let session = &mut sessions[network];
+        once(|| session.run())
+    })?;
     let mut timed = vec![];
-    for ((session, mut samples), name) in
-        sessions.iter_mut().zip(samples).zip(["dense inference", "lean inference"])
+    for ((session, times), name) in sessions.iter_mut().zip(times).zip(["dense inference", "lean inference"])
     {
-        samples.sort_by(f64::total_cmp);
         let scope = meter.scope(name);
         let (start, mut count) = (Instant::now(), 0u32);
         while start.elapsed() < ENERGY_TIME {
@@ -100,7 +95,7 @@ pub(crate) fn time(
         let energy = scope.finish().energy;
         let energy_per_1000 = energy.and_then(|e| e.scaled(1000.0 / f64::from(count)).ok());
         let sparse_steps = session.plan().steps().filter(|s| s.kernel.contains("-sparse-")).count();
-        timed.push(Timed { latency_ms: samples[samples.len() / 2], energy_per_1000, sparse_steps });
+        timed.push(Timed { latency_ms: 1e3 * times.median(), energy_per_1000, sparse_steps });
     }
     let lean = timed.pop();
     let dense = timed.pop();

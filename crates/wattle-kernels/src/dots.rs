@@ -3,7 +3,7 @@
 
 use crate::Cpu;
 use crate::gemm::{Epilogue, Gemm};
-use crate::simd::{unrolled, vectorised};
+use crate::simd::{Simd, unrolled, vectorised};
 
 /// Rows of A up to which B is read once for each of them.
 pub(crate) const FEW: usize = 4;
@@ -15,52 +15,85 @@ pub(crate) fn product(cpu: &Cpu, shape: &Gemm, a: &[f32], b: &[f32], e: Epilogue
     let Gemm { m, n, k, .. } = *shape;
     assert_eq!((a.len(), b.len(), c.len()), (m * k, n * k, m * n), "operands of {shape:?}");
     e.check(m, n);
-    let (low, high) = e.activation.clamp();
     for (row, c) in c.chunks_exact_mut(n.max(1)).enumerate() {
         let a = &a[row * k..(row + 1) * k];
         let residual = e.residual.map(|r| &r[row * n..(row + 1) * n]);
         cpu.threads.for_each_piece(c, PIECE, |piece, c| {
-            let first = piece * PIECE;
-            let mut sums = [0.0; PIECE];
-            let sums = &mut sums[..c.len()];
-            dots(cpu.isa, a, &b[first * k..(first + sums.len()) * k], sums);
-            for (i, (c, sum)) in c.iter_mut().zip(sums).enumerate() {
-                let before = if e.accumulate { *c } else { 0.0 };
-                let bias = e.bias.map_or(0.0, |bias| bias[first + i]);
-                let sum = before + *sum + bias + residual.map_or(0.0, |r| r[first + i]);
-                // A number that is none stays none.
-                *c = if sum < low {
-                    low
-                } else if sum > high {
-                    high
-                } else {
-                    sum
-                };
-            }
+            let columns = piece * PIECE..piece * PIECE + c.len();
+            let bias = e.bias.map(|bias| &bias[columns.clone()]);
+            let residual = residual.map(|r| &r[columns.clone()]);
+            dots(cpu.isa, a, &b[columns.start * k..columns.end * k], Epilogue { bias, residual, ..e }, c);
             e.activation.apply(cpu.isa, c);
         });
     }
 }
 
 vectorised! {
-    /// The sum of products of `x` with each row of `b`.
-    fn dots<'a>(s; x: &'a [f32], b: &'a [f32], sums: &'a mut [f32]) {
-        let k = x.len();
-        for (four, sums) in sums.chunks_mut(4).enumerate() {
-            let last = sums.len() - 1;
-            let mut total = [s.zero(); 4];
-            let mut at = 0;
-            while at < k {
-                let x = s.read(&x[at..]);
-                unrolled!(i < 4, of 0 1 2 3 => {
-                    let row = 4 * four + i.min(last);
-                    total[i] = s.fma(x, s.read(&b[row * k + at..(row + 1) * k]), total[i]);
-                });
-                at += S::LANES;
+    /// The sum of products of `x` with each row of `b`, at most [`PIECE`] of them, and what happens to it on its way to `c`.
+    fn dots<'a>(s; x: &'a [f32], b: &'a [f32], e: Epilogue<'a>, c: &'a mut [f32]) {
+        let (k, n) = (x.len(), c.len());
+        let mut sums = [0.0; PIECE];
+        let mut first = 0;
+        while first + 8 <= n {
+            let [t0, t1, t2, t3, t4, t5, t6, t7] = rows::<S, 8>(s, x, &b[first * k..], 7);
+            sums[first..first + 4].copy_from_slice(&s.sums([t0, t1, t2, t3]));
+            sums[first + 4..first + 8].copy_from_slice(&s.sums([t4, t5, t6, t7]));
+            first += 8;
+        }
+        while first < n {
+            let count = (n - first).min(4);
+            let four = s.sums(rows::<S, 4>(s, x, &b[first * k..], count - 1));
+            sums[first..first + count].copy_from_slice(&four[..count]);
+            first += 4;
+        }
+        let (low, high) = e.activation.clamp();
+        let (low, high) = (s.splat(low), s.splat(high));
+        for (at, c) in c.chunks_mut(S::LANES).enumerate() {
+            let at = at * S::LANES;
+            let before = if e.accumulate { s.read(c) } else { s.zero() };
+            let mut sum = s.add(before, s.read(&sums[at..at + c.len()]));
+            if let Some(bias) = e.bias {
+                sum = s.add(sum, s.read(&bias[at..]));
             }
-            sums.copy_from_slice(&s.sums(total)[..=last]);
+            if let Some(residual) = e.residual {
+                sum = s.add(sum, s.read(&residual[at..]));
+            }
+            // A number that is none stays none.
+            s.write(c, s.min(high, s.max(low, sum)));
         }
     }
+}
+
+/// The products of `x` with each of the first R rows of `b`, and with row `last` instead of those after it, each lane's added
+/// up. R is 8, as many multiply-adds as are under way at a time, so that none waits for the one before it in its row.
+#[inline(always)]
+fn rows<S: Simd, const R: usize>(s: S, x: &[f32], b: &[f32], last: usize) -> [S::F; R] {
+    let k = x.len();
+    assert!(b.len() >= (last + 1) * k, "{last} rows of {k} elements and one more");
+    let mut starts = [0; R];
+    unrolled!(i < R => {
+        starts[i] = i.min(last) * k;
+    });
+    let whole = k / S::LANES * S::LANES;
+    let mut total = [s.zero(); R];
+    let mut at = 0;
+    while at < whole {
+        // SAFETY: at + LANES <= k, the length of x and of a row; row `last` and those before it lie in b by the assertion.
+        unsafe {
+            let x = s.load(x.as_ptr().add(at));
+            unrolled!(i < R => {
+                total[i] = s.fma(x, s.load(b.as_ptr().add(starts[i] + at)), total[i]);
+            });
+        }
+        at += S::LANES;
+    }
+    if whole < k {
+        let x = s.read(&x[whole..]);
+        unrolled!(i < R => {
+            total[i] = s.fma(x, s.read(&b[starts[i] + whole..starts[i] + k]), total[i]);
+        });
+    }
+    total
 }
 
 #[cfg(test)]
@@ -73,7 +106,9 @@ mod tests {
         let noise = |n: usize, seed: usize| -> Vec<f32> {
             (0..n).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.0 - 1.0).collect()
         };
-        for (m, n, k) in [(1, 1, 1), (1, 130, 128), (3, 67, 19), (2, 4, 33), (4, 5, 0), (1, 0, 7)] {
+        for (m, n, k) in
+            [(1, 1, 1), (1, 130, 128), (3, 67, 19), (2, 4, 33), (1, 31, 40), (2, 72, 5), (4, 5, 0), (1, 0, 7)]
+        {
             let shape = Gemm { m, n, k, transpose_a: false, transpose_b: true };
             let (a, b, bias, residual) = (noise(m * k, 1), noise(n * k, 2), noise(n, 3), noise(m * n, 4));
             for isa in Isa::available() {

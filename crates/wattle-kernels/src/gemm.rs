@@ -53,8 +53,9 @@ impl Gemm {
         PackedShape::new(cpu.isa, 1, self.k, self.n)
     }
 
-    fn packs(&self) -> bool {
-        self.transpose_b && !self.is_flat() || self.m >= PACK_ROWS
+    /// Whether [`gemm`] packs B before it multiplies, which spares it the work where B is packed already.
+    pub fn packs(&self) -> bool {
+        !self.is_outer() && (self.transpose_b && !self.is_flat() || self.m >= PACK_ROWS)
     }
 
     /// Whether B is transposed and A has so few rows that each is multiplied with B as it lies.

@@ -14,6 +14,7 @@ mod accounting;
 mod addition;
 pub mod backend;
 mod battery;
+pub mod bystanders;
 mod cards;
 mod container;
 mod counter;

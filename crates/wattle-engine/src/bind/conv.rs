@@ -1,14 +1,16 @@
 //! Convolution over one or two spatial axes, channels last, with bias, residual and activation in its epilogue.
 
+use std::sync::Arc;
+
 use wattle_graph::{DType, ops};
 use wattle_kernels::conv::{self, ConvPlan, ConvShape};
 use wattle_kernels::gemm;
-use wattle_kernels::pages::HugeVec;
 
 use super::{Epilogue, kept_conv, sparse};
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Site};
 use crate::layout::Layout;
+use crate::packing::{PackedOperand, Weights};
 use crate::sparse_cost::Form;
 
 /// The kernel's description of a convolution over `x` by `w`, logical extents; `None` where the kernels do not
@@ -38,10 +40,9 @@ pub(crate) fn shape(op: &ops::Conv, x: &[usize], w: &[usize]) -> Option<ConvShap
 }
 
 struct Conv {
-    plan: ConvPlan,
+    plan: Arc<ConvPlan>,
     depthwise: bool,
-    /// Weights packed at plan time, where they are constant.
-    packed: Option<HugeVec<f32>>,
+    weights: PackedOperand,
     epilogue: Epilogue,
     isa: &'static str,
 }
@@ -65,38 +66,23 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::Conv, epilogue: &Epilogue) -> Opti
         None => sparse::Refusal::default(),
     };
     let read = input_layout(site, &mut plan);
-    let packed = site.input(1).constant.and_then(|w| w.as_f32()).map(|w| {
-        let mut packed = HugeVec::zeroed(packed_len(&plan, depthwise, site));
-        pack(&plan, depthwise, site.cpu, w, &mut packed);
-        packed
-    });
-    let scratch = if depthwise { 0 } else { plan.forward_scratch_len(site.cpu) };
-    let packing = if packed.is_some() { 0 } else { packed_len(&plan, depthwise, site).next_multiple_of(16) };
-    let taken = packed.is_some();
-    let kernel = Conv { plan, depthwise, packed, epilogue, isa: site.cpu.isa.name() };
-    let dense = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(packing + scratch);
+    let plan = Arc::new(plan);
+    let packing = if depthwise { Weights::Depthwise(plan.clone()) } else { Weights::Forward(plan.clone()) };
+    let weights = PackedOperand::new(site, 1, packing);
+    let scratch = weights.scratch() + if depthwise { 0 } else { plan.forward_scratch_len(site.cpu) };
+    let ask = weights.ask();
+    let kernel = Conv { plan, depthwise, weights, epilogue, isa: site.cpu.isa.name() };
+    let dense = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(scratch).asks(ask);
     let mut bound = refusal.explain(dense);
     bound.input_layouts[0] = read;
     bound.input_layouts[1] = Layout::RowMajor;
-    Some(if taken { bound.takes(1) } else { bound })
+    Some(bound)
 }
 
 /// The layout that the plan reads the image in, from now on: a network's input may stay as it is where channels are few.
 pub(super) fn input_layout(site: &Site<'_>, plan: &mut ConvPlan) -> Layout {
     let planes = site.input(0).layout == Layout::RowMajor && plan.read_planes();
     if planes { Layout::RowMajor } else { Layout::ChannelsLast }
-}
-
-fn packed_len(plan: &ConvPlan, depthwise: bool, site: &Site<'_>) -> usize {
-    if depthwise { plan.shape().weights_len() } else { plan.forward_weights_len(site.cpu.isa) }
-}
-
-fn pack(plan: &ConvPlan, depthwise: bool, cpu: &wattle_kernels::Cpu, w: &[f32], out: &mut [f32]) {
-    if depthwise {
-        conv::pack_depthwise(plan.shape(), w, out);
-    } else {
-        plan.pack_forward(cpu, w, out);
-    }
 }
 
 impl Kernel for Conv {
@@ -111,21 +97,7 @@ impl Kernel for Conv {
     }
 
     fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
-        let mut scratch = io.scratch()?;
-        let weights: &[f32] = match &self.packed {
-            Some(packed) => packed,
-            None => {
-                let len = if self.depthwise {
-                    self.plan.shape().weights_len()
-                } else {
-                    self.plan.forward_weights_len(io.cpu.isa)
-                };
-                let (packed, rest) = scratch.split_at_mut(len.next_multiple_of(16));
-                pack(&self.plan, self.depthwise, io.cpu, io.input(1)?, &mut packed[..len]);
-                scratch = rest;
-                &packed[..len]
-            }
-        };
+        let (weights, scratch) = self.weights.read(io, io.scratch()?)?;
         let bias = self.epilogue.bias.map(|i| io.input(i)).transpose()?;
         let residual = self.epilogue.residual.map(|i| io.input(i)).transpose()?;
         let epilogue =
@@ -143,9 +115,9 @@ impl Kernel for Conv {
 
 /// Transposed convolution: the input gradient of the convolution it transposes.
 struct Transposed {
-    plan: ConvPlan,
+    plan: Arc<ConvPlan>,
     depthwise: bool,
-    packed: Option<HugeVec<f32>>,
+    weights: PackedOperand,
     epilogue: Epilogue,
     isa: &'static str,
 }
@@ -155,35 +127,19 @@ pub(super) fn transposed(site: &Site<'_>, op: &ops::ConvTranspose, epilogue: &Ep
         return None;
     }
     // Its result is the operand of that convolution, and its weight has the same axes in the same order.
-    let plan = ConvPlan::new(shape(&op.conv(), site.output(0), &site.input(1).extents)?);
+    let plan = Arc::new(ConvPlan::new(shape(&op.conv(), site.output(0), &site.input(1).extents)?));
     let depthwise = plan.shape().is_depthwise();
-    let len = transposed_len(&plan, depthwise, site.cpu.isa);
-    let scratch = if depthwise { 0 } else { plan.input_gradient_scratch_len(site.cpu) };
-    let packed = site.input(1).constant.and_then(|w| w.as_f32()).map(|w| {
-        let mut packed = HugeVec::zeroed(len);
-        pack_transposed(&plan, depthwise, site.cpu, w, &mut packed);
-        packed
-    });
+    let packing =
+        if depthwise { Weights::Depthwise(plan.clone()) } else { Weights::InputGradient(plan.clone()) };
+    let weights = PackedOperand::new(site, 1, packing);
+    let scratch = weights.scratch() + if depthwise { 0 } else { plan.input_gradient_scratch_len(site.cpu) };
     let present = |index: Option<usize>| index.filter(|&i| site.optional(i).is_some());
     let epilogue = Epilogue { bias: present(epilogue.bias), residual: epilogue.residual, ..*epilogue };
-    let taken = packed.is_some();
-    let kernel = Transposed { plan, depthwise, packed, epilogue, isa: site.cpu.isa.name() };
-    let packing = if taken { 0 } else { len.next_multiple_of(16) };
-    let mut bound = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(packing + scratch);
+    let ask = weights.ask();
+    let kernel = Transposed { plan, depthwise, weights, epilogue, isa: site.cpu.isa.name() };
+    let mut bound = Bound::uniform(site, Layout::ChannelsLast, kernel).scratch(scratch).asks(ask);
     bound.input_layouts[1] = Layout::RowMajor;
-    Some(if taken { bound.takes(1) } else { bound })
-}
-
-fn transposed_len(plan: &ConvPlan, depthwise: bool, isa: wattle_kernels::Isa) -> usize {
-    if depthwise { plan.shape().weights_len() } else { plan.input_gradient_weights_len(isa) }
-}
-
-fn pack_transposed(plan: &ConvPlan, depthwise: bool, cpu: &wattle_kernels::Cpu, w: &[f32], out: &mut [f32]) {
-    if depthwise {
-        conv::pack_depthwise(plan.shape(), w, out);
-    } else {
-        plan.pack_input_gradient(cpu, w, out);
-    }
+    Some(bound)
 }
 
 impl Kernel for Transposed {
@@ -192,17 +148,7 @@ impl Kernel for Transposed {
     }
 
     fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
-        let mut scratch = io.scratch()?;
-        let weights: &[f32] = match &self.packed {
-            Some(packed) => packed,
-            None => {
-                let len = transposed_len(&self.plan, self.depthwise, io.cpu.isa);
-                let (packed, rest) = scratch.split_at_mut(len.next_multiple_of(16));
-                pack_transposed(&self.plan, self.depthwise, io.cpu, io.input(1)?, &mut packed[..len]);
-                scratch = rest;
-                packed
-            }
-        };
+        let (weights, scratch) = self.weights.read(io, io.scratch()?)?;
         let bias = self.epilogue.bias.map(|i| io.input(i)).transpose()?;
         let residual = self.epilogue.residual.map(|i| io.input(i)).transpose()?;
         let epilogue =

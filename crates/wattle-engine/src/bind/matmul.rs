@@ -1,20 +1,23 @@
 //! Matrix products: one product, or a batch of them, with bias, residual and activation in the epilogue.
 
 use wattle_graph::{DType, ops};
+use wattle_kernels::Isa;
 use wattle_kernels::gemm::{self, Gemm};
-use wattle_kernels::pack::PackedWeights;
+use wattle_kernels::pack::{Packed, PackedShape};
 
 use super::{Epilogue, kept, sparse};
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Operand, Site};
+use crate::packing::{Ask, PackedOperand, Weights};
 
 struct MatMul {
     gemm: Gemm,
     /// First elements of the operands of each product; results follow each other.
     batch: Vec<[usize; 2]>,
-    packed: Option<PackedWeights>,
+    /// B, where it is packed before the run.
+    packed: Option<PackedOperand>,
     epilogue: Epilogue,
-    isa: &'static str,
+    isa: Isa,
 }
 
 pub(super) fn bind(site: &Site<'_>, op: &ops::MatMul, epilogue: &Epilogue) -> Option<Bound> {
@@ -43,14 +46,16 @@ pub(super) fn bind(site: &Site<'_>, op: &ops::MatMul, epilogue: &Epilogue) -> Op
         Some(Err(refusal)) => refusal,
         None => sparse::Refusal::default(),
     };
-    let packed =
-        constant.map(|w| PackedWeights::matrix(site.cpu.isa, shape.k, shape.n, shape.transpose_b, w));
+    let rests = b.rests && b.extents.len() <= 2 && !op.transpose_a && shape.packs();
+    let packed = (constant.is_some() || rests).then(|| {
+        let Gemm { k, n, transpose_b: transposed, .. } = shape;
+        PackedOperand::new(site, 1, Weights::Matrices { count: 1, k, n, transposed })
+    });
     let scratch =
         if packed.is_some() { 0 } else { gemm::gemm_batched_scratch_len(site.cpu, &shape, batch.len()) };
-    let taken = packed.is_some();
-    let kernel = MatMul { gemm: shape, batch, packed, epilogue, isa: site.cpu.isa.name() };
-    let bound = refusal.explain(Bound::row_major(site, kernel).scratch(scratch));
-    Some(if taken { bound.takes(1) } else { bound })
+    let ask = packed.as_ref().map_or(Ask::AsItLies, PackedOperand::ask);
+    let kernel = MatMul { gemm: shape, batch, packed, epilogue, isa: site.cpu.isa };
+    Some(refusal.explain(Bound::row_major(site, kernel).scratch(scratch).asks(ask)))
 }
 
 /// The size of each product and where its operands start, in elements.
@@ -82,7 +87,7 @@ impl Kernel for MatMul {
             (true, false) => "tn",
             (true, true) => "tt",
         };
-        format!("gemm-{layout}-f32-{}", self.isa)
+        format!("gemm-{layout}-f32-{}", self.isa.name())
     }
 
     fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
@@ -90,13 +95,14 @@ impl Kernel for MatMul {
         let bias = self.epilogue.bias.map(|i| io.input(i)).transpose()?;
         let residual: Option<&[f32]> = self.epilogue.residual.map(|i| io.input(i)).transpose()?;
         let activation = self.epilogue.activation;
+        let epilogue = gemm::Epilogue { bias, residual, activation, ..Default::default() };
         if let Some(packed) = &self.packed {
-            let epilogue = gemm::Epilogue { bias, residual, activation, ..Default::default() };
-            gemm::gemm_packed(io.cpu, self.gemm.m, a, packed.view(), epilogue, c);
+            let (packed, _) = packed.read(io, &mut [])?;
+            let packed = Packed::new(PackedShape::new(self.isa, 1, self.gemm.k, self.gemm.n), packed);
+            gemm::gemm_packed(io.cpu, self.gemm.m, a, packed, epilogue, c);
             return Ok(());
         }
         let (b, scratch) = (io.input::<f32>(1)?, io.scratch()?);
-        let epilogue = gemm::Epilogue { bias, residual, activation, ..Default::default() };
         gemm::gemm_batched(io.cpu, &self.gemm, &self.batch, a, b, epilogue, c, scratch);
         Ok(())
     }

@@ -2,15 +2,16 @@
 
 use std::ops::Range;
 
+use wattle_graph::DType;
 use wattle_graph::ops::{self, Cell, Direction};
-use wattle_graph::{DType, Tensor};
 use wattle_kernels::elementwise::Unary;
 use wattle_kernels::gemm::{Epilogue, gemm_packed};
-use wattle_kernels::pack::{Packed, PackedShape, PackedWeights, pack_matrix};
-use wattle_kernels::{Activation, Cpu, recurrent};
+use wattle_kernels::pack::{Packed, PackedShape};
+use wattle_kernels::{Activation, Isa, recurrent};
 
 use crate::error::EngineError;
 use crate::kernel::{Bound, Io, Kernel, Site};
+use crate::packing::{PackedOperand, Weights};
 
 /// The extents of one application; sequences lie beside each other in every step.
 #[derive(Clone, Copy)]
@@ -116,61 +117,38 @@ pub(super) fn ended(lengths: Option<&[i32]>, step: usize) -> impl Iterator<Item 
     lengths.filter(move |&(_, &n)| step >= n.max(0) as usize).map(|(sequence, _)| sequence)
 }
 
-/// The matrices of all directions, each `[n, k]`, packed when planning if they are constant, else in every run.
-struct Matrices {
-    k: usize,
-    n: usize,
-    constant: Option<Vec<PackedWeights>>,
-}
-
-impl Matrices {
-    fn new(cpu: &Cpu, constant: Option<&Tensor>, k: usize, n: usize) -> Matrices {
-        let pack = |w: &[f32]| {
-            w.chunks_exact(k * n).map(|w| PackedWeights::matrix(cpu.isa, k, n, true, w)).collect()
-        };
-        Matrices { k, n, constant: constant.and_then(Tensor::as_f32).map(pack) }
-    }
-
-    fn scratch(&self, cpu: &Cpu) -> usize {
-        if self.constant.is_some() { 0 } else { PackedShape::new(cpu.isa, 1, self.k, self.n).len() }
-    }
-
-    fn view<'a>(&'a self, cpu: &Cpu, direction: usize, all: &[f32], scratch: &'a mut [f32]) -> Packed<'a> {
-        match &self.constant {
-            Some(packed) => packed[direction].view(),
-            None => {
-                let one = self.k * self.n;
-                pack_matrix(cpu, self.k, self.n, true, &all[direction * one..][..one], scratch)
-            }
-        }
-    }
-}
-
 struct Recurrent {
     sizes: Sizes,
-    w: Matrices,
-    r: Matrices,
-    isa: &'static str,
+    w: PackedOperand,
+    r: PackedOperand,
+    isa: Isa,
 }
 
 pub(super) fn bind(site: &Site<'_>, op: &ops::Recurrent) -> Option<Bound> {
     let sizes = Sizes::of(site, op)?;
-    let w = Matrices::new(site.cpu, site.input(1).constant, sizes.input, sizes.gates());
-    let r = Matrices::new(site.cpu, site.input(2).constant, sizes.hidden, sizes.gates());
-    let taken = [&w, &r].map(|m| m.constant.is_some());
-    let kernel = Recurrent { sizes, w, r, isa: site.cpu.isa.name() };
-    let scratch = kernel.parts(site.cpu).iter().sum();
-    let bound = Bound::row_major(site, kernel).scratch(scratch);
-    Some((1..3).zip(taken).filter(|(_, taken)| *taken).fold(bound, |bound, (index, _)| bound.takes(index)))
+    let matrices =
+        |k: usize| Weights::Matrices { count: sizes.directions, k, n: sizes.gates(), transposed: true };
+    let w = PackedOperand::new(site, 1, matrices(sizes.input));
+    let r = PackedOperand::new(site, 2, matrices(sizes.hidden));
+    let asks = [w.ask(), r.ask()];
+    let kernel = Recurrent { sizes, w, r, isa: site.cpu.isa };
+    let scratch = kernel.w.scratch() + kernel.r.scratch() + kernel.parts().iter().sum::<usize>();
+    Some(asks.into_iter().fold(Bound::row_major(site, kernel).scratch(scratch), Bound::asks))
 }
 
 impl Recurrent {
-    /// Scratch: W and R packed, both biases as one, all pre-activations, the products with R, the next cell.
-    fn parts(&self, cpu: &Cpu) -> [usize; 6] {
+    /// Scratch beside W and R packed: both biases as one, all pre-activations, the products with R, the next cell.
+    fn parts(&self) -> [usize; 4] {
         let s = &self.sizes;
         let from_hidden = if matches!(s.cell, Cell::Gru { .. }) { s.batch * s.gates() } else { 0 };
         let cell = if s.cell.has_cell() { s.state() } else { 0 };
-        [self.w.scratch(cpu), self.r.scratch(cpu), s.gates(), s.rows() * s.gates(), from_hidden, cell]
+        [s.gates(), s.rows() * s.gates(), from_hidden, cell]
+    }
+
+    /// The packed matrix of one direction, whose rows have `k` elements.
+    fn matrix<'a>(&self, all: &'a [f32], k: usize, direction: usize) -> Packed<'a> {
+        let shape = PackedShape::new(self.isa, 1, k, self.sizes.gates());
+        Packed::new(shape, &all[direction * shape.len()..])
     }
 }
 
@@ -198,21 +176,22 @@ impl Kernel for Recurrent {
             Cell::Gru { .. } => "gru",
             Cell::Lstm { .. } => "lstm",
         };
-        format!("{cell}-f32-{}", self.isa)
+        format!("{cell}-f32-{}", self.isa.name())
     }
 
     fn run(&self, io: &Io<'_>) -> Result<(), EngineError> {
         let (s, cpu) = (self.sizes, io.cpu);
         let x = io.input::<f32>(0)?;
-        let (w, r) = (io.optional(1)?.unwrap_or_default(), io.optional(2)?.unwrap_or_default());
         let bias = io.optional::<f32>(3)?;
         let (lengths, first, first_cell) = (s.lengths(io)?, io.optional::<f32>(5)?, io.optional::<f32>(6)?);
         let (y, last) = (io.output::<f32>(0)?, io.output::<f32>(1)?);
         let last_cell = if s.cell.has_cell() { io.output::<f32>(2)? } else { &mut [] };
-        let [w_packed, r_packed, bias_sum, pre, from_hidden, next_cell] = cut(io.scratch()?, self.parts(cpu));
+        let (all_w, scratch) = self.w.read(io, io.scratch()?)?;
+        let (all_r, scratch) = self.r.read(io, scratch)?;
+        let [bias_sum, pre, from_hidden, next_cell] = cut(scratch, self.parts());
         for direction in 0..s.directions {
-            let w = self.w.view(cpu, direction, w, w_packed);
-            let r = self.r.view(cpu, direction, r, r_packed);
+            let w = self.matrix(all_w, s.input, direction);
+            let r = self.matrix(all_r, s.hidden, direction);
             let biases = s.biases(bias, direction);
             let with_x = biases.map(|(of_w, of_r)| {
                 let apart = matches!(s.cell, Cell::Gru { .. });

@@ -49,12 +49,16 @@ fn bind(site: &Site<'_>, function: Reduce, reduced: &[bool]) -> Option<Bound> {
         let extents = layout.physical(&x.extents);
         let is_reduced = |position: usize| reduced[order[position]];
         let first = (0..extents.len()).find(|&p| is_reduced(p) && extents[p] != 1);
-        let Some(first) = first else { continue };
-        let last = (first..extents.len()).rev().find(|&p| is_reduced(p) && extents[p] != 1)?;
-        if kept.is_sorted() && flags[first..=last].iter().all(|&r| r) {
+        let last = (0..extents.len()).rev().find(|&p| is_reduced(p) && extents[p] != 1);
+        let (first, end) = match first.zip(last) {
+            Some((first, last)) => (first, last + 1),
+            // All reduced axes have one element.
+            None if reduced.contains(&true) => (extents.len(), extents.len()),
+            None => return None,
+        };
+        if kept.is_sorted() && flags[first..end].iter().all(|&r| r) {
             let product = |part: &[usize]| part.iter().product::<usize>();
-            let sizes =
-                [product(&extents[..first]), product(&extents[first..=last]), product(&extents[last + 1..])];
+            let sizes = [product(&extents[..first]), product(&extents[first..end]), product(&extents[end..])];
             let scratch = reduce::reduce_scratch_len(sizes[0], sizes[1], sizes[2]);
             let bound = Bound::row_major(site, Neighbours { function, sizes }).scratch(scratch);
             let mut input_layouts = vec![Layout::RowMajor; site.inputs.len()];

@@ -337,6 +337,10 @@ impl Described for Reduce {
         }
         let none = Reduce { kind: Max, axes: vec![0], keep_dims: false };
         examples.push(Example::new(none, vec![Tensor::zeros(DType::Bool, [0, 2])]));
+        for kind in [Mean, Min, SumSquare] {
+            let op = Reduce { kind, axes: vec![1, 2], keep_dims: false };
+            examples.push(Example::new(op, vec![Example::noise(&[3, 1, 1, 2], 8)]));
+        }
         let image = Reduce { kind: Mean, axes: vec![2, 3], keep_dims: true };
         examples.push(Example::new(image, vec![Example::noise(&[2, 3, 2, 2], 7)]));
         examples

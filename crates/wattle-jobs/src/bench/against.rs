@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use serde::Serialize;
 use wattle_engine::Session;
 use wattle_graph::Tensor;
+use wattle_meter::bystanders::Watch;
+use wattle_meter::timing::{Turns, quantile, repeated};
 
-use super::bystanders::Watch;
 use super::peer::{Peer, PeerName, Task};
-use super::samples::{Samples, quantile, timed};
 use crate::env::Env;
 use crate::error::{JobError, Result};
 use crate::observer::Observer;
@@ -103,17 +103,17 @@ pub struct Agreement {
     pub outputs: usize,
 }
 
-/// A contender's samples, round by round.
-struct Turns {
+/// A contender's times in milliseconds, round by round.
+struct Contender {
     variant: String,
     runs: usize,
     rounds: Vec<Vec<f64>>,
 }
 
-impl Turns {
-    fn new(variant: &str, runs: Option<u32>, once_ms: f64) -> Turns {
+impl Contender {
+    fn new(variant: &str, runs: Option<u32>, once_ms: f64) -> Contender {
         let fill = (TURN_MS / once_ms.max(1e-4)).ceil().clamp(3.0, 2000.0) as usize;
-        Turns { variant: variant.into(), runs: runs.map_or(fill, |n| n as usize), rounds: vec![] }
+        Contender { variant: variant.into(), runs: runs.map_or(fill, |n| n as usize), rounds: vec![] }
     }
 
     fn medians(&self) -> Vec<f64> {
@@ -121,14 +121,14 @@ impl Turns {
     }
 
     fn side(&self, name: &str, version: &str, several: bool) -> Side {
-        let all = Samples(self.rounds.concat());
+        let all = self.rounds.concat();
         Side {
             name: name.into(),
             version: version.into(),
             variant: several.then(|| self.variant.clone()),
-            median_ms: all.quantile(0.5),
-            p10_ms: all.quantile(0.1),
-            p90_ms: all.quantile(0.9),
+            median_ms: quantile(&all, 0.5),
+            p10_ms: quantile(&all, 0.1),
+            p90_ms: quantile(&all, 0.9),
             runs_per_round: self.runs,
             rounds_ms: self.medians(),
         }
@@ -185,13 +185,14 @@ pub fn compare(
     }
     agreement.check(name)?;
 
-    let warm = timed(2, || Ok(ours.run()?))?;
-    let mut own = Turns::new("", runs, warm.quantile(0.0));
+    let unmeasured = |turns: usize| Turns::exactly(turns).warmed(0);
+    let once = repeated(&unmeasured(2), || ours.run())?;
+    let mut own = Contender::new("", runs, 1e3 * once.least());
     let mut theirs = vec![];
     for variant in peer.variants.clone() {
         peer.run(&variant, 2)?;
         let once = peer.run(&variant, 3)?;
-        theirs.push(Turns::new(&variant, runs, quantile(&once, 0.0)));
+        theirs.push(Contender::new(&variant, runs, quantile(&once, 0.0)));
     }
     let watch = Watch::begin(&[peer.id()]);
     for round in 0..options.rounds {
@@ -201,17 +202,18 @@ pub fn compare(
         }
         std::thread::sleep(PAUSE);
         ours.run()?;
-        own.rounds.push(timed(own.runs, || Ok(ours.run()?))?.0);
-        for turns in &mut theirs {
+        let times = repeated(&unmeasured(own.runs), || ours.run())?;
+        own.rounds.push(times.seconds().iter().map(|s| 1e3 * s).collect());
+        for contender in &mut theirs {
             std::thread::sleep(PAUSE);
-            turns.rounds.push(peer.run(&turns.variant, turns.runs)?);
+            contender.rounds.push(peer.run(&contender.variant, contender.runs)?);
         }
     }
     let disturbed = watch.warning();
 
     let several = theirs.len() > 1;
     let mut sides: Vec<Side> =
-        theirs.iter().map(|turns| turns.side(name.as_str(), &peer.version, several)).collect();
+        theirs.iter().map(|contender| contender.side(name.as_str(), &peer.version, several)).collect();
     sides.sort_by(|a, b| a.median_ms.total_cmp(&b.median_ms));
     let best = sides.remove(0);
     let wattle = own.side("wattle", env!("CARGO_PKG_VERSION"), false);
@@ -312,8 +314,8 @@ mod tests {
 
     #[test]
     fn turns_are_filled_with_runs() {
-        assert_eq!(Turns::new("", None, 0.1).runs, 600);
-        assert_eq!(Turns::new("", None, 500.0).runs, 3);
-        assert_eq!(Turns::new("", Some(7), 500.0).runs, 7);
+        assert_eq!(Contender::new("", None, 0.1).runs, 600);
+        assert_eq!(Contender::new("", None, 500.0).runs, 3);
+        assert_eq!(Contender::new("", Some(7), 500.0).runs, 7);
     }
 }

@@ -1,7 +1,6 @@
 //! How long a model, a training step of it, or a sparse product takes on this machine.
 
 pub mod against;
-mod bystanders;
 mod inference;
 mod networks;
 mod peer;
@@ -15,6 +14,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use wattle_engine::{Session, Sparse};
+use wattle_meter::timing::{Turns, repeated};
 
 use crate::env::Env;
 use crate::error::{JobError, Result};
@@ -135,7 +135,7 @@ fn train(
 
 /// Times a session whose inputs are set.
 fn timed(session: &mut Session, options: &BenchOptions, env: &Env) -> Result<Benched> {
-    let samples = samples::time(options.runs.unwrap_or(RUNS) as usize, || Ok(session.run()?))?;
+    let times = repeated(&Turns::exactly(options.runs.unwrap_or(RUNS) as usize), || session.run())?;
     let roofline = match options.roofline {
         true => {
             let machine = Machine::measure(&env.cpu);
@@ -144,6 +144,6 @@ fn timed(session: &mut Session, options: &BenchOptions, env: &Env) -> Result<Ben
         false => None,
     };
     let interpreted_nodes = session.plan().interpreted().into_iter().map(String::from).collect();
-    let samples = samples::Summary::new(samples, env);
+    let samples = samples::Summary::new(&times, env);
     Ok(Benched::Timed(Box::new(Timed { samples, interpreted_nodes, roofline })))
 }

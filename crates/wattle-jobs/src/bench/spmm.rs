@@ -1,6 +1,7 @@
 //! How near sparse products come to this machine's arithmetic peak.
 
-use std::time::Instant;
+use std::convert::Infallible;
+use std::time::Duration;
 
 use serde::Serialize;
 use wattle_kernels::gemm::Epilogue;
@@ -10,8 +11,8 @@ use wattle_kernels::sparse::{
 use wattle_kernels::{Cpu, peak};
 
 use wattle_data::random::{Purpose, Stream};
+use wattle_meter::timing::{Times, Turns, listed, once};
 
-use super::samples::quantile;
 use crate::env::Env;
 use crate::error::{JobError, Result};
 use crate::observer::Observer;
@@ -127,22 +128,20 @@ pub struct Case {
     pub runs: usize,
 }
 
-/// Seconds of each run.
-pub struct Times {
+/// Times of a product and its gradients.
+pub struct Timed {
     /// Weights that are not zero.
     pub nonzeros: usize,
     /// The product.
-    pub forward: Vec<f64>,
-    /// The transposed weights brought up to date and their product.
-    pub input_gradient: Vec<f64>,
-    /// The sampled product.
-    pub weight_gradient: Vec<f64>,
+    pub forward: Times,
+    /// Where gradients were asked for: the transposed weights brought up to date and their product; the sampled product; both.
+    pub backward: Option<[Times; 3]>,
 }
 
-impl Times {
+impl Timed {
     /// Useful operations a second of the forward product by its median.
     pub fn useful_flops(&self, case: &Case) -> f64 {
-        2.0 * self.nonzeros as f64 * case.n as f64 / quantile(&self.forward, 0.5)
+        2.0 * self.nonzeros as f64 * case.n as f64 / self.forward.median()
     }
 }
 
@@ -180,17 +179,13 @@ pub fn bench_spmm(options: &SpmmOptions, env: &Env, _observer: &mut dyn Observer
     let peak = peak::flops_per_second(cpu.isa) * cpu.threads.count() as f64;
     let useful = times.useful_flops(&case);
     let load_bound = load_bound(&case, cpu);
-    let backward = options.backward.then(|| {
-        let both: Vec<f64> =
-            times.input_gradient.iter().zip(&times.weight_gradient).map(|(a, b)| a + b).collect();
-        Backward {
-            median_us: quantile(&both, 0.5) * 1e6,
-            p10_us: quantile(&both, 0.1) * 1e6,
-            p90_us: quantile(&both, 0.9) * 1e6,
-            input_gradient_us: quantile(&times.input_gradient, 0.5) * 1e6,
-            weight_gradient_us: quantile(&times.weight_gradient, 0.5) * 1e6,
-            useful_gflops: 4.0 * times.nonzeros as f64 * n as f64 / quantile(&both, 0.5) / 1e9,
-        }
+    let backward = times.backward.as_ref().map(|[of_input, of_weights, both]| Backward {
+        median_us: both.median() * 1e6,
+        p10_us: both.quantile(0.1) * 1e6,
+        p90_us: both.quantile(0.9) * 1e6,
+        input_gradient_us: of_input.median() * 1e6,
+        weight_gradient_us: of_weights.median() * 1e6,
+        useful_gflops: 4.0 * times.nonzeros as f64 * n as f64 / both.median() / 1e9,
     });
     Ok(Multiplied {
         m: options.m,
@@ -199,9 +194,9 @@ pub fn bench_spmm(options: &SpmmOptions, env: &Env, _observer: &mut dyn Observer
         nonzeros: times.nonzeros,
         block: format!("{}x1", options.block_height),
         n_of_m: n_of_m.map(|p| p.to_string()),
-        median_us: quantile(&times.forward, 0.5) * 1e6,
-        p10_us: quantile(&times.forward, 0.1) * 1e6,
-        p90_us: quantile(&times.forward, 0.9) * 1e6,
+        median_us: times.forward.median() * 1e6,
+        p10_us: times.forward.quantile(0.1) * 1e6,
+        p90_us: times.forward.quantile(0.9) * 1e6,
         useful_gflops: useful / 1e9,
         peak_gflops: peak / 1e9,
         fraction_of_peak: useful / peak,
@@ -233,7 +228,7 @@ fn load_bound(case: &Case, cpu: &Cpu) -> f64 {
 }
 
 /// Times a product and, if asked, its gradients in turn, on weights and activations that are not zero.
-pub fn time(case: &Case, cpu: &Cpu) -> Times {
+pub fn time(case: &Case, cpu: &Cpu) -> Timed {
     let &Case { m, n, k, height, arrangement, .. } = case;
     let mut dense =
         weights(m, k, if case.n_of_m.is_some() { 1.0 } else { case.density }, height, case.skewed);
@@ -264,33 +259,35 @@ pub fn time(case: &Case, cpu: &Cpu) -> Times {
         if case.backward { sparse::sampled_product_scratch_len(cpu, &weights, &shape) } else { 0 },
     ];
     let mut scratch = vec![0.0; needed.into_iter().max().unwrap_or(0)];
-    let mut times =
-        Times { nonzeros: weights.kept(), forward: vec![], input_gradient: vec![], weight_gradient: vec![] };
-    let warm_up = (case.runs / 10).max(2);
-    for run in 0..warm_up + case.runs {
-        let start = Instant::now();
-        sparse::product(cpu, &weights, &shape, x.part(), Epilogue::default(), y.part(), &mut scratch);
-        let forward = start.elapsed();
-        let mut gradients = None;
+    let parts = if case.backward { 4 } else { 1 };
+    let Ok(mut times) = listed(&Turns::exactly(case.runs), parts, |times: &mut [Duration]| {
+        times[0] = timed(|| {
+            sparse::product(cpu, &weights, &shape, x.part(), Epilogue::default(), y.part(), &mut scratch);
+        });
         if let Some(transposed) = &mut transposed {
-            let start = Instant::now();
-            transposed.update(cpu, weights.values());
-            let w = transposed.weights();
-            sparse::product(cpu, w, &shape, dy.part(), Epilogue::default(), dx.part(), &mut scratch);
-            let of_input = start.elapsed();
-            let start = Instant::now();
-            sparse::sampled_product(cpu, &weights, &shape, x.part(), dy.part(), false, &mut dw, &mut scratch);
-            gradients = Some((of_input, start.elapsed()));
+            times[1] = timed(|| {
+                transposed.update(cpu, weights.values());
+                let w = transposed.weights();
+                sparse::product(cpu, w, &shape, dy.part(), Epilogue::default(), dx.part(), &mut scratch);
+            });
+            times[2] = timed(|| {
+                let (x, dy) = (x.part(), dy.part());
+                sparse::sampled_product(cpu, &weights, &shape, x, dy, false, &mut dw, &mut scratch);
+            });
+            times[3] = times[1] + times[2];
         }
-        if run >= warm_up {
-            times.forward.push(forward.as_secs_f64());
-            if let Some((of_input, of_weights)) = gradients {
-                times.input_gradient.push(of_input.as_secs_f64());
-                times.weight_gradient.push(of_weights.as_secs_f64());
-            }
-        }
-    }
-    times
+        Ok::<(), Infallible>(())
+    });
+    let backward = <[Times; 3]>::try_from(times.split_off(1)).ok();
+    Timed { nonzeros: weights.kept(), forward: times.remove(0), backward }
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let Ok(time) = once(|| {
+        work();
+        Ok::<(), Infallible>(())
+    });
+    time
 }
 
 /// Memory that starts on a cache line, as an engine's arena does.

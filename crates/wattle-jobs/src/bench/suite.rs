@@ -8,14 +8,15 @@ use wattle_data::SampleShape;
 use wattle_engine::Sparse;
 use wattle_graph::Model;
 use wattle_kernels::sparse::{Activations, HEIGHT};
+use wattle_meter::bystanders::Watch;
+use wattle_meter::timing::{Turns, repeated};
 use wattle_report::{Align, Table, number};
 use wattle_train::atomic_file::write_atomically;
 use wattle_train::network::{self, Init};
 
 use super::TrainingStep;
 use super::inference::Inference;
-use super::samples::{Samples, quantile, timed};
-use super::{bystanders::Watch, networks, spmm, suite_page};
+use super::{networks, spmm, suite_page};
 use crate::env::Env;
 use crate::error::Result;
 use crate::models;
@@ -189,11 +190,10 @@ pub fn bench_suite(options: &SuiteOptions, env: &Env, observer: &mut dyn Observe
 impl Time {
     /// Times calls for about [`TIMED`].
     fn of(mut call: impl FnMut() -> Result<()>) -> Result<Time> {
-        let warm = timed(3, &mut call)?.quantile(0.0);
-        let runs = (TIMED.as_secs_f64() * 1e3 / warm).clamp(5.0, MOST_RUNS as f64) as usize;
-        let samples: Samples = timed(runs, call)?;
-        let [median_ms, p10_ms, p90_ms] = [0.5, 0.1, 0.9].map(|q| samples.quantile(q));
-        Ok(Time { median_ms, p10_ms, p90_ms, runs })
+        let turns = Turns { warm_up: 3, least: 5, most: MOST_RUNS, enough: TIMED };
+        let times = repeated(&turns, &mut call)?;
+        let [median_ms, p10_ms, p90_ms] = [0.5, 0.1, 0.9].map(|q| 1e3 * times.quantile(q));
+        Ok(Time { median_ms, p10_ms, p90_ms, runs: times.turns() })
     }
 }
 
@@ -260,7 +260,7 @@ fn multiply(
         n,
         density,
         block: if height == 1 { "1x1" } else { "4x1" },
-        median_us: quantile(&times.forward, 0.5) * 1e6,
+        median_us: times.forward.median() * 1e6,
         useful_gflops: useful / 1e9,
         fraction_of_peak: useful / machine.flops_per_second,
     }

@@ -1,10 +1,12 @@
 //! What the machine can do at most, measured: arithmetic in registers, and copying by how much is copied.
 
+use std::convert::Infallible;
 use std::fmt::Write;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 use wattle_kernels::{Cpu, peak};
+use wattle_meter::timing::{Turns, repeated};
 
 /// Bytes that each thread reads and writes over and over: within first, second and third level, and beyond.
 const FOOTPRINTS: [usize; 7] = [16 << 10, 128 << 10, 512 << 10, 2 << 20, 8 << 20, 32 << 20, 128 << 20];
@@ -90,21 +92,16 @@ fn copying(cpu: &Cpu, footprint: usize) -> f64 {
     let mut y = vec![0.0f32; threads * elements];
     // Enough passes that starting the threads does not count.
     let passes = ((8 << 20) / footprint).max(1);
-    let mut best = Duration::MAX;
-    let begin = Instant::now();
     // The first pass meets pages that nobody touched yet.
-    let mut tried = 0;
-    while tried < 3 || begin.elapsed() < TRIED {
-        tried += 1;
-        let start = Instant::now();
+    let Ok(times) = repeated(&Turns::within(TRIED, usize::MAX), || {
         cpu.threads.for_each_piece(&mut y, elements, |i, y| {
             for _ in 0..passes {
                 std::hint::black_box(&mut *y).copy_from_slice(std::hint::black_box(&x[i]));
             }
         });
-        best = best.min(start.elapsed());
-    }
-    (threads * elements * 8 * passes) as f64 / best.as_secs_f64()
+        Ok::<(), Infallible>(())
+    });
+    (threads * elements * 8 * passes) as f64 / times.least()
 }
 
 #[cfg(test)]

@@ -11,12 +11,13 @@ pub mod nodes;
 mod probes;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::Duration;
 
 use serde::Serialize;
 use wattle_engine::{Plan, Session, Store};
 use wattle_graph::{Example, Graph, Model, NodeId, Parameters, Source as ValueSource, ValueId, costs};
 use wattle_meter::device::Device;
+use wattle_meter::timing::{Times, Turns, listed, once};
 use wattle_meter::{Quantity, Source, Unit};
 use wattle_train::objective::Loss;
 use wattle_train::optimizer::Optimizer;
@@ -28,7 +29,7 @@ use kernels::{Kernels, Size, Time};
 
 /// Timed runs of each probe. Each step's third shortest time counts, the lower median: others share the machine and
 /// only slow it.
-const RUNS: usize = 6;
+const TURNS: Turns = Turns { warm_up: 0, least: 6, most: 6, enough: Duration::ZERO };
 /// More bytes than any cache holds.
 const MOST_TOUCHED: usize = 64 << 20;
 
@@ -191,19 +192,19 @@ fn calibrate(training: bool, footprint: usize, env: &Env) -> Result<Calibration>
         let mut session = Session::new(plan, &store)?;
         feed(&mut session, &Model::new(graph, parameters))?;
         session.run()?;
-        let (mut samples, mut wholes): (Vec<Vec<f64>>, Vec<f64>) = (vec![], vec![]);
-        for _ in 0..RUNS {
+        // The nodes of a run, and then a run as a whole.
+        let times = listed(&TURNS, sizes.len() + 1, |times| {
+            let (nodes, whole) = times.split_at_mut(sizes.len());
             touch();
             session.run_timed()?;
-            samples.push(times(&session));
+            add_up(&session, nodes);
             touch();
-            let start = Instant::now();
-            session.run()?;
-            wholes.push(start.elapsed().as_secs_f64());
-        }
-        let column = |index: usize| lower_median(samples.iter().map(|s| s[index]).collect());
-        let steps = sizes.into_iter().enumerate().map(|(i, (kernel, size))| (kernel, size, column(i)));
-        timed.push(Timed { steps: steps.collect(), whole: lower_median(wholes) });
+            whole[0] = once(|| session.run())?;
+            Ok::<(), JobError>(())
+        })?;
+        let whole = times.last().map_or(f64::NAN, Times::median);
+        let steps = sizes.into_iter().zip(&times).map(|((kernel, size), t)| (kernel, size, t.median()));
+        timed.push(Timed { steps: steps.collect(), whole });
     }
     Ok(Calibration::of(&timed))
 }
@@ -234,23 +235,18 @@ fn footprint(plan: &Plan) -> Result<usize> {
 
 /// Adds what each kernel really takes in this session.
 pub fn measure(kernels: &mut [KernelTime], session: &mut Session) -> Result<()> {
-    let mut samples: Vec<Vec<f64>> = vec![];
-    for _ in 0..RUNS {
+    let sizes = sizes(session.plan())?;
+    let times = listed(&TURNS, sizes.len(), |times| {
         session.run_timed()?;
-        samples.push(times(session));
-    }
-    for (index, (kernel, _)) in sizes(session.plan())?.into_iter().enumerate() {
-        let time = lower_median(samples.iter().map(|s| s[index]).collect());
+        add_up(session, times);
+        Ok::<(), JobError>(())
+    })?;
+    for ((kernel, _), time) in sizes.into_iter().zip(times.iter().map(Times::median)) {
         if let Some(sum) = kernels.iter_mut().find(|k| k.kernel == kernel) {
             sum.measured = Some(sum.measured.unwrap_or(0.0) + time);
         }
     }
     Ok(())
-}
-
-fn lower_median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[(values.len() - 1) / 2]
 }
 
 /// Noise for floats; labels (i64) and scalars stay what the arena starts with, zero, which changes no time.
@@ -314,15 +310,15 @@ fn padding(kernel: &str, extents: &[usize]) -> f64 {
     }
 }
 
-/// Seconds of each step of [`sizes`] in the last timed run.
-fn times(session: &Session) -> Vec<f64> {
-    let (mut times, mut pending) = (vec![], 0.0);
+/// The time of each step of [`sizes`] in the last timed run.
+fn add_up(session: &Session, nodes: &mut [Duration]) {
+    let (mut nodes, mut pending) = (nodes.iter_mut(), Duration::ZERO);
     for (step, time) in session.plan().steps().zip(session.step_times()) {
-        pending += time.as_secs_f64();
-        if step.node.is_some() {
-            times.push(pending);
-            pending = 0.0;
+        pending += *time;
+        if step.node.is_some()
+            && let Some(node) = nodes.next()
+        {
+            *node = std::mem::take(&mut pending);
         }
     }
-    times
 }
