@@ -12,7 +12,10 @@ use crate::error::{Error, Result};
 pub(crate) const MAX_BYTES: u64 = 4 << 30;
 
 /// Opens a plain file. A pipe or a device would wait for somebody, or never end.
-pub(crate) fn open_file(path: &Path) -> Result<File> {
+///
+/// # Errors
+/// If there is none, it may not be read, or it is a directory, a pipe or a device.
+pub fn open_file(path: &Path) -> Result<File> {
     let reading = |error| Error::reading(path, &error);
     let kind = std::fs::metadata(path).map_err(reading)?.file_type();
     if !kind.is_file() {

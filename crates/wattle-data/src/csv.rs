@@ -35,7 +35,23 @@ struct Table {
     distinct: Vec<String>,
 }
 
+/// Most bytes of a line: 64 MiB, millions of cells. A row is held as text and as numbers at once.
+const LONGEST_LINE: usize = 64 << 20;
+
+/// Refuses a file with a line that is too long to be a row.
+pub(crate) fn check_lines(path: &Path, bytes: &[u8]) -> Result<()> {
+    match bytes.split(|&b| b == b'\n').position(|line| line.len() > LONGEST_LINE) {
+        Some(line) => Err(Error::input(
+            format_args!("{}, line {}", path.display(), line + 1),
+            format_args!("more than {LONGEST_LINE} bytes"),
+        )
+        .expected("a sample a line")),
+        None => Ok(()),
+    }
+}
+
 fn parse(path: &Path, bytes: &[u8]) -> Result<Table> {
+    check_lines(path, bytes)?;
     let mut reader = ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
@@ -164,10 +180,12 @@ impl Rows<'_> {
             format_args!("`{cell}`"),
         )
         .expected(expected)
-        .remedy(
-            "fill the value in, remove the row, or encode words as numbers; \
-             a label column that is not the last needs a header that calls it `label`",
-        )
+        .remedy(if cell.is_empty() {
+            "fill the value in, or leave such rows out (an .onnx model can do without them): option `missing=drop`"
+        } else {
+            "remove the row, or encode words as numbers; \
+             a label column that is not the last needs a header that calls it `label`"
+        })
     }
 }
 

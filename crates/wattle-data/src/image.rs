@@ -5,7 +5,7 @@
 //! scaled with a triangle filter as wide as one output pixel (bilinear, antialiased).
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Seek};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::path::Path;
 
 use crate::bounded;
@@ -13,6 +13,12 @@ use crate::error::{Error, Result};
 
 /// The most pixels an image may have: 2^26, about 8192 x 8192.
 const MAX_PIXELS: u64 = 1 << 26;
+
+/// The most passes over the image that a progressive JPEG file may ask for.
+const MAX_SCANS: usize = 100;
+
+/// The most bytes of a JPEG file: 256 MiB, four bytes for each pixel of the largest image.
+const MAX_JPEG_BYTES: u64 = 1 << 28;
 
 /// What a file's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +166,12 @@ fn png_header<R: BufRead + Seek>(decoder: png::Decoder<R>) -> Decoded<(Header, p
     let info = reader.info();
     let (width, height) = (info.width as usize, info.height as usize);
     within_limit(width, height)?;
+    // The decoder reads whole colours.
+    if let Some(palette) =
+        info.palette.as_ref().filter(|palette| palette.len() % 3 != 0 || palette.is_empty())
+    {
+        return Err(format!("a palette of {} bytes, which is not a whole number of colours", palette.len()));
+    }
     let gray =
         matches!(reader.output_color_type().0, png::ColorType::Grayscale | png::ColorType::GrayscaleAlpha);
     Ok((Header { width, height, gray }, reader))
@@ -195,8 +207,43 @@ fn jpeg_header<R: BufRead>(decoder: &mut jpeg_decoder::Decoder<R>) -> Decoded<He
     Ok(Header { width, height, gray })
 }
 
-fn decode_jpeg<R: BufRead>(file: R) -> Decoded<Pixels> {
-    let mut decoder = jpeg_decoder::Decoder::new(file);
+/// Scans of a JPEG file. Each passes over the whole image, whatever it brings; progressive files have about ten.
+fn scans(bytes: &[u8]) -> usize {
+    let (mut at, mut count) = (2, 0);
+    while let Some(&[0xff, marker]) = bytes.get(at..at + 2) {
+        match marker {
+            // Fill bytes, and markers that stand alone (ISO 10918-1, table B.1).
+            0xff => at += 1,
+            0x00 | 0x01 | 0xd0..=0xd8 => at += 2,
+            0xd9 => break,
+            _ => {
+                let Some(&[high, low]) = bytes.get(at + 2..at + 4) else { break };
+                at += 2 + usize::from(u16::from_be_bytes([high, low]));
+            }
+        }
+        if marker == 0xda {
+            count += 1;
+            // What follows is coded data up to the next marker: 0xff there is followed by 0, or restarts.
+            let rest = bytes.get(at..).unwrap_or_default();
+            let is_end = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0x00 | 0xd0..=0xd7 | 0xff);
+            let Some(length) = rest.windows(2).position(is_end) else { break };
+            at += length;
+        }
+    }
+    count
+}
+
+fn decode_jpeg<R: BufRead>(mut file: R) -> Decoded<Pixels> {
+    let mut bytes = vec![];
+    file.by_ref().take(MAX_JPEG_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > MAX_JPEG_BYTES {
+        return Err(format!("a JPEG file of more than {MAX_JPEG_BYTES} bytes"));
+    }
+    let count = scans(&bytes);
+    if count > MAX_SCANS {
+        return Err(format!("a JPEG file of {count} scans, more than {MAX_SCANS}"));
+    }
+    let mut decoder = jpeg_decoder::Decoder::new(&bytes[..]);
     decoder.set_max_decoding_buffer_size(MAX_PIXELS as usize * 4);
     let Header { width, height, .. } = jpeg_header(&mut decoder)?;
     let bytes = decoder.decode().map_err(|error| error.to_string())?;
@@ -318,6 +365,21 @@ mod tests {
 
     fn decoded(bytes: &[u8]) -> Pixels {
         decode(&mut Cursor::new(bytes)).unwrap()
+    }
+
+    #[test]
+    fn a_jpeg_file_that_passes_over_its_image_without_end_is_refused() {
+        assert_eq!((scans(COLOUR_JPEG), scans(GRAY_JPEG) > 1), (1, true));
+        // The last scan, again and again.
+        let end = GRAY_JPEG.len() - 2;
+        let scan = GRAY_JPEG.windows(2).rposition(|pair| pair == [0xff, 0xda]).unwrap();
+        let mut bytes = GRAY_JPEG[..end].to_vec();
+        for _ in 0..MAX_SCANS {
+            bytes.extend(&GRAY_JPEG[scan..end]);
+        }
+        bytes.extend(&GRAY_JPEG[end..]);
+        let error = decode(&mut Cursor::new(bytes)).unwrap_err();
+        assert!(error.contains("scans"), "{error}");
     }
 
     #[test]

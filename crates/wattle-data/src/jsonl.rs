@@ -54,7 +54,7 @@ fn parse(path: &Path, bytes: &[u8], wanted: &[Wanted], options: &TableOptions) -
             if options.missing == Missing::Refuse {
                 return Err(Error::input(place(field), "no value")
                     .expected("one in every line")
-                    .remedy("fill it in, or ask for lines without a value to be left out"));
+                    .remedy("fill it in, or leave such lines out: option `missing=drop`"));
             }
             dropped += 1;
             continue;

@@ -29,7 +29,7 @@ mod archive;
 mod arrays;
 mod augmentation;
 mod batches;
-mod bounded;
+pub mod bounded;
 mod buckets;
 mod cast;
 mod choice;

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use wattle_graph::DType;
+use wattle_graph::{DType, Data, Tensor};
 
+use crate::bounded;
 use crate::error::{Error, Result};
 
 /// An array as it was stored, row-major.
@@ -40,6 +41,29 @@ impl Array {
 /// Reads the bytes of one `.npy` file; `path` is for messages only.
 pub fn parse(path: &Path, bytes: &[u8]) -> Result<Array> {
     parse_stored(path, bytes.to_vec())?.into_array(path)
+}
+
+/// Reads a file as a tensor of its own type; halves become f32, column-major arrays are turned.
+///
+/// # Errors
+/// When it cannot be read, is no plain file, or is not a whole array of numbers.
+pub fn read_tensor(path: &Path) -> Result<Tensor> {
+    let Stored { dtype, shape, bytes } = parse_stored(path, bounded::read(path)?)?;
+    macro_rules! tensor {
+        ($($kind:ident: $t:ty),*) => {
+            match dtype {
+                DType::Bool => Data::Bool(bytes.iter().map(|&b| b != 0).collect()),
+                $(DType::$kind => {
+                    Data::$kind(bytes.as_chunks().0.iter().map(|b| <$t>::from_ne_bytes(*b)).collect())
+                })*
+            }
+        };
+    }
+    let data = tensor!(
+        F32: f32, F64: f64, I8: i8, I16: i16, I32: i32, I64: i64, U8: u8, U16: u16, U32: u32, U64: u64
+    );
+    Tensor::new(shape, data)
+        .ok_or_else(|| told(path, ("a shape that its elements do not fill".into(), WRITE_AGAIN)))
 }
 
 /// An array of any number type, row-major, in this machine's byte order.
@@ -87,6 +111,12 @@ impl Stored {
     }
 
     fn widened(&self) -> std::result::Result<Values, Fault> {
+        let elements = self.bytes.len() / self.dtype.size();
+        let widened = elements as u64 * if self.dtype.is_float() { 4 } else { 8 };
+        if !matches!(self.dtype, DType::U8 | DType::Bool) && widened > bounded::MAX_BYTES {
+            let found = format!("{elements} elements, which take {widened} bytes as they are trained on");
+            return Err((found, "split the array, or name it as a column, which is read as it is"));
+        }
         macro_rules! integers {
             ($t:ty) => {
                 Ok(Values::Integers(

@@ -14,7 +14,7 @@ use crate::batches::names;
 use crate::bounded;
 use crate::column::ColumnInfo;
 use crate::columns::{Columns, Field, Memory, Parts};
-use crate::csv::{LABEL_NAMES, is_header, next, separator};
+use crate::csv::{self, LABEL_NAMES, is_header, next, separator};
 use crate::dataset::{SourceParts, first_ten};
 use crate::error::{Error, Result};
 use crate::mapping::Wanted;
@@ -24,7 +24,9 @@ use crate::split::Splits;
 
 /// Reads a table, which may be gzipped.
 pub(crate) fn load(path: &Path, wanted: &[Wanted], options: &TableOptions) -> Result<Columns> {
-    parse(path, &bounded::read(path)?, wanted, options)
+    let bytes = bounded::read(path)?;
+    csv::check_lines(path, &bytes)?;
+    parse(path, &bytes, wanted, options)
 }
 
 fn parse(path: &Path, bytes: &[u8], wanted: &[Wanted], options: &TableOptions) -> Result<Columns> {
@@ -251,7 +253,7 @@ impl Rows<'_> {
         {
             return Err(self
                 .fault(line, column, cell(column), "a value")
-                .remedy("fill it in, or ask for rows without a value to be left out or filled with means"));
+                .remedy("fill it in, leave such rows out: option `missing=drop`, or fill in means: option `missing=mean`"));
         }
         if in_targets.is_some() || (in_features.is_some() && self.missing == Missing::Drop) {
             self.dropped += 1;

@@ -11,7 +11,7 @@ pub enum EngineError {
     /// A shape is known only once the data is: such a graph can be interpreted but not planned.
     #[error(
         "the shape of `{value}`, {shape}, is not known before the run; bind all input shapes \
-         (option `input=name=1x3x224x224`), and if that is done, the shape depends on the data"
+         (option `input`), and if that is done, the shape depends on the data"
     )]
     UnknownShape {
         /// The value.
@@ -51,6 +51,9 @@ pub enum EngineError {
         /// Bytes allowed.
         limit: usize,
     },
+    /// The system does not give the memory of a session or of a store.
+    #[error("{0}; use smaller inputs or batches, or end other programs")]
+    OutOfMemory(#[from] wattle_kernels::arena::OutOfMemory),
     /// The plan contradicts itself: a defect of this crate.
     #[error("defect in the plan: {0}; please report this with the model")]
     Defect(String),

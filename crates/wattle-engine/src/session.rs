@@ -47,17 +47,17 @@ impl Session {
     ///
     /// # Errors
     /// When the store lacks a parameter of the plan, or holds one of another type or under another mask than the plan was
-    /// made for.
+    /// made for; when the system does not give the memory.
     pub fn new(plan: impl Into<Arc<Plan>>, store: &Store) -> Result<Session, EngineError> {
         let plan = plan.into();
         let times = vec![Duration::ZERO; plan.steps.len()];
-        let filled = || filled(&plan, Arena::new(plan.arena_bytes));
+        let filled = || filled(&plan, Arena::try_new(plan.arena_bytes)?);
         let (arena, lanes) = match &plan.parts {
             None => (filled()?, vec![]),
             Some(parts) => {
                 let lane = |_| Ok(Mutex::new(Lane { arena: filled()?, times: times.clone() }));
                 let lanes = (0..plan.lanes()).map(lane).collect::<Result<_, EngineError>>()?;
-                (Arena::new(parts.border_bytes), lanes)
+                (Arena::try_new(parts.border_bytes)?, lanes)
             }
         };
         let mut found = Found::default();

@@ -425,7 +425,7 @@ impl Contents {
             Wanted::Kept(kept) => kept.len() * size_of::<f32>(),
             Wanted::Packed(packing) => packing.len() * size_of::<f32>(),
         };
-        let buffer = self.room(index, &needed.wanted, bytes);
+        let buffer = self.room(index, &needed.wanted, bytes)?;
         let span = Span::in_arena(0, bytes);
         let not_floats = || EngineError::Defect(format!("`{}` is not of f32", needed.name));
         match &needed.wanted {
@@ -471,7 +471,7 @@ impl Contents {
     }
 
     /// A buffer of so many bytes for a form of a tensor: the one that it had, one that no plan needs any more, or a new one.
-    fn room(&mut self, index: usize, wanted: &Wanted, bytes: usize) -> u32 {
+    fn room(&mut self, index: usize, wanted: &Wanted, bytes: usize) -> Result<u32, EngineError> {
         let slot = &mut self.slots[index];
         let old = match wanted {
             Wanted::Kept(_) => slot.kept.as_ref().map(|(_, form)| form.buffer),
@@ -483,15 +483,18 @@ impl Contents {
             }
             _ => slot.form(wanted).map(|form| form.buffer),
         };
-        let buffer = old.unwrap_or_else(|| {
-            self.buffers.push(Arena::new(bytes));
-            (self.buffers.len() - 1) as u32
-        });
+        let buffer = match old {
+            Some(buffer) => buffer,
+            None => {
+                self.buffers.push(Arena::try_new(bytes)?);
+                (self.buffers.len() - 1) as u32
+            }
+        };
         let arena = &mut self.buffers[buffer as usize];
         if arena.bytes() != bytes {
-            *arena = Arena::new(bytes);
+            *arena = Arena::try_new(bytes)?;
         }
-        buffer
+        Ok(buffer)
     }
 
     /// Notes that a run has written the needed form of a tensor: it is a new version, and other forms are out of date.

@@ -144,7 +144,10 @@ impl Runner<'_> {
         let bytes = inputs.iter().flatten().chain(&outputs).map(|s| s.bytes).sum();
         let scratch = next(bound.scratch * size_of::<f32>());
         let alone = lone || is_small(site, bound.density, bytes);
-        let mut arena = Arena::new(end);
+        if end > site.options.memory_limit {
+            return Err(EngineError::TooLarge { needed: end, limit: site.options.memory_limit });
+        }
+        let mut arena = Arena::try_new(end)?;
         for (i, span) in inputs.iter().enumerate() {
             let (Some(span), Some(operand)) = (*span, &site.inputs[i]) else { continue };
             if let Some(constant) = operand.constant {

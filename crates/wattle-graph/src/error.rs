@@ -22,7 +22,7 @@ pub enum OpError {
         expected: String,
     },
     /// The operator needs something to be constant or known that is not yet.
-    #[error("{0} must be known here; bind the graph's input shapes first (option `input=name=1x3x224x224`)")]
+    #[error("{0} must be known here; bind the graph's input shapes first: option `input`")]
     Unbound(&'static str),
     /// The operator has no form in the exported format.
     #[error("{0}")]
@@ -52,9 +52,7 @@ pub enum GraphError {
         cause: OpError,
     },
     /// A shape is still symbolic where numbers are needed.
-    #[error(
-        "the shape of `{value}` is {shape}; give the sizes of the inputs (option `input=name=1x3x224x224`)"
-    )]
+    #[error("the shape of `{value}` is {shape}; give the sizes of the inputs: option `input`")]
     UnboundShape {
         /// Name of the value.
         value: String,

@@ -32,6 +32,7 @@ pub fn interpret(
             Source::Node { .. } => None,
         };
     }
+    refuse_giants(graph)?;
     let mut remaining_uses = graph.use_counts();
     for node in graph.nodes() {
         let operands: Vec<Option<Arc<Tensor>>> =
@@ -64,6 +65,24 @@ pub fn interpret(
         }
     }
     graph.outputs().iter().map(|&id| result(id).map(Arc::unwrap_or_clone)).collect()
+}
+
+/// Most elements of a result: 2^32, 16 GiB of floats.
+const LARGEST: u64 = 1 << 32;
+
+/// Refuses to compute what no memory holds: an allocation that fails ends the process.
+fn refuse_giants(graph: &Graph) -> Result<(), GraphError> {
+    for &id in graph.nodes().iter().flat_map(|node| &node.outputs) {
+        let Some(extents) = graph.value(id).ty.shape.extents() else { continue };
+        let elements = extents.iter().fold(1u64, |n, &extent| n.saturating_mul(extent as u64));
+        if elements >= LARGEST {
+            return Err(GraphError::Invalid(format!(
+                "`{}` has {elements} elements, {extents:?}, more than the limit of {LARGEST}; use smaller inputs",
+                graph.label(id)
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The tensor given for an input, checked against its declared type.

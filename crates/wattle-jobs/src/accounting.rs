@@ -1,6 +1,5 @@
 //! What else a run is accounted for, of the jobs that measure and estimate.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use wattle_meter::Quantity;
@@ -8,6 +7,7 @@ use wattle_meter::estimate::{Embodied, Water};
 use wattle_meter::schedule::{self, Series};
 
 use crate::error::{JobError, Result};
+use crate::given_file;
 
 /// What is accounted for besides energy, carbon of the grid and money; all of it may be left out.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,6 +37,6 @@ impl Accounting {
 
 /// A series of carbon intensities.
 pub(crate) fn series(path: &Path) -> Result<Series> {
-    let file = File::open(path).map_err(|e| JobError::at(path.display(), e))?;
+    let file = given_file::open(path)?;
     schedule::read(file).map_err(|e| JobError::at(path.display(), e))
 }

@@ -117,7 +117,9 @@ mod networks {
     impl From<EngineError> for JobError {
         fn from(error: EngineError) -> JobError {
             match error {
-                EngineError::Node { .. } | EngineError::Defect(_) => JobError::run(error),
+                EngineError::Node { .. } | EngineError::OutOfMemory(_) | EngineError::Defect(_) => {
+                    JobError::run(error)
+                }
                 _ => JobError::input(error),
             }
         }

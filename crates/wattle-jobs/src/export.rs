@@ -1,6 +1,6 @@
 //! Receipts as files of other tools.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -97,17 +97,51 @@ pub fn export(format: Format, receipts: &[Receipt], path: &Path) -> Result<()> {
 /// # Errors
 /// If it cannot be written.
 pub fn write_new(path: &Path, text: &str) -> Result<()> {
-    let failed = |e: std::io::Error| JobError::run(format_args!("{}: {e}", path.display()));
+    let failed = |e: std::io::Error| match e.kind() {
+        // The folder was misspelt; anything else is the machine's.
+        std::io::ErrorKind::NotFound => JobError::at(path.display(), e),
+        _ => JobError::run(format_args!("{}: {e}", path.display())),
+    };
     if path == Path::new("-") {
         return std::io::stdout().lock().write_all(text.as_bytes()).map_err(failed);
     }
     // Pipes and devices cannot be renamed over.
     if path.exists() && !path.is_file() {
-        return std::fs::write(path, text).map_err(failed);
+        return pass_on(path, text).map_err(failed);
     }
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.part", std::process::id()));
-    std::fs::write(&name, text).and_then(|()| std::fs::rename(&name, path)).map_err(failed)
+    let written = replace(Path::new(&name), text, path);
+    if written.is_err() {
+        // The first error is the one worth reporting.
+        let _ = std::fs::remove_file(&name);
+    }
+    written.map_err(failed)
+}
+
+/// Writes to `part`, which is new and no link that somebody planted, and gives it the name `path`.
+fn replace(part: &Path, text: &str, path: &Path) -> std::io::Result<()> {
+    let mut file = File::create_new(part)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(part, path)
+}
+
+/// Writes to a pipe or a device. A pipe that nobody reads is an error: who waits for a reader cannot be told to stop.
+fn pass_on(path: &Path, text: &str) -> std::io::Result<()> {
+    #[cfg(unix)]
+    let mut file = {
+        use std::os::unix::fs::OpenOptionsExt;
+
+        use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+        let nonblocking = OFlags::NONBLOCK.bits() as i32;
+        let file = OpenOptions::new().write(true).custom_flags(nonblocking).open(path)?;
+        fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+        file
+    };
+    #[cfg(not(unix))]
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    file.write_all(text.as_bytes())
 }
 
 #[cfg(test)]
@@ -115,6 +149,21 @@ mod tests {
     use wattle_meter::{Meter, MeterConfig};
 
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_without_a_reader_is_an_error_and_a_link_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let [pipe, victim, link] = ["pipe", "victim", "link"].map(|name| folder.path().join(name));
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from(0o600)).unwrap();
+        assert!(write_new(&pipe, "text").unwrap_err().text().contains("pipe"));
+        std::fs::write(&victim, "precious").unwrap();
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        write_new(&link, "text").unwrap();
+        let read = |path| std::fs::read_to_string(path).unwrap();
+        assert_eq!((read(&victim), read(&link)), ("precious".into(), "text".into()));
+        write_new(Path::new("/dev/null"), "text").unwrap();
+    }
 
     #[test]
     fn a_second_run_adds_a_row_and_a_table_of_others_stays() {

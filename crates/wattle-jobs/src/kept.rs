@@ -15,8 +15,12 @@ use crate::error::{JobError, Result};
 /// The file of the receipt.
 pub const RECEIPT: &str = "receipt.json";
 
-/// How often a run that is going on is written down; what a killed process spent since then is lost.
+/// Longest time between two notes of a run that is going on; what a killed process spent since the last is lost.
 const INTERVAL: Duration = Duration::from_secs(5);
+
+/// When a process first notes what it has spent. Later notes come at twice the time of the one before, until they are an
+/// [`INTERVAL`] apart: a process loses at most half of what it spent, and a short one is not slowed by many.
+const FIRST: Duration = Duration::from_millis(50);
 
 /// The configuration of a run: `key` is all that decides its result. Nothing is left out of its name, whatever a program
 /// would choose by itself: a default that changes is another run.
@@ -45,6 +49,7 @@ pub struct Kept {
     /// The directory, held against other processes.
     pub directory: Arc<RunDirectory>,
     before: Option<Receipt>,
+    opened: Instant,
     written: Instant,
 }
 
@@ -61,12 +66,14 @@ impl Kept {
         // A receipt that cannot be read is no reason to lose a run.
         let text = directory.read(RECEIPT)?.and_then(|bytes| String::from_utf8(bytes).ok());
         let before = text.and_then(|text| Receipt::from_json(&text).ok());
-        Ok(Kept { directory: Arc::new(directory), before, written: Instant::now() })
+        let now = Instant::now();
+        Ok(Kept { directory: Arc::new(directory), before, opened: now, written: now })
     }
 
     /// Writes down what the run has cost so far, now and then, in case this process is killed. Says whether it did.
     pub fn note(&mut self, meter: &Meter) -> Result<bool> {
-        if self.written.elapsed() < INTERVAL {
+        let wait = self.written.duration_since(self.opened).clamp(FIRST, INTERVAL);
+        if self.written.elapsed() < wait {
             return Ok(false);
         }
         self.written = Instant::now();
@@ -126,6 +133,26 @@ mod tests {
         assert_eq!(looked.duration.value(), second.duration.value(), "a look is no work");
         assert_eq!(looked.looks.len(), 1);
         assert_eq!(process(true).looks.len(), 2);
+    }
+
+    #[test]
+    fn a_process_that_is_killed_loses_at_most_half_of_what_it_spent() {
+        let folder = tempfile::tempdir().unwrap();
+        let env = Env::new(EnvOptions::default(), |_| None).unwrap();
+        let out = folder.path().join("run");
+        let config = config("train", &serde_json::json!({"a": 1})).unwrap();
+        let meter = env.meter();
+        let mut kept = Kept::open(&config, Some(&out), &env).unwrap();
+        let mut notes = 0;
+        for _ in 0..40 {
+            std::thread::sleep(Duration::from_millis(10));
+            notes += u32::from(kept.note(&meter).unwrap());
+        }
+        let spent = meter.so_far().duration.value();
+        drop(kept);
+        let before = Kept::open(&config, Some(&out), &env).unwrap().before.expect("it was noted");
+        assert!(before.duration.value() > 0.4 * spent, "{} of {spent} s", before.duration.value());
+        assert!((2..=8).contains(&notes), "{notes}");
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod estimate;
 #[cfg(feature = "networks")]
 pub mod eval;
 pub mod export;
+pub mod given_file;
 #[cfg(feature = "networks")]
 pub mod kept;
 pub mod ledger;

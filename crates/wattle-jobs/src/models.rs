@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use wattle_graph::onnx::{Limits, OnnxError, encode_model, read_model};
-use wattle_graph::{DType, Example, Model, Tensor};
+use wattle_graph::{DType, Dim, Example, Model, Shape, Tensor};
 
 use crate::error::{JobError, Result};
 use crate::npy;
@@ -80,7 +80,7 @@ pub fn bind(
         let ask = || {
             JobError::option(
                 "input",
-                format!("`{name}` has the shape {shape}; give it: option `input={name}=1x3x224x224`"),
+                format!("`{name}` has the shape {shape}; give it: option `input={name}={}`", likely(shape)),
             )
         };
         let dims = shape.dims().ok_or_else(ask)?;
@@ -90,6 +90,15 @@ pub fn bind(
     }
     let shapes: Vec<(&str, &[usize])> = shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
     Ok(model.bind(&shapes)?)
+}
+
+/// A shape that would do, as it is typed: what is known as it is, one sample, and for sides of images their usual size.
+fn likely(shape: &Shape) -> String {
+    let Some(dims) = shape.dims() else { return "1x3x224x224".into() };
+    let side = if dims.len() >= 4 { 224 } else { 16 };
+    let known =
+        |(axis, dim): (usize, &Dim)| dim.known().unwrap_or(if axis == 0 { 1 } else { side }).to_string();
+    dims.iter().enumerate().map(known).collect::<Vec<_>>().join("x")
 }
 
 /// Something to feed each input that no file was given for: noise for floats, small numbers for integers.

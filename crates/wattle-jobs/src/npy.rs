@@ -1,63 +1,16 @@
 //! Tensors as `.npy` files.
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
-use npyz::{DType as NpyType, NpyFile, Order, WriterBuilder};
-use wattle_graph::{DType, Data, Tensor, element_count};
+use npyz::WriterBuilder;
+use wattle_graph::{DType, Data, Tensor};
 use wattle_train::atomic_file::write_atomically_with;
 
-use crate::error::{JobError, Result};
+use crate::error::Result;
 
-/// Elements read at most from one file.
-const MAX_ELEMENTS: usize = 1 << 31;
-
-/// Reads a tensor of any numeric type; half precision and complex numbers are refused.
+/// Reads a tensor of any numeric type; half precision becomes single, complex numbers are refused.
 pub fn read(path: &Path) -> Result<Tensor> {
-    let place = path.display();
-    let file = File::open(path).map_err(|e| JobError::at(&place, e))?;
-    let length = file.metadata().map_err(|e| JobError::at(&place, e))?.len();
-    let npy = NpyFile::new(BufReader::new(file))
-        .map_err(|e| JobError::at(&place, format!("not an .npy file: {e}")))?;
-    let shape: Vec<usize> = npy.shape().iter().map(|&n| n as usize).collect();
-    let count = element_count(&shape).filter(|&n| n <= MAX_ELEMENTS && n as u64 <= length);
-    let Some(count) = count else {
-        return Err(JobError::at(
-            &place,
-            format!("the header says {shape:?}, more than the file of {length} bytes holds"),
-        ));
-    };
-    if npy.order() == Order::Fortran && shape.len() > 1 {
-        return Err(JobError::at(&place, "column-major order; save it with numpy.ascontiguousarray"));
-    }
-    let NpyType::Plain(ty) = npy.dtype() else {
-        return Err(JobError::at(&place, "a structured array; expected plain numbers"));
-    };
-    let kind = ty.to_string();
-    let body = |e: std::io::Error| JobError::at(&place, format!("cannot read its elements: {e}"));
-    let data = match kind.trim_start_matches(['<', '>', '|', '=']) {
-        "f4" => Data::F32(npy.into_vec().map_err(body)?),
-        "f8" => Data::F64(npy.into_vec().map_err(body)?),
-        "i1" => Data::I8(npy.into_vec().map_err(body)?),
-        "i2" => Data::I16(npy.into_vec().map_err(body)?),
-        "i4" => Data::I32(npy.into_vec().map_err(body)?),
-        "i8" => Data::I64(npy.into_vec().map_err(body)?),
-        "u1" => Data::U8(npy.into_vec().map_err(body)?),
-        "u2" => Data::U16(npy.into_vec().map_err(body)?),
-        "u4" => Data::U32(npy.into_vec().map_err(body)?),
-        "u8" => Data::U64(npy.into_vec().map_err(body)?),
-        "b1" => Data::Bool(npy.into_vec().map_err(body)?),
-        other => {
-            return Err(JobError::at(
-                &place,
-                format!("element type {other}; expected f4, f8, integers or b1"),
-            ));
-        }
-    };
-    Tensor::new(shape.clone(), data).ok_or_else(|| {
-        JobError::at(&place, format!("shape {shape:?} needs {count} elements; the file is truncated"))
-    })
+    Ok(wattle_data::npy::read_tensor(path)?)
 }
 
 /// Writes a tensor; the file appears whole or not at all.

@@ -1,6 +1,5 @@
 //! Published figures beside ours, with the verdict under the paper's own rounding.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -9,6 +8,7 @@ use wattle_meter::scaling::{self, Fit, Form};
 
 use crate::env::Env;
 use crate::error::{JobError, Result};
+use crate::given_file;
 use crate::observer::Observer;
 
 /// Whose figures.
@@ -111,8 +111,7 @@ fn refit(folder: &Path, remarks: &mut Vec<String>) -> Result<Vec<Figure>> {
     let mut figures = vec![];
     for benchmark in published::benchmarks() {
         let path = folder.join(&benchmark.file);
-        let place = path.display();
-        let file = File::open(&path).map_err(|e| JobError::at(place, e))?;
+        let file = given_file::open(&path)?;
         let points = scaling::read(file).map_err(|e| JobError::at(path.display(), e))?;
         let fit = |form| Fit::new(&points, form).map_err(|e| JobError::at(path.display(), e));
         let (power, exponential) = (fit(Form::Power)?, fit(Form::Exponential)?);

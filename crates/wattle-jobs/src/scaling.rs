@@ -1,6 +1,5 @@
 //! How error falls with computation, in both directions, with what a target would take and cost.
 
-use std::fs::File;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -10,6 +9,7 @@ use wattle_meter::scaling::{self, Fit, Form, Hardware, Point, Projected, Summary
 
 use crate::env::Env;
 use crate::error::{JobError, Result};
+use crate::given_file;
 use crate::observer::Observer;
 
 /// Points, and how far to project.
@@ -58,7 +58,7 @@ pub struct Scaled {
 pub fn scaling(options: &ScalingOptions, env: &Env, _observer: &mut dyn Observer) -> Result<Scaled> {
     let place = options.points.display();
     let at = |e: &dyn std::fmt::Display| JobError::at(options.points.display(), e);
-    let file = File::open(&options.points).map_err(|e| at(&e))?;
+    let file = given_file::open(&options.points)?;
     let points = scaling::read(file).map_err(|e| at(&e))?;
     let fit = Fit::new(&points, options.form).map_err(|e| at(&e))?;
     let mut projections = vec![];

@@ -25,7 +25,7 @@ use crate::shrink_report;
 use crate::train::{doubts, prefixed, stopped};
 use crate::training;
 use crate::training::data::DataOptions;
-use crate::training::facts::facts;
+use crate::training::facts::{facts, out_of_reach};
 use crate::training::follow::{Follower, PAGE, SearchFollower};
 use crate::training::learning::{Defaults, LearningOptions, OptimizerName};
 use crate::training::material::{self, Material};
@@ -231,6 +231,7 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
     let model = material.model.clone();
     let settings = FindOptions { scope: Scope::Global, rewind: job.rewind, levels: job.max_rounds };
     let layers = prunable(&model.graph, Fractions { conv: FRACTION, dense: FRACTION, output: FRACTION });
+    notes.extend(out_of_reach(&model));
     let mut experiment = material.experiment(&options, env)?;
     // A refused search leaves no folder behind.
     material.noted(&model, job.with_normalisation)?;

@@ -28,7 +28,7 @@ use crate::observer::Observer;
 use crate::train::{doubts, prefixed, stopped};
 use crate::training;
 use crate::training::data::DataOptions;
-use crate::training::facts::facts;
+use crate::training::facts::{facts, out_of_reach};
 use crate::training::follow::{Follower, PAGE, SearchFollower};
 use crate::training::learning::{Defaults, LearningOptions, OptimizerName};
 use crate::training::material::{self, Material};
@@ -168,6 +168,7 @@ pub fn find_tickets(job: &FindJob, env: &Env, observer: &mut dyn Observer) -> Re
     let scope = job.scope.unwrap_or(chosen.as_ref().map_or(Scope::Global, |p| p.scope));
     let settings = FindOptions { scope, rewind: job.rewind, levels: job.levels };
     let layers = prunable(&material.model.graph, fractions);
+    notes.extend(out_of_reach(&material.model));
     let mut experiment = material.experiment(&options, env)?;
     // A refused search leaves no folder behind.
     let (_, seen) = check(&experiment, &layers, &settings)?;

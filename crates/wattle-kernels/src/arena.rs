@@ -83,6 +83,15 @@ pub enum ViewError {
     },
 }
 
+/// The system did not give the memory asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the system does not give {bytes} bytes of memory")]
+pub struct OutOfMemory {
+    /// Bytes asked for.
+    pub bytes: usize,
+    layout: Layout,
+}
+
 /// One buffer of bytes, zero at first, aligned to [`ALIGNMENT`].
 pub struct Arena {
     start: NonNull<u8>,
@@ -106,17 +115,25 @@ impl Drop for Arena {
 impl Arena {
     /// An arena of `bytes` bytes, all zero. Aborts, as `Vec` does, when memory is exhausted.
     pub fn new(bytes: usize) -> Self {
+        Arena::try_new(bytes).unwrap_or_else(|failed| std::alloc::handle_alloc_error(failed.layout))
+    }
+
+    /// The same, for sizes that come from elsewhere.
+    ///
+    /// # Errors
+    /// When the system does not give so much.
+    pub fn try_new(bytes: usize) -> Result<Self, OutOfMemory> {
         let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
-        let layout =
-            Layout::from_size_align(bytes.max(1), align).expect("an arena smaller than the address space");
+        let layout = Layout::from_size_align(bytes.max(1), align)
+            .map_err(|_| OutOfMemory { bytes, layout: Layout::new::<u8>() })?;
         // SAFETY: the layout's size is not zero.
         let start = unsafe { std::alloc::alloc_zeroed(layout) };
-        let start = NonNull::new(start).unwrap_or_else(|| std::alloc::handle_alloc_error(layout));
+        let start = NonNull::new(start).ok_or(OutOfMemory { bytes, layout })?;
         // Walks of the page table cost large tensors dearly.
         if bytes >= HUGE_PAGE {
             advise_huge_pages(start, bytes);
         }
-        Arena { start, layout, bytes, taken: Taken::default() }
+        Ok(Arena { start, layout, bytes, taken: Taken::default() })
     }
 
     /// Its size in bytes.
@@ -347,6 +364,13 @@ mod tests {
         let views = Views::within(memory, &mut taken, Outside::nothing());
         assert_eq!(views.read::<f32>(Span::of::<f32>(0, 3)).unwrap(), [3.0, 3.0, 0.0]);
         assert_eq!(arena.read::<f32>(Span::of::<f32>(128, 2)).unwrap(), [3.0; 2]);
+    }
+
+    #[test]
+    fn memory_that_no_machine_has_is_an_error() {
+        for bytes in [usize::MAX, isize::MAX as usize / 2] {
+            assert_eq!(Arena::try_new(bytes).map(drop).map_err(|e| e.bytes), Err(bytes));
+        }
     }
 
     #[test]

@@ -23,6 +23,12 @@ pub fn visible(text: &str) -> String {
     text.chars().map(|c| if is_hidden(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
+/// Text of several lines for a terminal, as [`visible`].
+pub fn visible_lines(text: &str) -> String {
+    let harmless = |c| matches!(c, '\n' | '\t') || !is_hidden(c);
+    text.chars().map(|c| if harmless(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
 /// Controls, and the bidirectional overrides that make text read other than it is.
 fn is_hidden(c: char) -> bool {
     c.is_control() || matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
@@ -39,6 +45,7 @@ mod tests {
             "&lt;a b=&#39;c&#39; d=&quot;e&quot;&gt;&amp;��"
         );
         assert_eq!(visible("a\u{1b}[2Jb\nc"), "a�[2Jb�c");
+        assert_eq!(visible_lines("a\u{1b}[2Jb\r\n\tc\u{9b}"), "a�[2Jb�\n\tc�");
         assert_eq!(visible("µ² % 面"), "µ² % 面");
     }
 }

@@ -22,7 +22,7 @@ mod table;
 mod tiles;
 
 pub use bars::{Bar, Bars};
-pub use escape::{escape, visible};
+pub use escape::{escape, visible, visible_lines};
 pub use plot::{Plot, Point};
 pub use report::Report;
 pub use scale::{Axis, Mapping};

@@ -86,6 +86,9 @@ struct Description<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     stop_at: Option<u64>,
     arithmetic: String,
+    /// Kernels of other crates, by what names their code; left out where there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kernels: Vec<String>,
 }
 
 impl Experiment {
@@ -98,7 +101,9 @@ impl Experiment {
     /// All that decides the result, as a JSON object: the network by its fingerprint, the data by those of the sources,
     /// every option, and what the bits of the arithmetic depend on. The number of threads is no part of it.
     pub fn description(&self) -> Result<serde_json::Value> {
-        let PlanOptions { cpu, rewrite, sparse, timings, .. } = &self.plan;
+        // Every option is named, so that a new one cannot be forgotten. A limit of memory refuses; it changes no bit.
+        let PlanOptions { cpu, rewrite, freeze, memory_limit: _, sparse, timings, batch, kernels } =
+            &self.plan;
         let isa = cpu.isa.name();
         let timed = if timings.is_some() { ", timed" } else { "" };
         let build = wattle_engine::BUILD;
@@ -113,7 +118,10 @@ impl Experiment {
             policy: self.policy.as_ref().map(|policy| policy.fingerprint()),
             start: self.start,
             stop_at: self.stop_at,
-            arithmetic: format!("{build}, {isa}, rewrite {rewrite}, sparse {sparse:?}{timed}"),
+            arithmetic: format!(
+                "{build}, {isa}, rewrite {rewrite}, freeze {freeze:?}, sparse {sparse:?}, batch {batch:?}{timed}"
+            ),
+            kernels: kernels.identities().into_iter().map(str::to_owned).collect(),
         };
         serde_json::to_value(description).map_err(|e| Error::machine("the configuration", e))
     }

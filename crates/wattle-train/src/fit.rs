@@ -192,7 +192,7 @@ pub fn fit(experiment: &Experiment, watcher: &mut dyn Watcher) -> Result<Fitted>
     let stop = experiment.options.stop;
     if stop.is_some() && experiment.validation.is_none() {
         return Err(Error::input("early stopping", "no validation part to watch")
-            .remedy("keep some samples aside for validation"));
+            .remedy("keep some aside: option `validation=10%`"));
     }
     let mut run = Run { experiment, key, sums: Sums::default(), best: Best::default(), kept: None };
     let mut at = experiment.clone();

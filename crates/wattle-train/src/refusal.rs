@@ -12,7 +12,9 @@ pub(crate) fn of_graph(place: &str) -> impl Fn(GraphError) -> Error + '_ {
 /// What the engine refuses is the user's to mend, unless it failed while running.
 pub(crate) fn of_engine(place: &str) -> impl Fn(EngineError) -> Error + '_ {
     move |error| match error {
-        EngineError::Node { .. } | EngineError::Defect(_) => Error::machine(place, error),
+        EngineError::Node { .. } | EngineError::OutOfMemory(_) | EngineError::Defect(_) => {
+            Error::machine(place, error)
+        }
         _ => Error::input(place, error),
     }
 }

@@ -5,7 +5,7 @@
 //! their default stay out of the hash: adding an option to wattle never renames an old run.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ use crate::output_file;
 use wattle_data::error::{Error, Result};
 
 const CONFIG: &str = "config.toml";
+/// Most bytes of a configuration that are looked at.
+const LONGEST: u64 = 1 << 20;
 /// What runs of before 0.2 left in their directory.
 const LOCK: &str = "lock";
 
@@ -230,9 +232,13 @@ fn check_owner(directory: &Path, config: &Config) -> Result<()> {
     };
     let unreadable = |error| Error::reading(directory, &error);
     let path = directory.join(CONFIG);
-    let text = match fs::read(&path) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+    let text = match output_file::open(&path)? {
+        Some(file) => {
+            let mut bytes = vec![];
+            file.take(LONGEST).read_to_end(&mut bytes).map_err(|error| Error::reading(&path, &error))?;
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
+        None => {
             for entry in fs::read_dir(directory).map_err(unreadable)? {
                 let name = entry.map_err(unreadable)?.file_name();
                 if name != LEASE && name != LOCK && !is_partial(&name) {
@@ -242,7 +248,6 @@ fn check_owner(directory: &Path, config: &Config) -> Result<()> {
             }
             return Ok(());
         }
-        Err(error) => return Err(Error::reading(&path, &error)),
     };
     match text.lines().next().and_then(|line| line.strip_prefix("# ")) {
         Some(holder) if holder == config.run_name() => Ok(()),

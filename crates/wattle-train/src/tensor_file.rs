@@ -4,8 +4,7 @@
 //! metadata map has no fixed order. Reading goes through that crate's validation.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use safetensors::SafeTensors;
@@ -15,6 +14,7 @@ use wattle_graph::{DType, Tensor};
 pub use safetensors::Dtype;
 
 use crate::atomic_file::write_atomically_with;
+use wattle_data::bounded;
 use wattle_data::error::{Error, Result};
 
 /// Our element types, as the format calls them.
@@ -164,7 +164,8 @@ pub fn write_tensors(
 
 /// Reads any safetensors file: tensors sorted by name, and its metadata.
 pub fn read_tensors(path: &Path) -> Result<(Vec<NamedTensor>, BTreeMap<String, String>)> {
-    let bytes = fs::read(path).map_err(|error| Error::reading(path, &error))?;
+    let mut bytes = vec![];
+    bounded::open_file(path)?.read_to_end(&mut bytes).map_err(|error| Error::reading(path, &error))?;
     parse_tensors(&bytes).map_err(|problem| {
         Error::input(path.display(), problem)
             .expected("a complete safetensors file")

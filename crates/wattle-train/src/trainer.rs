@@ -51,21 +51,24 @@ impl Notes {
             let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
             format!("{}{rest}", shown.join(", "))
         };
+        let counted = |names: &[String], what: &str, verb: [&str; 2]| match names.len() {
+            1 => format!("1 {what} {}", verb[0]),
+            count => format!("{count} {what}s {}", verb[1]),
+        };
         let mut sentences = vec![];
         if !self.frozen.is_empty() {
-            sentences.push(format!("{} parameters are frozen: {}", self.frozen.len(), list(&self.frozen)));
+            let frozen = counted(&self.frozen, "parameter", ["is frozen", "are frozen"]);
+            sentences.push(format!("{frozen}: {}", list(&self.frozen)));
         }
         if !self.without_gradient.is_empty() {
-            let count = self.without_gradient.len();
-            let names = list(&self.without_gradient);
-            sentences.push(format!(
-                "the loss does not depend on {count} parameters, which stay as they are: {names}"
-            ));
+            let stay = ["gets no gradient and stays as it is", "get no gradient and stay as they are"];
+            let stuck = counted(&self.without_gradient, "parameter", stay);
+            sentences.push(format!("{stuck}: {}", list(&self.without_gradient)));
         }
         if !self.interpreted.is_empty() {
-            let count = self.interpreted.len();
-            sentences
-                .push(format!("{count} steps run on the interpreter, slowly: {}", list(&self.interpreted)));
+            let run = ["runs on the interpreter, slowly", "run on the interpreter, slowly"];
+            let slow = counted(&self.interpreted, "step", run);
+            sentences.push(format!("{slow}: {}", list(&self.interpreted)));
         }
         sentences
     }

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 use wattle_jobs::{Env, EnvOptions};
 use wattle_meter::{Meter, Receipt};
-use wattle_report::receipt as receipts;
+use wattle_report::{receipt as receipts, visible_lines};
 
 use crate::failure::Failure;
 use crate::flags;
@@ -108,12 +108,12 @@ impl Context {
         let text = match (&receipt, self.json) {
             (Some(receipt), true) => serde_json::to_string_pretty(&Metered { document, receipt }),
             (None, true) => serde_json::to_string_pretty(document),
-            (Some(receipt), false) => Ok(flags::typed(&format!(
+            (Some(receipt), false) => Ok(visible_lines(&flags::typed(&format!(
                 "{}\n\nThis command itself took:\n\n{}",
                 text.trim_end(),
                 receipts::summary(receipt)
-            ))),
-            (None, false) => Ok(flags::typed(text)),
+            )))),
+            (None, false) => Ok(visible_lines(&flags::typed(text))),
         };
         let text = text.map_err(|e| Failure::Run(format!("the result cannot be written as JSON: {e}")))?;
         let text = text.trim_end();

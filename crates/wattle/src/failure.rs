@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use wattle_jobs::{ErrorKind, JobError};
+use wattle_report::visible_lines;
 
 use crate::flags;
 
@@ -31,7 +32,7 @@ impl Failure {
             Failure::Run(text) => (text, 1),
             Failure::Passed(code) => return ExitCode::from(*code),
         };
-        eprintln!("wattle: {}", flags::typed(text));
+        eprintln!("wattle: {}", visible_lines(&flags::typed(text)));
         ExitCode::from(code)
     }
 }
@@ -79,7 +80,9 @@ mod networks {
     impl From<EngineError> for Failure {
         fn from(error: EngineError) -> Failure {
             match error {
-                EngineError::Node { .. } | EngineError::Defect(_) => Failure::Run(error.to_string()),
+                EngineError::Node { .. } | EngineError::OutOfMemory(_) | EngineError::Defect(_) => {
+                    Failure::Run(error.to_string())
+                }
                 _ => Failure::Input(error.to_string()),
             }
         }

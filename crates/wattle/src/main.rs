@@ -7,6 +7,8 @@ mod commands;
 mod context;
 mod failure;
 mod flags;
+#[cfg(all(test, feature = "networks"))]
+mod keys;
 #[cfg(feature = "networks")]
 mod names;
 #[cfg(all(test, feature = "networks"))]

@@ -13,8 +13,11 @@ use crate::layout::Layout;
 use crate::packing::{PackedOperand, Weights};
 use crate::sparse_cost::Form;
 
+/// Most bytes of a convolution's tables of offsets: 1 GiB, thousands of times what usual images need.
+const LARGEST_TABLES: usize = 1 << 30;
+
 /// The kernel's description of a convolution over `x` by `w`, logical extents; `None` where the kernels do not
-/// reach (three spatial axes).
+/// reach (three spatial axes, more pixels than their tables may hold).
 pub(crate) fn shape(op: &ops::Conv, x: &[usize], w: &[usize]) -> Option<ConvShape> {
     let axes = x.len().checked_sub(2).filter(|a| (1..=2).contains(a))?;
     // One spatial axis is the width of an image of height one.
@@ -25,7 +28,7 @@ pub(crate) fn shape(op: &ops::Conv, x: &[usize], w: &[usize]) -> Option<ConvShap
     let pads = |axis: usize| op.sliding.pads(axis, x[axis + 2], w[axis + 2]);
     let (before, after) = (pair(&|a| pads(a).0, 0), pair(&|a| pads(a).1, 0));
     let [height, width] = pair(&|a| x[a + 2], 1);
-    Some(ConvShape {
+    let shape = ConvShape {
         batch: x[0],
         height,
         width,
@@ -36,7 +39,8 @@ pub(crate) fn shape(op: &ops::Conv, x: &[usize], w: &[usize]) -> Option<ConvShap
         dilation: pair(&|a| op.sliding.dilations[a], 1),
         pads: [before[0], before[1], after[0], after[1]],
         groups: op.groups,
-    })
+    };
+    shape.is_in_reach(LARGEST_TABLES).then_some(shape)
 }
 
 struct Conv {

@@ -9,7 +9,7 @@ use prost::Message;
 use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto, attribute_type};
 use super::weigh::structure_bytes;
 use super::weights::{self, Decision, Uses};
-use super::{ForeignNode, ImportError, OnnxError, functions, merged, sparse, tensor_proto};
+use super::{ForeignNode, ImportError, OnnxError, external, functions, merged, sparse, tensor_proto};
 use crate::fact::Fact;
 use crate::graph::{Graph, Source, ValueId};
 use crate::model::Model;
@@ -56,7 +56,11 @@ impl Default for Limits {
 /// Reads a model from a file; tensors it keeps in other files must lie in or below the same folder.
 pub fn read_model(path: &Path, limits: &Limits) -> Result<Model, OnnxError> {
     let failed = |cause| OnnxError::Io { path: path.display().to_string(), cause };
-    let length = std::fs::metadata(path).map_err(failed)?.len();
+    let found = std::fs::metadata(path).map_err(failed)?;
+    if !found.is_file() {
+        return Err(failed(std::io::Error::other("a folder, a pipe or a device, expected a file")));
+    }
+    let length = found.len();
     if length > limits.max_file_bytes {
         return Err(OnnxError::TooLarge {
             what: "size in bytes",
@@ -89,6 +93,7 @@ pub fn decode_model(bytes: &[u8], folder: Option<&Path>, limits: &Limits) -> Res
     }
     let registry = registry();
     refuse_unsupported(graph, &registry)?;
+    external::check(graph, folder)?;
     let facts = merged::separate(graph, |tensor| tensor_proto::decode(tensor, folder, limits).ok());
     let mut importer = Importer {
         opset,

@@ -3,6 +3,7 @@
 mod error;
 mod export;
 mod export_node;
+mod external;
 mod foreign_node;
 mod functions;
 mod import;

@@ -1,12 +1,11 @@
 //! Tensors of ONNX files: typed fields, raw bytes, other files, sparse lists; and back.
 
-use std::io::{Read, Seek, SeekFrom};
-use std::path::{Component, Path};
+use std::path::Path;
 
 use prost::Message;
 
 use super::proto::{EXTERNAL, SparseTensorProto, TensorProto};
-use super::{Limits, OnnxError};
+use super::{Limits, OnnxError, external};
 use crate::tensor::{DType, Data, Tensor, element_count};
 
 /// ONNX numbers of element types (`TensorProto.DataType`).
@@ -64,6 +63,11 @@ pub(super) fn is_read(number: i32) -> bool {
     dtype(number).is_ok() || matches!(number, FLOAT16 | BFLOAT16 | UINT4 | INT4)
 }
 
+/// Bytes of an element as files store it.
+pub(super) fn stored_size(number: i32) -> Result<usize, String> {
+    if matches!(number, FLOAT16 | BFLOAT16) { Ok(2) } else { Ok(dtype(number)?.size()) }
+}
+
 /// The ONNX number of an element type.
 pub(crate) fn number(dtype: DType) -> i32 {
     TYPES.iter().find(|(_, t)| *t == dtype).map_or(0, |(n, _)| *n)
@@ -89,7 +93,7 @@ pub(crate) fn decode(proto: &TensorProto, folder: Option<&Path>, limits: &Limits
     let shape = shape(&proto.dims, limits)?;
     let count = element_count(&shape).unwrap_or(0);
     if proto.data_location == EXTERNAL {
-        let bytes = external(proto, count, folder)?;
+        let bytes = external::read(proto, count, folder)?;
         return from_bytes(proto.data_type, shape, count, &bytes);
     }
     if matches!(proto.data_type, UINT4 | INT4) {
@@ -184,43 +188,6 @@ fn half(bits: u16) -> f32 {
 /// bfloat16 to single: the upper half of its bits.
 fn brain(bits: u16) -> f32 {
     f32::from_bits(u32::from(bits) << 16)
-}
-
-/// The bytes of a tensor kept in another file, which must lie in or below `folder`.
-fn external(proto: &TensorProto, count: usize, folder: Option<&Path>) -> Result<Vec<u8>, String> {
-    let entry = |key: &str| proto.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
-    let location = entry("location").ok_or("external data without a location")?;
-    let number = |key: &str| match entry(key) {
-        None => Ok(None),
-        Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("external data with {key} `{text}`")),
-    };
-    let folder =
-        folder.ok_or_else(|| format!("external data in `{location}`, but the model is not a file"))?;
-    let relative = Path::new(location);
-    let inside = relative.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-    let escape = || format!("external data in `{location}`, outside the model's folder; it is not read");
-    if !inside {
-        return Err(escape());
-    }
-    let failed = |e: std::io::Error| format!("external data in `{location}`: {e}");
-    let path = folder.join(relative).canonicalize().map_err(failed)?;
-    if !path.starts_with(folder.canonicalize().map_err(failed)?) {
-        return Err(escape());
-    }
-    let size = if matches!(proto.data_type, FLOAT16 | BFLOAT16) { 2 } else { dtype(proto.data_type)?.size() };
-    let wanted = count as u64 * size as u64;
-    let mut file = std::fs::File::open(&path).map_err(failed)?;
-    let (total, offset) = (file.metadata().map_err(failed)?.len(), number("offset")?.unwrap_or(0));
-    let length = number("length")?.unwrap_or(wanted);
-    if length != wanted || offset.checked_add(length).is_none_or(|end| end > total) {
-        return Err(format!(
-            "external data in `{location}`: bytes {offset}+{length} of a file of {total}, expected {wanted} bytes"
-        ));
-    }
-    file.seek(SeekFrom::Start(offset)).map_err(failed)?;
-    let mut bytes = vec![0; length as usize];
-    file.read_exact(&mut bytes).map_err(failed)?;
-    Ok(bytes)
 }
 
 /// Whether a sparse tensor may be written out: what goes beyond [`MAX_DILUTION`] is taken from `budget`.

@@ -8,6 +8,7 @@ use wattle_accel::{Densities, Density};
 use wattle_graph::Mask;
 
 use crate::error::{JobError, Result};
+use crate::given_file;
 use crate::npy;
 
 /// What may be said of one operand.
@@ -44,7 +45,7 @@ struct Estimated {
 /// Reads a density file.
 pub(super) fn read(path: &Path) -> Result<Densities> {
     let place = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|e| JobError::at(&place, explained(path, &e)))?;
+    let text = given_file::text(path).map_err(|e| explained(path, e))?;
     let wanted =
         "expected {\"layer\": {\"iact\": 0.6, \"weight\": 0.3}}, with fractions, lists or .npy masks";
     let document: serde_json::Value =
@@ -76,11 +77,11 @@ pub(super) fn read(path: &Path) -> Result<Densities> {
 }
 
 /// A word that is no file may have been meant as one of the other sources.
-fn explained(path: &Path, error: &std::io::Error) -> String {
+fn explained(path: &Path, error: JobError) -> JobError {
     if path.extension().is_some() {
-        return error.to_string();
+        return error;
     }
-    format!("{error}; densities come from `weights`, `calibration:DATA` or a JSON file")
+    JobError::input(format_args!("{error}; densities come from `weights`, `calibration:DATA` or a JSON file"))
 }
 
 fn density(value: Value, from: &Path) -> Result<Density> {

@@ -15,6 +15,7 @@ use super::request::{self, HardwareOptions, ModelOptions};
 use crate::env::Env;
 use crate::error::{JobError, Result};
 use crate::export::write_new;
+use crate::given_file;
 use crate::observer::{Observer, Stage};
 
 /// A model on an architecture, and what is searched.
@@ -201,7 +202,7 @@ pub fn map(options: &MapOptions, env: &Env, observer: &mut dyn Observer) -> Resu
 }
 
 fn constraints(path: &Path) -> Result<Constraints> {
-    let text = std::fs::read_to_string(path).map_err(|e| JobError::at(path.display(), e))?;
+    let text = given_file::text(path)?;
     let syntax = Syntax::of(path).unwrap_or(Syntax::Toml);
     Constraints::parse(syntax, &text).map_err(|e| JobError::at(path.display(), e))
 }

@@ -8,6 +8,7 @@ use wattle_accel::pe::LaneCounts;
 
 use crate::env::Env;
 use crate::error::{JobError, Result};
+use crate::given_file;
 use crate::observer::Observer;
 
 /// Counts of non-zeros.
@@ -44,7 +45,7 @@ pub struct Cycles {
 /// If the file cannot be read, or counts contradict their shape.
 pub fn pe_cycles(options: &PeCyclesOptions, _env: &Env, _observer: &mut dyn Observer) -> Result<PeCycles> {
     let place = || options.file.display();
-    let text = std::fs::read_to_string(&options.file).map_err(|e| JobError::at(place(), e))?;
+    let text = given_file::text(&options.file)?;
     let file: BTreeMap<String, LaneCounts> =
         serde_json::from_str(&text).map_err(|e| JobError::at(place(), format_args!("{e}; {WANTED}")))?;
     let mut layers = vec![];

@@ -1,6 +1,6 @@
 //! What the jobs of the accelerator share: a model as a workload, an architecture with its energies, mappings.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use wattle_accel::{
     AccelError, Architecture, Effort, EnergyFile, Estimate, MappingFile, Objective, Syntax, Workload,
@@ -12,6 +12,7 @@ use super::calibration::{Inputs, calibrate};
 use super::densities;
 use crate::env::Env;
 use crate::error::{JobError, Result};
+use crate::given_file;
 use crate::models::{self, InputText};
 use crate::observer::{Observer, Stage};
 
@@ -91,7 +92,7 @@ impl ModelOptions {
 /// If there is no such architecture, or the file is none.
 pub fn architecture(name: &str) -> Result<Architecture> {
     let Some(syntax) = Syntax::of(Path::new(name)) else { return Ok(Architecture::named(name)?) };
-    let text = std::fs::read_to_string(name).map_err(|e| JobError::at(name, e))?;
+    let text = given_file::text(Path::new(name))?;
     Architecture::parse_as(syntax, &text).map_err(|e| JobError::at(name, e))
 }
 
@@ -99,18 +100,33 @@ pub fn architecture(name: &str) -> Result<Architecture> {
 /// table, which lies beside it.
 pub(super) fn priced(arch: Architecture, energy: Option<&Path>) -> Result<Architecture> {
     let Some(path) = energy else { return Ok(arch) };
-    let read = |path: &Path| std::fs::read_to_string(path).map_err(|e| JobError::at(path.display(), e));
     let at = |e| JobError::at(path.display(), e);
     let syntax = Syntax::of(path).unwrap_or(Syntax::Toml);
-    let text = read(path)?;
+    let text = given_file::text(path)?;
     let table = match EnergyFile::parse(syntax, &text).map_err(at)? {
         EnergyFile::Binding(binding) => {
-            let ert = path.parent().unwrap_or(Path::new("")).join(&binding.ert);
-            binding.table(&read(&ert)?).map_err(at)?
+            let outside = |found: String| JobError::at(path.display(), found);
+            let ert = beside(path, Path::new(&binding.ert)).map_err(outside)?;
+            binding.table(&given_file::text(&ert)?).map_err(at)?
         }
         EnergyFile::Table(table) => *table,
     };
     Ok(arch.with_energy(table)?)
+}
+
+/// A file that another names: beside it or below, wherever links lead, for its text may be told in an error.
+fn beside(file: &Path, named: &Path) -> std::result::Result<PathBuf, String> {
+    let folder = match file.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let place = |path: &Path| path.canonicalize().map_err(|e| format!("`{}`: {e}", named.display()));
+    let outside = format!("`{}` lies elsewhere; expected a file beside this one", named.display());
+    if !named.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err(outside);
+    }
+    let found = place(&folder.join(named))?;
+    if found.starts_with(place(folder)?) { Ok(found) } else { Err(outside) }
 }
 
 /// An architecture, and what is given in place of its energies and of a search.
@@ -149,7 +165,7 @@ impl HardwareOptions {
 /// A workload under the mappings of a file.
 pub(super) fn given(arch: &Architecture, workload: &Workload, path: &Path) -> Result<Estimate> {
     let at = |e: AccelError| JobError::at(path.display(), e);
-    let text = std::fs::read_to_string(path).map_err(|e| JobError::at(path.display(), e))?;
+    let text = given_file::text(path)?;
     estimate_given(arch, workload, &MappingFile::parse(&text).map_err(at)?).map_err(at)
 }
 

@@ -181,11 +181,21 @@ mod unix {
                 .is_ok_and(|terminal| tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()))
     }
 
+    /// Whether a process has ended and only waits for its parent to ask how (proc_pid_stat(5): the state follows the name,
+    /// which is in brackets and may hold anything).
+    fn has_ended(pid: i32) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next());
+        matches!(state, Some("Z" | "X"))
+    }
+
     /// Watches a process that is not ours until it ends or we are told to stop.
     pub fn watch(pid: u32, mut signals: Signals) -> Result<Ending> {
-        let gone = || JobError::option("attach", format_args!("no process has the number {pid}"));
+        let gone = || JobError::option("attach", format_args!("no running process has the number {pid}"));
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(gone)?;
-        let alive = || !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH));
+        let alive = || {
+            !matches!(test_kill_process(pid), Err(rustix::io::Errno::SRCH)) && !has_ended(pid.as_raw_pid())
+        };
         if !alive() {
             return Err(gone());
         }

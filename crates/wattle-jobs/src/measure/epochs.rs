@@ -78,6 +78,10 @@ impl Epochs {
 impl Seen {
     fn read_log(&mut self, log: &PathBuf, pattern: Option<&str>) {
         let mut bytes = Vec::new();
+        // Whatever has taken the log's name: a pipe would have us wait, and nobody would pass signals on.
+        if !log.metadata().is_ok_and(|found| found.is_file()) {
+            return;
+        }
         let read = File::open(log).and_then(|mut file| {
             // A log that was started anew is read from its start.
             if file.metadata()?.len() < self.read_to {

@@ -15,10 +15,11 @@ use wattle_meter::backend::Subject;
 use wattle_meter::{Factors, Meter, MeterConfig, Quantity, Receipt, StopReason, WarningKind};
 
 use self::child::Signals;
-use self::epochs::Epochs;
+pub use self::epochs::Epochs;
 use crate::accounting::Accounting;
 use crate::env::Env;
 use crate::error::{JobError, Result};
+use crate::given_file;
 use crate::observer::{Observer, Standing};
 
 pub use self::child::Ending;
@@ -83,6 +84,11 @@ pub fn measure(options: &MeasureOptions, env: &Env, observer: &mut dyn Observer)
         config.labels.insert("slurm_localid".to_owned(), rank.to_string());
         config.labels.extend(slurm_labels(|name| std::env::var(name).ok()));
         config.warnings.extend((rank > 0).then_some(WarningKind::NodeShared { rank }));
+    }
+    if let Some(log) =
+        options.epochs.as_ref().and_then(|epochs| epochs.log.as_ref()).filter(|log| log.exists())
+    {
+        given_file::refuse_others(log).map_err(|e| e.of("epoch_log"))?;
     }
     let epochs = options.epochs.clone().map(Epochs::new);
     // Before the meter starts its thread, so that no signal meant for the command is lost.

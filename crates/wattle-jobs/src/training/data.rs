@@ -64,6 +64,17 @@ impl DataOptions {
         !self.targets.is_empty() || self.columns != ColumnMap::default()
     }
 
+    /// The first option that chooses among columns, or what is done with them: a network by name takes them as they are.
+    pub(super) fn chosen_column(&self) -> Option<&'static str> {
+        match self {
+            _ if !self.targets.is_empty() => Some("target"),
+            _ if self.columns != ColumnMap::default() => Some("columns"),
+            _ if self.missing != Missing::Refuse => Some("missing"),
+            _ if self.tokenizer.is_some() => Some("tokenizer"),
+            _ => None,
+        }
+    }
+
     /// Whether one array of numbers and one target a sample are all there is to read for a model.
     fn is_plain(&self, spec: &DataSpec, wanted: &[Wanted]) -> bool {
         let one_array = matches!(wanted, [one] if one.dtype == DType::F32);
@@ -133,4 +144,40 @@ pub fn dataset(options: &DataOptions, loss: Option<&Loss>) -> Result<Dataset> {
 /// What a loss wants targets to be, where the data leave it open.
 fn task(loss: Option<&Loss>) -> Option<Task> {
     matches!(loss, Some(Loss::Difference(_) | Loss::Binary(_))).then_some(Task::Values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_of_the_data_is_part_of_a_key() {
+        let base = || DataOptions::of("digits");
+        // A new field does not compile until it is varied below.
+        let DataOptions {
+            data: _,
+            validation: _,
+            columns: _,
+            targets: _,
+            missing: _,
+            tokenizer: _,
+            normalise: _,
+        } = base();
+        let keys: Vec<String> = [
+            base(),
+            DataOptions::of("csv:a.csv"),
+            DataOptions { validation: Some(0.2), ..base() },
+            DataOptions { columns: "x=a".parse().unwrap(), ..base() },
+            DataOptions { targets: vec!["y".into()], ..base() },
+            DataOptions { missing: Missing::Drop, ..base() },
+            DataOptions { tokenizer: Some("t.json".into()), ..base() },
+            DataOptions { normalise: Some("unit".parse().unwrap()), ..base() },
+        ]
+        .iter()
+        .map(|options| crate::kept::config("train", options).unwrap().hash())
+        .collect();
+        for (i, key) in keys.iter().enumerate() {
+            assert!(!keys[..i].contains(key), "variation {i} has the key of another");
+        }
+    }
 }

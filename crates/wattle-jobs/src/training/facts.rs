@@ -1,9 +1,10 @@
 //! What whoever trains a model should know of it, in sentences: what is not trained, what is trained as one, what may go
 //! wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use wattle_graph::{Fact, GraphError, training_facts};
+use wattle_graph::{Fact, GraphError, Model, Role, Source, training_facts};
+use wattle_tickets::{Fractions, prunable};
 use wattle_train::binding;
 use wattle_train::experiment::Experiment;
 use wattle_train::objective::Objective;
@@ -40,6 +41,28 @@ pub fn facts(experiment: &Experiment) -> Result<Vec<String>> {
         sentences.push(format!("{named}{rest} {verb} not trained: {why}"));
     }
     Ok(sentences)
+}
+
+/// Weights that pruning does not reach, in a sentence.
+pub fn out_of_reach(model: &Model) -> Option<String> {
+    let layers = prunable(&model.graph, Fractions { conv: 1.0, dense: 1.0, output: 1.0 });
+    let parameter = |id| match &model.graph.value(id).source {
+        Source::Parameter(p) if p.role == Role::Trainable => Some(p.tensor.as_str()),
+        _ => None,
+    };
+    let is_weight = |name: &&str| model.parameters.get(name).is_some_and(|t| t.shape().len() > 1);
+    let is_missed = |name: &&str| !layers.iter().any(|layer| layer.tensor == *name);
+    let names = model.graph.value_ids().filter_map(parameter);
+    let missed: BTreeSet<&str> = names.filter(is_weight).filter(is_missed).collect();
+    let named: Vec<&str> = missed.iter().copied().take(NAMED).collect();
+    let more = missed.len().saturating_sub(NAMED);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!missed.is_empty()).then(|| {
+        format!(
+            "not pruned, since only weights that go straight into a convolution or a matrix product are: {}{rest}",
+            named.join(", ")
+        )
+    })
 }
 
 /// The facts that a loss decides.

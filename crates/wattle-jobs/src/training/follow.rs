@@ -67,7 +67,6 @@ impl<'a> Follower<'a> {
         };
         let page = self.curves.page(&self.title, &state, &self.notes, None);
         let _ = self.kept.directory.write(PAGE, page.as_bytes());
-        let _ = self.kept.note(self.meter);
     }
 }
 
@@ -76,6 +75,8 @@ impl Watcher for Follower<'_> {
         self.last = Some(progress);
         self.observer.progress(&self.stage, progress.step, progress.total);
         self.draw();
+        // What cannot be written now is written at the end, or said there.
+        let _ = self.kept.note(self.meter);
     }
 
     fn notes(&mut self, notes: &Notes) {

@@ -15,7 +15,7 @@ use wattle_train::options::TrainOptions;
 
 use super::data::{DataOptions, dataset, table_for};
 use super::learning::LearningOptions;
-use super::normalised::{Known, Normalised};
+use super::normalised::{Known, Normalised, NormalisedBy};
 use crate::env::Env;
 use crate::error::{JobError, Result};
 use crate::models;
@@ -60,6 +60,11 @@ impl Material {
             }
             (model, table, is_chosen)
         } else {
+            if let Some(option) = options.chosen_column() {
+                let found =
+                    format!("`{name}` is made for all columns of its data; expected an .onnx model here");
+                return Err(JobError::option(option, found));
+            }
             let data = dataset(options, loss)?;
             let outputs = data.targets.class_count().unwrap_or(1);
             let model = network::build(name, &data.shape, outputs, init, learning.seed)?;
@@ -72,6 +77,9 @@ impl Material {
         let mut remarks = table.remarks().to_vec();
         let (normalised, constants) = normalise(&model, &known, is_chosen, &mut remarks)?;
         remarks.extend(other_classes(&notes, &*table));
+        if let Some(path) = &learning.teacher {
+            remarks.extend(other_lessons(&models::load(path)?, &normalised)?);
+        }
         let data = Divided { table, splits, normalisation: constants };
         Ok(Material { model, is_file, data, normalised, remarks, notes })
     }
@@ -176,6 +184,27 @@ fn normalise(
         return Err(JobError::option("normalise", found));
     }
     Ok((normalised, constants))
+}
+
+/// A sentence where a teacher's file says that its input is normalised otherwise than the student's, which it is fed.
+fn other_lessons(teacher: &Model, normalised: &BTreeMap<String, Normalised>) -> Result<Option<String>> {
+    let notes = ModelNotes::read(&teacher.metadata)?;
+    let fed = |input: &str| match normalised.get(input) {
+        None if normalised.len() == 1 && teacher.graph.inputs().len() == 1 => normalised.values().next(),
+        found => found,
+    };
+    let differs = notes.normalisation.iter().find_map(|(input, constants)| {
+        let student = fed(input)?;
+        let taught = Normalised {
+            constants: constants.clone(),
+            full_scale: student.full_scale,
+            source: NormalisedBy::Metadata,
+        };
+        (!taught.is_same(student)).then_some((input, taught))
+    });
+    Ok(differs.map(|(input, taught)| {
+        format!("the teacher is fed what the student is fed; its file says of its input `{input}`: {taught}")
+    }))
 }
 
 /// A sentence where the classes of the data are not those that the model's file names, or the first of them.

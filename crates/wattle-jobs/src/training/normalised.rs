@@ -43,6 +43,12 @@ impl Normalised {
         self.divisor() == 1.0 && self.shifts_nothing()
     }
 
+    /// Whether the same is done to numbers.
+    pub fn is_same(&self, other: &Normalised) -> bool {
+        let (a, b) = (&self.constants, &other.constants);
+        self.divisor() == other.divisor() && a.mean == b.mean && a.std == b.std
+    }
+
     fn shifts_nothing(&self) -> bool {
         let Normalisation { mean, std, .. } = &self.constants;
         mean.iter().all(|m| *m == 0.0) && std.iter().all(|s| *s == 1.0)
@@ -134,11 +140,7 @@ impl Known<'_> {
         Ok(match (self.asked, noted) {
             (Some(choice), noted) => {
                 let found = by(resolve(choice)?, NormalisedBy::Asked(choice.clone()));
-                let differs = noted.filter(|noted| {
-                    noted.divisor() != found.divisor()
-                        || noted.constants.mean != found.constants.mean
-                        || noted.constants.std != found.constants.std
-                });
+                let differs = noted.filter(|noted| !noted.is_same(&found));
                 let told = differs.map(|noted| {
                     format!(
                         "input `{input}` is normalised as asked for; the model's file says otherwise: {noted}"

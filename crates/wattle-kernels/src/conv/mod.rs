@@ -121,10 +121,22 @@ impl ConvShape {
         assert!(self.groups > 0 && self.channels.is_multiple_of(self.groups), "{self:?}");
         assert!(self.filters.is_multiple_of(self.groups), "{self:?}");
         assert!(self.kernel.iter().chain(&self.stride).chain(&self.dilation).all(|&x| x > 0), "{self:?}");
-        let largest = (self.height + self.pads[0] + self.pads[2])
-            * (self.width + self.pads[1] + self.pads[3])
-            * self.channels.max(self.filters);
-        assert!(largest < i32::MAX as usize, "one image of {self:?} exceeds the reach of 32-bit offsets");
+        assert!(self.is_in_reach(usize::MAX), "one image of {self:?} exceeds the reach of 32-bit offsets");
+    }
+
+    /// Whether 32-bit offsets reach every element of one image, its padding included, and the tables of a [`ConvPlan`] take
+    /// at most so many bytes: what other shapes have no kernel.
+    pub fn is_in_reach(&self, bytes: usize) -> bool {
+        let padded = |extent: usize, pads: [usize; 2]| extent.checked_add(pads[0])?.checked_add(pads[1]);
+        let image = || {
+            let height = padded(self.height, [self.pads[0], self.pads[2]])?;
+            let width = padded(self.width, [self.pads[1], self.pads[3]])?;
+            height.checked_mul(width)
+        };
+        let Some(pixels) = image() else { return false };
+        let largest = pixels.checked_mul(self.channels.max(self.filters).max(1));
+        let tables = pixels.checked_mul(self.kernel[0]).and_then(|n| n.checked_mul(self.kernel[1] * 8));
+        largest.is_some_and(|n| n < i32::MAX as usize) && tables.is_some_and(|n| n <= bytes)
     }
 }
 

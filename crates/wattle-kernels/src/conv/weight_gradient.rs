@@ -95,7 +95,7 @@ pub fn weight_gradient(
     let partial_len = split.partial_len(shape);
     let rows = shape.batch * shape.output()[0];
     {
-        let shared = SharedPartials { all: Shared::new(partials) };
+        let shared = Shared::new(partials);
         cpu.threads.for_each(split.chunks * strips, |task| {
             let (chunk, strip) = (task / strips, task % strips);
             let first = strip * split.strip;
@@ -105,24 +105,12 @@ pub fn weight_gradient(
                 rows: rows * chunk / split.chunks..rows * (chunk + 1) / split.chunks,
                 inputs: first..split.inputs.min(first + split.strip),
             };
-            // SAFETY: this task alone writes these inputs of this chunk's partial.
-            unsafe { part.run(cpu.isa, x, dy, shared.start(chunk * partial_len)) };
+            let partial = shared.pointer(chunk * partial_len, partial_len);
+            // SAFETY: the partial is in bounds, and this task alone writes these inputs of it.
+            unsafe { part.run(cpu.isa, x, dy, partial) };
         });
     }
     gather(cpu, plan, &split, accumulate, partials, dw);
-}
-
-struct SharedPartials<'a> {
-    all: Shared<'a, f32>,
-}
-
-impl SharedPartials<'_> {
-    /// # Safety
-    /// Tasks must write disjoint elements.
-    unsafe fn start(&self, at: usize) -> *mut f32 {
-        // SAFETY: a slice of no elements overlaps nothing.
-        unsafe { self.all.slice(at, 0).as_mut_ptr() }
-    }
 }
 
 /// Some output rows (of all images, in order) and some input channels.

@@ -283,8 +283,8 @@ impl Job<'_> {
         let at = strip.image * self.positions * w.rows + strip.first;
         let in_place = self.in_place(cpu, strip);
         let (out, y_stride) = if in_place {
-            // SAFETY: an empty slice overlaps nothing.
-            (unsafe { y.slice(at, 0).as_mut_ptr() }, self.positions)
+            let len = w.rows.saturating_sub(1) * self.positions + strip.width;
+            (y.pointer(at, len), self.positions)
         } else {
             (results, strip.stride)
         };
@@ -345,8 +345,7 @@ impl Job<'_> {
                         width: run.len(),
                         residual: e.residual.map(|r| &r[at..at + len]),
                         clamp: e.activation.clamp(),
-                        // SAFETY: an empty slice overlaps nothing.
-                        y: unsafe { y.slice(at, 0).as_mut_ptr() },
+                        y: y.pointer(at, len),
                         step: self.weights.rows,
                     };
                     // SAFETY: the run's positions and these rows of y are the caller's promise.

@@ -19,8 +19,11 @@ pub use spreadsheet::spreadsheet;
 
 use crate::{Quantity, Receipt, Unit};
 
-/// A field of a comma-separated file (RFC 4180).
+/// A field of a comma-separated file (RFC 4180). Text that a spreadsheet would take for a formula, and run, gets an
+/// apostrophe in front.
 fn field(text: &str) -> String {
+    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<f64>().is_err();
+    let text = &*if is_formula { format!("'{text}") } else { text.to_owned() };
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
@@ -77,6 +80,19 @@ fn digest(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_formula_is_text_and_a_number_is_a_number() {
+        for (text, written) in [
+            ("=cmd|' /C calc'!A0", "'=cmd|' /C calc'!A0"),
+            ("@SUM(1,2)", "\"'@SUM(1,2)\""),
+            ("-x", "'-x"),
+            ("-5.5", "-5.5"),
+            ("a=b", "a=b"),
+        ] {
+            assert_eq!(field(text), written);
+        }
+    }
 
     #[test]
     fn digests_are_the_published_ones() {

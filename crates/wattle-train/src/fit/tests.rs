@@ -6,9 +6,11 @@ use crate::early_stop::EarlyStop;
 use crate::network::{Init, build};
 use crate::objective::Loss;
 use crate::options::TrainOptions;
+use crate::policy::StepPolicy;
+use crate::step_graph::StepGraph;
 use crate::training_data::TrainingData;
-use wattle_data::{DataSpec, LoadOptions, Normalisation, SplitOptions, Splits};
-use wattle_engine::{Cpu, PlanOptions};
+use wattle_data::{DataSpec, LoadOptions, Normalisation, SampleShape, SplitOptions, Splits};
+use wattle_engine::{Batch, Cpu, Freeze, Isa, PlanOptions, Sparse};
 
 /// Six epochs on 160 digits, judged by 80 others.
 fn experiment(change: impl Fn(&mut TrainOptions)) -> Experiment {
@@ -176,4 +178,80 @@ fn the_average_is_what_is_learnt_where_it_is_kept() {
     let fitted = fit(&experiment(|o| o.average = Some(0.9)), &mut |_| {}).unwrap();
     let tensor = |name: &str| fitted.parameters.get(name).unwrap().clone();
     assert_eq!(tensor("fc.weight"), tensor("fc.weight.average"));
+}
+
+/// A policy of which only the name is asked.
+struct Named(&'static str);
+
+impl StepPolicy for Named {
+    fn step(&self, _: u64) -> Arc<StepGraph> {
+        unreachable!("nothing is trained here")
+    }
+
+    fn fingerprint(&self) -> String {
+        self.0.into()
+    }
+}
+
+#[test]
+fn whatever_decides_a_training_is_in_its_key() {
+    let base = || experiment(|_| {});
+    // A new field does not compile until it is varied below or stands among those that change no bit.
+    let Experiment {
+        model: _,
+        data: _,
+        validation: _,
+        options: _,
+        plan: _,
+        policy: _,
+        start: _,
+        stop_at: _,
+        directory: _,
+    } = base();
+    let with = |change: &dyn Fn(&mut Experiment)| {
+        let mut experiment = base();
+        change(&mut experiment);
+        experiment.key().unwrap()
+    };
+    let scalar = || Arc::new(Cpu::with_isa(Isa::named("scalar").unwrap(), 1).unwrap());
+    let other = || {
+        build(
+            "lenet-300-100",
+            &SampleShape::Image { channels: 1, height: 8, width: 8 },
+            10,
+            Init::KaimingNormal,
+            2,
+        )
+    };
+    let keys = [
+        with(&|_| {}),
+        with(&|e| e.model = other().unwrap()),
+        with(&|e| e.data = experiment(|o| o.seed = 3).data),
+        with(&|e| e.options.seed = 3),
+        with(&|e| e.options.stop = Some("1".parse().unwrap())),
+        with(&|e| (e.options.stop, e.validation) = (Some("1".parse().unwrap()), Some(e.data.clone()))),
+        with(&|e| e.policy = Some(Arc::new(Named("a")))),
+        with(&|e| e.policy = Some(Arc::new(Named("b")))),
+        with(&|e| e.start.step = 5),
+        with(&|e| e.start.fresh_at = 5),
+        with(&|e| e.stop_at = Some(5)),
+        with(&|e| e.plan.cpu = scalar()),
+        with(&|e| e.plan.rewrite = false),
+        with(&|e| e.plan.freeze = Freeze::None),
+        with(&|e| e.plan.sparse = Sparse::Never),
+        with(&|e| e.plan.batch = Batch::Whole),
+    ];
+    for (i, key) in keys.iter().enumerate() {
+        assert!(!keys[..i].contains(key), "variation {i} has the key of another");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for same in [
+        with(&|e| e.plan.cpu = Arc::new(Cpu::new(2).unwrap())),
+        with(&|e| e.plan.memory_limit /= 2),
+        // What is only told, where nothing stops early.
+        with(&|e| e.validation = None),
+        kept(base(), folder.path()).key().unwrap(),
+    ] {
+        assert_eq!(same, keys[0]);
+    }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use wattle_jobs::Observer;
 use wattle_jobs::serve::{ServeOptions, serve};
+use wattle_report::visible_lines;
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -30,7 +31,7 @@ struct Notes;
 impl Observer for Notes {
     #[allow(clippy::print_stderr, reason = "tells where the page is")]
     fn note(&mut self, text: &str) {
-        eprintln!("{text}");
+        eprintln!("{}", visible_lines(text));
     }
 }
 

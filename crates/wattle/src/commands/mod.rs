@@ -11,7 +11,7 @@ mod ledger;
 mod measure;
 mod meter;
 #[cfg(feature = "networks")]
-mod networks;
+pub mod networks;
 #[cfg(feature = "networks")]
 mod profile;
 mod reproduce;
@@ -22,7 +22,7 @@ mod schedule;
 #[cfg(feature = "networks")]
 mod shrink;
 #[cfg(feature = "networks")]
-mod ticket;
+pub mod ticket;
 #[cfg(feature = "networks")]
 mod train;
 #[cfg(feature = "networks")]

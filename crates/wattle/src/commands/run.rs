@@ -16,7 +16,7 @@ use crate::failure::Failure;
 pub struct Args {
     /// The ONNX model.
     model: PathBuf,
-    /// .npy file for an input; may be repeated. A shape instead of a file feeds reproducible noise.
+    /// .npy file for an input; may be repeated. A shape instead of a file feeds reproducible noise, and so does nothing at all.
     #[arg(long = "input", value_name = "NAME=FILE", value_parser = parse_input)]
     inputs: Vec<(String, InputText)>,
     /// Folder for one .npy file per output.
@@ -36,5 +36,9 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         let shape = format!("{}{:?}", output.dtype, output.shape);
         table.row([output.name.clone(), shape, output.file.display().to_string()]);
     }
-    context.print(&ran, &format!("{table}\n{}", receipts::summary(&ran.receipt)))
+    let noise = match &ran.noise[..] {
+        [] => String::new(),
+        names => format!("note: no file was given for {}: noise was fed\n", names.join(", ")),
+    };
+    context.print(&ran, &format!("{table}\n{noise}\n{}", receipts::summary(&ran.receipt)))
 }

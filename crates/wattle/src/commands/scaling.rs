@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use wattle_jobs::Silent;
+use wattle_jobs::export::write_new;
 use wattle_jobs::scaling::{ScalingOptions, scaling};
 use wattle_meter::Unit;
 use wattle_meter::scaling::Form;
@@ -88,7 +89,7 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
     if let Some(path) = &args.report {
         let name = options.points.display().to_string();
         let html = page(&name, &found.observed, &found.curve, &found.projections);
-        std::fs::write(path, html).map_err(|e| Failure::Run(format!("{}: {e}", path.display())))?;
+        write_new(path, &html)?;
     }
     context.print(&found, &text(found.points, &found.fit, &found.projections))
 }

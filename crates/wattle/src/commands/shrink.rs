@@ -57,22 +57,28 @@ pub struct Args {
     out: Option<PathBuf>,
 }
 
+impl Args {
+    /// What is asked for.
+    pub fn job(self) -> ShrinkJob {
+        ShrinkJob {
+            model: self.model,
+            data: self.data.with_columns(self.columns),
+            init_from: self.train.init_from.clone(),
+            learning: self.train.options(),
+            tolerance: self.tolerance,
+            max_rounds: self.max_rounds,
+            rewind: self.rewind,
+            sparse_format: if self.dense { SparseForm::Dense } else { self.sparse_format },
+            with_normalisation: self.with_normalisation,
+            accel: self.accel,
+            out: self.out,
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let job = ShrinkJob {
-        model: args.model,
-        data: args.data.with_columns(args.columns),
-        init_from: args.train.init_from.clone(),
-        learning: args.train.options(),
-        tolerance: args.tolerance,
-        max_rounds: args.max_rounds,
-        rewind: args.rewind,
-        sparse_format: if args.dense { SparseForm::Dense } else { args.sparse_format },
-        with_normalisation: args.with_normalisation,
-        accel: args.accel,
-        out: args.out,
-    };
-    let shrunk = shrink(&job, context, &mut Bars::default())?;
+    let shrunk = shrink(&args.job(), context, &mut Bars::default())?;
     let text = format!(
         "{}\n{}{}\nlean model {}\nreport     {}\n\n{}",
         table(&shrunk),

@@ -59,22 +59,28 @@ const SCOPES: [(&str, Scope, &str); 2] = [
     ("layer-wise", Scope::LayerWise, "a ranking for each layer"),
 ];
 
+impl Args {
+    /// What is asked for.
+    pub fn job(self) -> FindJob {
+        FindJob {
+            model: self.model,
+            preset: self.preset,
+            data: self.data.with_columns(self.columns),
+            init_from: self.train.init_from.clone(),
+            learning: self.train.options(),
+            levels: self.levels,
+            fraction: self.fraction,
+            scope: self.scope,
+            rewind: self.rewind,
+            out: self.out,
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
     let Command::Find(args) = command;
-    let job = FindJob {
-        model: args.model,
-        preset: args.preset,
-        data: args.data.with_columns(args.columns),
-        init_from: args.train.init_from.clone(),
-        learning: args.train.options(),
-        levels: args.levels,
-        fraction: args.fraction,
-        scope: args.scope,
-        rewind: args.rewind,
-        out: args.out,
-    };
-    let found = find_tickets(&job, context, &mut Bars::default())?;
+    let found = find_tickets(&args.job(), context, &mut Bars::default())?;
     let mut table = Table::new([
         ("level".to_string(), Align::Right),
         ("density".to_string(), Align::Right),

@@ -31,17 +31,23 @@ pub struct Args {
     out: Option<PathBuf>,
 }
 
+impl Args {
+    /// What is asked for.
+    pub fn job(self) -> TrainJob {
+        TrainJob {
+            model: self.model,
+            data: self.data.with_columns(self.columns),
+            init_from: self.train.init_from.clone(),
+            learning: self.train.options(),
+            with_normalisation: self.with_normalisation,
+            out: self.out,
+        }
+    }
+}
+
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let job = TrainJob {
-        model: args.model,
-        data: args.data.with_columns(args.columns),
-        init_from: args.train.init_from.clone(),
-        learning: args.train.options(),
-        with_normalisation: args.with_normalisation,
-        out: args.out,
-    };
-    let trained = train(&job, context, &mut Bars::default())?;
+    let trained = train(&args.job(), context, &mut Bars::default())?;
     let quality = match trained.test_accuracy {
         Some(accuracy) => format!("test accuracy {:.2} %", 100.0 * accuracy),
         None => format!("test loss {:.4}", trained.test_loss),

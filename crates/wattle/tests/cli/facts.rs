@@ -55,7 +55,7 @@ fn every_command_that_trains_says_what_is_odd_about_a_model() {
             "None of the 9 convolutions is followed by a normalisation",
             "`mask` is not trained: a mask: it multiplies by 0 or 1",
             "`tied` (4096) is trained as one tensor for",
-            "the loss does not depend on 1 parameters, which stay as they are: aside",
+            "1 parameter gets no gradient and stays as it is: aside",
             "steps run on the interpreter, slowly:",
             "is no better than always answering the most frequent class",
         ] {

@@ -3,6 +3,7 @@
 mod accel;
 mod accel_map;
 mod any_model;
+mod cases;
 mod contract;
 mod estimate;
 mod facts;
@@ -14,5 +15,6 @@ mod normalised;
 mod output;
 mod peers;
 mod refusals;
+mod remedies;
 mod resume;
 mod sandbox;

@@ -210,6 +210,45 @@ fn a_running_process_can_be_watched() {
 }
 
 #[test]
+fn a_process_that_has_ended_and_waits_for_its_parent_is_not_watched_for_ever() {
+    let sandbox = Sandbox::new();
+    let mut ended = Command::new("true").spawn().expect("there is `true`");
+    std::thread::sleep(Duration::from_millis(200));
+    // Nobody has asked how it ended: it still has its number.
+    let output = sandbox.run(&format!("measure --attach {}", ended.id()));
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    let mut ending = Command::new("sleep").arg("0.3").spawn().expect("sleep");
+    let output = sandbox.run(&format!("measure --attach {}", ending.id()));
+    assert!(output.status.success(), "{}", stderr(&output));
+    ended.wait().and(ending.wait()).expect("they ended");
+}
+
+#[test]
+fn a_receipt_that_cannot_be_written_does_not_change_the_exit_code() {
+    let sandbox = Sandbox::new();
+    for (flags, script, code) in [
+        ("--out nowhere/r.json", "exit 3", 3),
+        ("--out nowhere/r.json", "exit 0", 0),
+        ("--export csv=nowhere/r.csv", "exit 5", 5),
+    ] {
+        let output = measured(&sandbox, flags, script).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        assert!(stderr(&output).contains("nowhere/r."), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn foreign_text_cannot_move_the_cursor() {
+    let sandbox = Sandbox::new();
+    let output = sandbox.command("profile").arg("a\u{1b}[2Jb\u{9b}31m.onnx").output().expect("it runs");
+    let said = stderr(&output);
+    assert!(said.contains("a\u{fffd}[2Jb\u{fffd}31m.onnx") && !said.contains('\u{1b}'), "{said:?}");
+    let label = "measure --label x=\u{1b}[31mred --explain energy -- true";
+    let output = sandbox.run(label);
+    assert!(output.status.success() && !stderr(&output).contains('\u{1b}'), "{:?}", stderr(&output));
+}
+
+#[test]
 fn one_rank_of_a_node_writes_the_ledger() {
     let sandbox = Sandbox::new();
     for rank in ["0", "1"] {
@@ -233,12 +272,23 @@ fn the_exporter_answers_on_loopback() {
     let address = line.trim().trim_start_matches("http://").trim_end_matches("/metrics").to_owned();
     let ask = |path: &str| {
         let mut stream = std::net::TcpStream::connect(&address).expect("it listens");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("it reads");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it reads");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("it answers");
         answer
     };
+    // Clients that open and say nothing, and one that drips, must not keep others waiting.
+    let silent: Vec<_> =
+        (0..8).map(|_| std::net::TcpStream::connect(&address).expect("it listens")).collect();
+    let begun = Instant::now();
     let page = ask("/metrics");
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    let mut stream = std::net::TcpStream::connect(&address).expect("it listens");
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n").expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    assert!(answer.starts_with("HTTP/1.1 421 ") && !answer.contains("joules"), "{answer}");
+    drop(silent);
     child.kill().expect("it runs");
     child.wait().expect("it ends");
     assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");

@@ -95,6 +95,13 @@ fn a_foreign_model_is_evaluated_as_it_was_trained_if_somebody_says_how() {
     assert!(text.contains("does not say what its inputs were normalised with"), "{text}");
     assert!(text.contains("`--normalise unit`"), "{text}");
 
+    // A teacher is fed what its student is fed.
+    let taught = "train --model lenet-300-100 --epochs 1 --teacher run/model.onnx";
+    let notes = sandbox.json(taught)["notes"].to_string();
+    assert!(notes.contains("the teacher is fed what the student is fed"), "{notes}");
+    let notes = sandbox.json(&format!("{taught} --normalise unit"))["notes"].to_string();
+    assert!(!notes.contains("the teacher is fed"), "{notes}");
+
     // The option wins over the file, and that is said.
     let told = sandbox.json("eval --model run/model.onnx --normalise none");
     assert_eq!(told["normalisation"]["x"]["source"], "asked for (none)");

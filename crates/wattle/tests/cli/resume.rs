@@ -1,37 +1,111 @@
 //! Kill a run at any moment, run it again: the same bytes. On any number of threads: the same bytes.
 
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use crate::sandbox::{Sandbox, contents, stderr};
 
-/// Starts the command and kills it after each of these times.
-fn killed(sandbox: &Sandbox, line: &str, milliseconds: &[u64]) {
-    for &time in milliseconds {
-        let mut child = sandbox.command(line).spawn().expect("the binary was built with this test");
-        std::thread::sleep(Duration::from_millis(time));
-        child.kill().expect("the child is ours");
-        child.wait().expect("the child is ours");
+/// Moments to kill at, the same in every run of the tests: xorshift, Marsaglia 2003.
+struct Dice(u64);
+
+impl Dice {
+    /// A number from 0 to below 1.
+    fn roll(&mut self) -> f64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 
-#[test]
-fn a_killed_training_ends_in_the_same_bytes() {
+/// How often each of the two commands is killed: `WATTLE_KILLS=200` looks longer.
+fn kills() -> u32 {
+    std::env::var("WATTLE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+}
+
+/// Runs the command to its end in one folder, and in others with a kill -9 at random moments until it has ended; every
+/// result must have these files with the same bytes, a receipt that adds up, and nothing of the killed left behind.
+fn killed_at_any_moment(command: &str, files: &[&str], seed: u64) {
     let sandbox = Sandbox::new();
-    let line = "train --model lenet-300-100 --epochs 12 --threads 1 --out";
-    sandbox.json(&format!("{line} whole"));
-    killed(&sandbox, &format!("{line} killed"), &[40, 210, 330]);
-    sandbox.json(&format!("{line} killed"));
-    assert!(sandbox.read("whole/final.safetensors") == sandbox.read("killed/final.safetensors"));
+    let whole = sandbox.json(&format!("{command} --out whole"));
+    // While it learns, and what comes just before and after; not while inferences are timed at the end of a search.
+    let learning = whole["receipt"]["scopes"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .find(|scope| ["train", "find"].iter().any(|path| scope["path"] == *path));
+    let learning = learning.and_then(|scope| scope["duration"]["value"].as_f64()).expect("it learnt");
+    let span = Duration::from_secs_f64(0.15 + 1.2 * learning);
+    let expected: Vec<_> = files.iter().map(|file| sandbox.read(&format!("whole/{file}"))).collect();
+    let (mut dice, mut killed, mut run) = (Dice(seed), 0, 0);
+    while killed < kills() {
+        run += 1;
+        let out = format!("killed-{run}");
+        let (begun, mut processes) = (Instant::now(), 0);
+        // Ever earlier kills would never let it end; the last of a run's processes is let alone.
+        for _ in 0..8 {
+            let mut child = sandbox.command(&format!("{command} --out {out}")).spawn().expect("it was built");
+            std::thread::sleep(span.mul_f64(dice.roll()));
+            processes += 1;
+            match child.try_wait().expect("the child is ours") {
+                Some(_) => {
+                    let output = child.wait_with_output().expect("the child is ours");
+                    assert!(output.status.success(), "{command}, seed {seed}: {}", stderr(&output));
+                    break;
+                }
+                None => {
+                    child.kill().expect("the child is ours");
+                    child.wait().expect("the child is ours");
+                    killed += 1;
+                }
+            }
+        }
+        let result = sandbox.json(&format!("{command} --out {out}"));
+        for (file, expected) in files.iter().zip(&expected) {
+            assert!(
+                sandbox.read(&format!("{out}/{file}")) == *expected,
+                "{file} after {processes} processes, seed {seed}"
+            );
+        }
+        adds_up(&result["receipt"], begun.elapsed().as_secs_f64());
+        let left: Vec<_> = contents(&sandbox.path(&out)).into_iter().map(|(path, _)| path).collect();
+        let strays = |path: &&PathBuf| path.ends_with("lease") || path.to_string_lossy().contains("partial");
+        assert_eq!(left.iter().find(strays), None, "the killed left something behind");
+    }
+}
+
+/// The parts of a receipt are its whole, and no more than passed on the clock.
+fn adds_up(receipt: &Value, passed: f64) {
+    let number = |value: &Value| value["value"].as_f64().expect("a number");
+    let (duration, energy) = (number(&receipt["duration"]), number(&receipt["energy"]["total"]));
+    assert!(duration <= passed, "{duration} s in {passed} s");
+    let Some(stints) = receipt["stints"].as_array() else { return };
+    assert!(stints.len() > 1);
+    let sum = |of: &dyn Fn(&Value) -> f64| stints.iter().map(of).sum::<f64>();
+    let is_whole = |sum: f64, whole: f64| (sum - whole).abs() <= 1e-9 * whole;
+    assert!(is_whole(sum(&|stint| number(&stint["duration"])), duration), "{receipt:#}");
+    assert!(is_whole(sum(&|stint| number(&stint["energy"])), energy), "{receipt:#}");
 }
 
 #[test]
-fn a_killed_search_ends_in_the_same_bytes() {
-    let sandbox = Sandbox::new();
-    let line = "shrink --model lenet-300-100 --epochs 4 --max-rounds 2 --tolerance 100 --threads 1 --out";
-    sandbox.json(&format!("{line} whole"));
-    killed(&sandbox, &format!("{line} killed"), &[90, 310, 450]);
-    sandbox.json(&format!("{line} killed"));
-    assert!(sandbox.read("whole/lean.onnx") == sandbox.read("killed/lean.onnx"));
+fn a_training_killed_at_any_moment_ends_in_the_same_bytes() {
+    let files = ["final.safetensors", "model.onnx"];
+    killed_at_any_moment("train --model lenet-300-100 --epochs 12 --threads 1", &files, 0x2545_f491);
+}
+
+#[test]
+fn a_training_that_may_stop_early_is_killed_and_keeps_its_best() {
+    let line = "train --model lenet-300-100 --epochs 12 --stop 2 --average 0.99 --accumulate 2 --threads 1";
+    killed_at_any_moment(line, &["final.safetensors", "model.onnx"], 0x9e37_79b9);
+}
+
+#[test]
+fn a_search_killed_at_any_moment_ends_in_the_same_bytes() {
+    let line =
+        "shrink --model lenet-300-100 --epochs 4 --max-rounds 2 --rewind 10% --tolerance 100 --threads 1";
+    killed_at_any_moment(line, &["lean.onnx", "lean.safetensors"], 0x1234_5678);
 }
 
 #[test]

@@ -72,6 +72,14 @@ impl Sandbox {
         self.model(name, &model);
     }
 
+    /// Writes LeNet-300-100 for rows of so many numbers and this many outputs.
+    pub fn rows_classifier(&self, name: &str, inputs: usize, outputs: usize) {
+        let sample = SampleShape::Features(inputs);
+        let model =
+            network::build("lenet-300-100", &sample, outputs, Init::KaimingNormal, 5).expect("it exists");
+        self.model(name, &model);
+    }
+
     /// Writes ResNet-20 for images of 1x8x8 and ten classes: 21 batch normalisations.
     pub fn normalised_classifier(&self, name: &str) {
         let sample = SampleShape::Image { channels: 1, height: 8, width: 8 };

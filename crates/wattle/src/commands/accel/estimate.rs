@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use wattle_accel::{listing, report};
 use wattle_jobs::accel::{EstimateOptions, estimate};
+use wattle_jobs::export::write_new;
 
 use super::request::{Given, ModelArgs};
 use crate::bars::Bars;
@@ -32,7 +33,7 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let found = estimate(&options, context, &mut Bars::default())?;
     if let Some(path) = &args.report {
         let html = report(&found.arch, &found.workload, &found.estimate)?;
-        std::fs::write(path, html).map_err(|e| Failure::at(path.display(), e))?;
+        write_new(path, &html)?;
     }
     context.print(&found, &listing(&found.estimate, &found.workload))
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use wattle_jobs::export::{add, write_new};
 use wattle_jobs::measure::{Ending, EpochOptions, MeasureOptions, measure};
 use wattle_meter::{EXPLAINED, Quantity, Receipt, Source, Unit, explain};
-use wattle_report::measured;
+use wattle_report::{measured, visible_lines};
 
 use self::live::Live;
 use crate::accounting::AccountingArgs;
@@ -90,7 +90,10 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     }
     let written = write_files(&args, &found.receipt);
     say(&text(&args, &found.receipt, context.json));
-    written?;
+    // The exit code is the command's: what it did is done, whatever became of the receipt.
+    if let Err(failure) = written {
+        failure.report();
+    }
     match found.ending.code() {
         0 => Ok(()),
         code => Err(Failure::Passed(code)),
@@ -141,7 +144,7 @@ fn text(args: &Args, receipt: &Receipt, json: bool) -> String {
 
 #[allow(clippy::print_stderr, reason = "stdout belongs to the measured command")]
 fn say(text: &str) {
-    eprint!("{text}");
+    eprint!("{}", visible_lines(text));
 }
 
 #[cfg(test)]
