@@ -8,7 +8,7 @@ use serde::Serialize;
 use wattle_data::{NormalisationChoice, Source};
 use wattle_graph::ops::{Flatten, LpNormalization};
 use wattle_graph::{GraphError, Model};
-use wattle_meter::{Receipt, Unit, Work};
+use wattle_meter::{Receipt, Unit, WorkDone};
 use wattle_tickets::{
     Criterion, FindOptions, Fractions, Level, Preset, Scope, check, find, preset, prunable,
 };
@@ -220,7 +220,7 @@ pub fn find_tickets(job: &FindJob, env: &Env, observer: &mut dyn Observer) -> Re
     }
     let mut receipt = meter.stop();
     receipt.seeds.insert("seed".into(), seed);
-    receipt.work.samples = Some(Work::counted(samples * rows.len() as u64, Unit::Sample));
+    receipt.work.samples = Some(WorkDone::counted(samples * rows.len() as u64, Unit::Sample));
     env.record(&mut receipt);
     let receipt = kept.finish(&receipt, levels.iter().all(|level| level.notes.is_none()))?;
     let state = format!("finished: {} levels; the curves are those of the last", levels.len());

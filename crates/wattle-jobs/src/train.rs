@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use wattle_data::Source;
 use wattle_graph::{Model, onnx};
-use wattle_meter::{Receipt, Unit, Work};
+use wattle_meter::{Receipt, Unit, WorkDone};
 use wattle_train::evaluation::{Evaluation, evaluate};
 use wattle_train::fit::fit;
 use wattle_train::network::Init;
@@ -156,7 +156,7 @@ pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<T
     directory.write("model.onnx", &onnx::encode_model(&written)?)?;
     let mut receipt = meter.stop();
     let samples = if fitted.reused { 0 } else { fitted.steps * options.batch as u64 * options.accumulate };
-    receipt.work.samples = Some(Work::counted(samples, Unit::Sample));
+    receipt.work.samples = Some(WorkDone::counted(samples, Unit::Sample));
     receipt.seeds.insert("seed".into(), options.seed);
     env.record(&mut receipt);
     let receipt = kept.finish(&receipt, fitted.reused)?;
