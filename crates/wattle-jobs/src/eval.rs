@@ -89,7 +89,8 @@ pub fn eval(options: &EvalOptions, env: &Env, _observer: &mut dyn Observer) -> R
     let (loss, ignore_index) = (options.loss.clone(), options.ignore_index);
     let asked = LearningOptions { loss, ignore_index, ..LearningOptions::default() };
     let material = Material::new(&options.model, &options.data, &asked, Init::KaimingNormal)?;
-    let loss = asked.objective(material.has_classes())?;
+    material.check_classes()?;
+    let loss = asked.objective(&material.lesson())?;
     let Material { model, is_file, data, normalised, remarks, .. } = material;
     let part = match options.part {
         Part::Train => material::part(&data, data.splits.train()),

@@ -222,7 +222,7 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
     let arch = job.accel.as_deref().map(accel::architecture).transpose().map_err(|e| e.of("accel"))?;
     let meter = env.meter();
     let mut material = Material::new(&job.model, &job.data, &job.learning, Init::KaimingNormal)?;
-    let options = job.learning.resolved(DEFAULTS, material.has_classes())?;
+    let options = job.learning.resolved(DEFAULTS, &material.lesson())?;
     let mut notes = match &job.init_from {
         Some(path) => training::start_from(&mut material.model, path).map_err(|e| e.of("init_from"))?,
         None => vec![],

@@ -152,7 +152,7 @@ pub fn find_tickets(job: &FindJob, env: &Env, observer: &mut dyn Observer) -> Re
         data.normalise = Some(NormalisationChoice::None);
     }
     let mut material = Material::new(&network, &data, &job.learning, init)?;
-    let mut options = job.learning.resolved(DEFAULTS, material.has_classes())?;
+    let mut options = job.learning.resolved(DEFAULTS, &material.lesson())?;
     if let Some(preset) = &chosen {
         options = overridden(&preset.train, &job.learning, options);
     }

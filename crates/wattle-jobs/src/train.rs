@@ -108,7 +108,7 @@ pub struct Files {
 pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<Trained> {
     let meter = env.meter();
     let mut material = Material::new(&job.model, &job.data, &job.learning, Init::KaimingNormal)?;
-    let options = job.learning.resolved(DEFAULTS, material.has_classes())?;
+    let options = job.learning.resolved(DEFAULTS, &material.lesson())?;
     let mut notes = match &job.init_from {
         Some(path) => training::start_from(&mut material.model, path).map_err(|e| e.of("init_from"))?,
         None => vec![],
