@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use wattle_data::Source;
-use wattle_graph::{Model, onnx};
+use wattle_graph::{Model, Role, onnx};
 use wattle_meter::Receipt;
 use wattle_train::evaluation::{Evaluation, evaluate};
 use wattle_train::experiment::Experiment;
 use wattle_train::fit::{Fitted, fit};
+use wattle_train::moment::Moment;
 use wattle_train::network::Init;
 use wattle_train::options::TrainOptions;
 use wattle_train::trainer::Trainer;
@@ -119,6 +120,10 @@ pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<T
         None => vec![],
     };
     notes.extend(material.remarks.iter().cloned());
+    if !has_trainable(&material.model) {
+        options.length = Moment::ZERO;
+        notes.push("the model has no trainable parameter: it is judged and written as it is".into());
+    }
     let samples = material.data.splits.train().len();
     notes.extend(fit_batch(&mut options, &job.learning, samples));
     // What is refused is refused before hours of training, and leaves no folder behind.
@@ -146,6 +151,10 @@ pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<T
     let learnt = learnt.map_err(|error| kept.stopped(error, observer, &meter, env))?;
     let Learnt { fitted, written, validation, test, title, curves } = learnt;
     notes.extend(doubts(&test));
+    notes.extend(given(&fitted, &options));
+    notes.extend(fitted.damaged.iter().map(|path| {
+        format!("{} was damaged: the steps since the checkpoint before it were done again", path.display())
+    }));
     let directory = &kept.directory;
     directory.write("model.onnx", &onnx::encode_model(&written)?)?;
     let mut receipt = meter.stop();
@@ -173,6 +182,22 @@ pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<T
         },
         receipt,
     })
+}
+
+/// Whether there is something to learn with.
+fn has_trainable(model: &Model) -> bool {
+    let role = |id| model.graph.parameter_of(id).map(|parameter| parameter.role);
+    model.graph.parameters().any(|id| role(id) == Some(Role::Trainable))
+}
+
+/// Which network is given, where training could stop early.
+fn given(fitted: &Fitted, options: &TrainOptions) -> Option<String> {
+    let (value, step) = fitted.best?;
+    let watched = options.stop?.metric.map_or("loss".to_owned(), |metric| metric.to_string());
+    let steps = fitted.steps;
+    Some(format!(
+        "the network of step {step} of {steps} is given, the best in validation: {watched} {value:.4}"
+    ))
 }
 
 /// A training that came to its end, judged.

@@ -172,6 +172,27 @@ fn ids_and_labels_that_the_model_does_not_know_are_refused_by_their_place() {
 }
 
 #[test]
+fn a_model_with_nothing_to_learn_is_judged_and_written_as_it_is() {
+    let sandbox = Sandbox::new();
+    let mut b = Builder::new();
+    let x = b.input("x", DType::F32, &[3]);
+    let y = b.graph.apply(Unary { function: Function::Relu }, &[x]).expect("one float operand");
+    b.output(y, "y");
+    b.write(&sandbox, "plain.onnx");
+    let x = floats((0..3 * SAMPLES).map(|i| (i % 7) as f32 - 3.0));
+    let labels = (0..SAMPLES as i64).flat_map(|i| i64::to_le_bytes(i % 3)).collect();
+    let shapes = [format!("({SAMPLES}, 3)"), format!("({SAMPLES},)")];
+    let [rows, row] = shapes;
+    arrays(&sandbox, "plain", &[("x", "<f4", rows, x), ("labels", "<i8", row, labels)]);
+    let trained = sandbox.json("train --model plain.onnx --data npz:plain --out run");
+    assert_eq!(trained["steps"], 0);
+    let notes = trained["notes"].to_string();
+    assert!(notes.contains("no trainable parameter"), "{notes}");
+    let judged = sandbox.json("eval --model run/model.onnx --data npz:plain");
+    assert_eq!(judged["loss"], trained["test_loss"]);
+}
+
+#[test]
 fn a_search_of_no_steps_starts_where_it_ends() {
     let sandbox = Sandbox::new();
     tagger(&sandbox);

@@ -141,6 +141,11 @@ fn a_signal_ends_a_run_at_the_next_step_and_loses_nothing() {
         let ledger = String::from_utf8(sandbox.read("data/wattle/ledger.jsonl")).expect("text");
         assert_eq!(ledger.lines().count(), count + 1);
     }
+    // A checkpoint that the disk has cut short is no reason to refuse: the run starts again.
+    let checkpoint = format!("run/step-{}.safetensors", step_of(&sandbox));
+    sandbox.write(&checkpoint, &sandbox.read(&checkpoint)[..100]);
+    let output = ended_by(&sandbox, line, "-INT");
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
 }
 
 #[test]
