@@ -281,7 +281,11 @@ impl Run<'_> {
                 Err(error) if error.kind() != ErrorKind::Input || Checkpoint::read(&path).is_ok() => {
                     return Err(error);
                 }
-                Err(_) => self.damaged.push(path),
+                Err(_) => {
+                    // Left there, it would be in the way of the one that takes its name.
+                    let _ = std::fs::remove_file(&path);
+                    self.damaged.push(path);
+                }
             }
         }
         Ok(None)
