@@ -145,6 +145,64 @@ fn tagger(sandbox: &Sandbox) {
 }
 
 #[test]
+fn ids_and_labels_that_the_model_does_not_know_are_refused_by_their_place() {
+    let sandbox = Sandbox::new();
+    tagger(&sandbox);
+    let whole = ["ids", "labels"].map(|name| (name, sandbox.read(&format!("tags/{name}.npy"))));
+    for (changed, value, expected) in
+        [(0, 12, "0 to 11"), (0, -1, "0 to 11"), (1, 9, "0 to 2"), (1, 255, "ignore-index 255")]
+    {
+        for (place, (name, bytes)) in whole.iter().enumerate() {
+            let mut bytes = bytes.clone();
+            if place == changed {
+                // Sample 3, element 2, behind the header.
+                let start = bytes.len() - 8 * (4 * SAMPLES - 14);
+                bytes[start..start + 8].copy_from_slice(&i64::to_le_bytes(value));
+            }
+            sandbox.write(&format!("tags/{name}.npy"), bytes);
+        }
+        for command in ["train", "eval", "shrink", "ticket find"] {
+            let output = sandbox.run(&format!("{command} --model tagger.onnx --data npz:tags"));
+            let text = crate::sandbox::stderr(&output);
+            assert_eq!(output.status.code(), Some(2), "{command}, {value}: {text}");
+            let place = format!("sample 3, element 2: the number {value}");
+            assert!(text.contains(&place) && text.contains(expected), "{command}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_model_with_nothing_to_learn_is_judged_and_written_as_it_is() {
+    let sandbox = Sandbox::new();
+    let mut b = Builder::new();
+    let x = b.input("x", DType::F32, &[3]);
+    let y = b.graph.apply(Unary { function: Function::Relu }, &[x]).expect("one float operand");
+    b.output(y, "y");
+    b.write(&sandbox, "plain.onnx");
+    let x = floats((0..3 * SAMPLES).map(|i| (i % 7) as f32 - 3.0));
+    let labels = (0..SAMPLES as i64).flat_map(|i| i64::to_le_bytes(i % 3)).collect();
+    let shapes = [format!("({SAMPLES}, 3)"), format!("({SAMPLES},)")];
+    let [rows, row] = shapes;
+    arrays(&sandbox, "plain", &[("x", "<f4", rows, x), ("labels", "<i8", row, labels)]);
+    let trained = sandbox.json("train --model plain.onnx --data npz:plain --out run");
+    assert_eq!(trained["steps"], 0);
+    let notes = trained["notes"].to_string();
+    assert!(notes.contains("no trainable parameter"), "{notes}");
+    let judged = sandbox.json("eval --model run/model.onnx --data npz:plain");
+    assert_eq!(judged["loss"], trained["test_loss"]);
+}
+
+#[test]
+fn a_search_of_no_steps_starts_where_it_ends() {
+    let sandbox = Sandbox::new();
+    tagger(&sandbox);
+    let line = "--model tagger.onnx --data npz:tags --epochs 0";
+    let found = sandbox.json(&format!("ticket find {line} --levels 1 --out tickets"));
+    assert_eq!(found["levels"].as_array().map(Vec::len), Some(2));
+    sandbox.json(&format!("shrink {line} --max-rounds 1 --tolerance 100 --out lean"));
+}
+
+#[test]
 fn a_classifier_of_tokens_is_shrunk_and_searched_by_the_accuracy_of_its_tokens() {
     let sandbox = Sandbox::new();
     tagger(&sandbox);
