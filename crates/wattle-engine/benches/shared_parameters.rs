@@ -11,7 +11,6 @@ mod decoder;
 #[allow(dead_code, reason = "each test builds some of the networks")]
 mod elastic;
 
-use std::convert::Infallible;
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,13 +18,13 @@ use std::time::Duration;
 
 use decoder::Decoder;
 use elastic::{Elastic, Fixed, Transformer, View, initial, transformer};
-use wattle_engine::{Cpu, Freeze, Isa, Plan, PlanCache, PlanOptions, Session, Store};
+use wattle_engine::{Cpu, EngineError, Freeze, Isa, Plan, PlanCache, PlanOptions, Session, Store};
 use wattle_graph::onnx::{Limits, read_model};
 use wattle_graph::ops::Gemm;
 use wattle_graph::{DType, Example, Graph, NodeId, Op, Shape, Tensor, ValueId};
 use wattle_meter::Machine;
 use wattle_meter::bystanders::Watch;
-use wattle_meter::timing::{Times, Turns, in_turns, once, repeated};
+use wattle_meter::timing::{Times, Turns, in_turns, listed, once, repeated};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
@@ -226,26 +225,27 @@ fn decode(options: &PlanOptions) -> Outcome<Vec<Row>> {
         let mut session = Session::new(Plan::compile(&graph, &store, options)?, &store)?;
         let attends: Vec<bool> =
             session.plan().steps().map(|step| attends(session.plan().graph(), step.node, length)).collect();
-        let mut first = None;
-        for &place in places {
-            session.set_input("place", &Tensor::ints(&[place]))?;
-            let whole = repeated(&Turns::exactly(50), || session.run())?.least();
-            let [attention, rest] = [true, false].map(|kind| {
-                let Ok(times) = in_turns(&Turns::exactly(50), 1, |_| {
-                    let run = session.run_timed();
-                    let times = session.step_times().iter().zip(&attends);
-                    let sum = times.filter(|(_, attends)| **attends == kind).map(|(time, _)| *time).sum();
-                    Ok::<Duration, Infallible>(if run.is_ok() { sum } else { Duration::MAX })
-                });
-                times[0].least()
-            });
-            let change = rest / *first.get_or_insert(rest);
+        // All places take turns; of each, the steps of attention and all others.
+        let times = listed(&Turns::exactly(100), 2 * places.len(), |times| {
+            for (parts, &place) in times.chunks_exact_mut(2).zip(places) {
+                session.set_input("place", &Tensor::ints(&[place]))?;
+                session.run_timed()?;
+                parts.fill(Duration::ZERO);
+                for (time, attends) in session.step_times().iter().zip(&attends) {
+                    parts[usize::from(!attends)] += *time;
+                }
+            }
+            Ok::<(), EngineError>(())
+        })?;
+        let first = times[1].least();
+        for (parts, place) in times.chunks_exact(2).zip(places) {
+            let [attention, rest] = [&parts[0], &parts[1]].map(Times::least);
+            let change = rest / first;
             most = most.max(change);
             rows.push(Row {
                 what: format!("decoder 4 x 256, token {place} of at most {length}"),
                 measured: format!(
-                    "{:.0} us: attention {:.0} us, the rest {:.0} us, {change:.2} times the first",
-                    1e6 * whole,
+                    "attention {:.0} us, the rest {:.0} us, {change:.2} times the first",
                     1e6 * attention,
                     1e6 * rest
                 ),
@@ -296,8 +296,9 @@ fn branches(options: &PlanOptions) -> Outcome<Vec<Row>> {
     Ok(vec![Row {
         what: what.into(),
         measured: format!(
-            "{taken} kernel calls in the branch taken, {other} in the other; nodes on the interpreter: {:?}",
-            session.plan().interpreted()
+            "{taken} kernel calls in the branch taken, {other} in others ({} planned at this size); nodes on the interpreter: {}",
+            calls.len() - 1,
+            session.plan().interpreted().len()
         ),
         limit: Some((other as f64, 0.0, " calls")),
     }])

@@ -26,7 +26,7 @@ pub struct PlanOptions {
     /// planning. Without it the model alone decides, and a plan is the same wherever it is made.
     pub timings: Option<Arc<Timings>>,
     /// Whether a batch may be run part by part.
-    pub batch: Batch,
+    pub batch: BatchSplit,
     /// Kernels of custom operators.
     pub kernels: Registry,
 }
@@ -34,7 +34,7 @@ pub struct PlanOptions {
 impl PlanOptions {
     /// The best instruction set of this machine, all rewrites, everything frozen that can be, an arena of at most 16 GiB.
     pub fn new(cpu: Arc<Cpu>) -> PlanOptions {
-        let (freeze, sparse, batch) = (Freeze::All, Sparse::Auto, Batch::Auto);
+        let (freeze, sparse, batch) = (Freeze::All, Sparse::Auto, BatchSplit::Auto);
         let kernels = Registry::new();
         PlanOptions {
             cpu,
@@ -78,7 +78,7 @@ impl Freeze {
 
 /// How a network for inference runs a batch whose images no operator mixes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum Batch {
+pub enum BatchSplit {
     /// In parts that stay in the caches, where that saves more than reading the weights for each part costs.
     #[default]
     Auto,

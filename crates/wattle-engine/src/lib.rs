@@ -33,7 +33,7 @@ pub mod suite;
 pub mod timing_file;
 mod timings;
 
-pub use choices::{Batch, Freeze, PlanOptions, Sparse};
+pub use choices::{BatchSplit, Freeze, PlanOptions, Sparse};
 pub use element::Element;
 pub use error::EngineError;
 pub use executor::{CpuExecutor, Executor};

@@ -3,7 +3,7 @@
 use wattle_graph::{Graph, GraphError, NodeId, Tensor, ValueId, rewrite};
 use wattle_kernels::arena::Span;
 
-use crate::choices::Batch;
+use crate::choices::BatchSplit;
 use crate::plan::{Plan, Port};
 
 /// What a step may read and write before a batch is worth cutting, and half of which one part's may take: the second-level
@@ -25,12 +25,12 @@ pub(crate) struct Parts {
 }
 
 /// The graph of one part and how many there are, where that is wanted and possible.
-pub(crate) fn choose(graph: &Graph, batch: Batch) -> Result<Option<(usize, Graph)>, GraphError> {
+pub(crate) fn choose(graph: &Graph, batch: BatchSplit) -> Result<Option<(usize, Graph)>, GraphError> {
     let count = match batch {
-        Batch::Whole => return Ok(None),
-        Batch::Parts(count) => count,
+        BatchSplit::Whole => return Ok(None),
+        BatchSplit::Parts(count) => count,
         // Where shapes are not known, planning says so itself.
-        Batch::Auto => wanted(graph).unwrap_or(1),
+        BatchSplit::Auto => wanted(graph).unwrap_or(1),
     };
     if count < 2 {
         return Ok(None);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use wattle_graph::{Fingerprint, Graph};
 
-use crate::choices::{Batch, PlanOptions, Sparse};
+use crate::choices::{BatchSplit, PlanOptions, Sparse};
 use crate::error::EngineError;
 use crate::kernel::lock;
 use crate::plan::Plan;
@@ -49,7 +49,7 @@ struct Key {
     rewrite: bool,
     memory_limit: usize,
     sparse: Sparse,
-    batch: Batch,
+    batch: BatchSplit,
     /// Identities of the kernels of custom operators.
     kernels: Vec<String>,
     stored: Vec<StoredKey>,

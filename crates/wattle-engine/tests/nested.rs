@@ -199,8 +199,8 @@ fn silero_vad_runs_without_the_interpreter_and_only_the_network_of_its_rate() {
             assert!(kernels > 10, "{rate} Hz: `{}` is a network of {kernels} kernels", inside.name);
             calls.push((kernels, inside.runs * kernels));
         }
+        // The network of the other rate is planned only where it could run on so many samples at all.
         let taken: Vec<_> = calls.iter().filter(|(_, called)| *called > 0).collect();
-        assert_eq!(calls.len(), 2, "{rate} Hz: two branches: {calls:?}");
         assert!(
             matches!(taken[..], [(kernels, called)] if kernels == called),
             "{rate} Hz: every kernel of one branch once, none of the other: {calls:?}"

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use wattle_engine::{Batch, Cpu, Plan, PlanOptions, Session, Store};
+use wattle_engine::{BatchSplit, Cpu, Plan, PlanOptions, Session, Store};
 use wattle_graph::ops::{
     Binary, BinaryFunction, Conv, Flatten, Function, GlobalPool, MatMul, Pool, PoolKind, Reshape, Sliding,
     Softmax, Transpose, Unary,
@@ -54,13 +54,13 @@ fn sparse(shape: &[usize]) -> Tensor {
     Tensor::from_f64(DType::F32, shape, values)
 }
 
-fn plan(graph: &Graph, batch: Batch, threads: usize) -> Plan {
+fn plan(graph: &Graph, batch: BatchSplit, threads: usize) -> Plan {
     let cpu = Arc::new(Cpu::new(threads).expect("threads start"));
     Plan::compile(graph, &Store::default(), &PlanOptions { batch, ..PlanOptions::new(cpu) }).expect("a plan")
 }
 
 /// Both outputs of the second of two runs on different inputs, the second timed.
-fn run(graph: &Graph, batch: Batch, threads: usize) -> Vec<(String, Tensor)> {
+fn run(graph: &Graph, batch: BatchSplit, threads: usize) -> Vec<(String, Tensor)> {
     let x = graph.extents(graph.inputs()[0]).expect("known");
     let mut session = Session::new(plan(graph, batch, threads), &Store::default()).expect("a session");
     session.set_input("x", &Example::noise(&x, 8)).expect("fits");
@@ -74,12 +74,12 @@ fn run(graph: &Graph, batch: Batch, threads: usize) -> Vec<(String, Tensor)> {
 fn parts_give_what_the_whole_batch_gives_on_any_number_of_threads() {
     for (batch, parts) in [(2, vec![2]), (3, vec![3]), (5, vec![5]), (6, vec![2, 3, 6])] {
         let graph = network(batch, 13).expect("a graph");
-        let whole = run(&graph, Batch::Whole, 1);
+        let whole = run(&graph, BatchSplit::Whole, 1);
         for count in parts {
             let mut first: Option<Vec<(String, Tensor)>> = None;
             for threads in [1, 2, 3] {
-                assert_eq!(plan(&graph, Batch::Parts(count), threads).parts(), count);
-                let got = run(&graph, Batch::Parts(count), threads);
+                assert_eq!(plan(&graph, BatchSplit::Parts(count), threads).parts(), count);
+                let got = run(&graph, BatchSplit::Parts(count), threads);
                 for ((name, got), (_, want)) in got.iter().zip(&whole) {
                     assert_eq!(got.shape(), want.shape(), "{name}");
                     let (got, want) = (got.to_f64(), want.to_f64());
@@ -97,8 +97,8 @@ fn parts_give_what_the_whole_batch_gives_on_any_number_of_threads() {
 #[test]
 fn steps_are_named_and_timed_and_memory_is_counted_for_every_thread() {
     let graph = network(4, 32).expect("a graph");
-    let whole = plan(&graph, Batch::Whole, 1);
-    let [one, two] = [1, 2].map(|threads| plan(&graph, Batch::Parts(4), threads));
+    let whole = plan(&graph, BatchSplit::Whole, 1);
+    let [one, two] = [1, 2].map(|threads| plan(&graph, BatchSplit::Parts(4), threads));
     let nodes =
         |plan: &Plan| plan.steps().filter_map(|s| Some((s.node?, s.name.clone()))).collect::<Vec<_>>();
     assert_eq!(nodes(&whole), nodes(&one));
@@ -109,7 +109,7 @@ fn steps_are_named_and_timed_and_memory_is_counted_for_every_thread() {
     assert!(session.step_times().iter().all(|time| !time.is_zero()));
     let options = PlanOptions {
         memory_limit: one.arena_bytes() - 1,
-        batch: Batch::Parts(4),
+        batch: BatchSplit::Parts(4),
         ..PlanOptions::new(Arc::new(Cpu::new(1).expect("one thread")))
     };
     assert!(Plan::compile(&graph, &Store::default(), &options).is_err());
@@ -117,14 +117,14 @@ fn steps_are_named_and_timed_and_memory_is_counted_for_every_thread() {
 
 #[test]
 fn only_batches_that_leave_the_cache_are_cut() {
-    assert_eq!(plan(&network(8, 64).expect("a graph"), Batch::Auto, 1).parts(), 8);
-    assert_eq!(plan(&network(8, 13).expect("a graph"), Batch::Auto, 1).parts(), 1);
-    assert_eq!(plan(&network(1, 64).expect("a graph"), Batch::Auto, 1).parts(), 1);
+    assert_eq!(plan(&network(8, 64).expect("a graph"), BatchSplit::Auto, 1).parts(), 8);
+    assert_eq!(plan(&network(8, 13).expect("a graph"), BatchSplit::Auto, 1).parts(), 1);
+    assert_eq!(plan(&network(1, 64).expect("a graph"), BatchSplit::Auto, 1).parts(), 1);
     // A matrix that is large beside its activations would be read once for every part.
     let mut graph = Graph::new("layer");
     let x = graph.input("x", DType::F32, Shape::known(&[256, 1024]));
     let w = graph.constant(Example::noise(&[1024, 1024], 1));
     let y = graph.apply(MatMul::default(), &[x, w]).expect("fits");
     graph.set_outputs(vec![y]);
-    assert_eq!(plan(&graph, Batch::Auto, 1).parts(), 1);
+    assert_eq!(plan(&graph, BatchSplit::Auto, 1).parts(), 1);
 }

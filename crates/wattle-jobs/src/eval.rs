@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use wattle_meter::{Receipt, Unit, Work};
+use wattle_meter::{Receipt, Unit, WorkDone};
 use wattle_train::evaluation::evaluate;
 use wattle_train::metric::Metric;
 use wattle_train::network::Init;
@@ -104,7 +104,7 @@ pub fn eval(options: &EvalOptions, env: &Env, _observer: &mut dyn Observer) -> R
     notes.extend(doubts(&found));
     notes.extend(is_file.then(|| guessed(&normalised)).flatten());
     let mut receipt = meter.stop();
-    receipt.work.samples = Some(Work::counted(found.samples as u64, Unit::Sample));
+    receipt.work.samples = Some(WorkDone::counted(found.samples as u64, Unit::Sample));
     env.record(&mut receipt);
     Ok(Evaluated {
         accuracy: found.accuracy,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::Value;
-use wattle_meter::{Meter, Receipt, StopReason, Unit, Work};
+use wattle_meter::{Meter, Receipt, StopReason, Unit, WorkDone};
 use wattle_train::run_directory::{Config, RunDirectory};
 
 use crate::env::Env;
@@ -122,7 +122,7 @@ impl Kept {
 
     /// A receipt of this process with the samples it has learnt from.
     fn counted(&self, mut receipt: Receipt) -> Receipt {
-        receipt.work.samples = Some(Work::counted(self.learnt, Unit::Sample));
+        receipt.work.samples = Some(WorkDone::counted(self.learnt, Unit::Sample));
         receipt
     }
 

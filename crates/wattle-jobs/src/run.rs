@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 use wattle_engine::{EngineError, Session, Store};
 use wattle_graph::{Model, Tensor, costs, interpret, totals};
-use wattle_meter::{Receipt, Unit, Work};
+use wattle_meter::{Receipt, Unit, WorkDone};
 
 use crate::env::Env;
 use crate::error::{JobError, Result};
@@ -88,8 +88,8 @@ pub fn run(options: &RunOptions, env: &Env, _observer: &mut dyn Observer) -> Res
     let mut receipt = meter.stop();
     if let Ok(costs) = costs(&model.graph, &model.parameters) {
         let sums = totals(&costs);
-        receipt.work.macs_nominal = Some(Work::counted(sums.macs, Unit::Mac));
-        receipt.work.macs_effective = Some(Work::counted(sums.effective_macs, Unit::Mac));
+        receipt.work.macs_nominal = Some(WorkDone::counted(sums.macs, Unit::Mac));
+        receipt.work.macs_effective = Some(WorkDone::counted(sums.effective_macs, Unit::Mac));
     }
     env.record(&mut receipt);
     Ok(Ran { outputs: written, noise, execution, receipt })

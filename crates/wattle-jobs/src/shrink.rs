@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use wattle_graph::Model;
 use wattle_graph::onnx::{SparseFormat, encode_model, encode_model_as};
-use wattle_meter::{Meter, Quantity, Receipt, Unit, Work};
-use wattle_tickets::{Criterion, FindOptions, Fractions, Layer, Level, Scope, check, find, prunable};
+use wattle_meter::{Meter, Quantity, Receipt, Unit, WorkDone};
+use wattle_tickets::{Criterion, FindOptions, Fractions, Level, Prunable, Scope, check, find, prunable};
 use wattle_train::evaluation::{Evaluation, evaluate};
 use wattle_train::experiment::Experiment;
 use wattle_train::moment::Moment;
@@ -314,10 +314,10 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
     let mut receipt = meter.stop();
     receipt.seeds.insert("seed".into(), options.seed);
     let dense_sums = sums(&dense, &sample)?;
-    receipt.work.macs_nominal = Some(Work::counted(dense_sums.macs, Unit::Mac));
-    receipt.work.macs_effective = Some(Work::counted(lean_side.macs, Unit::Mac));
+    receipt.work.macs_nominal = Some(WorkDone::counted(dense_sums.macs, Unit::Mac));
+    receipt.work.macs_effective = Some(WorkDone::counted(lean_side.macs, Unit::Mac));
     receipt.work.files = [
-        ("dense.onnx (not kept)".to_string(), Work::counted(dense_side.bytes, Unit::Byte)),
+        ("dense.onnx (not kept)".to_string(), WorkDone::counted(dense_side.bytes, Unit::Byte)),
         ("lean.onnx".to_string(), size(&files.model)?),
         ("lean.safetensors".to_string(), size(&files.weights)?),
     ]
@@ -366,14 +366,14 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
 fn size(path: &Path) -> Result<Quantity> {
     let found =
         std::fs::metadata(path).map_err(|e| JobError::run(format_args!("{}: {e}", path.display())))?;
-    Ok(Work::counted(found.len(), Unit::Byte))
+    Ok(WorkDone::counted(found.len(), Unit::Byte))
 }
 
 /// The levels, until two in a row are worse than allowed.
 fn search(
     job: &ShrinkJob,
     experiment: &Experiment,
-    layers: &[Layer],
+    layers: &[Prunable],
     settings: &FindOptions,
     kept: &mut Kept,
     meter: &Meter,

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use crate::series::joined;
 use crate::{
     Accounts, Boundary, Component, Coverage, Energy, Factors, Look, Quantity, QuantityError, Receipt,
-    ScopeRecord, Shares, Stint, Work,
+    ScopeRecord, Shares, Stint, WorkDone,
 };
 
 type Result<T> = std::result::Result<T, QuantityError>;
@@ -168,12 +168,12 @@ impl Quantity {
     }
 }
 
-impl Work {
+impl WorkDone {
     /// What both have counted. Files are not added: each is as large as it was written last.
-    fn plus(&self, later: &Work) -> Result<Work> {
+    fn plus(&self, later: &WorkDone) -> Result<WorkDone> {
         let mut files: BTreeMap<String, Quantity> = self.files.clone();
         files.extend(later.files.clone());
-        Ok(Work {
+        Ok(WorkDone {
             macs_nominal: both(&self.macs_nominal, &later.macs_nominal)?,
             macs_effective: both(&self.macs_effective, &later.macs_effective)?,
             bytes_read: both(&self.bytes_read, &later.bytes_read)?,

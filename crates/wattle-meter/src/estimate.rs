@@ -12,7 +12,7 @@ use crate::{Derivation, Factors, Quantity, QuantityError, Source, Unit};
 
 /// Arithmetic or time to account for.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Work {
+pub enum Demand {
     /// Hours of one device, summed over devices.
     DeviceTime(Quantity),
     /// Operations.
@@ -109,26 +109,26 @@ pub struct Water {
     pub grid: Option<Quantity>,
 }
 
-/// Device time of some work, noted step by step; `rate` is not needed for [`Work::DeviceTime`].
+/// Device time of some work, noted step by step; `rate` is not needed for [`Demand::DeviceTime`].
 ///
 /// # Errors
 /// [`QuantityError`] where a rate may be zero, or a unit is wrong. `Ok(None)` when operations were given without
 /// a rate: they are noted, and nothing more can be said.
 pub fn device_time(
     derivation: &mut Derivation,
-    work: &Work,
+    work: &Demand,
     rate: Option<&Rate>,
 ) -> Result<Option<Quantity>, QuantityError> {
     let flops = match work {
-        Work::DeviceTime(time) => {
+        Demand::DeviceTime(time) => {
             derivation.given("run_time", time);
             return Ok(Some(time.to(Unit::Hour)?));
         }
-        Work::Flops(flops) => {
+        Demand::Flops(flops) => {
             derivation.given("flops", flops);
             flops.clone()
         }
-        Work::Tokens { params, active, tokens, training } => {
+        Demand::Tokens { params, active, tokens, training } => {
             derivation.given("params", params);
             derivation.given("tokens", tokens);
             let (counted, name) = match active {
@@ -280,7 +280,7 @@ mod tests {
         }
     }
 
-    fn run(work: Work, rate: Option<Rate>, setting: &Setting) -> Derivation {
+    fn run(work: Demand, rate: Option<Rate>, setting: &Setting) -> Derivation {
         let mut derivation = Derivation::default();
         let time = device_time(&mut derivation, &work, rate.as_ref()).unwrap().unwrap();
         footprint(&mut derivation, &time, setting).unwrap();
@@ -292,7 +292,7 @@ mod tests {
         let rate = Rate::Achieved(exact(28e12, Unit::FlopPerSecond));
         let mut setting = setting(300.0, 1.0, 400.0);
         setting.price_per_hour = Some(exact(1.5, Unit::UsdPerHour));
-        let d = run(Work::Flops(exact(3.14e23, Unit::Flop)), Some(rate), &setting);
+        let d = run(Demand::Flops(exact(3.14e23, Unit::Flop)), Some(rate), &setting);
         let years = d.get("device_time").unwrap().to(Unit::Year).unwrap().value();
         assert!((years - 355.60).abs() < 0.005, "{years}");
         assert!((d.get("cost").unwrap().value() - 4_672_619.0).abs() < 0.5);
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn llmcarbon_forward_estimate_of_gpt3() {
-        let work = Work::Tokens {
+        let work = Demand::Tokens {
             params: exact(175e9, Unit::One),
             active: None,
             tokens: exact(300e9, Unit::One),
@@ -316,13 +316,13 @@ mod tests {
 
     #[test]
     fn a_mixture_counts_the_parameters_that_work_on_a_token() {
-        let work = |active: Option<Quantity>| Work::Tokens {
+        let work = |active: Option<Quantity>| Demand::Tokens {
             params: exact(1.5e12, Unit::One),
             active,
             tokens: exact(2e12, Unit::One),
             training: true,
         };
-        let flops = |work: &Work| {
+        let flops = |work: &Demand| {
             let mut d = Derivation::default();
             device_time(&mut d, work, None).unwrap();
             d.get("flops").unwrap().value()
@@ -337,7 +337,7 @@ mod tests {
         let mut setting = setting(1000.0, 1.5, 100.0);
         let litres = |x| exact(x, Unit::LitrePerKilowattHour);
         setting.water = Some(Water { site: litres(2.0), grid: Some(litres(3.0)) });
-        let d = run(Work::DeviceTime(exact(10.0, Unit::Hour)), None, &setting);
+        let d = run(Demand::DeviceTime(exact(10.0, Unit::Hour)), None, &setting);
         let value = |name| d.get(name).unwrap().value();
         let close = |name, expected: f64| assert!((value(name) / expected - 1.0).abs() < 1e-12, "{name}");
         close("it_energy", 10.0);
@@ -348,10 +348,10 @@ mod tests {
 
     #[test]
     fn market_based_carbon_stands_beside_the_grids_and_changes_nothing_else() {
-        let plain = run(Work::DeviceTime(exact(1.0, Unit::Hour)), None, &setting(500.0, 1.0, 400.0));
+        let plain = run(Demand::DeviceTime(exact(1.0, Unit::Hour)), None, &setting(500.0, 1.0, 400.0));
         let mut with = setting(500.0, 1.0, 400.0);
         with.market_intensity = Some(exact(0.0, Unit::GramCo2ePerKilowattHour));
-        let both = run(Work::DeviceTime(exact(1.0, Unit::Hour)), None, &with);
+        let both = run(Demand::DeviceTime(exact(1.0, Unit::Hour)), None, &with);
         assert_eq!(plain.get("co2e"), both.get("co2e"));
         assert_eq!(both.get("market_co2e").unwrap().value(), 0.0);
     }
@@ -362,7 +362,7 @@ mod tests {
         let lifespan = exact(5.0, Unit::Year);
         setting.embodied = Some(Embodied { total: exact(200.0, Unit::KilogramCo2e), lifespan });
         setting.functional_units = Some(exact(1000.0, Unit::Sample));
-        let d = run(Work::DeviceTime(exact(438.0, Unit::Hour)), None, &setting);
+        let d = run(Demand::DeviceTime(exact(438.0, Unit::Hour)), None, &setting);
         // 438 h of 43,800 h is a hundredth: 2 kg; 438 kWh at 100 g are 43.8 kg.
         assert!((d.get("embodied").unwrap().value() - 2.0).abs() < 1e-9);
         assert!((d.get("sci").unwrap().value() - 45.8).abs() < 1e-9);
@@ -372,8 +372,8 @@ mod tests {
     fn development_multiplies_time_energy_and_cost() {
         let mut twice = setting(500.0, 1.2, 400.0);
         twice.development = Some(exact(2.0, Unit::One));
-        let once = run(Work::DeviceTime(exact(3.0, Unit::Hour)), None, &setting(500.0, 1.2, 400.0));
-        let twice = run(Work::DeviceTime(exact(3.0, Unit::Hour)), None, &twice);
+        let once = run(Demand::DeviceTime(exact(3.0, Unit::Hour)), None, &setting(500.0, 1.2, 400.0));
+        let twice = run(Demand::DeviceTime(exact(3.0, Unit::Hour)), None, &twice);
         for name in ["device_time", "energy", "co2e", "cost"] {
             let ratio = twice.get(name).unwrap().value() / once.get(name).unwrap().value();
             assert!((ratio - 2.0).abs() < 1e-12, "{name}");
@@ -384,7 +384,7 @@ mod tests {
     fn what_is_assumed_is_named_and_a_result_is_never_called_measured() {
         let power = Device::find("h100").unwrap().training_power().unwrap().0;
         let setting = Setting { power: Some(power), factors: Factors::default(), ..setting(1.0, 1.0, 1.0) };
-        let d = run(Work::DeviceTime(exact(1.0, Unit::Hour)), None, &setting);
+        let d = run(Demand::DeviceTime(exact(1.0, Unit::Hour)), None, &setting);
         assert_eq!(d.assumed(), ["power", "pue", "electricity_price"]);
         let energy = d.get("energy").unwrap();
         assert_eq!(energy.source().to_string(), "modelled:it_energy x pue");
@@ -395,6 +395,6 @@ mod tests {
     fn a_unit_in_the_wrong_place_is_an_error() {
         let mut d = Derivation::default();
         let rate = Rate::Achieved(exact(28e12, Unit::Flop));
-        assert!(device_time(&mut d, &Work::Flops(exact(1e20, Unit::Flop)), Some(&rate)).is_err());
+        assert!(device_time(&mut d, &Demand::Flops(exact(1e20, Unit::Flop)), Some(&rate)).is_err());
     }
 }

@@ -77,7 +77,7 @@ pub use meter::{Gauge, Meter, MeterConfig, Snapshot};
 pub use quantity::{Quantity, QuantityError};
 pub use receipt::{
     Boundary, Component, Coverage, Energy, Look, PowerSummary, Receipt, SCHEMA, Samples, Schema, ScopeRecord,
-    Shares, Stint, StopReason, Work,
+    Shares, Stint, StopReason, WorkDone,
 };
 pub use scope::Scope;
 pub use source::{Source, SourceError};

@@ -47,7 +47,7 @@ pub struct Receipt {
     /// The factors used for carbon and cost.
     pub factors: Factors,
     /// What was done for it.
-    pub work: Work,
+    pub work: WorkDone,
     /// What it ran on.
     pub machine: Machine,
     /// What ran.
@@ -251,7 +251,7 @@ pub struct Component {
 
 /// What was done, where it was counted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Work {
+pub struct WorkDone {
     /// Multiply-accumulates as if nothing were sparse.
     pub macs_nominal: Option<Quantity>,
     /// Multiply-accumulates that sparsity left over.
@@ -347,7 +347,7 @@ pub enum StopReason {
     FoundFinished,
 }
 
-impl Work {
+impl WorkDone {
     /// A counted amount of work, exact.
     pub fn counted(n: u64, unit: Unit) -> Quantity {
         Quantity::count(n, unit, Source::measured("count"))
@@ -413,12 +413,12 @@ pub(crate) mod tests {
             },
             accounts: None,
             factors,
-            work: Work {
-                macs_nominal: Some(Work::counted(2_000_000, Unit::Mac)),
-                macs_effective: Some(Work::counted(300_000, Unit::Mac)),
+            work: WorkDone {
+                macs_nominal: Some(WorkDone::counted(2_000_000, Unit::Mac)),
+                macs_effective: Some(WorkDone::counted(300_000, Unit::Mac)),
                 bytes_read: None,
                 bytes_written: None,
-                samples: Some(Work::counted(1797, Unit::Sample)),
+                samples: Some(WorkDone::counted(1797, Unit::Sample)),
                 files: BTreeMap::new(),
             },
             machine: Machine {

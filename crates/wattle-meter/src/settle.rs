@@ -8,7 +8,7 @@ use crate::processor_time::RESOLUTION;
 use crate::running::{Mark, Settlement, State, Tally};
 use crate::{
     Component, Coverage, Energy, Machine, MeterConfig, Quantity, Receipt, Schema, ScopeRecord, Shares,
-    Software, Source, StopReason, Timestamp, Unit, Warning, WarningKind, Work,
+    Software, Source, StopReason, Timestamp, Unit, Warning, WarningKind, WorkDone,
 };
 
 fn joules(microjoules: u64) -> f64 {
@@ -78,7 +78,7 @@ pub(crate) fn receipt(
         cost: total.as_ref().and_then(|energy| config.factors.cost(energy).ok()),
         accounts: None,
         factors: config.factors.clone(),
-        work: Work::default(),
+        work: WorkDone::default(),
         machine,
         software: Software::this(),
         seeds: BTreeMap::new(),

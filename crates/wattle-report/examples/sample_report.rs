@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use wattle_meter::{Meter, MeterConfig, Unit, Work};
+use wattle_meter::{Meter, MeterConfig, Unit, WorkDone};
 use wattle_report::{Align, Axis, Bar, Bars, Plot, Point, Report, Table, number};
 
 fn main() -> std::io::Result<()> {
@@ -22,7 +22,7 @@ fn main() -> std::io::Result<()> {
         }
     }
     let mut receipt = meter.stop();
-    receipt.work.macs_nominal = Some(Work::counted(2_233_000_000, Unit::Mac));
+    receipt.work.macs_nominal = Some(WorkDone::counted(2_233_000_000, Unit::Mac));
     receipt.seeds.insert("init".to_owned(), 7);
 
     let mut result = Table::new([

@@ -190,7 +190,7 @@ fn software(receipt: &Receipt) -> String {
 
 #[cfg(test)]
 mod tests {
-    use wattle_meter::{Meter, MeterConfig, Unit, Work};
+    use wattle_meter::{Meter, MeterConfig, Unit, WorkDone};
 
     use super::*;
 
@@ -202,7 +202,7 @@ mod tests {
     fn unknown_quantities_have_no_line_and_known_ones_name_their_source() {
         let mut r = receipt();
         assert!(!table(&r).to_string().contains("MACs"));
-        r.work.macs_nominal = Some(Work::counted(2_233_000_000, Unit::Mac));
+        r.work.macs_nominal = Some(WorkDone::counted(2_233_000_000, Unit::Mac));
         let text = table(&r).to_string();
         let line = text.lines().find(|l| l.starts_with("MACs, nominal")).unwrap();
         assert!(line.contains("2.23 GMAC") && line.ends_with("measured:count"), "{line}");

@@ -14,7 +14,7 @@ use wattle_train::options::TrainOptions;
 use wattle_train::run_directory::{Config, RunDirectory};
 use wattle_train::trainer::{Notes, Trainer};
 
-use crate::prune::{Layer, Scope, prune};
+use crate::prune::{Prunable, Scope, prune};
 
 /// How a ticket is looked for; how each level is trained is the experiment's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ pub fn level_directory(run: &Path, level: u32) -> PathBuf {
 #[derive(Serialize)]
 struct LevelConfig<'a> {
     experiment: serde_json::Value,
-    layers: &'a [Layer],
+    layers: &'a [Prunable],
     scope: Scope,
     rewind: Moment,
     level: u32,
@@ -87,7 +87,7 @@ struct LevelConfig<'a> {
 /// What [`find`] refuses before it computes or writes anything: nothing to prune, nothing to choose by, a model that does
 /// not fit the data, a rewind point outside the training. Returns the rewind point, in steps, and what whoever trains should
 /// know.
-pub fn check(experiment: &Experiment, layers: &[Layer], options: &FindOptions) -> Result<(u64, Notes)> {
+pub fn check(experiment: &Experiment, layers: &[Prunable], options: &FindOptions) -> Result<(u64, Notes)> {
     if layers.is_empty() {
         let found = "no prunable tensor: the model has no trained convolution or matrix product before its last layer";
         return Err(Error::input("the model", found));
@@ -114,7 +114,7 @@ pub fn check(experiment: &Experiment, layers: &[Layer], options: &FindOptions) -
 /// unless training may stop early.
 pub fn find(
     experiment: &Experiment,
-    layers: &[Layer],
+    layers: &[Prunable],
     options: &FindOptions,
     follower: &mut dyn Follower,
 ) -> Result<Vec<Level>> {
@@ -145,7 +145,7 @@ pub fn find(
 /// A search under way.
 struct Search<'a> {
     experiment: &'a Experiment,
-    layers: &'a [Layer],
+    layers: &'a [Prunable],
     options: &'a FindOptions,
 }
 
@@ -233,7 +233,7 @@ impl Search<'_> {
 }
 
 /// Share of the weights of `layers` that are alive.
-fn density(parameters: &Parameters, layers: &[Layer]) -> f64 {
+fn density(parameters: &Parameters, layers: &[Prunable]) -> f64 {
     let (mut alive, mut total) = (0, 0);
     for layer in layers {
         let len = parameters.get(&layer.tensor).map_or(0, |t| t.len());

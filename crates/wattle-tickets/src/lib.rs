@@ -13,4 +13,4 @@ mod prune;
 pub use criterion::Criterion;
 pub use find::{FindOptions, Follower, Level, check, find, level_directory};
 pub use preset::{PRESETS, Preset, preset};
-pub use prune::{Fractions, Layer, Scope, prunable, prune, random_masks};
+pub use prune::{Fractions, Prunable, Scope, prunable, prune, random_masks};

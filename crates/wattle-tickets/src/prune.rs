@@ -28,7 +28,7 @@ pub struct Fractions {
 
 /// A weight tensor that may be pruned.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Layer {
+pub struct Prunable {
     /// Name of the parameter tensor.
     pub tensor: String,
     /// Share of its remaining weights pruned in one round (layer-wise), or whether it takes part (global: not 0).
@@ -37,8 +37,8 @@ pub struct Layer {
 
 /// The weights of convolutions and matrix products, in the order the network applies them. Biases, norms and
 /// embeddings are never pruned.
-pub fn prunable(graph: &Graph, fractions: Fractions) -> Vec<Layer> {
-    let mut layers: Vec<Layer> = vec![];
+pub fn prunable(graph: &Graph, fractions: Fractions) -> Vec<Prunable> {
+    let mut layers: Vec<Prunable> = vec![];
     for node in graph.nodes() {
         let fraction = match &node.op {
             Op::Conv(_) | Op::ConvTranspose(_) => fractions.conv,
@@ -49,7 +49,7 @@ pub fn prunable(graph: &Graph, fractions: Fractions) -> Vec<Layer> {
             let Some(parameter) = graph.parameter_of(*input) else { continue };
             let seen = layers.iter().any(|l| l.tensor == parameter.tensor);
             if parameter.role == Role::Trainable && !seen {
-                layers.push(Layer { tensor: parameter.tensor.clone(), fraction });
+                layers.push(Prunable { tensor: parameter.tensor.clone(), fraction });
             }
         }
     }
@@ -68,8 +68,8 @@ type Ranked = (f32, usize, usize);
 ///
 /// `trained` holds the weights that are ranked and the masks so far. With [`Scope::Global`] the fraction is that
 /// of the first layer that takes part.
-pub fn prune(trained: &Parameters, layers: &[Layer], scope: Scope) -> Vec<(String, Mask)> {
-    let masks = |layer: &Layer| {
+pub fn prune(trained: &Parameters, layers: &[Prunable], scope: Scope) -> Vec<(String, Mask)> {
+    let masks = |layer: &Prunable| {
         let len = trained.get(&layer.tensor).map_or(0, |t| t.len());
         trained.mask(&layer.tensor).cloned().unwrap_or_else(|| Mask::full(len))
     };
@@ -102,7 +102,7 @@ pub fn prune(trained: &Parameters, layers: &[Layer], scope: Scope) -> Vec<(Strin
 /// ticket is compared with, and what speed is measured on before there is one.
 pub fn random_masks(
     parameters: &Parameters,
-    layers: &[Layer],
+    layers: &[Prunable],
     density: f64,
     seed: u64,
 ) -> Vec<(String, Mask)> {
@@ -136,10 +136,10 @@ mod tests {
         parameters
     }
 
-    fn layers(fractions: &[(&str, f64)]) -> Vec<Layer> {
+    fn layers(fractions: &[(&str, f64)]) -> Vec<Prunable> {
         fractions
             .iter()
-            .map(|(tensor, fraction)| Layer { tensor: tensor.to_string(), fraction: *fraction })
+            .map(|(tensor, fraction)| Prunable { tensor: tensor.to_string(), fraction: *fraction })
             .collect()
     }
 

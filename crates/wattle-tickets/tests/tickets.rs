@@ -9,7 +9,7 @@ use wattle_data::{DataSpec, LoadOptions, Normalisation, SplitOptions, Splits};
 use wattle_engine::{Cpu, PlanOptions};
 use wattle_graph::{Mask, Model, Parameters, Tensor};
 use wattle_tickets::{
-    FindOptions, Fractions, Layer, Level, PRESETS, Scope, find, level_directory, preset, prunable, prune,
+    FindOptions, Fractions, Level, PRESETS, Prunable, Scope, find, level_directory, preset, prunable, prune,
 };
 use wattle_train::checkpoint::Checkpoint;
 use wattle_train::evaluation::evaluate;
@@ -30,7 +30,7 @@ struct Setting {
     model: Model,
     data: TrainingData,
     validation: Vec<u32>,
-    layers: Vec<Layer>,
+    layers: Vec<Prunable>,
 }
 
 fn setting(network: &str) -> Setting {
@@ -171,7 +171,7 @@ fn every_level_removes_exactly_the_ceiling_of_its_share() {
         options.find.scope = scope;
         let levels = search(&setting, &options, 1);
         let alive = |level: &Level| -> Vec<usize> {
-            let count = |l: &Layer| {
+            let count = |l: &Prunable| {
                 let len = level.start.get(&l.tensor).unwrap().len();
                 level.start.mask(&l.tensor).map_or(len, Mask::count)
             };
@@ -203,7 +203,7 @@ fn ties_fall_by_layer_and_then_by_index() {
     for name in ["first", "second"] {
         equal.insert(name, Tensor::f32([10], vec![-0.5; 10]));
     }
-    let layer = |tensor: &str| Layer { tensor: tensor.into(), fraction: 0.3 };
+    let layer = |tensor: &str| Prunable { tensor: tensor.into(), fraction: 0.3 };
     let layers = [layer("first"), layer("second")];
     let dead = |masks: &[(String, Mask)]| -> Vec<Vec<usize>> {
         masks.iter().map(|(_, m)| (0..10).filter(|&i| !m.get(i)).collect()).collect()

@@ -21,12 +21,12 @@ pub struct Schedule {
     /// Length of the linear warm-up; `Moment::ZERO` for none.
     pub warmup: Moment,
     /// What happens to the rate otherwise.
-    pub shape: Shape,
+    pub shape: Course,
 }
 
 /// The course of the rate.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Shape {
+pub enum Course {
     /// Always the base rate.
     Constant,
     /// Multiplied by `gamma` at each milestone (counted from the start of the run, warm-up included).
@@ -56,7 +56,7 @@ pub enum Shape {
 
 impl Schedule {
     /// The base rate throughout.
-    pub const CONSTANT: Schedule = Schedule { warmup: Moment::ZERO, shape: Shape::Constant };
+    pub const CONSTANT: Schedule = Schedule { warmup: Moment::ZERO, shape: Course::Constant };
 
     /// The fraction of the base rate for an iteration counted from 0. During a warm-up of w iterations it is
     /// (iteration + 1) / w of the schedule's own value (Goyal et al. 2017, section 2.2).
@@ -78,7 +78,7 @@ impl Schedule {
         if warmup > timeline.total {
             return misfit(format!("the warm-up takes {warmup} iterations"));
         }
-        if let Shape::Milestones { at, .. } = &self.shape {
+        if let Course::Milestones { at, .. } = &self.shape {
             let points: Vec<u64> = at.iter().map(|step| step.resolve(timeline)).collect();
             if !points.is_sorted_by(|a, b| a < b) {
                 return misfit(format!("the milestones fall on iterations {points:?}, which do not ascend"));
@@ -88,7 +88,7 @@ impl Schedule {
     }
 }
 
-impl Shape {
+impl Course {
     fn factor(&self, iteration: u64, warmup: u64, timeline: &Timeline) -> f64 {
         let progress = || {
             let length = timeline.total.saturating_sub(warmup);
@@ -96,16 +96,16 @@ impl Shape {
             if length == 0 { 0.0 } else { done as f64 / length as f64 }
         };
         match self {
-            Shape::Constant => 1.0,
-            Shape::Milestones { at, gamma } => at
+            Course::Constant => 1.0,
+            Course::Milestones { at, gamma } => at
                 .iter()
                 .filter(|milestone| iteration >= milestone.resolve(timeline))
                 .fold(1.0, |product, _| product * gamma),
-            Shape::Cosine { floor } => {
+            Course::Cosine { floor } => {
                 floor + (1.0 - floor) * 0.5 * (1.0 + (std::f64::consts::PI * progress()).cos())
             }
-            Shape::Linear { floor } => floor + (1.0 - floor) * (1.0 - progress()),
-            Shape::InverseSqrt { peak } => {
+            Course::Linear { floor } => floor + (1.0 - floor) * (1.0 - progress()),
+            Course::InverseSqrt { peak } => {
                 let peak = peak.resolve(timeline).max(1) as f64;
                 let now = (iteration + 1) as f64;
                 (now / peak).min((peak / now).sqrt())
@@ -129,10 +129,10 @@ impl FromStr for Schedule {
             None => (shape, None),
         };
         let shape = match (name, argument) {
-            ("constant", None) => Shape::Constant,
+            ("constant", None) => Course::Constant,
             ("step", Some(argument)) => milestones(text, argument)?,
-            ("cosine", floor) => Shape::Cosine { floor: floor.map_or(Ok(0.0), |f| fraction(text, f))? },
-            ("linear", floor) => Shape::Linear { floor: floor.map_or(Ok(0.0), |f| fraction(text, f))? },
+            ("cosine", floor) => Course::Cosine { floor: floor.map_or(Ok(0.0), |f| fraction(text, f))? },
+            ("linear", floor) => Course::Linear { floor: floor.map_or(Ok(0.0), |f| fraction(text, f))? },
             ("inverse-sqrt", Some(_)) if warmup != Moment::ZERO => {
                 return Err(Error::input(
                     format_args!("schedule `{text}`"),
@@ -142,17 +142,17 @@ impl FromStr for Schedule {
                     "leave `+warmup:...` out; the number after `inverse-sqrt:` is the length of the warm-up",
                 ));
             }
-            ("inverse-sqrt", Some(peak)) => Shape::InverseSqrt { peak: peak.parse()? },
+            ("inverse-sqrt", Some(peak)) => Course::InverseSqrt { peak: peak.parse()? },
             _ => return Err(unknown(text)),
         };
         Ok(Schedule { warmup, shape })
     }
 }
 
-fn milestones(text: &str, argument: &str) -> Result<Shape> {
+fn milestones(text: &str, argument: &str) -> Result<Course> {
     let (at, gamma) = argument.rsplit_once(':').ok_or_else(|| unknown(text))?;
     let at = at.split(',').map(str::parse).collect::<Result<Vec<Moment>>>()?;
-    Ok(Shape::Milestones { at, gamma: fraction(text, gamma)? })
+    Ok(Course::Milestones { at, gamma: fraction(text, gamma)? })
 }
 
 fn fraction(text: &str, number: &str) -> Result<f64> {
@@ -171,16 +171,16 @@ fn unknown(text: &str) -> Error {
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.shape {
-            Shape::Constant => write!(f, "constant")?,
-            Shape::Milestones { at, gamma } => {
+            Course::Constant => write!(f, "constant")?,
+            Course::Milestones { at, gamma } => {
                 let at: Vec<String> = at.iter().map(Moment::to_string).collect();
                 write!(f, "step:{}:{gamma}", at.join(","))?;
             }
-            Shape::Cosine { floor: 0.0 } => write!(f, "cosine")?,
-            Shape::Cosine { floor } => write!(f, "cosine:{floor}")?,
-            Shape::Linear { floor: 0.0 } => write!(f, "linear")?,
-            Shape::Linear { floor } => write!(f, "linear:{floor}")?,
-            Shape::InverseSqrt { peak } => write!(f, "inverse-sqrt:{peak}")?,
+            Course::Cosine { floor: 0.0 } => write!(f, "cosine")?,
+            Course::Cosine { floor } => write!(f, "cosine:{floor}")?,
+            Course::Linear { floor: 0.0 } => write!(f, "linear")?,
+            Course::Linear { floor } => write!(f, "linear:{floor}")?,
+            Course::InverseSqrt { peak } => write!(f, "inverse-sqrt:{peak}")?,
         }
         if self.warmup == Moment::ZERO { Ok(()) } else { write!(f, "+warmup:{}", self.warmup) }
     }

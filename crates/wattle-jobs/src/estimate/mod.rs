@@ -6,7 +6,7 @@ mod graph;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use wattle_meter::device::{Device, PowerBoundary};
-use wattle_meter::estimate::{self, RESULTS, Rate, Setting, Work};
+use wattle_meter::estimate::{self, Demand, RESULTS, Rate, Setting};
 use wattle_meter::{Derivation, Machine, Quantity, Unit, prices, schedule, working_power};
 
 use crate::accounting::Accounting;
@@ -24,7 +24,7 @@ pub const REQUESTS: u64 = 1000;
 #[derive(Clone, Debug)]
 pub struct EstimateOptions {
     /// What is done; of tokens, those of one request where `inference` says so.
-    pub work: Option<Work>,
+    pub work: Option<Demand>,
     /// Cost of [`REQUESTS`] requests instead of a training.
     pub inference: bool,
     /// A graph whose runs are timed, in place of `work`.
@@ -200,19 +200,19 @@ fn device_time(
 }
 
 /// The work; of tokens, those of all requests.
-fn work(options: &EstimateOptions) -> Result<Work> {
+fn work(options: &EstimateOptions) -> Result<Demand> {
     let Some(work) = options.work.clone() else {
         return Err(JobError::input(
             "nothing to estimate: give operations (option `flops`), device-hours, parameters and tokens, or a model",
         ));
     };
-    let Work::Tokens { params, active, tokens, .. } = work else { return Ok(work) };
+    let Demand::Tokens { params, active, tokens, .. } = work else { return Ok(work) };
     if active.as_ref().is_some_and(|a| a.low() > params.high()) {
         return Err(JobError::option("active_params", "more than there are parameters"));
     }
     let requests = if options.inference { REQUESTS as f64 } else { 1.0 };
     let tokens = tokens.scaled(requests).map_err(JobError::input)?;
-    Ok(Work::Tokens { params, active, tokens, training: !options.inference })
+    Ok(Demand::Tokens { params, active, tokens, training: !options.inference })
 }
 
 /// Ingredients that nobody gave: those of the derivation that are assumptions, and factors that are wide defaults.

@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::{Interval, Projection, Refusal};
-use crate::estimate::{self, Rate, Setting, Work};
+use crate::estimate::{self, Demand, Rate, Setting};
 use crate::{Derivation, Factors, Quantity, QuantityError, Source, Unit};
 
 /// Beyond 10^270 GFLOP the products of costs would leave the range of numbers, and of sense.
@@ -102,7 +102,7 @@ fn cost(x: Interval, hardware: &Hardware) -> Result<Cost, QuantityError> {
     };
     let mut steps = Derivation::default();
     let rate = Rate::Achieved(hardware.rate.clone());
-    let time = estimate::device_time(&mut steps, &Work::Flops(flops.clone()), Some(&rate))?
+    let time = estimate::device_time(&mut steps, &Demand::Flops(flops.clone()), Some(&rate))?
         .expect("a rate gives a time");
     estimate::footprint(&mut steps, &time, &setting)?;
     let get = |name| steps.get(name).cloned();

@@ -10,7 +10,7 @@ use crate::policy::StepPolicy;
 use crate::step_graph::StepGraph;
 use crate::training_data::TrainingData;
 use wattle_data::{DataSpec, LoadOptions, Normalisation, SampleShape, SplitOptions, Splits};
-use wattle_engine::{Batch, Cpu, Freeze, Isa, PlanOptions, Sparse};
+use wattle_engine::{BatchSplit, Cpu, Freeze, Isa, PlanOptions, Sparse};
 
 /// Six epochs on 160 digits, judged by 80 others.
 fn experiment(change: impl Fn(&mut TrainOptions)) -> Experiment {
@@ -239,7 +239,7 @@ fn whatever_decides_a_training_is_in_its_key() {
         with(&|e| e.plan.rewrite = false),
         with(&|e| e.plan.freeze = Freeze::None),
         with(&|e| e.plan.sparse = Sparse::Never),
-        with(&|e| e.plan.batch = Batch::Whole),
+        with(&|e| e.plan.batch = BatchSplit::Whole),
     ];
     for (i, key) in keys.iter().enumerate() {
         assert!(!keys[..i].contains(key), "variation {i} has the key of another");

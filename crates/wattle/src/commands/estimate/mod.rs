@@ -10,7 +10,7 @@ mod graph;
 use wattle_jobs::Silent;
 use wattle_jobs::estimate::{EstimateOptions, Estimated, estimate};
 use wattle_meter::Unit;
-use wattle_meter::estimate::Work;
+use wattle_meter::estimate::Demand;
 use wattle_report::derivation::{results, steps};
 
 use crate::accounting::{AccountingArgs, given};
@@ -136,18 +136,18 @@ fn options(args: &Args) -> Result<EstimateOptions, Failure> {
     })
 }
 
-fn work(args: &WorkArgs) -> Result<Option<Work>, Failure> {
+fn work(args: &WorkArgs) -> Result<Option<Demand>, Failure> {
     if let Some(hours) = given("--device-hours", &args.device_hours, Unit::Hour, (0.0, 1e15))? {
-        return Ok(Some(Work::DeviceTime(hours)));
+        return Ok(Some(Demand::DeviceTime(hours)));
     }
     if let Some(flops) = given("--flops", &args.flops, Unit::Flop, (0.0, 1e60))? {
-        return Ok(Some(Work::Flops(flops)));
+        return Ok(Some(Demand::Flops(flops)));
     }
     let params = given("--params", &args.params, Unit::One, (1.0, 1e18))?;
     let tokens = given("--tokens", &args.tokens, Unit::One, (1.0, 1e24))?;
     let active = given("--active-params", &args.active_params, Unit::One, (1.0, 1e18))?;
     let training = !args.inference;
-    Ok(params.zip(tokens).map(|(params, tokens)| Work::Tokens { params, active, tokens, training }))
+    Ok(params.zip(tokens).map(|(params, tokens)| Demand::Tokens { params, active, tokens, training }))
 }
 
 fn text(found: &Estimated) -> String {
