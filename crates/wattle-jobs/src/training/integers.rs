@@ -110,7 +110,7 @@ fn look(table: &dyn Table, allowed: &Allowed) -> Result<()> {
         if allowed.column >= table.inputs() {
             error = error.remedy(format_args!(
                 "give the model an output for each class, or state that positions of {value} do not count: option \
-                 `ignore_index={value}`"
+                 `ignore-index={value}`"
             ));
         }
         return Err(error.into());
