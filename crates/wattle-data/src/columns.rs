@@ -189,6 +189,8 @@ pub(crate) struct Columns {
     count: usize,
     parts: SourceParts,
     ranges: Vec<Option<(i64, i64)>>,
+    ignored: Option<i64>,
+    own_names: Vec<String>,
     classes: Option<(Vec<u32>, Vec<String>)>,
     remarks: Vec<String>,
     fingerprint: String,
@@ -201,6 +203,7 @@ impl Columns {
             return Err(Error::input(&of.name, "there are no training samples")
                 .remedy("name a data set that has some"));
         }
+        let own_names = of.inputs.iter().chain(&of.targets).map(|field| field.info.name.clone()).collect();
         let single = of.targets.len() == 1;
         for target in &mut of.targets {
             let own = &target.info.name;
@@ -232,6 +235,8 @@ impl Columns {
             count,
             parts: of.parts,
             ranges: Vec::new(),
+            ignored: of.ignore_index,
+            own_names,
             classes: None,
             remarks: of.remarks,
             fingerprint: String::new(),
@@ -381,6 +386,14 @@ impl Table for Columns {
 
     fn label_range(&self, column: usize) -> Option<(i64, i64)> {
         self.ranges[column]
+    }
+
+    fn own_name(&self, column: usize) -> &str {
+        &self.own_names[column]
+    }
+
+    fn ignored(&self) -> Option<i64> {
+        self.ignored
     }
 
     fn length(&self, sample: usize) -> Option<usize> {

@@ -183,7 +183,8 @@ impl Rows<'_> {
         .remedy(if cell.is_empty() {
             "fill the value in, or leave such rows out (an .onnx model can do without them): option `missing=drop`"
         } else {
-            "remove the row, or encode words as numbers; \
+            "remove the row, encode words as numbers, or name the columns that feed the input of an .onnx model, here \
+             `x`: option `columns=x=a+b`; \
              a label column that is not the last needs a header that calls it `label`"
         })
     }

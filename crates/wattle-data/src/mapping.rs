@@ -298,6 +298,17 @@ impl Table for Mapped {
         self.table.label_range(self.from[column])
     }
 
+    fn own_name(&self, column: usize) -> &str {
+        match column < self.inputs {
+            true => &self.columns[column].name,
+            false => self.table.own_name(self.from[column]),
+        }
+    }
+
+    fn ignored(&self) -> Option<i64> {
+        self.table.ignored()
+    }
+
     fn length(&self, sample: usize) -> Option<usize> {
         self.table.length(sample)
     }

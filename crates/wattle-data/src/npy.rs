@@ -1,11 +1,15 @@
 //! NumPy's `.npy` arrays (NEP 1, format versions 1 to 3). Pickled objects are refused, never run.
 
+use std::io::{self, Write};
 use std::path::Path;
 
 use wattle_graph::{DType, Data, Tensor};
 
 use crate::bounded;
 use crate::error::{Error, Result};
+
+/// What every file begins with.
+const MAGIC: &[u8; 6] = b"\x93NUMPY";
 
 /// An array as it was stored, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +68,38 @@ pub fn read_tensor(path: &Path) -> Result<Tensor> {
     );
     Tensor::new(shape, data)
         .ok_or_else(|| told(path, ("a shape that its elements do not fill".into(), WRITE_AGAIN)))
+}
+
+/// Writes a tensor as NumPy does: format version 1, little-endian, row-major.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn write_tensor(out: &mut impl Write, tensor: &Tensor) -> io::Result<()> {
+    let dtype = tensor.dtype();
+    let kind = match dtype {
+        DType::Bool => 'b',
+        _ if dtype.is_float() => 'f',
+        DType::U8 | DType::U16 | DType::U32 | DType::U64 => 'u',
+        _ => 'i',
+    };
+    let order = if dtype.size() == 1 { '|' } else { '<' };
+    let shape: String = tensor.shape().iter().map(|extent| format!("{extent}, ")).collect();
+    let mut header = format!(
+        "{{'descr': '{order}{kind}{}', 'fortran_order': False, 'shape': ({}), }}",
+        dtype.size(),
+        if tensor.shape().len() == 1 { shape.trim_end() } else { shape.trim_end_matches(", ") }
+    );
+    // The elements begin at a multiple of 64 bytes; a line break ends the header.
+    let before = MAGIC.len() + 4;
+    let padding = (before + header.len() + 1).next_multiple_of(64) - (before + header.len() + 1);
+    header.extend(std::iter::repeat_n(' ', padding));
+    header.push('\n');
+    let length = u16::try_from(header.len()).map_err(io::Error::other)?;
+    out.write_all(MAGIC)?;
+    out.write_all(&[1, 0])?;
+    out.write_all(&length.to_le_bytes())?;
+    out.write_all(header.as_bytes())?;
+    out.write_all(&tensor.to_le_bytes())
 }
 
 /// An array of any number type, row-major, in this machine's byte order.
@@ -250,7 +286,7 @@ impl Header {
     /// Reads the header at the start of a file, of which `bytes` may be only the beginning. Linear in its length.
     pub(crate) fn parse(bytes: &[u8]) -> std::result::Result<Self, Fault> {
         let fault = |found: &str| (found.to_owned(), WRITE_AGAIN);
-        let (start, length) = match bytes.strip_prefix(b"\x93NUMPY") {
+        let (start, length) = match bytes.strip_prefix(MAGIC) {
             Some(&[1, _, a, b, ..]) => (10, usize::from(u16::from_le_bytes([a, b]))),
             Some(&[2 | 3, _, a, b, c, d, ..]) => (12, u32::from_le_bytes([a, b, c, d]) as usize),
             _ => return Err(fault("no .npy header")),
@@ -366,6 +402,30 @@ mod tests {
             assert_eq!(array, Array { shape: vec![2], values: expected }, "{descr}");
         }
         assert_eq!(parse(Path::new("x"), &encode("|u1", "()", &[3])).unwrap().shape, Vec::<usize>::new());
+    }
+
+    #[test]
+    fn what_is_written_is_what_numpy_writes() {
+        let written = |tensor: &Tensor| {
+            let mut out = vec![];
+            write_tensor(&mut out, tensor).unwrap();
+            out
+        };
+        // numpy.save of numpy.array([1.5, -2.0], dtype='<f4')
+        let one = written(&Tensor::f32([2], vec![1.5, -2.0]));
+        let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }";
+        let expected = [&MAGIC[..], &[1, 0, 118, 0], header.as_bytes()].concat();
+        assert_eq!(one[..expected.len()], expected);
+        assert_eq!(one[127..], [&b"\n"[..], &1.5f32.to_le_bytes(), &(-2f32).to_le_bytes()].concat());
+        for shape in [vec![], vec![3], vec![0, 2], vec![2, 1, 3]] {
+            for dtype in [DType::Bool, DType::I8, DType::U16, DType::I32, DType::U64, DType::F64] {
+                let tensor = Tensor::zeros(dtype, shape.clone());
+                let file = written(&tensor);
+                assert_eq!((file.len() - tensor.len() * dtype.size()) % 64, 0);
+                let read = parse_stored(Path::new("x"), file).unwrap();
+                assert_eq!((read.dtype, &read.shape), (dtype, &shape));
+            }
+        }
     }
 
     #[test]

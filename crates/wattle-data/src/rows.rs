@@ -267,7 +267,7 @@ impl Rows<'_> {
             } else {
                 text.parse::<f32>().ok().filter(|value| value.is_finite()).ok_or_else(|| {
                     self.fault(line, column, text, "a finite number")
-                        .remedy("encode words as numbers, or leave the column out")
+                        .remedy("encode words as numbers, or name the columns that feed the input, here `x`: option `columns=x=a+b`")
                 })?
             };
             self.cells.push(value);

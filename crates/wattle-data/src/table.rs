@@ -79,6 +79,16 @@ pub trait Table: Send + Sync + Debug {
         None
     }
 
+    /// What a column is called in the data, where it has another name here: targets do.
+    fn own_name(&self, column: usize) -> &str {
+        &self.columns()[column].name
+    }
+
+    /// The label that does not count, where the targets have one: what padding is labelled with, or what was stated.
+    fn ignored(&self) -> Option<i64> {
+        None
+    }
+
     /// How many places of a sample's sequences are real; the rest is padding. `None` where samples are no sequences.
     fn length(&self, _sample: usize) -> Option<usize> {
         None
@@ -142,6 +152,14 @@ impl<T: Table + ?Sized> Table for Arc<T> {
 
     fn label_range(&self, column: usize) -> Option<(i64, i64)> {
         (**self).label_range(column)
+    }
+
+    fn own_name(&self, column: usize) -> &str {
+        (**self).own_name(column)
+    }
+
+    fn ignored(&self) -> Option<i64> {
+        (**self).ignored()
     }
 
     fn length(&self, sample: usize) -> Option<usize> {

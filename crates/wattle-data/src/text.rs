@@ -64,10 +64,11 @@ pub(crate) fn load(path: &Path, wanted: &[Wanted], options: &TableOptions) -> Re
     } else {
         tokens::next_token(&sequences, length, ignored)
     };
+    let learns_next = class_names.is_none();
     let [train, validation, test] = counts;
     let parts = Parts {
         class_names,
-        ignore_index: Some(ignored),
+        ignore_index: options.ignore_index.or(learns_next.then_some(ignored)),
         remarks,
         options: format!("tokenizer {}", tokenizer.identity()),
         ..Parts::of(

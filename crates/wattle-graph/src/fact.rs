@@ -101,8 +101,9 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// Convolutions from which a network counts as deep: VGG-11 without normalisation still trains with 8.
-const DEEP: usize = 9;
+/// Convolutions from which a network counts as deep. A small U-Net whose exporter folded its normalisation has five; some of
+/// eight that never had any (VGG-11) train well, which the sentence leaves open.
+const DEEP: usize = 5;
 
 /// The facts of training `graph` to a smaller `loss`, one of its values: every parameter is trained or named with the
 /// reason why not, quantised weights are named, and so is a deep network without normalisation. What reading the file
@@ -218,6 +219,6 @@ mod tests {
             let loss = graph.apply(SumTo { shape: vec![] }, &[x]).unwrap();
             training_facts(&graph, loss).unwrap().contains(&Fact::NoNormalisation { convolutions: depth })
         };
-        assert!(named(20) && !named(4));
+        assert!(named(20) && named(5) && !named(4));
     }
 }

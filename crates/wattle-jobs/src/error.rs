@@ -47,7 +47,12 @@ impl JobError {
 
     /// The observer asked for an end.
     pub fn cancelled() -> JobError {
-        JobError { kind: ErrorKind::Cancelled, option: None, text: "cancelled; run it again to go on".into() }
+        JobError {
+            kind: ErrorKind::Cancelled,
+            option: None,
+            text: "stopped before its end; what is done is kept, and the same command goes on from there"
+                .into(),
+        }
     }
 
     /// The same error with the place it concerns in front.

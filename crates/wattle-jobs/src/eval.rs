@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::observer::Observer;
 use crate::train::{doubts, prefixed};
 use crate::training::data::DataOptions;
+use crate::training::integers::check_integers;
 use crate::training::learning::LearningOptions;
 use crate::training::material::{self, Material};
 use crate::training::normalised::{Normalised, NormalisedBy};
@@ -89,7 +90,9 @@ pub fn eval(options: &EvalOptions, env: &Env, _observer: &mut dyn Observer) -> R
     let (loss, ignore_index) = (options.loss.clone(), options.ignore_index);
     let asked = LearningOptions { loss, ignore_index, ..LearningOptions::default() };
     let material = Material::new(&options.model, &options.data, &asked, Init::KaimingNormal)?;
-    let loss = asked.objective(material.has_classes())?;
+    material.check_classes()?;
+    let loss = asked.objective(&material.lesson())?;
+    check_integers(&material.model, &*material.data.table, &loss)?;
     let Material { model, is_file, data, normalised, remarks, .. } = material;
     let part = match options.part {
         Part::Train => material::part(&data, data.splits.train()),

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::Value;
-use wattle_meter::{Meter, Receipt};
+use wattle_meter::{Meter, Receipt, StopReason, Unit, WorkDone};
 use wattle_train::run_directory::{Config, RunDirectory};
 
 use crate::env::Env;
-use crate::error::{JobError, Result};
+use crate::error::{ErrorKind, JobError, Result};
+use crate::observer::Observer;
 
 /// The file of the receipt.
 pub const RECEIPT: &str = "receipt.json";
@@ -48,6 +49,8 @@ fn without_nulls(value: Value) -> Value {
 pub struct Kept {
     /// The directory, held against other processes.
     pub directory: Arc<RunDirectory>,
+    /// Samples that this process has learnt from, each as often as it was.
+    pub learnt: u64,
     before: Option<Receipt>,
     opened: Instant,
     written: Instant,
@@ -67,7 +70,7 @@ impl Kept {
         let text = directory.read(RECEIPT)?.and_then(|bytes| String::from_utf8(bytes).ok());
         let before = text.and_then(|text| Receipt::from_json(&text).ok());
         let now = Instant::now();
-        Ok(Kept { directory: Arc::new(directory), before, opened: now, written: now })
+        Ok(Kept { directory: Arc::new(directory), learnt: 0, before, opened: now, written: now })
     }
 
     /// Writes down what the run has cost so far, now and then, in case this process is killed. Says whether it did.
@@ -77,23 +80,50 @@ impl Kept {
             return Ok(false);
         }
         self.written = Instant::now();
-        self.write(&self.with(&meter.so_far())?)?;
+        self.write(&self.with(&self.counted(meter.so_far()))?)?;
         Ok(true)
     }
 
-    /// The receipt of the whole run: of the processes before and of this one, whose own is `receipt`. A process that only
-    /// looked at a finished run adds a line.
-    pub fn finish(&self, receipt: &Receipt, only_looked: bool) -> Result<Receipt> {
+    /// The receipt of the whole run: of the processes before and of this one, whose own is `receipt` and goes to the ledger.
+    /// A process that only looked at a finished run adds a line.
+    pub fn finish(&self, receipt: Receipt, only_looked: bool, env: &Env) -> Result<Receipt> {
+        let mut receipt = self.counted(receipt);
+        env.record(&mut receipt);
         let whole = match (&self.before, only_looked) {
             (Some(before), true) => {
                 let mut seen = before.clone();
-                seen.add_look(receipt);
+                seen.add_look(&receipt);
                 seen
             }
-            _ => self.with(receipt)?,
+            _ => self.with(&receipt)?,
         };
         self.write(&whole)?;
         Ok(whole)
+    }
+
+    /// The error to tell of a run that ended before its end. What it has cost is kept for when it goes on, and goes to the
+    /// ledger; a process that was refused before it had learnt anything has nothing to keep.
+    pub fn stopped(
+        &self,
+        error: impl Into<JobError>,
+        observer: &mut dyn Observer,
+        meter: &Meter,
+        env: &Env,
+    ) -> JobError {
+        let (error, cancelled) = (error.into(), observer.cancelled());
+        if cancelled || error.kind() != ErrorKind::Input || self.learnt > 0 {
+            let mut receipt = meter.so_far();
+            receipt.stop_reason = if cancelled { StopReason::Interrupted } else { StopReason::Failed };
+            // The error that ended the run is the one to tell.
+            let _ = self.finish(receipt, false, env);
+        }
+        if cancelled { JobError::cancelled() } else { error }
+    }
+
+    /// A receipt of this process with the samples it has learnt from.
+    fn counted(&self, mut receipt: Receipt) -> Receipt {
+        receipt.work.samples = Some(WorkDone::counted(self.learnt, Unit::Sample));
+        receipt
     }
 
     fn with(&self, receipt: &Receipt) -> Result<Receipt> {
@@ -120,15 +150,17 @@ mod tests {
         let config = config("train", &serde_json::json!({"a": 1})).unwrap();
         let out = folder.path().join("run");
         let process = |only_looked: bool| {
-            let kept = Kept::open(&config, Some(&out), &env).unwrap();
+            let mut kept = Kept::open(&config, Some(&out), &env).unwrap();
+            kept.learnt = if only_looked { 0 } else { 5 };
             let meter = env.meter();
             std::thread::sleep(Duration::from_millis(30));
-            kept.finish(&meter.stop(), only_looked).unwrap()
+            kept.finish(meter.stop(), only_looked, &env).unwrap()
         };
         let first = process(false);
         let second = process(false);
         assert!(second.duration.value() >= first.duration.value() + 0.03);
         assert_eq!(second.stints().len(), 2);
+        assert_eq!(second.work.samples.as_ref().map(|samples| samples.value()), Some(10.0));
         let looked = process(true);
         assert_eq!(looked.duration.value(), second.duration.value(), "a look is no work");
         assert_eq!(looked.looks.len(), 1);

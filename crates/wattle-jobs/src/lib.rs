@@ -27,6 +27,8 @@ pub mod eval;
 pub mod export;
 pub mod given_file;
 #[cfg(feature = "networks")]
+pub mod interruption;
+#[cfg(feature = "networks")]
 pub mod kept;
 pub mod ledger;
 pub mod measure;

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use npyz::WriterBuilder;
-use wattle_graph::{DType, Data, Tensor};
+use wattle_graph::{DType, Tensor};
 use wattle_train::atomic_file::write_atomically_with;
 
 use crate::error::Result;
@@ -15,31 +14,7 @@ pub fn read(path: &Path) -> Result<Tensor> {
 
 /// Writes a tensor; the file appears whole or not at all.
 pub fn write(path: &Path, tensor: &Tensor) -> Result<()> {
-    let shape: Vec<u64> = tensor.shape().iter().map(|&n| n as u64).collect();
-    write_atomically_with(path, |out| {
-        macro_rules! save {
-            ($v:expr) => {{
-                let options = npyz::WriteOptions::new().default_dtype().shape(&shape);
-                let mut writer = options.writer(out).begin_nd()?;
-                writer.extend($v.iter().copied())?;
-                writer.finish()
-            }};
-        }
-        match tensor.data() {
-            Data::F32(v) => save!(v),
-            Data::F64(v) => save!(v),
-            Data::I8(v) => save!(v),
-            Data::I16(v) => save!(v),
-            Data::I32(v) => save!(v),
-            Data::I64(v) => save!(v),
-            Data::U8(v) => save!(v),
-            Data::U16(v) => save!(v),
-            Data::U32(v) => save!(v),
-            Data::U64(v) => save!(v),
-            Data::Bool(v) => save!(v),
-        }
-    })?;
-    Ok(())
+    Ok(write_atomically_with(path, |out| wattle_data::npy::write_tensor(out, tensor))?)
 }
 
 /// Converts to the type an input wants where that loses nothing: integers to wider ones, f64 to f32 rounds.

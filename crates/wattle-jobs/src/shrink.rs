@@ -22,11 +22,13 @@ use crate::kept::{self, Kept, RECEIPT};
 use crate::observer::Observer;
 use crate::shrink_costs::{CALIBRATION, Timed, on_accelerator, sums, time};
 use crate::shrink_report;
-use crate::train::{doubts, prefixed, stopped};
+use crate::train::{doubts, prefixed};
 use crate::training;
 use crate::training::data::DataOptions;
+use crate::training::epochs::{fit_batch, left_out};
 use crate::training::facts::{facts, out_of_reach};
 use crate::training::follow::{Follower, PAGE, SearchFollower};
+use crate::training::integers::check_integers;
 use crate::training::learning::{Defaults, LearningOptions, OptimizerName};
 use crate::training::material::{self, Material};
 use crate::training::normalised::Normalised;
@@ -222,12 +224,15 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
     let arch = job.accel.as_deref().map(accel::architecture).transpose().map_err(|e| e.of("accel"))?;
     let meter = env.meter();
     let mut material = Material::new(&job.model, &job.data, &job.learning, Init::KaimingNormal)?;
-    let options = job.learning.resolved(DEFAULTS, material.has_classes())?;
+    let mut options = job.learning.resolved(DEFAULTS, &material.lesson())?;
+    check_integers(&material.model, &*material.data.table, &options.loss)?;
     let mut notes = match &job.init_from {
         Some(path) => training::start_from(&mut material.model, path).map_err(|e| e.of("init_from"))?,
         None => vec![],
     };
     notes.extend(material.remarks.iter().cloned());
+    let samples = material.data.splits.train().len();
+    notes.extend(fit_batch(&mut options, &job.learning, samples));
     let model = material.model.clone();
     let settings = FindOptions { scope: Scope::Global, rewind: job.rewind, levels: job.max_rounds };
     let layers = prunable(&model.graph, Fractions { conv: FRACTION, dense: FRACTION, output: FRACTION });
@@ -238,6 +243,7 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
     let (_, seen) = check(&experiment, &layers, &settings)?;
     notes.extend(seen.sentences());
     notes.extend(facts(&experiment)?);
+    notes.extend(left_out(&experiment, samples));
     let key = Key {
         model: &job.model,
         data: &job.data,
@@ -249,14 +255,15 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
     let mut kept = Kept::open(&kept::config("shrink", &key)?, job.out.as_deref(), env)?;
     let run = kept.directory.clone();
     experiment.directory = Some(run.clone());
-    let levels = search(job, &experiment, &layers, &settings, &mut kept, &meter, observer)?;
+    let levels = search(job, &experiment, &layers, &settings, &mut kept, &meter, observer);
+    let levels = levels.map_err(|error| kept.stopped(error, observer, &meter, env))?;
     let criterion = Criterion::of(&levels[0].validation);
     let chosen = choose(&levels, criterion, job.tolerance);
 
     // What is looked at of the training part, before it is given up for the test part.
     let train = material.data.splits.train();
-    let samples = material.data.part(&train[..CALIBRATION.min(train.len())], 1)?;
-    let sample = Sample::first(&samples)?;
+    let looked_at = material.data.part(&train[..CALIBRATION.min(train.len())], 1)?;
+    let sample = Sample::first(&looked_at)?;
     let dense = network(&model, &levels[0]);
     let lean = network(&model, &levels[chosen]);
     let written =
@@ -289,8 +296,10 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
     let mut dense_side = side(&dense, &levels[0], &dense_test, encoded[0].len(), &timed[0])?;
     let mut lean_side = side(&lean, &levels[chosen], &lean_test, encoded[1].len(), &timed[1])?;
     if let Some(arch) = &arch {
-        dense_side.accel = Some(on_accelerator(arch, &dense, &sample, &samples, env, observer)?);
-        lean_side.accel = Some(on_accelerator(arch, &lean, &sample, &samples, env, observer)?);
+        for (model, side) in [(&dense, &mut dense_side), (&lean, &mut lean_side)] {
+            let modelled = on_accelerator(arch, model, &sample, &looked_at, env, observer);
+            side.accel = Some(modelled.map_err(|error| kept.stopped(error, observer, &meter, env))?);
+        }
     }
 
     let files = Files {
@@ -318,8 +327,7 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
             receipt.labels.insert(format!("accel, {name}"), accel.sentence());
         }
     }
-    env.record(&mut receipt);
-    let receipt = kept.finish(&receipt, only_looked)?;
+    let receipt = kept.finish(receipt, only_looked, env)?;
     notes.extend(remarks(&levels, chosen, job.sparse_format, timed[1].sparse_steps));
     notes.extend(doubts(&dense_test).into_iter().map(|doubt| format!("the dense network: {doubt}")));
     if let Some(accel) = &lean_side.accel {
@@ -383,16 +391,12 @@ fn search(
     };
     let stage = |level: u32| if level == 0 { "dense".to_string() } else { format!("round {level}") };
     let title = format!("{} on {}", job.model, job.data.data);
-    let training = Follower::new(observer, meter, kept, title);
+    let training = Follower::new(observer, meter, kept, title, &experiment.options);
     let mut follower = SearchFollower { training, stage: &stage, judge: &mut judge };
     let levels = find(experiment, layers, settings, &mut follower);
     drop(scope);
-    let levels = levels.map_err(|error| stopped(error, observer, kept, meter))?;
-    if observer.cancelled() {
-        kept.finish(&meter.so_far(), false)?;
-        return Err(JobError::cancelled());
-    }
-    Ok(levels)
+    let levels = levels?;
+    if observer.cancelled() { Err(JobError::cancelled()) } else { Ok(levels) }
 }
 
 /// The sparsest level that is good enough; the dense one if none is.

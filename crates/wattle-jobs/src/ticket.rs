@@ -8,7 +8,7 @@ use serde::Serialize;
 use wattle_data::{NormalisationChoice, Source};
 use wattle_graph::ops::{Flatten, LpNormalization};
 use wattle_graph::{GraphError, Model};
-use wattle_meter::{Receipt, Unit, WorkDone};
+use wattle_meter::Receipt;
 use wattle_tickets::{
     Criterion, FindOptions, Fractions, Level, Preset, Scope, check, find, preset, prunable,
 };
@@ -25,11 +25,13 @@ use crate::env::Env;
 use crate::error::{JobError, Result};
 use crate::kept::{self, Kept};
 use crate::observer::Observer;
-use crate::train::{doubts, prefixed, stopped};
+use crate::train::{doubts, prefixed};
 use crate::training;
 use crate::training::data::DataOptions;
+use crate::training::epochs::{fit_batch, left_out};
 use crate::training::facts::{facts, out_of_reach};
 use crate::training::follow::{Follower, PAGE, SearchFollower};
+use crate::training::integers::check_integers;
 use crate::training::learning::{Defaults, LearningOptions, OptimizerName};
 use crate::training::material::{self, Material};
 use crate::training::normalised::Normalised;
@@ -152,7 +154,7 @@ pub fn find_tickets(job: &FindJob, env: &Env, observer: &mut dyn Observer) -> Re
         data.normalise = Some(NormalisationChoice::None);
     }
     let mut material = Material::new(&network, &data, &job.learning, init)?;
-    let mut options = job.learning.resolved(DEFAULTS, material.has_classes())?;
+    let mut options = job.learning.resolved(DEFAULTS, &material.lesson())?;
     if let Some(preset) = &chosen {
         options = overridden(&preset.train, &job.learning, options);
     }
@@ -160,6 +162,9 @@ pub fn find_tickets(job: &FindJob, env: &Env, observer: &mut dyn Observer) -> Re
         Some(path) => training::start_from(&mut material.model, path).map_err(|e| e.of("init_from"))?,
         None => vec![],
     };
+    check_integers(&material.model, &*material.data.table, &options.loss)?;
+    let samples = material.data.splits.train().len();
+    notes.extend(fit_batch(&mut options, &job.learning, samples));
     notes.extend(material.remarks.iter().cloned());
     if unit_length {
         material.model = with_unit_length(&material.model)?;
@@ -174,6 +179,7 @@ pub fn find_tickets(job: &FindJob, env: &Env, observer: &mut dyn Observer) -> Re
     let (_, seen) = check(&experiment, &layers, &settings)?;
     notes.extend(seen.sentences());
     notes.extend(facts(&experiment)?);
+    notes.extend(left_out(&experiment, samples));
     let key = Key {
         model: &network,
         data: &data,
@@ -195,20 +201,19 @@ pub fn find_tickets(job: &FindJob, env: &Env, observer: &mut dyn Observer) -> Re
         observer.metric(level.steps_spent, &format!("validation_{criterion}"), value);
         true
     };
-    let training = Follower::new(observer, &meter, &mut kept, format!("{network} on {}", job.data.data));
+    let training =
+        Follower::new(observer, &meter, &mut kept, format!("{network} on {}", job.data.data), &options);
     let mut follower = SearchFollower { training, stage: &stage, judge: &mut judge };
     let levels = find(&experiment, &layers, &settings, &mut follower);
     let Follower { title, curves, .. } = follower.training;
     drop(work);
-    let levels = levels.map_err(|error| stopped(error, observer, &mut kept, &meter))?;
+    let levels = levels.map_err(|error| kept.stopped(error, observer, &meter, env))?;
     if observer.cancelled() {
-        kept.finish(&meter.so_far(), false)?;
-        return Err(JobError::cancelled());
+        return Err(kept.stopped(JobError::cancelled(), observer, &meter, env));
     }
     // The test part is handed out only now, when nothing is left to choose; each level sees it once.
     let criterion = Criterion::of(&levels[0].validation);
     let metadata = material.noted(&experiment.model, false)?.metadata;
-    let samples = material.data.splits.test_count() as u64;
     let test = material::test(material.data)?;
     let mut rows = vec![];
     for level in &levels {
@@ -220,9 +225,7 @@ pub fn find_tickets(job: &FindJob, env: &Env, observer: &mut dyn Observer) -> Re
     }
     let mut receipt = meter.stop();
     receipt.seeds.insert("seed".into(), seed);
-    receipt.work.samples = Some(WorkDone::counted(samples * rows.len() as u64, Unit::Sample));
-    env.record(&mut receipt);
-    let receipt = kept.finish(&receipt, levels.iter().all(|level| level.notes.is_none()))?;
+    let receipt = kept.finish(receipt, levels.iter().all(|level| level.notes.is_none()), env)?;
     let state = format!("finished: {} levels; the curves are those of the last", levels.len());
     run.write(PAGE, curves.page(&title, &state, &notes, Some(&receipt)).as_bytes())?;
     Ok(Found {

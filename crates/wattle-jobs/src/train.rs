@@ -6,22 +6,27 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use wattle_data::Source;
-use wattle_graph::{Model, onnx};
-use wattle_meter::{Receipt, Unit, WorkDone};
+use wattle_graph::{Model, Role, onnx};
+use wattle_meter::Receipt;
 use wattle_train::evaluation::{Evaluation, evaluate};
-use wattle_train::fit::fit;
+use wattle_train::experiment::Experiment;
+use wattle_train::fit::{Fitted, fit};
+use wattle_train::moment::Moment;
 use wattle_train::network::Init;
 use wattle_train::options::TrainOptions;
 use wattle_train::trainer::Trainer;
 
 use crate::env::Env;
-use crate::error::{ErrorKind, JobError, Result};
+use crate::error::Result;
 use crate::kept::{self, Kept, RECEIPT};
 use crate::observer::Observer;
 use crate::training;
+use crate::training::curves::Curves;
 use crate::training::data::DataOptions;
+use crate::training::epochs::{fit_batch, left_out};
 use crate::training::facts::facts;
 use crate::training::follow::{Follower, PAGE};
+use crate::training::integers::check_integers;
 use crate::training::learning::{Defaults, LearningOptions, OptimizerName};
 use crate::training::material::{self, Material};
 use crate::training::normalised::Normalised;
@@ -108,18 +113,26 @@ pub struct Files {
 pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<Trained> {
     let meter = env.meter();
     let mut material = Material::new(&job.model, &job.data, &job.learning, Init::KaimingNormal)?;
-    let options = job.learning.resolved(DEFAULTS, material.has_classes())?;
+    let mut options = job.learning.resolved(DEFAULTS, &material.lesson())?;
+    check_integers(&material.model, &*material.data.table, &options.loss)?;
     let mut notes = match &job.init_from {
         Some(path) => training::start_from(&mut material.model, path).map_err(|e| e.of("init_from"))?,
         None => vec![],
     };
     notes.extend(material.remarks.iter().cloned());
+    if !has_trainable(&material.model) {
+        options.length = Moment::ZERO;
+        notes.push("the model has no trainable parameter: it is judged and written as it is".into());
+    }
+    let samples = material.data.splits.train().len();
+    notes.extend(fit_batch(&mut options, &job.learning, samples));
     // What is refused is refused before hours of training, and leaves no folder behind.
     material.noted(&material.model, job.with_normalisation)?;
     let mut experiment = material.experiment(&options, env)?;
     if experiment.timeline()?.total > 0 {
         notes.extend(Trainer::new(&experiment)?.notes().sentences());
         notes.extend(facts(&experiment)?);
+        notes.extend(left_out(&experiment, samples));
     }
     let key = Key {
         model: &job.model,
@@ -132,34 +145,21 @@ pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<T
     let mut kept = Kept::open(&kept::config("train", &key)?, job.out.as_deref(), env)?;
     experiment.directory = Some(kept.directory.clone());
     let title = format!("{} on {}", job.model, job.data.data);
-    let scope = meter.scope("train");
-    let mut follower = Follower::new(observer, &meter, &mut kept, title);
-    let fitted = fit(&experiment, &mut follower);
-    let Follower { title, curves, .. } = follower;
-    drop(scope);
-    let fitted = fitted.map_err(|error| stopped(error, observer, &mut kept, &meter))?;
-    let parameters = training::own_parameters(&material.model, &fitted.parameters);
-    let trained = Model { parameters, ..material.model.clone() };
-    let written = material.noted(&trained, job.with_normalisation)?;
-    let scope = meter.scope("evaluate");
-    let judge = |part: &Arc<dyn Source>| -> Result<Evaluation> {
-        Ok(evaluate(&trained, part, &options.loss, &options.metrics, &experiment.plan)?)
-    };
-    let validation = match &experiment.validation {
-        Some(part) => judge(part)?.accuracy,
-        None => None,
-    };
-    let test = judge(&material::test(material.data)?)?;
-    drop(scope);
+    let normalisation = material.normalised.clone();
+    let followed = Follower::new(observer, &meter, &mut kept, title, &options);
+    let learnt = learn(&experiment, material, job.with_normalisation, followed);
+    let learnt = learnt.map_err(|error| kept.stopped(error, observer, &meter, env))?;
+    let Learnt { fitted, written, validation, test, title, curves } = learnt;
     notes.extend(doubts(&test));
+    notes.extend(given(&fitted, &options));
+    notes.extend(fitted.damaged.iter().map(|path| {
+        format!("{} was damaged: the steps since the checkpoint before it were done again", path.display())
+    }));
     let directory = &kept.directory;
     directory.write("model.onnx", &onnx::encode_model(&written)?)?;
     let mut receipt = meter.stop();
-    let samples = if fitted.reused { 0 } else { fitted.steps * options.batch as u64 * options.accumulate };
-    receipt.work.samples = Some(WorkDone::counted(samples, Unit::Sample));
     receipt.seeds.insert("seed".into(), options.seed);
-    env.record(&mut receipt);
-    let receipt = kept.finish(&receipt, fitted.reused)?;
+    let receipt = kept.finish(receipt, fitted.reused, env)?;
     let state = format!("finished after {} steps", fitted.steps);
     directory.write(PAGE, curves.page(&title, &state, &notes, Some(&receipt)).as_bytes())?;
     Ok(Trained {
@@ -167,12 +167,12 @@ pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<T
         test_loss: test.loss,
         test_metrics: prefixed("test_", &test),
         test_samples: test.samples,
-        validation_accuracy: validation,
+        validation_accuracy: validation.and_then(|found| found.accuracy),
         steps: fitted.steps,
         reused: fitted.reused,
         stopped_early: fitted.stopped_early,
         train: options,
-        normalisation: material.normalised,
+        normalisation,
         notes,
         files: Files {
             run: directory.path().to_path_buf(),
@@ -184,19 +184,54 @@ pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<T
     })
 }
 
-/// A training that ended before its end: what it has cost is kept for when it goes on.
-pub(crate) fn stopped(
-    error: wattle_data::Error,
-    observer: &mut dyn Observer,
-    kept: &mut Kept,
-    meter: &wattle_meter::Meter,
-) -> JobError {
-    let error = JobError::from(error);
-    if error.kind() != ErrorKind::Input {
-        // The error that ended the training is the one to tell.
-        let _ = kept.finish(&meter.so_far(), false);
-    }
-    if observer.cancelled() { JobError::cancelled() } else { error }
+/// Whether there is something to learn with.
+fn has_trainable(model: &Model) -> bool {
+    let role = |id| model.graph.parameter_of(id).map(|parameter| parameter.role);
+    model.graph.parameters().any(|id| role(id) == Some(Role::Trainable))
+}
+
+/// Which network is given, where training could stop early.
+fn given(fitted: &Fitted, options: &TrainOptions) -> Option<String> {
+    let (value, step) = fitted.best?;
+    let watched = options.stop?.metric.map_or("loss".to_owned(), |metric| metric.to_string());
+    let steps = fitted.steps;
+    Some(format!(
+        "the network of step {step} of {steps} is given, the best in validation: {watched} {value:.4}"
+    ))
+}
+
+/// A training that came to its end, judged.
+struct Learnt {
+    fitted: Fitted,
+    /// The network with what it learnt, as it is written.
+    written: Model,
+    validation: Option<Evaluation>,
+    test: Evaluation,
+    title: String,
+    curves: Curves,
+}
+
+/// Trains, and judges what was learnt.
+fn learn(
+    experiment: &Experiment,
+    material: Material,
+    with_normalisation: bool,
+    mut follower: Follower<'_>,
+) -> Result<Learnt> {
+    let Experiment { options, plan, .. } = experiment;
+    let meter = follower.meter;
+    let scope = meter.scope("train");
+    let fitted = fit(experiment, &mut follower)?;
+    let Follower { title, curves, .. } = follower;
+    drop(scope);
+    let parameters = training::own_parameters(&material.model, &fitted.parameters);
+    let trained = Model { parameters, ..material.model.clone() };
+    let written = material.noted(&trained, with_normalisation)?;
+    let _scope = meter.scope("evaluate");
+    let judge = |part: &Arc<dyn Source>| evaluate(&trained, part, &options.loss, &options.metrics, plan);
+    let validation = experiment.validation.as_ref().map(judge).transpose()?;
+    let test = judge(&material::test(material.data)?)?;
+    Ok(Learnt { fitted, written, validation, test, title, curves })
 }
 
 /// The metrics of an evaluation as names of a document; the accuracy has a place of its own.

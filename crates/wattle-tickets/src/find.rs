@@ -98,7 +98,8 @@ pub fn check(experiment: &Experiment, layers: &[Prunable], options: &FindOptions
     }
     let timeline = experiment.timeline()?;
     let step = options.rewind.resolve(&timeline);
-    if step >= timeline.total {
+    // A training of no steps has one point, its start.
+    if step >= timeline.total.max(1) {
         let found = format!("{} is step {step} of {}", options.rewind, timeline.total);
         return Err(Error::input("option `rewind`", found).expected("a point before the end of training"));
     }

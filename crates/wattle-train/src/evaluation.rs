@@ -8,6 +8,7 @@ use serde::Serialize;
 use wattle_data::error::{Error, Result};
 use wattle_data::{Batch, ColumnInfo, Loader, Source};
 use wattle_engine::{Plan, PlanOptions, Session, Store};
+use wattle_graph::rewrite::in_inference_mode;
 use wattle_graph::{GraphError, Model};
 
 use crate::binding::{self, Bound};
@@ -114,7 +115,8 @@ impl Judge {
     }
 }
 
-/// Judges `model` on one epoch of `source`, as it is. Without named metrics the usual ones are told.
+/// Judges `model` on one epoch of `source`, in inference mode whatever mode its graph is in: as it answers once it is
+/// written. Without named metrics the usual ones are told.
 ///
 /// The last batch may be a part of one: its padding counts nowhere.
 ///
@@ -127,6 +129,8 @@ pub fn evaluate(
     metrics: &[Metric],
     plan: &PlanOptions,
 ) -> Result<Evaluation> {
+    let graph = in_inference_mode(&model.graph).map_err(of_graph("the model"))?;
+    let model = &Model { graph, ..model.clone() };
     let columns = source.columns().to_vec();
     let mut loader = Loader::new(source.clone(), PREFETCH);
     let mut judges: BTreeMap<usize, Judge> = BTreeMap::new();

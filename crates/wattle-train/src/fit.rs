@@ -1,10 +1,11 @@
 //! Training to the end, in a run directory: interrupted at any moment, it goes on from its last checkpoint.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use wattle_data::error::{Error, Result};
+use wattle_data::error::{Error, ErrorKind, Result};
 use wattle_graph::{Model, Parameters};
 
 use crate::checkpoint::{Checkpoint, Position};
@@ -173,6 +174,11 @@ pub struct Fitted {
     pub reused: bool,
     /// Whether it stopped before its end: the validation part had not become better for so long.
     pub stopped_early: bool,
+    /// Where training could stop early: the number that was watched, at its best, and the step of the network that reached
+    /// it, which is the one given.
+    pub best: Option<(f64, u64)>,
+    /// Checkpoints that could not be read: their steps were done again.
+    pub damaged: Vec<PathBuf>,
     /// Weights trained on their kept elements alone, and weights with a mask; `None` if nothing was computed.
     pub sparse_weights: Option<(usize, usize)>,
     /// What whoever trains should know; `None` if nothing was computed.
@@ -194,7 +200,8 @@ pub fn fit(experiment: &Experiment, watcher: &mut dyn Watcher) -> Result<Fitted>
         return Err(Error::input("early stopping", "no validation part to watch")
             .remedy("keep some aside: option `validation=10%`"));
     }
-    let mut run = Run { experiment, key, sums: Sums::default(), best: Best::default(), kept: None };
+    let (sums, best, damaged) = (Sums::default(), Best::default(), vec![]);
+    let mut run = Run { experiment, key, sums, best, kept: None, damaged };
     let mut at = experiment.clone();
     if let Some(directory) = &experiment.directory {
         if let Some(fitted) = run.finished(directory)? {
@@ -207,8 +214,16 @@ pub fn fit(experiment: &Experiment, watcher: &mut dyn Watcher) -> Result<Fitted>
     if at.start.step >= total {
         let (parameters, steps) = (at.model.parameters, at.start.step);
         run.finish(&parameters, steps, false)?;
-        let (sparse_weights, notes) = (None, None);
-        return Ok(Fitted { parameters, steps, reused: false, stopped_early: false, sparse_weights, notes });
+        return Ok(Fitted {
+            parameters,
+            steps,
+            reused: false,
+            stopped_early: false,
+            best: None,
+            damaged: run.damaged,
+            sparse_weights: None,
+            notes: None,
+        });
     }
     let mut trainer = Trainer::new(&at)?;
     watcher.notes(trainer.notes());
@@ -221,7 +236,8 @@ pub fn fit(experiment: &Experiment, watcher: &mut dyn Watcher) -> Result<Fitted>
     run.finish(&parameters, steps, stopped_early)?;
     let sparse_weights = Some(trainer.sparse_weights());
     let notes = Some(trainer.notes().clone());
-    Ok(Fitted { parameters, steps, reused: false, stopped_early, sparse_weights, notes })
+    let (best, damaged) = (run.best.found, run.damaged);
+    Ok(Fitted { parameters, steps, reused: false, stopped_early, best, damaged, sparse_weights, notes })
 }
 
 /// What a training keeps beside its parameters.
@@ -232,6 +248,8 @@ struct Run<'a> {
     best: Best,
     /// The parameters that were best.
     kept: Option<Parameters>,
+    /// Checkpoints that could not be read.
+    damaged: Vec<PathBuf>,
 }
 
 impl Run<'_> {
@@ -247,15 +265,35 @@ impl Run<'_> {
             steps: found.position.step,
             reused: true,
             stopped_early: found.notes.contains_key(STOPPED_EARLY),
+            best: best_from_notes(&found.notes).found,
+            damaged: vec![],
             sparse_weights: None,
             notes: None,
         }))
     }
 
+    /// The newest checkpoint that is whole. A disk may damage one; without it the same steps are done again.
+    fn newest(&mut self, directory: &RunDirectory) -> Result<Option<(PathBuf, Checkpoint)>> {
+        for (_, path) in directory.checkpoints()?.into_iter().rev() {
+            match Checkpoint::resume(&path, &self.key) {
+                Ok(found) => return Ok(Some((path, found))),
+                // One that can be read is another run's.
+                Err(error) if error.kind() != ErrorKind::Input || Checkpoint::read(&path).is_ok() => {
+                    return Err(error);
+                }
+                Err(_) => {
+                    // Left there, it would be in the way of the one that takes its name.
+                    let _ = std::fs::remove_file(&path);
+                    self.damaged.push(path);
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Goes on from the newest checkpoint, if there is one.
     fn resume(&mut self, directory: &RunDirectory, at: &mut Experiment) -> Result<()> {
-        let Some((_, path)) = directory.checkpoints()?.pop() else { return Ok(()) };
-        let found = Checkpoint::resume(&path, &self.key)?;
+        let Some((path, found)) = self.newest(directory)? else { return Ok(()) };
         at.model.parameters = found.parameters(&path)?;
         at.start.step = found.position.step;
         self.sums = Sums::from_notes(&found.notes);
@@ -417,6 +455,9 @@ impl Run<'_> {
         let per_epoch = self.experiment.timeline()?.iterations_per_epoch;
         let position = Position { step: steps, epoch: steps / per_epoch, config: self.key.clone() };
         let mut done = Checkpoint::of(parameters, position);
+        if self.best.found.is_some() {
+            done.notes.extend(best_to_notes(&self.best));
+        }
         if stopped_early {
             done.notes.insert(STOPPED_EARLY.into(), "yes".into());
         }

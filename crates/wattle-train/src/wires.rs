@@ -46,7 +46,10 @@ pub(crate) fn wires(
         };
         let Some(place) = columns.iter().position(|c| c.name == *column) else {
             let names: Vec<_> = columns.iter().map(|c| c.name.as_str()).collect();
-            let text = format!("there is no column `{column}`; the columns are: {}", names.join(", "));
+            let text = format!(
+                "there is no column `{column}`; the columns are: {}; a loss names the one that it reads, as `mse:target=NAME`",
+                names.join(", ")
+            );
             return Err(GraphError::Invalid(text));
         };
         let (ty, info) = (&graph.value(id).ty, &columns[place]);

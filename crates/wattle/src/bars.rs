@@ -1,7 +1,7 @@
 //! Shows on stderr what a job tells its observer: a bar for every stage.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use wattle_jobs::Observer;
+use wattle_jobs::{Observer, Result, interruption};
 
 /// One bar at a time; hidden when stderr is no terminal.
 #[derive(Default)]
@@ -10,6 +10,11 @@ pub struct Bars {
 }
 
 impl Observer for Bars {
+    /// Only where it listens.
+    fn cancelled(&mut self) -> bool {
+        interruption::signal().is_some()
+    }
+
     fn progress(&mut self, what: &str, done: u64, total: u64) {
         let started = self.bar.as_ref().is_some_and(|(name, _)| name == what);
         if !started {
@@ -24,6 +29,12 @@ impl Observer for Bars {
 }
 
 impl Bars {
+    /// For a job that keeps what it has done: Ctrl-C and SIGTERM end it at the next step.
+    pub fn listening() -> Result<Bars> {
+        interruption::listen()?;
+        Ok(Bars::default())
+    }
+
     fn end(&mut self) {
         if let Some((_, bar)) = self.bar.take() {
             bar.finish_and_clear();

@@ -14,6 +14,8 @@ pub enum Failure {
     Input(String),
     /// What was given is fine, but the run failed: exit code 1.
     Run(String),
+    /// A signal ended it before its end: exit code 128 plus the signal, as in a shell.
+    Interrupted(String, u8),
     /// The command that was measured ended with this exit code, and so does wattle; there is nothing to say.
     Passed(u8),
 }
@@ -30,6 +32,7 @@ impl Failure {
         let (text, code) = match self {
             Failure::Input(text) => (text, 2),
             Failure::Run(text) => (text, 1),
+            Failure::Interrupted(text, signal) => (text, signal.saturating_add(128)),
             Failure::Passed(code) => return ExitCode::from(*code),
         };
         eprintln!("wattle: {}", visible_lines(&flags::typed(text)));
@@ -46,9 +49,19 @@ impl From<JobError> for Failure {
         };
         match error.kind() {
             ErrorKind::Input => Failure::Input(text),
-            ErrorKind::Run | ErrorKind::Cancelled => Failure::Run(text),
+            ErrorKind::Run => Failure::Run(text),
+            ErrorKind::Cancelled => cancelled(text),
         }
     }
+}
+
+/// By a signal, which jobs with networks listen for.
+fn cancelled(text: String) -> Failure {
+    #[cfg(feature = "networks")]
+    if let Some(signal) = wattle_jobs::interruption::signal() {
+        return Failure::Interrupted(text, signal);
+    }
+    Failure::Run(text)
 }
 
 #[cfg(feature = "networks")]

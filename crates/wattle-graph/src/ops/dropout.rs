@@ -9,8 +9,8 @@ use crate::tensor::DType;
 ///
 /// What is dropped is where [`Random`] of the kind `Bernoulli { probability: ratio }` draws 1 for the same seed, stream and
 /// step: a pure function of these and of the position, the same for any number of threads, and repeated by the gradient
-/// without saving a mask. Only training graphs contain it; ONNX nodes in inference mode import as Identity, and it exports
-/// as such a node.
+/// without saving a mask. ONNX nodes in training mode import as this operator, those in inference mode as Identity, and it
+/// exports as a node in inference mode.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dropout {
     /// Probability of an element to become zero, in 0..1.
@@ -23,6 +23,20 @@ impl Dropout {
     /// The key of the generator for this node's stream of a seed.
     pub fn key(&self, seed: i64) -> u64 {
         philox::key(seed, self.stream)
+    }
+
+    /// A node of a file that drops. Like every imported operator that draws, its seed and step are constant until
+    /// [`crate::rewrite::random_inputs`] makes inputs of them.
+    fn in_training(node: &mut ForeignNode<'_>, ratio: f32) -> Result<Vec<ValueId>, ImportError> {
+        if node.wants_output(1) {
+            return Err(node.refuse(
+                "training_mode = true and its mask is read; export the model in evaluation mode, or without the mask",
+            ));
+        }
+        let before = node.graph().nodes().iter().filter(|n| matches!(n.op, Op::Dropout(_))).count();
+        let x = node.input(0)?;
+        let zero = node.constant(Tensor::i64([], vec![0]));
+        Ok(vec![node.apply(Dropout { ratio, stream: before as u64 }, &[x, zero, zero])?])
     }
 
     /// Elements whose top 24 random bits are below this are dropped.
@@ -83,13 +97,16 @@ impl Described for Dropout {
     const ONNX: &'static [&'static str] = &["Dropout"];
 
     fn import(node: &mut ForeignNode<'_>) -> Result<Vec<ValueId>, ImportError> {
-        // A seed only matters in training; the ratio too.
+        // A seed only matters in training; the ratio as an attribute is older than training mode.
         node.attribute("seed");
         node.attribute("ratio");
         let training = node.constant_input(2)?.is_some_and(|t| t.to_i64().first() == Some(&1));
-        let idle = training && node.constant_input(1)?.is_some_and(|t| t.to_f64().first() == Some(&0.0));
-        if training && !idle {
-            return Err(node.refuse("training_mode = true; only inference graphs are read"));
+        let ratio = match training {
+            true => node.constant_input(1)?.and_then(|t| t.to_f64().first().copied()).unwrap_or(0.5),
+            false => 0.0,
+        };
+        if ratio != 0.0 {
+            return Dropout::in_training(node, ratio as f32);
         }
         let x = node.input(0)?;
         let mut results = vec![node.apply(Identity, &[x])?];
@@ -133,6 +150,29 @@ mod tests {
         assert!((fraction(&a) - 0.75).abs() < 0.0123 && (fraction(&b) - 0.75).abs() < 0.0123);
         let both: Vec<bool> = a.iter().zip(&b).map(|(x, y)| *x && *y).collect();
         assert!((fraction(&both) - 0.5625).abs() < 0.0141);
+    }
+
+    fn imported(graph: &mut crate::Graph, outputs: &[&str]) -> Result<Vec<ValueId>, ImportError> {
+        let x = graph.input("x", DType::F32, crate::Shape::known(&[4, 5]));
+        let ratio = graph.constant(Tensor::scalar(0.25f32));
+        let training = graph.constant(Tensor::from_i64(DType::Bool, [], vec![1]));
+        let inputs = vec![Some(x), Some(ratio), Some(training)];
+        let outputs = outputs.iter().map(|name| name.to_string()).collect();
+        let mut node =
+            ForeignNode::new(graph, "Dropout", "d", 13, inputs, outputs, Default::default(), Default::default());
+        Dropout::import(&mut node)
+    }
+
+    #[test]
+    fn a_node_in_training_mode_drops_until_it_is_put_in_inference_mode() {
+        let mut graph = crate::Graph::new("exported for training");
+        let y = imported(&mut graph, &["y"]).unwrap()[0];
+        graph.output(y);
+        assert_eq!(graph.nodes()[0].op, Op::Dropout(Dropout { ratio: 0.25, stream: 0 }));
+        let after = crate::rewrite::in_inference_mode(&graph).unwrap();
+        assert!(matches!(after.nodes()[0].op, Op::Identity(_)), "{after}");
+        let error = imported(&mut crate::Graph::new("mask"), &["y", "mask"]).unwrap_err().to_string();
+        assert!(error.contains("without the mask"), "{error}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ pub struct DataOptions {
     /// `digits`, a directory, a file, or `idx:DIR`, `cifar:DIR`, `folder:DIR`, `npz:FILE`, `csv:FILE`.
     pub data: String,
     /// Share of the training samples kept aside for choosing; 0.2 if left out.
+    #[serde(serialize_with = "unless_usual")]
     pub validation: Option<f64>,
     /// Which columns of the data feed which input, where names differ.
     #[serde(serialize_with = "as_text")]
@@ -37,6 +38,11 @@ pub struct DataOptions {
 
 fn as_text<S: Serializer>(value: &impl fmt::Display, to: S) -> std::result::Result<S::Ok, S::Error> {
     to.collect_str(value)
+}
+
+/// The usual share names the run that it names where it is left out.
+fn unless_usual<S: Serializer>(share: &Option<f64>, to: S) -> std::result::Result<S::Ok, S::Error> {
+    share.filter(|&share| share != wattle_data::split::VALIDATION).serialize(to)
 }
 
 impl DataOptions {
@@ -166,7 +172,7 @@ mod tests {
         let keys: Vec<String> = [
             base(),
             DataOptions::of("csv:a.csv"),
-            DataOptions { validation: Some(0.2), ..base() },
+            DataOptions { validation: Some(0.3), ..base() },
             DataOptions { columns: "x=a".parse().unwrap(), ..base() },
             DataOptions { targets: vec!["y".into()], ..base() },
             DataOptions { missing: Missing::Drop, ..base() },
@@ -179,5 +185,7 @@ mod tests {
         for (i, key) in keys.iter().enumerate() {
             assert!(!keys[..i].contains(key), "variation {i} has the key of another");
         }
+        let usual = DataOptions { validation: Some(0.2), ..base() };
+        assert_eq!(crate::kept::config("train", &usual).unwrap().hash(), keys[0]);
     }
 }

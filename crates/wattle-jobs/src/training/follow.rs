@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use wattle_meter::Meter;
 use wattle_tickets::{Level, level_directory};
 use wattle_train::fit::{Epoch, Progress, Watcher};
+use wattle_train::options::TrainOptions;
 use wattle_train::trainer::Notes;
 
 use super::curves::Curves;
@@ -34,17 +35,27 @@ pub struct Follower<'a> {
     pub notes: Vec<String>,
     /// The curves.
     pub curves: Curves,
+    /// Samples that a step learns from.
+    per_step: u64,
     drawn: Option<Instant>,
     last: Option<Progress>,
 }
 
 impl<'a> Follower<'a> {
-    /// Follows what a run's directory has seen already.
-    pub fn new(observer: &'a mut dyn Observer, meter: &'a Meter, kept: &'a mut Kept, title: String) -> Self {
+    /// Follows a training with these options in a run's directory, which may have seen a part of it already.
+    pub fn new(
+        observer: &'a mut dyn Observer,
+        meter: &'a Meter,
+        kept: &'a mut Kept,
+        title: String,
+        options: &TrainOptions,
+    ) -> Self {
         let log = kept.directory.read("metrics.jsonl").ok().flatten().unwrap_or_default();
         let curves = Curves::read(&log);
         let stage = "training".to_string();
-        Follower { observer, meter, kept, title, stage, notes: vec![], curves, drawn: None, last: None }
+        let per_step = options.batch as u64 * options.accumulate;
+        let (notes, drawn, last) = (vec![], None, None);
+        Follower { observer, meter, kept, title, stage, notes, curves, per_step, drawn, last }
     }
 
     /// Follows the next training of several, which keeps its files in `directory` and has been seen up to what lies there.
@@ -73,6 +84,7 @@ impl<'a> Follower<'a> {
 impl Watcher for Follower<'_> {
     fn progress(&mut self, progress: Progress) {
         self.last = Some(progress);
+        self.kept.learnt += self.per_step;
         self.observer.progress(&self.stage, progress.step, progress.total);
         self.draw();
         // What cannot be written now is written at the end, or said there.

@@ -122,12 +122,23 @@ pub struct Defaults {
     pub schedule: &'static str,
 }
 
+/// What samples say of what is to be learnt of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lesson {
+    /// Whether it is a class: a whole number.
+    pub has_classes: bool,
+    /// The label that does not count.
+    pub ignored: Option<i64>,
+    /// Targets by their names in the data, and what their columns are called.
+    pub targets: Vec<(String, String)>,
+}
+
 impl LearningOptions {
-    /// All options: what was asked for, and the defaults for the rest. `has_classes` chooses the loss.
+    /// All options: what was asked for, and the defaults for the rest.
     ///
     /// # Errors
     /// If a number is out of its range, or options contradict each other.
-    pub fn resolved(&self, defaults: Defaults, has_classes: bool) -> Result<TrainOptions> {
+    pub fn resolved(&self, defaults: Defaults, lesson: &Lesson) -> Result<TrainOptions> {
         let lr = self.lr.unwrap_or(defaults.lr);
         positive("lr", lr)?;
         let decay = self.weight_decay.unwrap_or(0.0);
@@ -167,12 +178,20 @@ impl LearningOptions {
             average: self.average,
             stop: self.stop,
             metrics: self.metrics.clone(),
-            ..TrainOptions::new(self.objective(has_classes)?)
+            ..TrainOptions::new(self.objective(lesson)?)
         })
     }
 
-    /// What is made small.
-    pub fn objective(&self, has_classes: bool) -> Result<Loss> {
+    /// What is made small. What the samples say holds where nothing is asked for.
+    pub fn objective(&self, lesson: &Lesson) -> Result<Loss> {
+        let column = |name: &str| {
+            let target = lesson.targets.iter().find(|(own, _)| own == name);
+            target.map(|(_, column)| column.clone())
+        };
+        Ok(self.asked(lesson.has_classes)?.ignoring(lesson.ignored).renamed(&column))
+    }
+
+    fn asked(&self, has_classes: bool) -> Result<Loss> {
         if let Some(path) = &self.teacher {
             return self.distillation(path);
         }
@@ -242,6 +261,8 @@ mod tests {
     const DEFAULTS: Defaults =
         Defaults { epochs: 10, batch: 64, optimizer: OptimizerName::Sgd, lr: 0.05, schedule: "cosine" };
 
+    const CLASSES: &Lesson = &Lesson { has_classes: true, ignored: None, targets: vec![] };
+
     /// One variation of each option, with none of them at what the defaults would choose.
     fn variations() -> Vec<(&'static str, LearningOptions)> {
         let base = LearningOptions::default;
@@ -271,7 +292,7 @@ mod tests {
     #[test]
     fn every_option_given_changes_what_names_a_run() {
         let text = |options: &LearningOptions| {
-            let resolved = options.resolved(DEFAULTS, true).unwrap();
+            let resolved = options.resolved(DEFAULTS, CLASSES).unwrap();
             crate::kept::config("train", &resolved).unwrap().canonical()
         };
         let mut seen = vec![("nothing", text(&LearningOptions::default()))];
@@ -314,19 +335,35 @@ mod tests {
     fn what_is_asked_for_never_becomes_a_default() {
         let hash = |lr: f64, optimizer| {
             let options = LearningOptions { lr: Some(lr), optimizer, ..LearningOptions::default() };
-            crate::kept::config("train", &options.resolved(DEFAULTS, true).unwrap()).unwrap().hash()
+            crate::kept::config("train", &options.resolved(DEFAULTS, CLASSES).unwrap()).unwrap().hash()
         };
         let hashes = [hash(0.05, None), hash(0.5, None), hash(0.5, Some(OptimizerName::Adam))];
         assert!(hashes[0] != hashes[1] && hashes[1] != hashes[2] && hashes[0] != hashes[2]);
         // Asking for what the command would choose anyway is the same run.
-        let chosen = LearningOptions::default().resolved(DEFAULTS, true).unwrap();
+        let chosen = LearningOptions::default().resolved(DEFAULTS, CLASSES).unwrap();
         assert_eq!(hashes[0], crate::kept::config("train", &chosen).unwrap().hash());
+    }
+
+    #[test]
+    fn what_the_samples_say_of_labels_and_targets_holds_unless_another_is_asked_for() {
+        let price = ("price".to_string(), "targets".to_string());
+        let lesson = Lesson { has_classes: true, ignored: Some(-100), targets: vec![price] };
+        let text = |loss: Option<&str>, ignore_index| {
+            let loss = loss.map(|text| text.parse().unwrap());
+            let options = LearningOptions { loss, ignore_index, ..LearningOptions::default() };
+            options.objective(&lesson).unwrap().to_string()
+        };
+        assert_eq!(text(None, None), "cross-entropy:ignore=-100");
+        assert_eq!(text(None, Some(0)), "cross-entropy:ignore=0");
+        assert_eq!(text(Some("cross-entropy:ignore=7"), None), "cross-entropy:ignore=7");
+        assert_eq!(text(Some("mse + 0.5*mae:target=price"), None), "mse + 0.5*mae");
+        assert!(text(Some("mae + cross-entropy"), None).contains("ignore=-100"));
     }
 
     #[test]
     fn contradictions_are_named_by_their_option() {
         let refused = |options: LearningOptions| {
-            options.resolved(DEFAULTS, true).unwrap_err().option_name().unwrap_or_default()
+            options.resolved(DEFAULTS, CLASSES).unwrap_err().option_name().unwrap_or_default()
         };
         let base = LearningOptions::default;
         let mse = || Some("mse".parse::<Loss>().unwrap());

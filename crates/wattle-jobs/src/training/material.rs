@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use wattle_data::{Classes, Divided, ModelNotes, Source, Splits, Table};
+use wattle_data::{Classes, Divided, ModelNotes, Relabelled, Source, Splits, Table};
 use wattle_graph::{DType, Model};
 use wattle_train::binding;
 use wattle_train::experiment::Experiment;
@@ -14,7 +14,7 @@ use wattle_train::objective::Loss;
 use wattle_train::options::TrainOptions;
 
 use super::data::{DataOptions, dataset, table_for};
-use super::learning::LearningOptions;
+use super::learning::{LearningOptions, Lesson};
 use super::normalised::{Known, Normalised, NormalisedBy};
 use crate::env::Env;
 use crate::error::{JobError, Result};
@@ -37,6 +37,8 @@ pub struct Material {
     pub remarks: Vec<String>,
     /// What the model's file says.
     notes: ModelNotes,
+    /// Classes of the data that the model's file does not name, although it names some.
+    strangers: Vec<String>,
 }
 
 impl Material {
@@ -52,11 +54,18 @@ impl Material {
     ) -> Result<Material> {
         let (loss, ignore_index) = (learning.loss.as_ref(), learning.ignore_index);
         let is_file = super::is_file(name);
+        let mut strangers = vec![];
         let (model, table, is_chosen): (Model, Arc<dyn Table>, bool) = if is_file {
             let model = models::load(Path::new(name))?;
             let (table, is_chosen) = table_for(options, &model, loss, ignore_index)?;
+            let notes = ModelNotes::read(&model.metadata)?;
+            let table = Relabelled::by_name(table, &notes.classes).unwrap_or_else(|found| {
+                strangers = found.names;
+                found.table
+            });
             if matches!(loss, None | Some(Loss::CrossEntropy(_))) {
-                check_fit(&model, &*table)?;
+                check_fit(&model, &*table)
+                    .map_err(|error| unknown_to(&strangers, &*table).unwrap_or(error))?;
             }
             (model, table, is_chosen)
         } else {
@@ -81,13 +90,27 @@ impl Material {
             remarks.extend(other_lessons(&models::load(path)?, &normalised)?);
         }
         let data = Divided { table, splits, normalisation: constants };
-        Ok(Material { model, is_file, data, normalised, remarks, notes })
+        Ok(Material { model, is_file, data, normalised, remarks, notes, strangers })
     }
 
-    /// Whether what is to be learnt is a class: a whole number.
-    pub fn has_classes(&self) -> bool {
+    /// What the samples say of what is to be learnt of them.
+    pub fn lesson(&self) -> Lesson {
         let table = &self.data.table;
-        table.classes().is_some() || table.columns().last().is_some_and(|column| !column.dtype.is_float())
+        let is_whole = table.columns().last().is_some_and(|column| !column.dtype.is_float());
+        let columns = table.columns().iter().enumerate().skip(table.inputs());
+        Lesson {
+            has_classes: table.classes().is_some() || is_whole,
+            ignored: table.ignored(),
+            targets: columns.map(|(at, c)| (table.own_name(at).to_owned(), c.name.clone())).collect(),
+        }
+    }
+
+    /// Refuses samples of classes that the model's file does not name: whoever does not train has no answer for them.
+    ///
+    /// # Errors
+    /// Then, with their names.
+    pub fn check_classes(&self) -> Result<()> {
+        unknown_to(&self.strangers, &*self.data.table).map_or(Ok(()), Err)
     }
 
     /// The training of the model, judged on the validation part where there is one.
@@ -221,6 +244,19 @@ fn other_classes(notes: &ModelNotes, table: &dyn Table) -> Option<String> {
         listed(classes.names),
         listed(&notes.classes)
     ))
+}
+
+/// The refusal of classes that a model's file does not name; none where there are none.
+fn unknown_to(strangers: &[String], table: &dyn Table) -> Option<JobError> {
+    let named = strangers.iter().take(5).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let verb = if strangers.len() == 1 { "is" } else { "are" };
+    (!strangers.is_empty()).then(|| {
+        let found = format!(
+            "{named} {verb} not among the classes that the model's file names; \
+             expected only those: leave the others out, or train a model on all of them"
+        );
+        JobError::at(table.name(), found)
+    })
 }
 
 /// Refuses a model that does not fit the data before anything is computed: samples, and an output for each class.

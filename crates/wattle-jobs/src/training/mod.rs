@@ -2,8 +2,10 @@
 
 pub mod curves;
 pub mod data;
+pub mod epochs;
 pub mod facts;
 pub mod follow;
+pub mod integers;
 pub mod learning;
 pub mod material;
 pub mod normalised;

@@ -191,6 +191,32 @@ impl Loss {
         }
     }
 
+    /// The same where positions of this label do not count, unless it names another label itself.
+    pub fn ignoring(mut self, label: Option<i64>) -> Loss {
+        match &mut self {
+            Loss::CrossEntropy(objective) => objective.ignored = objective.ignored.or(label),
+            Loss::Sum(terms) => {
+                for (_, term) in terms {
+                    *term = std::mem::replace(term, Loss::Sum(vec![])).ignoring(label);
+                }
+            }
+            _ => {}
+        }
+        self
+    }
+
+    /// The same with other names for the columns of targets, where `name` knows one for what it is given.
+    pub fn renamed(mut self, name: &dyn Fn(&str) -> Option<String>) -> Loss {
+        if let Loss::Sum(terms) = &mut self {
+            for (_, term) in terms {
+                *term = std::mem::replace(term, Loss::Sum(vec![])).renamed(name);
+            }
+            return self;
+        }
+        let column = self.targets().first().and_then(|target| name(target));
+        column.into_iter().fold(self, |loss, column| loss.with_target(&column))
+    }
+
     /// Reads this column of targets instead.
     pub fn with_target(mut self, name: &str) -> Loss {
         match &mut self {

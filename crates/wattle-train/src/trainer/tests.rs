@@ -9,7 +9,8 @@ use wattle_data::{
     Batch, Column, ColumnInfo, DataSpec, LoadOptions, Normalisation, Source, SplitOptions, Splits,
 };
 use wattle_engine::{Cpu, PlanOptions};
-use wattle_graph::{DType, Model};
+use wattle_graph::ops::{BatchNormalization, MatMul};
+use wattle_graph::{DType, Dim, Example, Graph, Model, Parameter, Tensor};
 
 const SGD: Optimizer = Optimizer::Sgd { momentum: 0.9, nesterov: false, weight_decay: 0.0 };
 
@@ -70,6 +71,37 @@ fn a_network_learns_the_digits() {
     let found = evaluate(&model, &part, &Loss::cross_entropy(), &[], &plan(1)).unwrap();
     assert!(found.accuracy.unwrap() > 0.9, "{found:?}");
     assert!(found.chance.unwrap() < 0.2, "{found:?}");
+}
+
+/// Rows of 64 numbers, normalised, then ten classes: as an exporter writes it in training mode, or not.
+fn normalised(training: bool) -> Model {
+    let (mut graph, mut parameters) = (Graph::new("norm"), Parameters::new());
+    let x = graph.input("x", DType::F32, vec![Dim::symbol("N"), Dim::Known(64)]);
+    let mut operands = vec![Some(x)];
+    for (name, value) in [("scale", 1.0), ("bias", 0.0), ("mean", 0.5), ("var", 2.0)] {
+        let parameter = match name {
+            "scale" | "bias" => Parameter::trainable(name),
+            _ => Parameter::state(name),
+        };
+        operands.push(Some(graph.parameter(parameter, DType::F32, &[64])));
+        parameters.insert(name, Tensor::f32([64], vec![value; 64]));
+    }
+    let op = BatchNormalization { epsilon: 1e-5, momentum: 0.9, training };
+    let y = graph.apply_all(op, &operands, "norm").unwrap()[0];
+    let w = graph.parameter(Parameter::trainable("w"), DType::F32, &[64, 10]);
+    parameters.insert("w", Example::noise(&[64, 10], 3));
+    let y = graph.apply(MatMul::default(), &[y, w]).unwrap();
+    graph.output(y);
+    Model::new(graph, parameters)
+}
+
+#[test]
+fn a_model_in_training_mode_is_judged_as_it_answers_once_it_is_written() {
+    let (data, splits) = digits();
+    let part = data.part(splits.validation()).unwrap();
+    let judged =
+        |training| evaluate(&normalised(training), &part, &Loss::cross_entropy(), &[], &plan(1)).unwrap();
+    assert_eq!(judged(true), judged(false));
 }
 
 #[test]

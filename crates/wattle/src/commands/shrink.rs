@@ -78,7 +78,7 @@ impl Args {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let shrunk = shrink(&args.job(), context, &mut Bars::default())?;
+    let shrunk = shrink(&args.job(), context, &mut Bars::listening()?)?;
     let text = format!(
         "{}\n{}{}\nlean model {}\nreport     {}\n\n{}",
         table(&shrunk),

@@ -80,7 +80,7 @@ impl Args {
 /// Runs the command.
 pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
     let Command::Find(args) = command;
-    let found = find_tickets(&args.job(), context, &mut Bars::default())?;
+    let found = find_tickets(&args.job(), context, &mut Bars::listening()?)?;
     let mut table = Table::new([
         ("level".to_string(), Align::Right),
         ("density".to_string(), Align::Right),

@@ -47,7 +47,7 @@ impl Args {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let trained = train(&args.job(), context, &mut Bars::default())?;
+    let trained = train(&args.job(), context, &mut Bars::listening()?)?;
     let quality = match trained.test_accuracy {
         Some(accuracy) => format!("test accuracy {:.2} %", 100.0 * accuracy),
         None => format!("test loss {:.4}", trained.test_loss),

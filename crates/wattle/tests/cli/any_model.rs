@@ -5,7 +5,7 @@ use wattle_graph::ops::{
 };
 use wattle_graph::{DType, Dim, Example, Graph, Model, Parameter, Parameters, ValueId};
 
-use crate::sandbox::{Sandbox, npy};
+use crate::sandbox::{Sandbox, npy, stderr};
 
 /// A model under way.
 struct Builder {
@@ -145,6 +145,64 @@ fn tagger(sandbox: &Sandbox) {
 }
 
 #[test]
+fn ids_and_labels_that_the_model_does_not_know_are_refused_by_their_place() {
+    let sandbox = Sandbox::new();
+    tagger(&sandbox);
+    let whole = ["ids", "labels"].map(|name| (name, sandbox.read(&format!("tags/{name}.npy"))));
+    for (changed, value, expected) in
+        [(0, 12, "0 to 11"), (0, -1, "0 to 11"), (1, 9, "0 to 2"), (1, 255, "ignore-index 255")]
+    {
+        for (place, (name, bytes)) in whole.iter().enumerate() {
+            let mut bytes = bytes.clone();
+            if place == changed {
+                // Sample 3, element 2, behind the header.
+                let start = bytes.len() - 8 * (4 * SAMPLES - 14);
+                bytes[start..start + 8].copy_from_slice(&i64::to_le_bytes(value));
+            }
+            sandbox.write(&format!("tags/{name}.npy"), bytes);
+        }
+        for command in ["train", "eval", "shrink", "ticket find"] {
+            let output = sandbox.run(&format!("{command} --model tagger.onnx --data npz:tags"));
+            let text = crate::sandbox::stderr(&output);
+            assert_eq!(output.status.code(), Some(2), "{command}, {value}: {text}");
+            let place = format!("sample 3, element 2: the number {value}");
+            assert!(text.contains(&place) && text.contains(expected), "{command}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_model_with_nothing_to_learn_is_judged_and_written_as_it_is() {
+    let sandbox = Sandbox::new();
+    let mut b = Builder::new();
+    let x = b.input("x", DType::F32, &[3]);
+    let y = b.graph.apply(Unary { function: Function::Relu }, &[x]).expect("one float operand");
+    b.output(y, "y");
+    b.write(&sandbox, "plain.onnx");
+    let x = floats((0..3 * SAMPLES).map(|i| (i % 7) as f32 - 3.0));
+    let labels = (0..SAMPLES as i64).flat_map(|i| i64::to_le_bytes(i % 3)).collect();
+    let shapes = [format!("({SAMPLES}, 3)"), format!("({SAMPLES},)")];
+    let [rows, row] = shapes;
+    arrays(&sandbox, "plain", &[("x", "<f4", rows, x), ("labels", "<i8", row, labels)]);
+    let trained = sandbox.json("train --model plain.onnx --data npz:plain --out run");
+    assert_eq!(trained["steps"], 0);
+    let notes = trained["notes"].to_string();
+    assert!(notes.contains("no trainable parameter"), "{notes}");
+    let judged = sandbox.json("eval --model run/model.onnx --data npz:plain");
+    assert_eq!(judged["loss"], trained["test_loss"]);
+}
+
+#[test]
+fn a_search_of_no_steps_starts_where_it_ends() {
+    let sandbox = Sandbox::new();
+    tagger(&sandbox);
+    let line = "--model tagger.onnx --data npz:tags --epochs 0";
+    let found = sandbox.json(&format!("ticket find {line} --levels 1 --out tickets"));
+    assert_eq!(found["levels"].as_array().map(Vec::len), Some(2));
+    sandbox.json(&format!("shrink {line} --max-rounds 1 --tolerance 100 --out lean"));
+}
+
+#[test]
 fn a_classifier_of_tokens_is_shrunk_and_searched_by_the_accuracy_of_its_tokens() {
     let sandbox = Sandbox::new();
     tagger(&sandbox);
@@ -212,4 +270,84 @@ fn arrays_of_the_models_own_names_feed_a_model_of_one_input() {
     arrays(&sandbox, "one", &[("signal", "<f4", shape(3), x), ("target", "<f4", shape(2), y)]);
     let found = sandbox.json("eval --model one.onnx --data npz:one");
     assert!(found["r2"].is_number() && found["normalisation"]["signal"]["mean"][2].is_number(), "{found:#}");
+}
+
+#[test]
+fn the_padding_of_text_counts_nowhere_unasked() {
+    let sandbox = Sandbox::new();
+    let mut b = Builder::new();
+    let ids = b.input("ids", DType::I64, &[6]);
+    let table = b.weight("table", &[256, 4]);
+    let x = b.graph.apply(Gather { axis: 0 }, &[table, ids]).expect("a table");
+    let w = b.weight("head", &[4, 256]);
+    let y = b.graph.apply(MatMul::default(), &[x, w]).expect("the extents fit");
+    b.output(y, "next");
+    b.write(&sandbox, "lm.onnx");
+    let lines: Vec<String> = (0..40).map(|i| format!("the cat sat on mat {}", i % 7)).collect();
+    sandbox.write("lines.txt", lines.join("\n"));
+    let data = "--model lm.onnx --data text:lines.txt --tokenizer bytes";
+    let line = format!("{data} --epochs 1 --batch 8 --lr 0.05");
+    let trained = sandbox.json(&format!("train {line} --out run"));
+    assert!(trained["train"]["loss"].to_string().contains("ignore=-100"), "{trained:#}");
+    assert_eq!(
+        sandbox.json("eval --model run/model.onnx --data text:lines.txt --tokenizer bytes")["loss"],
+        trained["test_loss"]
+    );
+    sandbox.json(&format!("shrink {line} --max-rounds 1 --tolerance 50 --out lean"));
+    sandbox.json(&format!("ticket find {line} --levels 1 --out tickets"));
+}
+
+/// Rows of two numbers that say which animal they are.
+fn animals(names: &[&str]) -> String {
+    let row = |i: usize| {
+        let name = names[i % names.len()];
+        let (a, b) = match name {
+            "ant" => (4, 0),
+            "bee" => (0, 4),
+            _ => (-4, -4),
+        };
+        format!("{}.{},{}.{},{name}\n", a, i % 10, b, (i * 3) % 10)
+    };
+    "a,b,kind\n".to_string() + &(0..SAMPLES).map(row).collect::<String>()
+}
+
+#[test]
+fn classes_are_known_by_their_names_whatever_their_order_in_the_data() {
+    let sandbox = Sandbox::new();
+    sandbox.rows_classifier("rows.onnx", 2, 3);
+    for (file, names) in [
+        ("three.csv", &["ant", "bee", "cat"][..]),
+        ("two.csv", &["bee", "cat"]),
+        ("strange.csv", &["bee", "zebra"]),
+        ("more.csv", &["ant", "bee", "cat", "zebra"]),
+    ] {
+        sandbox.write(file, animals(names));
+    }
+    let line = "train --model rows.onnx --data csv:three.csv --target kind --epochs 5 --batch 8 --out run";
+    assert_eq!(sandbox.json(line)["test_accuracy"], 1.0);
+    let found = sandbox.json("eval --model run/model.onnx --data csv:two.csv --target kind");
+    assert_eq!(found["accuracy"], 1.0, "{found:#}");
+    for file in ["strange.csv", "more.csv"] {
+        let output = sandbox.run(&format!("eval --model run/model.onnx --data csv:{file} --target kind"));
+        let told = stderr(&output);
+        assert!(!output.status.success() && told.contains("`zebra` is not among the classes"), "{told}");
+    }
+    // Learnt further on some of the classes, it keeps the names of all.
+    sandbox
+        .json("train --model run/model.onnx --data csv:two.csv --target kind --epochs 1 --batch 8 --out on");
+    let found = sandbox.json("eval --model on/model.onnx --data csv:two.csv --target kind");
+    assert_eq!(found["accuracy"], 1.0, "{found:#}");
+}
+
+#[test]
+fn a_loss_names_its_targets_as_the_data_does() {
+    let sandbox = Sandbox::new();
+    regression(&sandbox);
+    for (targets, loss) in
+        [("--target y", "mse + 0.5*mae:target=y"), ("--target y --target left", "mse:target=y")]
+    {
+        let line = format!("train --model two.onnx --data npz:two --epochs 1 --batch 8 {targets}");
+        let output = sandbox.command(&line).args(["--loss", loss]).output().expect("it was built");
+        assert!(output.status.success(), "{targets}, {loss}: {}", stderr(&output));
+    }
 }

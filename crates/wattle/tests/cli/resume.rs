@@ -101,6 +101,63 @@ fn a_training_that_may_stop_early_is_killed_and_keeps_its_best() {
     killed_at_any_moment(line, &["final.safetensors", "model.onnx"], 0x9e37_79b9);
 }
 
+/// Waits until a run has noted something new in its receipt, sends it this signal, and returns how it ended.
+#[cfg(unix)]
+fn ended_by(sandbox: &Sandbox, line: &str, signal: &str) -> std::process::Output {
+    let before = std::fs::read(sandbox.path("run/receipt.json")).ok();
+    let child = sandbox.command(line).spawn().expect("it was built");
+    let begun = Instant::now();
+    while std::fs::read(sandbox.path("run/receipt.json")).ok() == before {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nothing was noted");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let sent = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
+    assert!(sent.expect("every Unix has it").success());
+    child.wait_with_output().expect("the child is ours")
+}
+
+/// The step of the run's checkpoint.
+#[cfg(unix)]
+fn step_of(sandbox: &Sandbox) -> u64 {
+    let names = contents(&sandbox.path("run")).into_iter().map(|(path, _)| path);
+    let step = |path: PathBuf| {
+        path.file_name()?.to_str()?.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok()
+    };
+    names.filter_map(step).max().expect("a checkpoint")
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_run_at_the_next_step_and_loses_nothing() {
+    let sandbox = Sandbox::new();
+    let line = "train --model lenet-300-100 --epochs 20000 --batch 64 --threads 1 --out run";
+    for (count, (signal, code)) in [("-INT", 130), ("-TERM", 143)].into_iter().enumerate() {
+        let output = ended_by(&sandbox, line, signal);
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        assert!(stderr(&output).contains("the same command goes on"), "{}", stderr(&output));
+        let receipt: Value = serde_json::from_slice(&sandbox.read("run/receipt.json")).expect("a receipt");
+        assert_eq!(receipt["stop_reason"], "interrupted");
+        assert_eq!(receipt["work"]["samples"]["value"].as_f64(), Some(64.0 * step_of(&sandbox) as f64));
+        let ledger = String::from_utf8(sandbox.read("data/wattle/ledger.jsonl")).expect("text");
+        assert_eq!(ledger.lines().count(), count + 1);
+    }
+    // A checkpoint that the disk has cut short is no reason to refuse: the run starts again.
+    let checkpoint = format!("run/step-{}.safetensors", step_of(&sandbox));
+    sandbox.write(&checkpoint, &sandbox.read(&checkpoint)[..100]);
+    let output = ended_by(&sandbox, line, "-INT");
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+}
+
+#[test]
+fn a_training_that_fails_is_in_the_ledger() {
+    let sandbox = Sandbox::new();
+    let failed = sandbox.run("train --model lenet-300-100 --epochs 2 --lr 1e30 --out run");
+    assert_eq!(failed.status.code(), Some(1), "{}", stderr(&failed));
+    let ledger = String::from_utf8(sandbox.read("data/wattle/ledger.jsonl")).expect("text");
+    let line: Value = serde_json::from_str(ledger.lines().next().expect("a line")).expect("a receipt");
+    assert_eq!(line["stop_reason"], "failed");
+}
+
 #[test]
 fn a_search_killed_at_any_moment_ends_in_the_same_bytes() {
     let line =
