@@ -9,24 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use wattle_graph::suite::Dice;
+
 /// Mutations of each target, a second's worth, unless `WATTLE_FUZZ_ROUNDS` (and `WATTLE_FUZZ_SEED`) say otherwise.
 const ROUNDS: u64 = 600;
-
-/// SplitMix64 (Steele, Lea and Flood 2014): small, and the same on every machine.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-}
 
 /// One to four changes: a byte, a digit, a block of another file, a cut.
 fn mutated(corpus: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
@@ -35,7 +21,7 @@ fn mutated(corpus: &[Vec<u8>], dice: &mut Dice) -> Vec<u8> {
         let at = dice.below(bytes.len() + 1);
         match dice.below(6) {
             0 => bytes.truncate(at),
-            1 if at < bytes.len() => bytes[at] = dice.next() as u8,
+            1 if at < bytes.len() => bytes[at] = dice.roll() as u8,
             2 if at < bytes.len() => bytes[at] ^= 1 << dice.below(8),
             3 if at < bytes.len() => {
                 bytes[at] = [0, 0xff, b'-', b'9', b'"', b'\n', 0x7f, b'['][dice.below(8)]

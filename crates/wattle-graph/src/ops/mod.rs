@@ -6,6 +6,7 @@ mod gate;
 mod nested;
 mod ordering;
 mod philox;
+mod resampling;
 
 use std::fmt;
 use std::sync::Arc;
@@ -90,6 +91,8 @@ pub struct Registration {
     /// See [`Described::examples`].
     pub examples: fn() -> Vec<Example>,
 }
+
+pub use resampling::{Coordinates, Interpolation, Resampled};
 
 operators! {
     adam_update: AdamUpdate;

@@ -1,10 +1,12 @@
 //! The suite every operator passes, ours and those of other crates: its examples, taken through shapes,
 //! evaluation, cost and finite differences.
 
+mod dice;
 mod random;
 
 use std::collections::BTreeMap;
 
+pub use dice::Dice;
 pub use random::{Drawn, LEVEL_STEP, Purpose, RandomGraph, difference};
 
 use crate::differentiate::differentiate;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Dice;
 use crate::differentiate::differentiate;
 use crate::error::GraphError;
 use crate::graph::{Graph, Source, ValueId};
@@ -52,7 +53,7 @@ impl RandomGraph {
     pub fn new(purpose: Purpose, seed: u64) -> RandomGraph {
         let mut dice = Dice(seed ^ ((purpose as u64) << 56));
         let count = if purpose == Purpose::Quantised { 1 } else { 1 + dice.below(6) };
-        RandomGraph { purpose, seed: dice.next(), patterns: (0..count).map(|_| dice.next()).collect() }
+        RandomGraph { purpose, seed: dice.roll(), patterns: (0..count).map(|_| dice.roll()).collect() }
     }
 
     /// Draws it.
@@ -112,31 +113,6 @@ pub fn difference(expected: &[Tensor], found: &[Tensor], tolerance: f64, steps: 
     None
 }
 
-/// SplitMix64 (Steele, Lea and Flood 2014): small, and the same on every machine.
-#[derive(Clone, Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() >> 11) as usize % n
-    }
-
-    fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-
-    fn of<T: Clone>(&mut self, list: &[T]) -> T {
-        list[self.below(list.len())].clone()
-    }
-}
-
 struct Builder {
     graph: Graph,
     parameters: Parameters,
@@ -170,7 +146,7 @@ impl Builder {
     }
 
     fn noise(&mut self, shape: &[usize]) -> Tensor {
-        Example::noise(shape, self.dice.next() as u32)
+        Example::noise(shape, self.dice.roll() as u32)
     }
 
     fn input(&mut self, shape: &[usize]) -> ValueId {

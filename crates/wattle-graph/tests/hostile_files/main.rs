@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use wattle_graph::onnx::{Limits, OnnxError, decode_model, read_model};
+use wattle_graph::suite::Dice;
 use wattle_graph::{Example, Model, NodeCost, costs, interpret};
 
 /// Mutations that are tried, a few seconds' worth, unless `WATTLE_FUZZ_ROUNDS` (and `WATTLE_FUZZ_SEED`) say
@@ -101,30 +102,14 @@ fn evaluate(model: &Model) {
     }
 }
 
-/// SplitMix64 (Steele, Lea and Flood 2014): small, and the same on every machine.
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-}
-
 /// One to four changes of bytes, blocks or length.
 fn mutate(bytes: &mut Vec<u8>, other: &[u8], dice: &mut Dice) {
     for _ in 0..=dice.below(4) {
         let at = dice.below(bytes.len());
         match dice.below(7) {
-            _ if bytes.is_empty() => bytes.push(dice.next() as u8),
+            _ if bytes.is_empty() => bytes.push(dice.roll() as u8),
             0 => bytes[at] ^= 1 << dice.below(8),
-            1 => bytes[at] = dice.next() as u8,
+            1 => bytes[at] = dice.roll() as u8,
             2 => bytes[at] = [0, 0x7f, 0x80, 0xff][dice.below(4)],
             3 => bytes.truncate(at),
             4 => drop(bytes.drain(at..(at + 1 + dice.below(8)).min(bytes.len()))),

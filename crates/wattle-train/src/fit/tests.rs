@@ -2,12 +2,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::*;
+use crate::binding;
 use crate::early_stop::EarlyStop;
 use crate::network::{Init, build};
 use crate::objective::Loss;
 use crate::options::TrainOptions;
-use crate::policy::StepPolicy;
-use crate::step_graph::StepGraph;
+use crate::policy::{InTurn, StepPolicy};
+use crate::step_graph::{StepGraph, StepOptions};
 use crate::training_data::TrainingData;
 use wattle_data::{DataSpec, LoadOptions, Normalisation, SampleShape, SplitOptions, Splits};
 use wattle_engine::{BatchSplit, Cpu, Freeze, Isa, PlanOptions, Sparse};
@@ -180,19 +181,6 @@ fn the_average_is_what_is_learnt_where_it_is_kept() {
     assert_eq!(tensor("fc.weight"), tensor("fc.weight.average"));
 }
 
-/// A policy of which only the name is asked.
-struct Named(&'static str);
-
-impl StepPolicy for Named {
-    fn step(&self, _: u64) -> Arc<StepGraph> {
-        unreachable!("nothing is trained here")
-    }
-
-    fn fingerprint(&self) -> String {
-        self.0.into()
-    }
-}
-
 #[test]
 fn whatever_decides_a_training_is_in_its_key() {
     let base = || experiment(|_| {});
@@ -213,6 +201,12 @@ fn whatever_decides_a_training_is_in_its_key() {
         change(&mut experiment);
         experiment.key().unwrap()
     };
+    let in_turn = |e: &Experiment, second| -> Arc<dyn StepPolicy> {
+        let bound = binding::bind(&e.model, e.data.columns(), 32).unwrap();
+        let network = StepGraph::new(&bound.model, &e.options.loss, &StepOptions::from(&e.options)).unwrap();
+        let network = Arc::new(network);
+        Arc::new(InTurn::new(vec![(0, network.clone()), (second, network)]).unwrap())
+    };
     let scalar = || Arc::new(Cpu::with_isa(Isa::named("scalar").unwrap(), 1).unwrap());
     let other = || {
         build(
@@ -230,8 +224,8 @@ fn whatever_decides_a_training_is_in_its_key() {
         with(&|e| e.options.seed = 3),
         with(&|e| e.options.stop = Some("1".parse().unwrap())),
         with(&|e| (e.options.stop, e.validation) = (Some("1".parse().unwrap()), Some(e.data.clone()))),
-        with(&|e| e.policy = Some(Arc::new(Named("a")))),
-        with(&|e| e.policy = Some(Arc::new(Named("b")))),
+        with(&|e| e.policy = Some(in_turn(e, 5))),
+        with(&|e| e.policy = Some(in_turn(e, 6))),
         with(&|e| e.start.step = 5),
         with(&|e| e.start.fresh_at = 5),
         with(&|e| e.stop_at = Some(5)),
