@@ -14,7 +14,8 @@ pub enum Failure {
     Input(String),
     /// What was given is fine, but the run failed: exit code 1.
     Run(String),
-    /// A signal ended it before its end: exit code 128 plus the signal, as in a shell.
+    /// A signal ended it before its end, which jobs with networks listen for: exit code 128 plus the signal, as in a shell.
+    #[cfg(feature = "networks")]
     Interrupted(String, u8),
     /// The command that was measured ended with this exit code, and so does wattle; there is nothing to say.
     Passed(u8),
@@ -32,6 +33,7 @@ impl Failure {
         let (text, code) = match self {
             Failure::Input(text) => (text, 2),
             Failure::Run(text) => (text, 1),
+            #[cfg(feature = "networks")]
             Failure::Interrupted(text, signal) => (text, signal.saturating_add(128)),
             Failure::Passed(code) => return ExitCode::from(*code),
         };
@@ -55,7 +57,7 @@ impl From<JobError> for Failure {
     }
 }
 
-/// By a signal, which jobs with networks listen for.
+/// By a signal, if one came.
 fn cancelled(text: String) -> Failure {
     #[cfg(feature = "networks")]
     if let Some(signal) = wattle_jobs::interruption::signal() {
