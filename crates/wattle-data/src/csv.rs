@@ -5,8 +5,7 @@
 //! the one named `label`, `class`, `target` or `y`; else the last. Labels that are whole numbers or words are classes,
 //! sorted by number or by bytes; labels with a fraction are values.
 
-use std::collections::HashMap;
-use std::io::Read;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 
 use ::csv::{ReaderBuilder, StringRecord, Trim};
@@ -39,7 +38,7 @@ struct Table {
 const LONGEST_LINE: usize = 64 << 20;
 
 /// Refuses a file with a line that is too long to be a row.
-pub(crate) fn check_lines(path: &Path, bytes: &[u8]) -> Result<()> {
+fn check_lines(path: &Path, bytes: &[u8]) -> Result<()> {
     match bytes.split(|&b| b == b'\n').position(|line| line.len() > LONGEST_LINE) {
         Some(line) => Err(Error::input(
             format_args!("{}, line {}", path.display(), line + 1),
@@ -50,100 +49,125 @@ pub(crate) fn check_lines(path: &Path, bytes: &[u8]) -> Result<()> {
     }
 }
 
+/// The rows of a table, each as wide as the first line.
+pub(crate) struct Rows<'a> {
+    path: &'a Path,
+    reader: ::csv::Reader<&'a [u8]>,
+    /// Rows that were read to see whether the first is a header.
+    read: VecDeque<StringRecord>,
+    /// Names of columns, if the first line has them.
+    pub(crate) header: Option<Vec<String>>,
+    /// Cells of a row.
+    pub(crate) width: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Looks at the first two lines; `None` if there are none.
+    pub(crate) fn open(path: &'a Path, bytes: &'a [u8]) -> Result<Option<Rows<'a>>> {
+        check_lines(path, bytes)?;
+        let reader = ReaderBuilder::new()
+            .has_headers(false)
+            .flexible(true)
+            .trim(Trim::All)
+            .delimiter(separator(bytes))
+            .from_reader(bytes);
+        let mut rows = Rows { path, reader, read: VecDeque::new(), header: None, width: 0 };
+        let Some(first) = rows.record()? else { return Ok(None) };
+        let second = rows.record()?;
+        rows.width = first.len();
+        if is_header(&first, second.as_ref()) {
+            rows.header = Some(first.iter().map(String::from).collect());
+        } else {
+            rows.read.push_back(first);
+        }
+        rows.read.extend(second);
+        Ok(Some(rows))
+    }
+
+    /// The next row and the number of its line.
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, StringRecord)>> {
+        let record = match self.read.pop_front() {
+            Some(record) => Some(record),
+            None => self.record()?,
+        };
+        let Some(record) = record else { return Ok(None) };
+        let line = record.position().map_or(0, ::csv::Position::line);
+        if record.len() != self.width {
+            return Err(Error::input(
+                format_args!("{}, line {line}", self.path.display()),
+                format_args!("{} cells", record.len()),
+            )
+            .expected(format_args!("{} cells, as in the first row", self.width))
+            .remedy("mend or remove the row"));
+        }
+        Ok(Some((line, record)))
+    }
+
+    fn record(&mut self) -> Result<Option<StringRecord>> {
+        let mut record = StringRecord::new();
+        let found = self.reader.read_record(&mut record).map_err(|error| {
+            Error::input(self.path.display(), error)
+                .expected("a text table in UTF-8")
+                .remedy("save it as CSV in UTF-8")
+        })?;
+        Ok(found.then_some(record))
+    }
+}
+
 fn parse(path: &Path, bytes: &[u8]) -> Result<Table> {
-    check_lines(path, bytes)?;
-    let mut reader = ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .trim(Trim::All)
-        .delimiter(separator(bytes))
-        .from_reader(bytes);
-    let mut record = StringRecord::new();
     let empty = || {
         Error::input(path.display(), "no rows")
             .expected("a header (optional) and at least two rows of numbers")
     };
-    let Some(first) = next(path, &mut reader, &mut record)?.then(|| record.clone()) else {
-        return Err(empty());
-    };
-    let second = next(path, &mut reader, &mut record)?.then(|| record.clone());
-    let header = is_header(&first, second.as_ref());
-    let named = |column: &&str| LABEL_NAMES.contains(&column.to_lowercase().as_str());
-    let label_column = if header { first.iter().position(|name| named(&name)) } else { None };
-    let mut rows = Rows {
+    let mut rows = Rows::open(path, bytes)?.ok_or_else(empty)?;
+    if rows.width < 2 {
+        return Err(Error::input(path.display(), "one column")
+            .expected("features and a label, separated by commas, semicolons or tabs"));
+    }
+    let named = |column: &String| LABEL_NAMES.contains(&column.to_lowercase().as_str());
+    let names = rows.header.take().unwrap_or_default();
+    let mut cells = Cells {
         path,
-        columns: first.len(),
-        label_column: label_column.unwrap_or(first.len() - 1),
-        names: if header { first.iter().map(String::from).collect() } else { Vec::new() },
+        label_column: names.iter().position(named).unwrap_or(rows.width - 1),
+        names,
         numbers: HashMap::new(),
         table: Table {
             features: Vec::new(),
-            width: first.len() - 1,
+            width: rows.width - 1,
             labels: Vec::new(),
             distinct: Vec::new(),
         },
     };
-    if rows.columns < 2 {
-        return Err(Error::input(path.display(), "one column")
-            .expected("features and a label, separated by commas, semicolons or tabs"));
+    while let Some((line, record)) = rows.next()? {
+        cells.add(line, &record)?;
     }
-    if !header {
-        rows.add(&first)?;
-    }
-    if let Some(second) = second {
-        rows.add(&second)?;
-        while next(path, &mut reader, &mut record)? {
-            rows.add(&record)?;
-        }
-    }
-    if rows.table.labels.is_empty() { Err(empty()) } else { Ok(rows.table) }
+    if cells.table.labels.is_empty() { Err(empty()) } else { Ok(cells.table) }
 }
 
-pub(crate) fn next<R: Read>(
-    path: &Path,
-    reader: &mut ::csv::Reader<R>,
-    record: &mut StringRecord,
-) -> Result<bool> {
-    reader.read_record(record).map_err(|error| {
-        Error::input(path.display(), error)
-            .expected("a text table in UTF-8")
-            .remedy("save it as CSV in UTF-8")
-    })
-}
-
-pub(crate) fn separator(bytes: &[u8]) -> u8 {
+fn separator(bytes: &[u8]) -> u8 {
     let line = bytes.split(|&b| b == b'\n').next().unwrap_or_default();
     let count = |separator: &u8| line.iter().filter(|b| *b == separator).count();
     // On a tie the last wins, so the comma stands last.
     [b'\t', b';', b','].into_iter().max_by_key(count).unwrap_or(b',')
 }
 
-pub(crate) fn is_header(first: &StringRecord, second: Option<&StringRecord>) -> bool {
+fn is_header(first: &StringRecord, second: Option<&StringRecord>) -> bool {
     let number = |cell: &str| cell.parse::<f64>().is_ok();
     let differs = |second: &StringRecord| first.iter().zip(second).any(|(a, b)| !number(a) && number(b));
     second.is_some_and(differs) || !first.iter().any(number)
 }
 
-struct Rows<'a> {
+/// What the cells of rows say.
+struct Cells<'a> {
     path: &'a Path,
-    columns: usize,
     label_column: usize,
     names: Vec<String>,
     numbers: HashMap<String, u32>,
     table: Table,
 }
 
-impl Rows<'_> {
-    fn add(&mut self, record: &StringRecord) -> Result<()> {
-        let line = record.position().map_or(0, ::csv::Position::line);
-        if record.len() != self.columns {
-            return Err(Error::input(
-                format_args!("{}, line {line}", self.path.display()),
-                format_args!("{} cells", record.len()),
-            )
-            .expected(format_args!("{} cells, as in the first row", self.columns))
-            .remedy("mend or remove the row"));
-        }
+impl Cells<'_> {
+    fn add(&mut self, line: u64, record: &StringRecord) -> Result<()> {
         for (column, cell) in record.iter().enumerate() {
             if column == self.label_column {
                 self.add_label(line, cell)?;

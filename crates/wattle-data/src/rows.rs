@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ::csv::{Position, ReaderBuilder, StringRecord, Trim};
+use ::csv::StringRecord;
 use wattle_graph::DType;
 
 use crate::batches::names;
 use crate::bounded;
 use crate::column::ColumnInfo;
 use crate::columns::{Columns, Field, Memory, Parts};
-use crate::csv::{self, LABEL_NAMES, is_header, next, separator};
+use crate::csv::{LABEL_NAMES, Rows};
 use crate::dataset::{SourceParts, first_ten};
 use crate::error::{Error, Result};
 use crate::mapping::Wanted;
@@ -24,32 +24,18 @@ use crate::split::Splits;
 
 /// Reads a table, which may be gzipped.
 pub(crate) fn load(path: &Path, wanted: &[Wanted], options: &TableOptions) -> Result<Columns> {
-    let bytes = bounded::read(path)?;
-    csv::check_lines(path, &bytes)?;
-    parse(path, &bytes, wanted, options)
+    parse(path, &bounded::read(path)?, wanted, options)
 }
 
 fn parse(path: &Path, bytes: &[u8], wanted: &[Wanted], options: &TableOptions) -> Result<Columns> {
-    let mut reader = ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .trim(Trim::All)
-        .delimiter(separator(bytes))
-        .from_reader(bytes);
-    let mut record = StringRecord::new();
-    if !next(path, &mut reader, &mut record)? {
+    let Some(mut rows) = Rows::open(path, bytes)? else {
         return Err(Error::input(path.display(), "no rows").expected("a header and rows of numbers"));
-    }
-    let first = record.clone();
-    let second = next(path, &mut reader, &mut record)?.then(|| record.clone());
-    let header = is_header(&first, second.as_ref());
-    let columns: Vec<String> = if header {
-        first.iter().map(String::from).collect()
-    } else {
-        (1..=first.len()).map(|number| number.to_string()).collect()
     };
+    let names = rows.header.take();
+    let header = names.is_some();
+    let columns = names.unwrap_or_else(|| (1..=rows.width).map(|number| number.to_string()).collect());
     let choice = Choice::new(path, &columns, header, wanted, options)?;
-    let mut rows = Rows {
+    let mut read = Cells {
         path,
         columns: &columns,
         choice: &choice,
@@ -59,16 +45,10 @@ fn parse(path: &Path, bytes: &[u8], wanted: &[Wanted], options: &TableOptions) -
         dropped: 0,
         gaps: 0,
     };
-    if !header {
-        rows.add(&first)?;
+    while let Some((line, record)) = rows.next()? {
+        read.add(line, &record)?;
     }
-    if let Some(second) = second {
-        rows.add(&second)?;
-        while next(path, &mut reader, &mut record)? {
-            rows.add(&record)?;
-        }
-    }
-    let Rows { cells, targets, dropped, gaps, .. } = rows;
+    let Cells { cells, targets, dropped, gaps, .. } = read;
     let count = cells.len() / choice.features.len().max(1);
     let mut remarks = Vec::new();
     if dropped > 0 {
@@ -220,7 +200,8 @@ impl Choice {
     }
 }
 
-struct Rows<'a> {
+/// What the cells of rows say.
+struct Cells<'a> {
     path: &'a Path,
     columns: &'a [String],
     choice: &'a Choice,
@@ -233,17 +214,8 @@ struct Rows<'a> {
     gaps: u64,
 }
 
-impl Rows<'_> {
-    fn add(&mut self, record: &StringRecord) -> Result<()> {
-        let line = record.position().map_or(0, Position::line);
-        if record.len() != self.columns.len() {
-            return Err(Error::input(
-                format_args!("{}, line {line}", self.path.display()),
-                format_args!("{} cells", record.len()),
-            )
-            .expected(format_args!("{} cells, as in the first row", self.columns.len()))
-            .remedy("mend or remove the row"));
-        }
+impl Cells<'_> {
+    fn add(&mut self, line: u64, record: &StringRecord) -> Result<()> {
         let cell = |column: usize| &record[column];
         let gap = |column: &&usize| is_missing(cell(**column));
         let (in_features, in_targets) =

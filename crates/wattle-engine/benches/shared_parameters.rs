@@ -4,24 +4,25 @@
 //! Arguments: a number of threads (default 1); `write` to put the table into `docs/results/shared-parameters.md`.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its result")]
 
-#[path = "../tests/networks/decoder.rs"]
-#[allow(dead_code, reason = "each test builds some of the networks")]
-mod decoder;
-#[path = "../tests/networks/elastic.rs"]
-#[allow(dead_code, reason = "each test builds some of the networks")]
-mod elastic;
+#[path = "../tests/networks/mod.rs"]
+#[allow(dead_code, reason = "each bench builds some of the networks")]
+mod networks;
 
 use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use decoder::Decoder;
-use elastic::{Elastic, Fixed, Transformer, View, initial, transformer};
+use networks::decoder::Decoder;
+use networks::prefixes::{View, within};
+use networks::step::{Home, SGD, training_step};
+use networks::{Noise, Transformer, fresh, inference};
 use wattle_engine::{Cpu, EngineError, Freeze, Isa, Plan, PlanCache, PlanOptions, Session, Store};
+use wattle_graph::layers::{Built, Initially, Layers};
+use wattle_graph::networks::Heads;
 use wattle_graph::onnx::{Limits, read_model};
 use wattle_graph::ops::Gemm;
-use wattle_graph::{DType, Example, Graph, NodeId, Op, Shape, Tensor, ValueId};
+use wattle_graph::{DType, Example, Graph, NodeId, Op, Role, Shape, Tensor, ValueId};
 use wattle_meter::Machine;
 use wattle_meter::bystanders::Watch;
 use wattle_meter::timing::{Times, Turns, in_turns, listed, once, repeated};
@@ -88,23 +89,22 @@ impl std::fmt::Display for Row {
 }
 
 fn supernet(options: &PlanOptions) -> Outcome<Vec<Row>> {
-    let most = Transformer { layers: 4, width: 256, heads: 8, hidden: 1024 };
-    let fixed = Fixed { most, head_width: 32, tokens: 1000, batch: 32, length: 64 };
-    let graph = |own: &Transformer| {
-        let (network, logits) = transformer(View::Windows, &fixed, own);
-        network.training_step(logits)
+    fn step<S: Home>(mut layers: Layers<S>, own: &Transformer) -> Outcome<(Graph, S)> {
+        let logits = own.build(&mut layers, [32, 64], 1000)?;
+        Ok(training_step(layers, logits, SGD))
+    }
+    let sized = |layers, width, heads, hidden| {
+        let heads = Heads { count: heads, width: 32 };
+        Transformer { layers, width, heads, hidden }
     };
-    let store = Store::new(&initial(&graph(&most)));
+    let most = sized(4, 256, 8, 1024);
+    let largest = step(fresh("supernet"), &most)?.1.parameters;
+    let store = Store::new(&largest);
     let cache = PlanCache::new(64 << 20);
     let mut held: Option<Session> = None;
     let mut rows = vec![];
-    for own in [
-        most,
-        Transformer { layers: 4, width: 224, heads: 6, hidden: 896 },
-        Transformer { layers: 3, width: 192, heads: 4, hidden: 512 },
-        Transformer { layers: 1, width: 64, heads: 2, hidden: 128 },
-    ] {
-        let graph = graph(&own);
+    for own in [most, sized(4, 224, 6, 896), sized(3, 192, 4, 512), sized(1, 64, 2, 128)] {
+        let graph = step(within(&largest, View::Windows), &own)?.0;
         let cold = repeated(&Turns::exactly(5), || Plan::compile(&graph, &store, options).map(drop))?;
         let plan = cache.get(&graph, &store, options)?;
         let warm = repeated(&Turns::exactly(50), || cache.get(&graph, &store, options).map(drop))?;
@@ -121,13 +121,13 @@ fn supernet(options: &PlanOptions) -> Outcome<Vec<Row>> {
         };
         session.replan(plan)?;
         let tokens: Vec<i64> = (0..2048).map(|i| i * 7 % 1000).collect();
-        session.set_input("x", &Tensor::ints(&tokens))?;
+        session.set_input("x", &Tensor::i64([32, 64], tokens.clone()))?;
         session.set_input("labels", &Tensor::ints(&tokens))?;
         session.set_input("rate", &Tensor::f32([], vec![1e-3]))?;
         let step = repeated(&Turns::exactly(5), || session.run())?.least();
         let share = |times: &Times| 100.0 * times.least() / step;
-        let Transformer { layers, width, heads, hidden } = own;
-        let what = format!("Transformer {layers} x {width}, {heads} heads, {hidden} hidden, 32 x 64 tokens");
+        let Transformer { layers, width, heads: Heads { count, .. }, hidden } = own;
+        let what = format!("Transformer {layers} x {width}, {count} heads, {hidden} hidden, 32 x 64 tokens");
         rows.push(Row {
             what: format!("{what}: planning, cold"),
             measured: format!(
@@ -154,28 +154,29 @@ fn supernet(options: &PlanOptions) -> Outcome<Vec<Row>> {
 }
 
 /// 128-128-16 over one observation, or over `batch` of them.
-fn actor(batch: usize, transpose_b: bool) -> (Elastic, ValueId) {
-    let mut e = Elastic::new("policy", View::Windows);
-    let mut x = e.graph.input("x", DType::F32, Shape::known(&[batch, 128]));
+fn actor(layers: &mut Layers<Noise>, batch: usize, transpose_b: bool) -> Built {
+    let mut x = layers.graph.input("x", DType::F32, Shape::known(&[batch, 128]));
     for (layer, [inputs, outputs]) in [[128, 128], [128, 128], [128, 16]].into_iter().enumerate() {
         let extents = if transpose_b { [outputs, inputs] } else { [inputs, outputs] };
-        let w = e.weight(&format!("w{layer}"), &extents, &extents);
-        let b = e.weight(&format!("b{layer}"), &[outputs], &[outputs]);
-        let op = Gemm { alpha: 1.0, beta: 1.0, transpose_a: false, transpose_b };
-        x = e.apply(op, &[x, w, b]);
-        x = if layer < 2 { e.relu(x) } else { x };
+        let drawn = Initially::Drawn { fan_in: inputs, fan_out: outputs };
+        let w = layers.parameter(&format!("w{layer}"), &extents, Role::Trainable, drawn)?;
+        let b = layers.vector(&format!("b{layer}"), outputs, 0.0)?;
+        x = layers.apply(Gemm { alpha: 1.0, beta: 1.0, transpose_a: false, transpose_b }, &[x, w, b])?;
+        x = if layer < 2 { layers.relu(x)? } else { x };
     }
-    (e, x)
+    Ok(x)
 }
 
 fn policy(options: &[PlanOptions; 2]) -> Outcome<Vec<Row>> {
     let mut rows = vec![];
     for (batch, transpose_b) in [(1, false), (1, true), (16, true)] {
-        let (mut acting, y) = actor(batch, transpose_b);
-        acting.graph.output(y);
-        let (learning, logits) = actor(32, transpose_b);
-        let learning = learning.training_step(logits);
-        let store = Store::new(&initial(&learning));
+        let mut acting = fresh("policy");
+        let y = actor(&mut acting, batch, transpose_b)?;
+        let acting = inference(acting, y).0;
+        let mut learning = fresh("policy");
+        let logits = actor(&mut learning, 32, transpose_b)?;
+        let (learning, source) = training_step(learning, logits, SGD);
+        let store = Store::new(&source.parameters);
         let open = |graph: &Graph, options: &PlanOptions| {
             Session::new(Plan::compile(graph, &store, options)?, &store)
         };
@@ -183,7 +184,7 @@ fn policy(options: &[PlanOptions; 2]) -> Outcome<Vec<Row>> {
         learn.set_input("x", &Example::noise(&[32, 128], 7))?;
         learn.set_input("labels", &Tensor::ints(&[3; 32]))?;
         learn.set_input("rate", &Tensor::f32([], vec![1e-3]))?;
-        let mut sessions = [open(&acting.graph, &options[0])?, open(&acting.graph, &options[1])?];
+        let mut sessions = [open(&acting, &options[0])?, open(&acting, &options[1])?];
         for session in &mut sessions {
             session.set_input("x", &Example::noise(&[batch, 128], 1))?;
         }
@@ -219,9 +220,9 @@ fn decode(options: &PlanOptions) -> Outcome<Vec<Row>> {
     let mut rows = vec![];
     let mut most = 1.0f64;
     for (length, places) in [(512, &[16, 64, 256, 511][..]), (4096, &[16, 4095])] {
-        let size = Decoder { layers: 4, heads: 8, head_width: 32, tokens: 1000, length };
-        let graph = size.step();
-        let store = Store::new(&initial(&graph));
+        let size = Decoder { layers: 4, heads: Heads { count: 8, width: 32 }, tokens: 1000, length };
+        let (graph, parameters) = size.step();
+        let store = Store::new(&parameters);
         let mut session = Session::new(Plan::compile(&graph, &store, options)?, &store)?;
         let attends: Vec<bool> =
             session.plan().steps().map(|step| attends(session.plan().graph(), step.node, length)).collect();

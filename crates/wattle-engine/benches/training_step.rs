@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "a benchmark prints its result")]
 
 #[path = "../tests/networks/mod.rs"]
+#[allow(dead_code, reason = "each bench builds some of the networks")]
 mod networks;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,8 @@ use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use networks::{Optimizer, lenet, resnet};
+use networks::step::Optimizer;
+use networks::{lenet, resnet};
 use wattle_engine::{Cpu, Plan, PlanOptions, Session, Store};
 use wattle_graph::{Example, Graph, Parameters, Tensor};
 use wattle_meter::timing::{Turns, repeated};

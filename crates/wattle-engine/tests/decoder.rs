@@ -1,28 +1,19 @@
 //! A decoder with a cache of keys and values in the store: one token after another, the same logits as all at once.
 
-#[path = "networks/decoder.rs"]
 #[allow(dead_code, reason = "each test builds some of the networks")]
-mod decoder;
-#[path = "networks/elastic.rs"]
-#[allow(dead_code, reason = "each test builds some of the networks")]
-mod elastic;
+mod networks;
 
 use std::sync::Arc;
 
-use decoder::Decoder;
-use elastic::initial;
+use networks::decoder::Decoder;
 use wattle_engine::{Cpu, Freeze, Plan, PlanOptions, Session, Store};
-use wattle_graph::{Graph, Parameters, Tensor};
+use wattle_graph::networks::Heads;
+use wattle_graph::{Graph, Tensor};
 
-const SIZE: Decoder = Decoder { layers: 2, heads: 4, head_width: 8, tokens: 17, length: 24 };
+const SIZE: Decoder = Decoder { layers: 2, heads: Heads { count: 4, width: 8 }, tokens: 17, length: 24 };
 
 fn tokens(seed: i64) -> Vec<i64> {
     (0..SIZE.length as i64).map(|i| (i * i + seed * 5 + 3) % SIZE.tokens as i64).collect()
-}
-
-/// Weights, and zeros where keys and values will be.
-fn parameters(graph: &Graph) -> Parameters {
-    initial(graph)
 }
 
 fn session(graph: &Graph, store: &Store, freeze: Freeze) -> Session {
@@ -34,19 +25,19 @@ fn session(graph: &Graph, store: &Store, freeze: Freeze) -> Session {
 
 #[test]
 fn one_token_after_another_gives_the_logits_of_the_whole_text() {
-    let graph = SIZE.step();
-    let store = Store::new(&parameters(&graph));
+    let (graph, parameters) = SIZE.step();
+    let store = Store::new(&parameters);
     for freeze in [Freeze::All, Freeze::None] {
-        let mut whole = session(&SIZE.whole(), &store, freeze.clone());
+        let mut whole = session(&SIZE.whole().0, &store, freeze.clone());
         let mut step = session(&graph, &store, freeze);
         // The second text overwrites what the first has left in the cache.
         for text in [tokens(0), tokens(1)] {
-            whole.set_input("tokens", &Tensor::ints(&text)).expect("it fits");
+            whole.set_input("tokens", &Tensor::i64([1, SIZE.length], text.clone())).expect("it fits");
             whole.run().expect("it runs");
             let expected = whole.output::<f32>(0).expect("logits").to_vec();
             let scale = expected.iter().fold(0.0f32, |m, x| m.max(x.abs()));
             for (place, (&token, expected)) in text.iter().zip(expected.chunks(SIZE.tokens)).enumerate() {
-                step.set_input("tokens", &Tensor::ints(&[token])).expect("it fits");
+                step.set_input("tokens", &Tensor::i64([1, 1], vec![token])).expect("it fits");
                 step.set_input("place", &Tensor::ints(&[place as i64])).expect("it fits");
                 step.run().expect("it runs");
                 for (a, b) in step.output::<f32>(0).expect("logits").iter().zip(expected) {
@@ -59,17 +50,17 @@ fn one_token_after_another_gives_the_logits_of_the_whole_text() {
 
 #[test]
 fn the_cache_is_written_in_place() {
-    let graph = SIZE.step();
-    let store = Store::new(&parameters(&graph));
+    let (graph, parameters) = SIZE.step();
+    let store = Store::new(&parameters);
     let step = session(&graph, &store, Freeze::None);
-    let whole = SIZE.length * SIZE.heads * SIZE.head_width * size_of::<f32>();
+    let whole = SIZE.length * SIZE.heads.inner() * size_of::<f32>();
     assert!(step.plan().arena_bytes() < whole, "the arena holds a copy of a cache");
 }
 
 #[test]
 fn a_place_beyond_the_cache_is_refused() {
-    let graph = SIZE.step();
-    let store = Store::new(&parameters(&graph));
+    let (graph, parameters) = SIZE.step();
+    let store = Store::new(&parameters);
     let mut step = session(&graph, &store, Freeze::All);
     step.set_input("place", &Tensor::ints(&[SIZE.length as i64])).expect("it fits");
     assert!(step.run().is_err());

@@ -1,35 +1,25 @@
 //! Sub-networks of a supernet: prefix windows train as slices of the whole tensors do, to the last bit, and as the
 //! interpreter does; what is outside a window does not change; and a sub-network can be taken out.
 
-#[path = "networks/elastic.rs"]
 #[allow(dead_code, reason = "each test builds some of the networks")]
-mod elastic;
+mod networks;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use elastic::{Fixed, Transformer, View, initial, mlp, transformer};
+use networks::prefixes::{View, within};
+use networks::step::{Home, SGD, training_step};
+use networks::{Transformer, fresh, inference, mlp};
 use wattle_engine::{Cpu, Freeze, Plan, PlanCache, PlanOptions, Session, Store};
+use wattle_graph::layers::Layers;
+use wattle_graph::networks::Heads;
+use wattle_graph::suite::Dice;
 use wattle_graph::{Example, Graph, Parameters, Tensor, extract, interpret};
 
 const STEPS: u32 = 200;
 
 fn options(freeze: Freeze) -> PlanOptions {
     PlanOptions { freeze, ..PlanOptions::new(Arc::new(Cpu::new(1).expect("one thread"))) }
-}
-
-/// Numbers below `n` that look random (Numerical Recipes' generator).
-struct Dice(u32);
-
-impl Dice {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (self.0 >> 8) as usize % n
-    }
-
-    fn one_of<const N: usize>(&mut self, choices: [usize; N]) -> usize {
-        choices[self.below(N)]
-    }
 }
 
 fn run(graph: &Graph, store: &Store, feeds: &BTreeMap<String, Tensor>, options: &PlanOptions) -> Vec<Tensor> {
@@ -104,70 +94,74 @@ fn trains_alike(
 
 const MOST: usize = 16;
 
-#[test]
-fn windows_of_an_mlp_train_as_slices_do() {
-    let (largest, logits) = mlp(View::Windows, 6, MOST, &[MOST; 7]);
-    let parameters = initial(&largest.training_step(logits));
-    let mut dice = Dice(1);
-    let sample = || {
-        let widths: Vec<usize> = (0..7).map(|_| dice.one_of([4, 8, 11, 16])).collect();
-        [View::Windows, View::Slices].map(|view| {
-            let (network, logits) = mlp(view, 6, MOST, &widths);
-            network.training_step(logits)
-        })
-    };
-    trains_alike(parameters, sample, |step| Example::noise(&[6, 12], step), 6, 5);
+/// A training step of an MLP of `widths`, of parameters of its own or within a larger one's.
+fn mlp_step<S: Home>(mut layers: Layers<S>, widths: &[usize]) -> (Graph, S) {
+    let logits = mlp(&mut layers, 6, widths).expect("it fits");
+    training_step(layers, logits, SGD)
 }
 
-const FIXED: Fixed = Fixed {
-    most: Transformer { layers: 4, width: 16, heads: 4, hidden: 24 },
-    head_width: 4,
-    tokens: 11,
-    batch: 2,
-    length: 5,
-};
+#[test]
+fn windows_of_an_mlp_train_as_slices_do() {
+    let (_, largest) = mlp_step(fresh("mlp"), &[MOST; 7]);
+    let mut dice = Dice(1);
+    let sample = || {
+        let widths: Vec<usize> = (0..7).map(|_| dice.of(&[4, 8, 11, 16])).collect();
+        [View::Windows, View::Slices].map(|view| mlp_step(within(&largest.parameters, view), &widths).0)
+    };
+    trains_alike(largest.parameters.clone(), sample, |step| Example::noise(&[6, 12], step), 6, 5);
+}
+
+const LARGEST: Transformer =
+    Transformer { layers: 4, width: 16, heads: Heads { count: 4, width: 4 }, hidden: 24 };
+
+/// Texts and their length.
+const TEXTS: [usize; 2] = [2, 5];
+const TOKENS: usize = 11;
 
 fn sub_transformer(dice: &mut Dice) -> Transformer {
     Transformer {
-        layers: dice.one_of([2, 3, 4, 4]),
-        width: dice.one_of([8, 12, 16]),
-        heads: dice.one_of([1, 2, 3, 4]),
-        hidden: dice.one_of([8, 13, 24]),
+        layers: dice.of(&[2, 3, 4, 4]),
+        width: dice.of(&[8, 12, 16]),
+        heads: Heads { count: dice.of(&[1, 2, 3, 4]), width: 4 },
+        hidden: dice.of(&[8, 13, 24]),
     }
+}
+
+fn transformer_step<S: Home>(mut layers: Layers<S>, own: &Transformer) -> (Graph, S) {
+    let logits = own.build(&mut layers, TEXTS, TOKENS).expect("it fits");
+    training_step(layers, logits, SGD)
 }
 
 #[test]
 fn windows_of_a_transformer_train_as_slices_do() {
-    let (largest, logits) = transformer(View::Windows, &FIXED, &FIXED.most);
-    let parameters = initial(&largest.training_step(logits));
+    let (_, largest) = transformer_step(fresh("transformer"), &LARGEST);
     let mut dice = Dice(2);
     let sample = || {
         let own = sub_transformer(&mut dice);
-        [View::Windows, View::Slices].map(|view| {
-            let (network, logits) = transformer(view, &FIXED, &own);
-            network.training_step(logits)
-        })
+        [View::Windows, View::Slices].map(|view| transformer_step(within(&largest.parameters, view), &own).0)
     };
-    let tokens =
-        |step: u32| Tensor::ints(&(0..10).map(|i| (i * 3 + i64::from(step)) % 11).collect::<Vec<_>>());
-    trains_alike(parameters, sample, tokens, 10, 11);
+    let tokens = |step: u32| Tensor::i64([2, 5], (0..10).map(|i| (i * 3 + i64::from(step)) % 11).collect());
+    trains_alike(largest.parameters.clone(), sample, tokens, 10, TOKENS);
 }
 
 #[test]
 fn an_extracted_sub_network_gives_the_same_bits() {
-    let (mut largest, logits) = transformer(View::Windows, &FIXED, &FIXED.most);
-    largest.graph.output(logits);
-    let parameters = initial(&largest.graph);
+    let forward = |own: &Transformer, parameters: &Parameters| {
+        let mut layers = within(parameters, View::Windows);
+        let logits = own.build(&mut layers, TEXTS, TOKENS).expect("it fits");
+        inference(layers, logits).0
+    };
+    let (_, largest) = transformer_step(fresh("transformer"), &LARGEST);
+    let parameters = largest.parameters;
     let store = Store::new(&parameters);
     let mut dice = Dice(3);
-    let feeds = [("x".to_string(), Tensor::ints(&[0, 5, 3, 2, 10, 1, 1, 7, 8, 9]))].into();
+    let feeds = [("x".to_string(), Tensor::i64([2, 5], vec![0, 5, 3, 2, 10, 1, 1, 7, 8, 9]))].into();
     for _ in 0..5 {
-        let (mut network, logits) = transformer(View::Windows, &FIXED, &sub_transformer(&mut dice));
-        network.graph.output(logits);
-        let small = extract(&network.graph, &parameters).expect("it can be taken out");
+        let graph = forward(&sub_transformer(&mut dice), &parameters);
+        let small = extract(&graph, &parameters).expect("it can be taken out");
         let own = Store::new(&small.parameters);
         for freeze in [Freeze::None, Freeze::All] {
-            let seen = run(&network.graph, &store, &feeds, &options(freeze.clone()));
+            let seen = run(&graph, &store, &feeds, &options(freeze.clone()));
             let taken = run(&small.graph, &own, &feeds, &options(freeze));
             assert_eq!(bits(&seen[0]), bits(&taken[0]));
         }
@@ -179,12 +173,14 @@ fn an_extracted_sub_network_gives_the_same_bits() {
 #[test]
 fn a_plan_is_made_once_for_as_long_as_nothing_that_decides_it_changes() {
     let cache = PlanCache::new(1 << 20);
+    let mut largest = fresh("mlp");
+    mlp(&mut largest, 6, &[MOST; 7]).expect("it fits");
+    let parameters = largest.source.parameters;
     let widths = |n: usize| {
-        let (mut network, logits) = mlp(View::Windows, 6, MOST, &[n; 7]);
-        network.graph.output(logits);
-        network.graph
+        let mut layers = within(&parameters, View::Windows);
+        let logits = mlp(&mut layers, 6, &[n; 7]).expect("it fits");
+        inference(layers, logits).0
     };
-    let parameters = initial(&widths(MOST));
     let store = Store::new(&parameters);
     let (none, all) = (options(Freeze::None), options(Freeze::All));
     let get =
@@ -196,11 +192,11 @@ fn a_plan_is_made_once_for_as_long_as_nothing_that_decides_it_changes() {
     assert!(!same(&moving, &get(12, &store, &none)));
     assert!(same(&moving, &get(8, &Store::new(&parameters), &none)), "any store of such tensors will do");
     assert!(!same(&frozen, &get(8, &Store::new(&parameters), &all)), "constants are those of one store");
-    store.write("head.bias", &Tensor::f32([5], vec![1.0; 5])).expect("it fits");
+    store.write("fc.bias", &Tensor::f32([5], vec![1.0; 5])).expect("it fits");
     assert!(same(&moving, &get(8, &store, &none)));
     assert!(!same(&frozen, &get(8, &store, &all)), "what is frozen has changed");
     let mask = wattle_graph::Mask::from_bools((0..MOST * 5).map(|i| i % 2 == 0));
-    store.set_mask("head.weight", Some(mask)).expect("it fits");
+    store.set_mask("fc.weight", Some(mask)).expect("it fits");
     assert!(!same(&moving, &get(8, &store, &none)), "a plan is made for masks");
     let unrewritten = PlanOptions { rewrite: false, ..none.clone() };
     assert!(!same(&get(8, &store, &none), &get(8, &store, &unrewritten)));

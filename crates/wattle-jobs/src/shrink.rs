@@ -25,13 +25,12 @@ use crate::shrink_report;
 use crate::train::{doubts, prefixed};
 use crate::training;
 use crate::training::data::DataOptions;
-use crate::training::epochs::{fit_batch, left_out};
-use crate::training::facts::{facts, out_of_reach};
+use crate::training::facts::out_of_reach;
 use crate::training::follow::{Follower, PAGE, SearchFollower};
-use crate::training::integers::check_integers;
 use crate::training::learning::{Defaults, LearningOptions, OptimizerName};
-use crate::training::material::{self, Material};
+use crate::training::material;
 use crate::training::normalised::Normalised;
+use crate::training::preparation::{Asked, Prepared};
 use crate::training::sample::Sample;
 
 /// What is chosen where nothing is asked for.
@@ -223,27 +222,26 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
     // A misspelt name is refused before hours of training.
     let arch = job.accel.as_deref().map(accel::architecture).transpose().map_err(|e| e.of("accel"))?;
     let meter = env.meter();
-    let mut material = Material::new(&job.model, &job.data, &job.learning, Init::KaimingNormal)?;
-    let mut options = job.learning.resolved(DEFAULTS, &material.lesson())?;
-    check_integers(&material.model, &*material.data.table, &options.loss)?;
-    let mut notes = match &job.init_from {
-        Some(path) => training::start_from(&mut material.model, path).map_err(|e| e.of("init_from"))?,
-        None => vec![],
+    let asked = Asked {
+        model: &job.model,
+        data: &job.data,
+        learning: &job.learning,
+        init_from: job.init_from.as_ref(),
+        init: Init::KaimingNormal,
     };
-    notes.extend(material.remarks.iter().cloned());
-    let samples = material.data.splits.train().len();
-    notes.extend(fit_batch(&mut options, &job.learning, samples));
-    let model = material.model.clone();
+    let mut prepared = Prepared::new(asked, |lesson| job.learning.resolved(DEFAULTS, lesson))?;
+    let mut notes = std::mem::take(&mut prepared.notes);
+    let model = prepared.material.model.clone();
     let settings = FindOptions { scope: Scope::Global, rewind: job.rewind, levels: job.max_rounds };
     let layers = prunable(&model.graph, Fractions { conv: FRACTION, dense: FRACTION, output: FRACTION });
     notes.extend(out_of_reach(&model));
-    let mut experiment = material.experiment(&options, env)?;
+    let mut experiment = prepared.material.experiment(&prepared.options, env)?;
     // A refused search leaves no folder behind.
-    material.noted(&model, job.with_normalisation)?;
+    prepared.material.noted(&model, job.with_normalisation)?;
     let (_, seen) = check(&experiment, &layers, &settings)?;
     notes.extend(seen.sentences());
-    notes.extend(facts(&experiment)?);
-    notes.extend(left_out(&experiment, samples));
+    notes.extend(prepared.told(&experiment)?);
+    let Prepared { material, options, .. } = prepared;
     let key = Key {
         model: &job.model,
         data: &job.data,

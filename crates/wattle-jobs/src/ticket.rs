@@ -28,13 +28,12 @@ use crate::observer::Observer;
 use crate::train::{doubts, prefixed};
 use crate::training;
 use crate::training::data::DataOptions;
-use crate::training::epochs::{fit_batch, left_out};
-use crate::training::facts::{facts, out_of_reach};
+use crate::training::facts::out_of_reach;
 use crate::training::follow::{Follower, PAGE, SearchFollower};
-use crate::training::integers::check_integers;
 use crate::training::learning::{Defaults, LearningOptions, OptimizerName};
-use crate::training::material::{self, Material};
+use crate::training::material;
 use crate::training::normalised::Normalised;
+use crate::training::preparation::{Asked, Prepared};
 
 /// What is chosen where nothing is asked for.
 pub const DEFAULTS: Defaults =
@@ -153,33 +152,32 @@ pub fn find_tickets(job: &FindJob, env: &Env, observer: &mut dyn Observer) -> Re
     if unit_length && data.normalise.is_none() {
         data.normalise = Some(NormalisationChoice::None);
     }
-    let mut material = Material::new(&network, &data, &job.learning, init)?;
-    let mut options = job.learning.resolved(DEFAULTS, &material.lesson())?;
-    if let Some(preset) = &chosen {
-        options = overridden(&preset.train, &job.learning, options);
-    }
-    let mut notes = match &job.init_from {
-        Some(path) => training::start_from(&mut material.model, path).map_err(|e| e.of("init_from"))?,
-        None => vec![],
+    let asked = Asked {
+        model: &network,
+        data: &data,
+        learning: &job.learning,
+        init_from: job.init_from.as_ref(),
+        init,
     };
-    check_integers(&material.model, &*material.data.table, &options.loss)?;
-    let samples = material.data.splits.train().len();
-    notes.extend(fit_batch(&mut options, &job.learning, samples));
-    notes.extend(material.remarks.iter().cloned());
+    let mut prepared = Prepared::new(asked, |lesson| {
+        let options = job.learning.resolved(DEFAULTS, lesson)?;
+        Ok(chosen.as_ref().map_or(options.clone(), |p| overridden(&p.train, &job.learning, options)))
+    })?;
+    let mut notes = std::mem::take(&mut prepared.notes);
     if unit_length {
-        material.model = with_unit_length(&material.model)?;
+        prepared.material.model = with_unit_length(&prepared.material.model)?;
     }
     let fractions = fractions(job.fraction, chosen.as_ref())?;
     let scope = job.scope.unwrap_or(chosen.as_ref().map_or(Scope::Global, |p| p.scope));
     let settings = FindOptions { scope, rewind: job.rewind, levels: job.levels };
-    let layers = prunable(&material.model.graph, fractions);
-    notes.extend(out_of_reach(&material.model));
-    let mut experiment = material.experiment(&options, env)?;
+    let layers = prunable(&prepared.material.model.graph, fractions);
+    notes.extend(out_of_reach(&prepared.material.model));
+    let mut experiment = prepared.material.experiment(&prepared.options, env)?;
     // A refused search leaves no folder behind.
     let (_, seen) = check(&experiment, &layers, &settings)?;
     notes.extend(seen.sentences());
-    notes.extend(facts(&experiment)?);
-    notes.extend(left_out(&experiment, samples));
+    notes.extend(prepared.told(&experiment)?);
+    let Prepared { material, options, .. } = prepared;
     let key = Key {
         model: &network,
         data: &data,

@@ -23,13 +23,11 @@ use crate::observer::Observer;
 use crate::training;
 use crate::training::curves::Curves;
 use crate::training::data::DataOptions;
-use crate::training::epochs::{fit_batch, left_out};
-use crate::training::facts::facts;
 use crate::training::follow::{Follower, PAGE};
-use crate::training::integers::check_integers;
 use crate::training::learning::{Defaults, LearningOptions, OptimizerName};
 use crate::training::material::{self, Material};
 use crate::training::normalised::Normalised;
+use crate::training::preparation::{Asked, Prepared};
 
 /// What is chosen where nothing is asked for.
 pub const DEFAULTS: Defaults =
@@ -112,28 +110,27 @@ pub struct Files {
 /// Trains a network. The same job asked for again reads its result back; an interrupted one goes on.
 pub fn train(job: &TrainJob, env: &Env, observer: &mut dyn Observer) -> Result<Trained> {
     let meter = env.meter();
-    let mut material = Material::new(&job.model, &job.data, &job.learning, Init::KaimingNormal)?;
-    let mut options = job.learning.resolved(DEFAULTS, &material.lesson())?;
-    check_integers(&material.model, &*material.data.table, &options.loss)?;
-    let mut notes = match &job.init_from {
-        Some(path) => training::start_from(&mut material.model, path).map_err(|e| e.of("init_from"))?,
-        None => vec![],
+    let asked = Asked {
+        model: &job.model,
+        data: &job.data,
+        learning: &job.learning,
+        init_from: job.init_from.as_ref(),
+        init: Init::KaimingNormal,
     };
-    notes.extend(material.remarks.iter().cloned());
-    if !has_trainable(&material.model) {
-        options.length = Moment::ZERO;
+    let mut prepared = Prepared::new(asked, |lesson| job.learning.resolved(DEFAULTS, lesson))?;
+    let mut notes = std::mem::take(&mut prepared.notes);
+    if !has_trainable(&prepared.material.model) {
+        prepared.options.length = Moment::ZERO;
         notes.push("the model has no trainable parameter: it is judged and written as it is".into());
     }
-    let samples = material.data.splits.train().len();
-    notes.extend(fit_batch(&mut options, &job.learning, samples));
     // What is refused is refused before hours of training, and leaves no folder behind.
-    material.noted(&material.model, job.with_normalisation)?;
-    let mut experiment = material.experiment(&options, env)?;
+    prepared.material.noted(&prepared.material.model, job.with_normalisation)?;
+    let mut experiment = prepared.material.experiment(&prepared.options, env)?;
     if experiment.timeline()?.total > 0 {
         notes.extend(Trainer::new(&experiment)?.notes().sentences());
-        notes.extend(facts(&experiment)?);
-        notes.extend(left_out(&experiment, samples));
+        notes.extend(prepared.told(&experiment)?);
     }
+    let Prepared { material, options, .. } = prepared;
     let key = Key {
         model: &job.model,
         data: &job.data,

@@ -247,194 +247,145 @@ fn slope<S: Simd>(s: S, f: Unary, x: S::F) -> S::F {
     }
 }
 
-/// Runs `body` with `$f` bound to a constant variant, so that the choice is made once and not for every element.
-macro_rules! for_each_unary {
-    ($f:expr, $bound:ident => $body:expr) => {
-        match $f {
-            Unary::Abs => {
-                let $bound = Unary::Abs;
-                $body
-            }
-            Unary::Neg => {
-                let $bound = Unary::Neg;
-                $body
-            }
-            Unary::Exp => {
-                let $bound = Unary::Exp;
-                $body
-            }
-            Unary::Log => {
-                let $bound = Unary::Log;
-                $body
-            }
-            Unary::Sqrt => {
-                let $bound = Unary::Sqrt;
-                $body
-            }
-            Unary::Square => {
-                let $bound = Unary::Square;
-                $body
-            }
-            Unary::Reciprocal => {
-                let $bound = Unary::Reciprocal;
-                $body
-            }
-            Unary::Floor => {
-                let $bound = Unary::Floor;
-                $body
-            }
-            Unary::Ceil => {
-                let $bound = Unary::Ceil;
-                $body
-            }
-            Unary::Round => {
-                let $bound = Unary::Round;
-                $body
-            }
-            Unary::Sign => {
-                let $bound = Unary::Sign;
-                $body
-            }
-            Unary::Erf => {
-                let $bound = Unary::Erf;
-                $body
-            }
-            Unary::Tanh => {
-                let $bound = Unary::Tanh;
-                $body
-            }
-            Unary::Sigmoid => {
-                let $bound = Unary::Sigmoid;
-                $body
-            }
-            Unary::Relu => {
-                let $bound = Unary::Relu;
-                $body
-            }
-            Unary::LeakyRelu { alpha } => {
-                let $bound = Unary::LeakyRelu { alpha };
-                $body
-            }
-            Unary::Elu { alpha } => {
-                let $bound = Unary::Elu { alpha };
-                $body
-            }
-            Unary::Celu { alpha } => {
-                let $bound = Unary::Celu { alpha };
-                $body
-            }
-            Unary::Selu { alpha, gamma } => {
-                let $bound = Unary::Selu { alpha, gamma };
-                $body
-            }
-            Unary::ThresholdedRelu { alpha } => {
-                let $bound = Unary::ThresholdedRelu { alpha };
-                $body
-            }
-            Unary::Clip { low, high } => {
-                let $bound = Unary::Clip { low, high };
-                $body
-            }
-            Unary::HardSigmoid { alpha, beta } => {
-                let $bound = Unary::HardSigmoid { alpha, beta };
-                $body
-            }
-            Unary::HardSwish => {
-                let $bound = Unary::HardSwish;
-                $body
-            }
-            Unary::Silu => {
-                let $bound = Unary::Silu;
-                $body
-            }
-            Unary::Gelu => {
-                let $bound = Unary::Gelu;
-                $body
-            }
-            Unary::GeluTanh => {
-                let $bound = Unary::GeluTanh;
-                $body
-            }
-            Unary::Softplus => {
-                let $bound = Unary::Softplus;
-                $body
-            }
-            Unary::Softsign => {
-                let $bound = Unary::Softsign;
-                $body
-            }
-            Unary::Mish => {
-                let $bound = Unary::Mish;
-                $body
+/// A function that the compiler knows, so that the choice is made once and not for every element.
+trait Known: Copy {
+    fn function(self) -> Unary;
+}
+
+/// What is done with elements, whatever the function.
+trait Elements {
+    fn run<S: Simd>(self, s: S, f: impl Known);
+}
+
+/// A task of one function. Each is compiled by itself: all in one make a body that takes compilers minutes.
+struct Task<F, E> {
+    f: F,
+    elements: E,
+}
+
+impl<F: Known, E: Elements> Kernel for Task<F, E> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        self.elements.run(s, self.f);
+    }
+}
+
+macro_rules! known_functions {
+    ($($name:ident { $($field:ident),* })*) => {
+        mod known {
+            $(
+                #[derive(Clone, Copy)]
+                pub(super) struct $name { $(pub(super) $field: f32),* }
+
+                impl super::Known for $name {
+                    #[inline(always)]
+                    fn function(self) -> super::Unary {
+                        super::Unary::$name { $($field: self.$field),* }
+                    }
+                }
+            )*
+        }
+
+        /// Runs the task of `f`.
+        fn run_on(isa: Isa, f: Unary, elements: impl Elements) {
+            match f {
+                $(Unary::$name { $($field),* } => isa.run(Task { f: known::$name { $($field),* }, elements }),)*
             }
         }
     };
 }
 
-struct UnaryTask {
-    f: Unary,
+known_functions! {
+    Abs {}
+    Neg {}
+    Exp {}
+    Log {}
+    Sqrt {}
+    Square {}
+    Reciprocal {}
+    Floor {}
+    Ceil {}
+    Round {}
+    Sign {}
+    Erf {}
+    Tanh {}
+    Sigmoid {}
+    Relu {}
+    LeakyRelu { alpha }
+    Elu { alpha }
+    Celu { alpha }
+    Selu { alpha, gamma }
+    ThresholdedRelu { alpha }
+    Clip { low, high }
+    HardSigmoid { alpha, beta }
+    HardSwish {}
+    Silu {}
+    Gelu {}
+    GeluTanh {}
+    Softplus {}
+    Softsign {}
+    Mish {}
+}
+
+struct Values {
     x: *const f32,
     y: *mut f32,
     len: usize,
 }
 
-impl Kernel for UnaryTask {
-    type Output = ();
+impl Elements for Values {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for_each_unary!(self.f, f => {
-            let mut i = 0;
-            while i + S::LANES <= self.len {
-                // SAFETY: x and y have `len` elements; they are equal or disjoint.
-                unsafe { s.store(self.y.add(i), value(s, f, s.load(self.x.add(i)))) };
-                i += S::LANES;
+    fn run<S: Simd>(self, s: S, f: impl Known) {
+        let f = f.function();
+        let mut i = 0;
+        while i + S::LANES <= self.len {
+            // SAFETY: x and y have `len` elements; they are equal or disjoint.
+            unsafe { s.store(self.y.add(i), value(s, f, s.load(self.x.add(i)))) };
+            i += S::LANES;
+        }
+        let rest = self.len - i;
+        if rest > 0 {
+            // SAFETY: `rest` elements are left.
+            unsafe {
+                s.store_partial(self.y.add(i), rest, value(s, f, s.load_partial(self.x.add(i), rest)));
             }
-            let rest = self.len - i;
-            if rest > 0 {
-                // SAFETY: `rest` elements are left.
-                unsafe {
-                    s.store_partial(self.y.add(i), rest, value(s, f, s.load_partial(self.x.add(i), rest)));
-                }
-            }
-        })
+        }
     }
 }
 
-struct SlopeTask {
-    f: Unary,
+struct Slopes {
     x: *const f32,
     dy: *const f32,
     dx: *mut f32,
     len: usize,
 }
 
-impl Kernel for SlopeTask {
-    type Output = ();
+impl Elements for Slopes {
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
-        for_each_unary!(self.f, f => {
-            let mut i = 0;
-            while i < self.len {
-                let n = (self.len - i).min(S::LANES);
-                // SAFETY: x, dy and dx have `len` elements and n of them are left; dx may be x or dy itself.
-                unsafe {
-                    if n == S::LANES {
-                        let g = slope(s, f, s.load(self.x.add(i)));
-                        s.store(self.dx.add(i), s.mul(g, s.load(self.dy.add(i))));
-                    } else {
-                        let g = slope(s, f, s.load_partial(self.x.add(i), n));
-                        s.store_partial(self.dx.add(i), n, s.mul(g, s.load_partial(self.dy.add(i), n)));
-                    }
+    fn run<S: Simd>(self, s: S, f: impl Known) {
+        let f = f.function();
+        let mut i = 0;
+        while i < self.len {
+            let n = (self.len - i).min(S::LANES);
+            // SAFETY: x, dy and dx have `len` elements and n of them are left; dx may be x or dy itself.
+            unsafe {
+                if n == S::LANES {
+                    let g = slope(s, f, s.load(self.x.add(i)));
+                    s.store(self.dx.add(i), s.mul(g, s.load(self.dy.add(i))));
+                } else {
+                    let g = slope(s, f, s.load_partial(self.x.add(i), n));
+                    s.store_partial(self.dx.add(i), n, s.mul(g, s.load_partial(self.dy.add(i), n)));
                 }
-                i += n;
             }
-        })
+            i += n;
+        }
     }
 }
 
 /// y = f(x), on the calling thread.
 pub(crate) fn unary_in_place_on(isa: Isa, f: Unary, x: &mut [f32]) {
-    isa.run(UnaryTask { f, x: x.as_ptr(), y: x.as_mut_ptr(), len: x.len() });
+    run_on(isa, f, Values { x: x.as_ptr(), y: x.as_mut_ptr(), len: x.len() });
 }
 
 /// y = f(x) for slices of equal length.
@@ -442,7 +393,7 @@ pub fn unary(cpu: &Cpu, f: Unary, x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len());
     cpu.threads.for_each_piece(y, PIECE, |i, y| {
         let x = &x[i * PIECE..][..y.len()];
-        cpu.isa.run(UnaryTask { f, x: x.as_ptr(), y: y.as_mut_ptr(), len: y.len() });
+        run_on(cpu.isa, f, Values { x: x.as_ptr(), y: y.as_mut_ptr(), len: y.len() });
     });
 }
 
@@ -457,7 +408,7 @@ pub fn unary_gradient(cpu: &Cpu, f: Unary, x: &[f32], dy: &[f32], dx: &mut [f32]
     cpu.threads.for_each_piece(dx, PIECE, |i, dx| {
         let (x, dy) = (&x[i * PIECE..][..dx.len()], &dy[i * PIECE..][..dx.len()]);
         let (x, dy) = (x.as_ptr(), dy.as_ptr());
-        cpu.isa.run(SlopeTask { f, x, dy, dx: dx.as_mut_ptr(), len: dx.len() });
+        run_on(cpu.isa, f, Slopes { x, dy, dx: dx.as_mut_ptr(), len: dx.len() });
     });
 }
 
@@ -466,6 +417,6 @@ pub fn unary_gradient_in_place(cpu: &Cpu, f: Unary, x: &[f32], dy: &mut [f32]) {
     assert_eq!(x.len(), dy.len());
     cpu.threads.for_each_piece(dy, PIECE, |i, dy| {
         let x = x[i * PIECE..][..dy.len()].as_ptr();
-        cpu.isa.run(SlopeTask { f, x, dy: dy.as_ptr(), dx: dy.as_mut_ptr(), len: dy.len() });
+        run_on(cpu.isa, f, Slopes { x, dy: dy.as_ptr(), dx: dy.as_mut_ptr(), len: dy.len() });
     });
 }

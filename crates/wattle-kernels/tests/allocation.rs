@@ -1,18 +1,17 @@
 //! A run of a training step allocates nothing. The test is here, and not beside the engine, since counting
 //! allocations takes an allocator, and only this crate may use `unsafe`.
 
-#[path = "../../wattle-engine/tests/networks/elastic.rs"]
-#[allow(dead_code, reason = "each test builds some of the networks")]
-mod elastic;
 #[path = "../../wattle-engine/tests/networks/mod.rs"]
+#[allow(dead_code, reason = "each test builds some of the networks")]
 mod networks;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use elastic::{View, initial, mlp};
-use networks::{Optimizer, lenet, resnet};
+use networks::prefixes::{View, within};
+use networks::step::{Optimizer, SGD, training_step};
+use networks::{fresh, inference, lenet, mlp, resnet};
 use wattle_engine::{Cpu, Freeze, Plan, PlanOptions, Session, Store};
 use wattle_graph::{Example, Graph, Parameters, Tensor};
 
@@ -61,15 +60,18 @@ fn allocations((graph, parameters): (Graph, Parameters), x: &[usize], threads: u
 /// Allocations of ten turns of a training step of a sub-network and of the network that acts on the same store.
 fn allocations_of_turns() -> usize {
     let options = PlanOptions { freeze: Freeze::None, ..PlanOptions::new(Arc::new(Cpu::new(1).unwrap())) };
-    let (largest, logits) = mlp(View::Windows, 4, 16, &[16; 7]);
-    let store = Store::new(&initial(&largest.training_step(logits)));
-    let (network, logits) = mlp(View::Windows, 4, 16, &[8, 16, 12, 4, 16, 8, 8]);
-    let step = network.training_step(logits);
+    let mut largest = fresh("mlp");
+    let logits = mlp(&mut largest, 4, &[16; 7]).unwrap();
+    let parameters = training_step(largest, logits, SGD).1.parameters;
+    let store = Store::new(&parameters);
+    let mut part = within(&parameters, View::Windows);
+    let logits = mlp(&mut part, 4, &[8, 16, 12, 4, 16, 8, 8]).unwrap();
+    let step = training_step(part, logits, SGD).0;
     // One observation reads weights as they lie; so many that products pack them have them packed by the store.
     let [one, many] = [1, 130].map(|batch| {
-        let (mut acting, logits) = mlp(View::Windows, batch, 16, &[16; 7]);
-        acting.graph.output(logits);
-        acting.graph
+        let mut acting = within(&parameters, View::Windows);
+        let logits = mlp(&mut acting, batch, &[16; 7]).unwrap();
+        inference(acting, logits).0
     });
     let mut sessions = [&step, &one, &many]
         .map(|graph| Session::new(Plan::compile(graph, &store, &options).unwrap(), &store).unwrap());

@@ -1,158 +1,38 @@
-//! Training steps of small networks, built by hand: one graph each, with loss, gradients and updates.
+//! Networks that tests and benches train, each a graph of one training step; built by the layers of `wattle_graph`.
 
-use wattle_graph::ops::*;
-use wattle_graph::{DType, Example, Graph, Op, Parameter, Parameters, Shape, Tensor, ValueId, differentiate};
+pub mod decoder;
+pub mod prefixes;
+pub mod step;
 
-/// How parameters move.
-#[derive(Clone, Copy, Debug)]
-pub enum Optimizer {
-    Sgd { momentum: f64, nesterov: bool, weight_decay: f64 },
-    Adam { weight_decay: f64, decoupled: bool },
+use wattle_graph::layers::{Built, Drawing, Fresh, Layers, ParameterSource};
+use wattle_graph::networks::{self, Heads};
+use wattle_graph::{DType, Example, Graph, Parameters, Shape, ValueId};
+
+use step::{Optimizer, training_step};
+
+/// Parameters that are noise of standard deviation about `sqrt(2 / fan_in)`.
+pub type Noise = Fresh<fn(Drawing<'_>) -> Vec<f32>>;
+
+/// A network of new parameters.
+pub fn fresh(name: &str) -> Layers<Noise> {
+    let draw: fn(Drawing<'_>) -> Vec<f32> = |drawing| {
+        let noise = Example::noise(drawing.extents, drawing.place as u32 + 1);
+        let factor = (6.0 / drawing.fan_in as f64).sqrt();
+        noise.to_f64().iter().map(|x| (x * factor) as f32).collect()
+    };
+    Layers::new(name, Fresh::new(draw))
 }
 
-/// A network under construction.
-struct Builder {
-    graph: Graph,
-    parameters: Parameters,
-    trainable: Vec<(ValueId, String)>,
-    /// Running statistics and what they become.
-    statistics: Vec<(ValueId, ValueId)>,
-}
-
-impl Builder {
-    fn new(name: &str) -> Builder {
-        Builder {
-            graph: Graph::new(name),
-            parameters: Parameters::new(),
-            trainable: vec![],
-            statistics: vec![],
-        }
-    }
-
-    fn apply(&mut self, op: impl Into<Op>, operands: &[ValueId]) -> ValueId {
-        self.graph.apply(op, operands).expect("operands fit")
-    }
-
-    fn parameter(&mut self, name: String, tensor: Tensor) -> ValueId {
-        let shape = tensor.shape().to_vec();
-        self.parameters.insert(name.clone(), tensor);
-        let id = self.graph.parameter(Parameter::trainable(name.clone()), DType::F32, &shape);
-        self.trainable.push((id, name));
-        id
-    }
-
-    fn state(&mut self, name: String, tensor: Tensor) -> ValueId {
-        let shape = tensor.shape().to_vec();
-        self.parameters.insert(name.clone(), tensor);
-        self.graph.parameter(Parameter::state(name), DType::F32, &shape)
-    }
-
-    /// Noise of standard deviation about `sqrt(2 / fan_in)`.
-    fn weight(&mut self, shape: &[usize]) -> ValueId {
-        let fan_in: usize = if shape.len() == 2 { shape[0] } else { shape[1..].iter().product() };
-        let noise = Example::noise(shape, self.trainable.len() as u32 + 1);
-        let factor = (6.0 / fan_in as f64).sqrt();
-        let scaled = noise.to_f64().iter().map(|x| x * factor).collect();
-        self.parameter(format!("w{}", self.trainable.len()), Tensor::from_f64(DType::F32, shape, scaled))
-    }
-
-    fn vector(&mut self, n: usize, value: f32) -> ValueId {
-        self.parameter(format!("v{}", self.trainable.len()), Tensor::f32([n], vec![value; n]))
-    }
-
-    fn norm(&mut self, x: ValueId) -> ValueId {
-        let channels = self.graph.extents(x).expect("known")[1];
-        let index = self.statistics.len();
-        let (scale, bias) = (self.vector(channels, 1.0), self.vector(channels, 0.0));
-        let mean = self.state(format!("mean{index}"), Tensor::f32([channels], vec![0.0; channels]));
-        let variance = self.state(format!("variance{index}"), Tensor::f32([channels], vec![1.0; channels]));
-        let op = BatchNormalization { epsilon: 1e-5, momentum: 0.9, training: true };
-        let operands = [x, scale, bias, mean, variance].map(Some);
-        let results = self.graph.apply_all(op, &operands, "").expect("operands fit");
-        self.statistics.extend([(mean, results[1]), (variance, results[2])]);
-        results[0]
-    }
-
-    fn conv(&mut self, x: ValueId, filters: usize, kernel: usize, stride: usize) -> ValueId {
-        let channels = self.graph.extents(x).expect("known")[1];
-        let w = self.weight(&[filters, channels, kernel, kernel]);
-        let sliding = Sliding { strides: vec![stride; 2], ..Sliding::padded(2, kernel / 2) };
-        self.apply(Conv { sliding, groups: 1 }, &[x, w])
-    }
-
-    fn relu(&mut self, x: ValueId) -> ValueId {
-        self.apply(Unary { function: Function::Relu }, &[x])
-    }
-
-    fn dense(&mut self, x: ValueId, outputs: usize) -> ValueId {
-        let inputs = self.graph.extents(x).expect("known")[1];
-        let (w, b) = (self.weight(&[inputs, outputs]), self.vector(outputs, 0.0));
-        let y = self.apply(MatMul::default(), &[x, w]);
-        self.apply(Binary { function: BinaryFunction::Add }, &[y, b])
-    }
-
-    /// Loss, gradients and updates; the loss is the only output.
-    fn training_step(mut self, logits: ValueId, batch: usize, optimizer: Optimizer) -> (Graph, Parameters) {
-        let labels = self.graph.input("labels", DType::I64, Shape::known(&[batch]));
-        let rate = self.graph.input("rate", DType::F32, Shape::known(&[]));
-        let step = match optimizer {
-            Optimizer::Adam { .. } => Some(self.graph.input("step", DType::F32, Shape::known(&[]))),
-            Optimizer::Sgd { .. } => None,
-        };
-        let op = SoftmaxCrossEntropy::plain();
-        let loss = self.graph.apply_all(op, &[Some(logits), Some(labels)], "loss").expect("operands fit")[0];
-        let wrt: Vec<ValueId> = self.trainable.iter().map(|t| t.0).collect();
-        let differentiated = differentiate(&self.graph, loss, &wrt).expect("differentiable");
-        self.graph = differentiated.graph;
-        for ((w, name), gradient) in self.trainable.clone().into_iter().zip(differentiated.gradients) {
-            let gradient = gradient.expect("every parameter is used");
-            let shape = self.graph.extents(w).expect("known");
-            let zeros = || Tensor::f32(shape.as_slice(), vec![0.0; shape.iter().product()]);
-            match optimizer {
-                Optimizer::Sgd { momentum, nesterov, weight_decay } => {
-                    let velocity = self.state(format!("{name}.velocity"), zeros());
-                    let op = SgdUpdate { momentum, nesterov, weight_decay };
-                    let operands = [w, gradient, velocity, rate].map(Some);
-                    let next = self.graph.apply_all(op, &operands, "").expect("operands fit");
-                    self.assign(&[(w, next[0]), (velocity, next[1])]);
-                }
-                Optimizer::Adam { weight_decay, decoupled } => {
-                    let first = self.state(format!("{name}.first"), zeros());
-                    let second = self.state(format!("{name}.second"), zeros());
-                    let op = AdamUpdate { weight_decay, decoupled, ..AdamUpdate::default() };
-                    let operands = [Some(w), Some(gradient), Some(first), Some(second), Some(rate), step];
-                    let next = self.graph.apply_all(op, &operands, "").expect("operands fit");
-                    self.assign(&[(w, next[0]), (first, next[1]), (second, next[2])]);
-                }
-            }
-        }
-        let statistics = std::mem::take(&mut self.statistics);
-        self.assign(&statistics);
-        self.graph.set_outputs(vec![loss]);
-        (self.graph, self.parameters)
-    }
-
-    fn assign(&mut self, pairs: &[(ValueId, ValueId)]) {
-        for &(target, value) in pairs {
-            self.graph.assign(target, value).expect("types agree");
-        }
-    }
-}
-
-/// LeNet-300-100 (LeCun et al. 1998, section III.C.4) on 28x28 images.
+/// A training step of LeNet-300-100 on rows of 784.
 pub fn lenet(batch: usize, optimizer: Optimizer) -> (Graph, Parameters) {
-    let mut b = Builder::new("lenet-300-100");
-    let mut x = b.graph.input("x", DType::F32, Shape::known(&[batch, 784]));
-    for width in [300, 100] {
-        x = b.dense(x, width);
-        x = b.relu(x);
-    }
-    let logits = b.dense(x, 10);
-    b.training_step(logits, batch, optimizer)
+    let mut layers = fresh("lenet-300-100");
+    let x = layers.graph.input("x", DType::F32, Shape::known(&[batch, 784]));
+    let logits = networks::lenet_300_100(&mut layers, x, 10).expect("it fits");
+    let (graph, source) = training_step(layers, logits, optimizer);
+    (graph, source.parameters)
 }
 
-/// A residual network for small images (He et al. 2016, section 4.2) with `blocks` blocks a stage: 3 make
-/// ResNet-20. Shortcuts that change the shape are 1x1 convolutions.
+/// A training step of a residual network for small images with `blocks` blocks a stage: 3 make ResNet-20.
 pub fn resnet(
     batch: usize,
     size: usize,
@@ -160,31 +40,51 @@ pub fn resnet(
     blocks: usize,
     optimizer: Optimizer,
 ) -> (Graph, Parameters) {
-    let mut b = Builder::new("resnet");
-    let x = b.graph.input("x", DType::F32, Shape::known(&[batch, 3, size, size]));
-    let y = b.conv(x, widths[0], 3, 1);
-    let y = b.norm(y);
-    let mut y = b.relu(y);
-    for (stage, &width) in widths.iter().enumerate() {
-        for block in 0..blocks {
-            let stride = if stage > 0 && block == 0 { 2 } else { 1 };
-            let shortcut = if stride == 1 {
-                y
-            } else {
-                let projected = b.conv(y, width, 1, stride);
-                b.norm(projected)
-            };
-            let z = b.conv(y, width, 3, stride);
-            let z = b.norm(z);
-            let z = b.relu(z);
-            let z = b.conv(z, width, 3, 1);
-            let z = b.norm(z);
-            let sum = b.apply(Binary { function: BinaryFunction::Add }, &[z, shortcut]);
-            y = b.relu(sum);
+    let mut layers = fresh("resnet");
+    layers.training = true;
+    let x = layers.graph.input("x", DType::F32, Shape::known(&[batch, 3, size, size]));
+    let logits = networks::resnet(&mut layers, x, widths, blocks, 10).expect("it fits");
+    let (graph, source) = training_step(layers, logits, optimizer);
+    (graph, source.parameters)
+}
+
+/// Dense layers of these widths over `batch` rows of 12; the logits of 5 outputs.
+pub fn mlp<S: ParameterSource>(layers: &mut Layers<S>, batch: usize, widths: &[usize]) -> Built {
+    let x = layers.graph.input("x", DType::F32, Shape::known(&[batch, 12]));
+    networks::mlp(layers, x, widths, 5)
+}
+
+/// A Transformer that predicts the next token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transformer {
+    pub layers: usize,
+    pub width: usize,
+    pub heads: Heads,
+    pub hidden: usize,
+}
+
+impl Transformer {
+    /// Logits `[texts * length, tokens]` for `x` of `[texts, length]`.
+    pub fn build<S: ParameterSource>(
+        &self,
+        layers: &mut Layers<S>,
+        [texts, length]: [usize; 2],
+        tokens: usize,
+    ) -> Built {
+        let x = layers.graph.input("x", DType::I64, Shape::known(&[texts, length]));
+        let table = layers.table("embedding", tokens, self.width)?;
+        let mut x = layers.look_up(table, x)?;
+        for layer in 0..self.layers {
+            x = networks::encoder_layer(layers, &format!("layers.{layer}"), x, self.heads, self.hidden)?;
         }
+        let x = layers.layer_norm("norm", x)?;
+        let logits = layers.project("head", x, tokens)?;
+        layers.reshape(logits, &[texts * length, tokens])
     }
-    let pooled = b.apply(GlobalPool { kind: PoolKind::Average }, &[y]);
-    let flat = b.apply(Flatten { axis: 1 }, &[pooled]);
-    let logits = b.dense(flat, 10);
-    b.training_step(logits, batch, optimizer)
+}
+
+/// A graph of these outputs and its parameters.
+pub fn inference<S>(mut layers: Layers<S>, output: ValueId) -> (Graph, S) {
+    layers.graph.output(output);
+    (layers.graph, layers.source)
 }

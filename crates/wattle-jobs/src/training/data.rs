@@ -65,6 +65,15 @@ impl DataOptions {
         SplitOptions { validation, ..SplitOptions::default() }
     }
 
+    /// Whether numbers of floats are what a model takes unless somebody says otherwise: those of named arrays, which were
+    /// written for it. Bytes of pictures are not, nor is a table of measurements.
+    ///
+    /// # Errors
+    /// If the text names no data.
+    pub(super) fn floats_are_final(&self) -> Result<bool> {
+        Ok(matches!(DataSpec::parse(&self.data)?, DataSpec::Npz(_)))
+    }
+
     /// Whether columns are chosen by name.
     fn names_columns(&self) -> bool {
         !self.targets.is_empty() || self.columns != ColumnMap::default()
@@ -100,8 +109,7 @@ fn wanted(model: &Model) -> Vec<Wanted> {
     model.graph.inputs().iter().map(of).collect()
 }
 
-/// Samples as a model of a file takes them, and whether its numbers are what the model takes unless somebody says
-/// otherwise: arrays that are chosen by name.
+/// Samples as a model of a file takes them.
 ///
 /// # Errors
 /// If something cannot be read, or the columns do not fit the model's inputs.
@@ -110,17 +118,17 @@ pub fn table_for(
     model: &Model,
     loss: Option<&Loss>,
     ignore_index: Option<i64>,
-) -> Result<(Arc<dyn Table>, bool)> {
+) -> Result<Arc<dyn Table>> {
     let spec = DataSpec::parse(&options.data)?;
     let wanted = wanted(model);
     if options.is_plain(&spec, &wanted) {
         match dataset(options, loss) {
             // Arrays may have the model's own names.
             Err(_) if matches!(spec, DataSpec::Npz(_)) => {}
-            read => return Ok((Arc::new(read?), false)),
+            read => return Ok(Arc::new(read?)),
         }
     }
-    let table = spec.table(
+    Ok(spec.table(
         &wanted,
         &TableOptions {
             columns: options.columns.clone(),
@@ -132,9 +140,7 @@ pub fn table_for(
             text: TextOptions { tokenizer: options.tokenizer.clone(), length: None },
             in_memory: None,
         },
-    )?;
-    let is_chosen = matches!(spec, DataSpec::Npz(_)) && (options.names_columns() || wanted.len() > 1);
-    Ok((table, is_chosen))
+    )?)
 }
 
 /// Samples of one array with one target each, for a network that is made for them. A loss of numbers reads targets as

@@ -55,9 +55,9 @@ impl Material {
         let (loss, ignore_index) = (learning.loss.as_ref(), learning.ignore_index);
         let is_file = super::is_file(name);
         let mut strangers = vec![];
-        let (model, table, is_chosen): (Model, Arc<dyn Table>, bool) = if is_file {
+        let (model, table): (Model, Arc<dyn Table>) = if is_file {
             let model = models::load(Path::new(name))?;
-            let (table, is_chosen) = table_for(options, &model, loss, ignore_index)?;
+            let table = table_for(options, &model, loss, ignore_index)?;
             let notes = ModelNotes::read(&model.metadata)?;
             let table = Relabelled::by_name(table, &notes.classes).unwrap_or_else(|found| {
                 strangers = found.names;
@@ -67,7 +67,7 @@ impl Material {
                 check_fit(&model, &*table)
                     .map_err(|error| unknown_to(&strangers, &*table).unwrap_or(error))?;
             }
-            (model, table, is_chosen)
+            (model, table)
         } else {
             if let Some(option) = options.chosen_column() {
                 let found =
@@ -77,14 +77,14 @@ impl Material {
             let data = dataset(options, loss)?;
             let outputs = data.targets.class_count().unwrap_or(1);
             let model = network::build(name, &data.shape, outputs, init, learning.seed)?;
-            (model, Arc::new(data), false)
+            (model, Arc::new(data))
         };
         let splits = Splits::new(&*table, &options.split())?;
         let notes = ModelNotes::read(&model.metadata)?;
         let known =
             Known { notes: &notes, asked: options.normalise.as_ref(), table: &*table, train: splits.train() };
         let mut remarks = table.remarks().to_vec();
-        let (normalised, constants) = normalise(&model, &known, is_chosen, &mut remarks)?;
+        let (normalised, constants) = normalise(&model, &known, options.floats_are_final()?, &mut remarks)?;
         remarks.extend(other_classes(&notes, &*table));
         if let Some(path) = &learning.teacher {
             remarks.extend(other_lessons(&models::load(path)?, &normalised)?);
@@ -184,7 +184,7 @@ type Constants = BTreeMap<String, wattle_data::Normalisation>;
 fn normalise(
     model: &Model,
     known: &Known<'_>,
-    is_chosen: bool,
+    floats_are_final: bool,
     remarks: &mut Vec<String>,
 ) -> Result<(BTreeMap<String, Normalised>, Constants)> {
     let (mut normalised, mut constants) = (BTreeMap::new(), BTreeMap::new());
@@ -197,7 +197,8 @@ fn normalise(
         }
         let is_measured = known.table.is_measured(place);
         let asked = known.asked.filter(|_| is_measured || inputs.len() == 1);
-        let (found, told) = Known { asked, ..*known }.input(&input, place, is_measured && !is_chosen)?;
+        let is_final = floats_are_final && known.table.full_scale(place) == 1.0;
+        let (found, told) = Known { asked, ..*known }.input(&input, place, is_measured && !is_final)?;
         remarks.extend(told);
         constants.insert(columns[place].name.clone(), found.constants.clone());
         normalised.insert(input, found);

@@ -9,35 +9,19 @@ pub mod integers;
 pub mod learning;
 pub mod material;
 pub mod normalised;
+pub mod preparation;
 pub mod sample;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use wattle_graph::{Model, Parameters, Source};
-use wattle_train::initial_weights::initialise;
 use wattle_train::network;
-use wattle_train::weights::read_weights;
-
-use crate::error::Result;
 
 /// Whether this names a file, and no network.
 fn is_file(name: &str) -> bool {
     let is_name = network::NETWORKS.iter().any(|(n, _)| *n == name);
     !is_name && (name.ends_with(".onnx") || Path::new(name).exists())
-}
-
-/// Puts weights of a file into a model, by name; gives what did not match, in sentences.
-///
-/// # Errors
-/// If the file cannot be read, or nothing in it is the model's.
-pub fn start_from(model: &mut Model, path: &Path) -> Result<Vec<String>> {
-    let matched = initialise(model, &read_weights(path)?)?;
-    let place = path.display();
-    Ok(match matched.is_complete() {
-        true => vec![],
-        false => vec![format!("weights of {place}: {matched}")],
-    })
 }
 
 /// What the validation part is, for keys: it chooses.

@@ -28,7 +28,7 @@ pub enum NormalisedBy {
     Asked(NormalisationChoice),
     /// The training part of the data of this name.
     Measured(String),
-    /// Nobody: arrays that are chosen by name, and integers, are what the model takes.
+    /// Nobody: arrays of floats, and integers, are what the model takes.
     Stored,
 }
 
