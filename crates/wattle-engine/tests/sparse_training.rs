@@ -7,14 +7,13 @@ mod networks;
 use std::sync::Arc;
 
 use networks::step::{Optimizer, SGD};
-use networks::{lenet, resnet};
+use networks::{lenet, resnet, weights};
 use wattle_engine::{Cpu, Plan, PlanOptions, Session, Sparse, Store};
 use wattle_graph::{Example, Graph, Mask, Parameters, Role, Tensor};
 
 /// Masks all weights, of which every twentieth or so stays; one row keeps nothing and one everything.
 fn masked(parameters: &mut Parameters) {
-    let names: Vec<String> = parameters.iter().map(|(n, _)| n.to_string()).collect();
-    for name in names.iter().filter(|n| n.starts_with('w') && !n.contains('.')) {
+    for name in &weights(parameters) {
         let shape = parameters.get(name).expect("listed").shape().to_vec();
         let row: usize = shape[1..].iter().product();
         let kept = |i: usize| match i / row {
@@ -51,7 +50,8 @@ fn train(plan: Plan, parameters: &Parameters, x: &[usize], steps: u32) -> (Param
     (store.parameters(), loss)
 }
 
-fn agree(graph: &Graph, mut parameters: Parameters, x: &[usize], steps: u32, what: &str) {
+/// Trains on kept elements and on whole tensors; parameters may differ by `rounding` of their largest.
+fn agree(graph: &Graph, mut parameters: Parameters, x: &[usize], steps: u32, rounding: f64, what: &str) {
     masked(&mut parameters);
     let sparse = |threads| plan(graph, &parameters, Sparse::Always, threads);
     let kept = sparse(1).kept().count();
@@ -66,7 +66,7 @@ fn agree(graph: &Graph, mut parameters: Parameters, x: &[usize], steps: u32, wha
         let (a, b) = (a.to_f64(), b.to_f64());
         let scale = b.iter().fold(0.1f64, |m, x| m.max(x.abs()));
         let worst = a.iter().zip(b.iter()).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
-        assert!(worst <= 1e-5 * scale, "{what}: {name} differs by {worst:e} of {scale:e}");
+        assert!(worst <= rounding * scale, "{what}: {name} differs by {worst:e} of {scale:e}");
     }
     for (name, mask) in parameters.masks() {
         let values = one.get(name).expect("listed").to_f64().to_vec();
@@ -81,7 +81,7 @@ fn hundred_steps_on_kept_elements_are_hundred_masked_dense_steps() {
     for optimizer in [sgd(false, 0.0), sgd(true, 1e-2), adam(0.0, false), adam(1e-2, false), adam(1e-2, true)]
     {
         let (graph, parameters) = lenet(60, optimizer);
-        agree(&graph, parameters, &[60, 784], 100, &format!("LeNet {optimizer:?}"));
+        agree(&graph, parameters, &[60, 784], 100, 1e-5, &format!("LeNet {optimizer:?}"));
     }
 }
 
@@ -89,7 +89,8 @@ fn hundred_steps_on_kept_elements_are_hundred_masked_dense_steps() {
 fn convolutions_of_all_strides_train_on_kept_elements() {
     for (batch, size) in [(6, 8), (3, 11)] {
         let (graph, parameters) = resnet(batch, size, &[5, 16, 20], 1, SGD);
-        agree(&graph, parameters, &[batch, 3, size, size], 30, &format!("ResNet on {size} x {size}"));
+        // Batch normalisation divides by the deviation of a few numbers, which makes a rounding larger at each step.
+        agree(&graph, parameters, &[batch, 3, size, size], 30, 3e-5, &format!("ResNet on {size} x {size}"));
     }
 }
 

@@ -4,28 +4,44 @@ pub mod decoder;
 pub mod prefixes;
 pub mod step;
 
+use std::sync::Arc;
+
 use wattle_graph::layers::{Built, Drawing, Fresh, Layers, ParameterSource};
 use wattle_graph::networks::{self, Heads};
-use wattle_graph::{DType, Example, Graph, Parameters, Shape, ValueId};
+use wattle_graph::{DType, Example, Graph, Parameters, Shape, Tensor, ValueId};
 
 use step::{Optimizer, training_step};
 
-/// Parameters that are noise of standard deviation about `sqrt(2 / fan_in)`.
-pub type Noise = Fresh<fn(Drawing<'_>) -> Vec<f32>>;
+/// Parameters that are noise.
+pub type Noise = Fresh<Box<dyn FnMut(Drawing<'_>) -> Vec<f32>>>;
 
-/// A network of new parameters.
+/// A network of new parameters whose variance is about `1 / fan_in`.
 pub fn fresh(name: &str) -> Layers<Noise> {
-    let draw: fn(Drawing<'_>) -> Vec<f32> = |drawing| {
+    drawn(name, 1.0)
+}
+
+/// The same with variance `gain / fan_in`; 2 keeps the size of activations behind ReLU.
+fn drawn(name: &str, gain: f64) -> Layers<Noise> {
+    let draw = move |drawing: Drawing<'_>| {
         let noise = Example::noise(drawing.extents, drawing.place as u32 + 1);
-        let factor = (6.0 / drawing.fan_in as f64).sqrt();
+        let factor = (3.0 * gain / drawing.fan_in as f64).sqrt();
         noise.to_f64().iter().map(|x| (x * factor) as f32).collect()
     };
-    Layers::new(name, Fresh::new(draw))
+    Layers::new(name, Fresh::new(Box::new(draw)))
+}
+
+/// Names of matrices and filters, which are masked.
+pub fn weights(parameters: &Parameters) -> Vec<String> {
+    let is_weight =
+        |(name, tensor): &(&str, &Arc<Tensor>)| name.ends_with(".weight") && tensor.shape().len() > 1;
+    let names: Vec<String> = parameters.iter().filter(is_weight).map(|(name, _)| name.to_string()).collect();
+    assert!(!names.is_empty(), "a network without weights");
+    names
 }
 
 /// A training step of LeNet-300-100 on rows of 784.
 pub fn lenet(batch: usize, optimizer: Optimizer) -> (Graph, Parameters) {
-    let mut layers = fresh("lenet-300-100");
+    let mut layers = drawn("lenet-300-100", 2.0);
     let x = layers.graph.input("x", DType::F32, Shape::known(&[batch, 784]));
     let logits = networks::lenet_300_100(&mut layers, x, 10).expect("it fits");
     let (graph, source) = training_step(layers, logits, optimizer);
@@ -40,7 +56,7 @@ pub fn resnet(
     blocks: usize,
     optimizer: Optimizer,
 ) -> (Graph, Parameters) {
-    let mut layers = fresh("resnet");
+    let mut layers = drawn("resnet", 2.0);
     layers.training = true;
     let x = layers.graph.input("x", DType::F32, Shape::known(&[batch, 3, size, size]));
     let logits = networks::resnet(&mut layers, x, widths, blocks, 10).expect("it fits");
