@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use wattle_engine::{Cpu, EngineError, Isa, Plan, PlanOptions, Store};
+use wattle_graph::onnx::SPELLED_OUT;
 use wattle_graph::ops::{self, Registration, SumTo};
 use wattle_graph::{Example, Graph, GraphError, Shape, ValueId, differentiate};
 
@@ -96,6 +97,7 @@ fn page() -> String {
         onnx.sort();
         rows.insert(operator.name, [onnx.join(" "), gradient(operator).into(), execution(operator).into()]);
     }
+    names.extend(SPELLED_OUT.iter().map(|(name, ..)| *name));
     names.sort_unstable();
     names.dedup();
     let mut page = HEAD.to_string();
@@ -103,6 +105,10 @@ fn page() -> String {
     page += "| operator | ONNX | gradient | runs |\n|---|---|---|---|\n";
     for (name, [onnx, gradient, runs]) in rows {
         let _ = writeln!(page, "| {name} | {onnx} | {gradient} | {runs} |");
+    }
+    page += "\nRead as several operators:\n\n| ONNX | becomes |\n|---|---|\n";
+    for (name, nodes, _) in SPELLED_OUT {
+        let _ = writeln!(page, "| `{name}` | {nodes} |");
     }
     page
 }

@@ -9,12 +9,14 @@ use prost::Message;
 use super::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, ValueInfoProto, attribute_type};
 use super::weigh::structure_bytes;
 use super::weights::{self, Decision, Uses};
-use super::{ForeignNode, ImportError, OnnxError, external, functions, merged, sparse, tensor_proto};
+use super::{
+    ForeignNode, ImportError, OnnxError, external, functions, merged, sparse, spelled_out, tensor_proto,
+};
 use crate::fact::Fact;
 use crate::graph::{Graph, Source, ValueId};
 use crate::model::Model;
 use crate::operator::Attribute;
-use crate::ops::{self, Identity, Registration};
+use crate::ops::{self, Identity};
 use crate::parameter::{Parameter, Parameters};
 use crate::rewrite::remove_dead_code;
 use crate::shape::{Dim, Shape};
@@ -144,9 +146,12 @@ fn count_nodes(graph: &GraphProto, limits: &Limits, depth: usize) -> Result<usiz
     Ok(count)
 }
 
-/// Operators by ONNX name (`Name`, or `domain:Name` outside the default domain).
-fn registry() -> HashMap<&'static str, &'static Registration> {
-    ops::ALL.iter().flat_map(|r| r.onnx.iter().map(move |name| (*name, r))).collect()
+/// What reads a node, by ONNX name (`Name`, or `domain:Name` outside the default domain).
+type Registry = HashMap<&'static str, spelled_out::Import>;
+
+fn registry() -> Registry {
+    let operators = ops::ALL.iter().flat_map(|r| r.onnx.iter().map(|name| (*name, r.import)));
+    operators.chain(spelled_out::ALL.iter().map(|(name, _, import)| (*name, *import))).collect()
 }
 
 fn qualified(node: &NodeProto) -> String {
@@ -158,7 +163,7 @@ fn qualified(node: &NodeProto) -> String {
 }
 
 /// One error that names every operator nobody knows, with its nodes.
-fn refuse_unsupported(graph: &GraphProto, registry: &HashMap<&str, &Registration>) -> Result<(), OnnxError> {
+fn refuse_unsupported(graph: &GraphProto, registry: &Registry) -> Result<(), OnnxError> {
     fn collect(graph: &GraphProto, known: &dyn Fn(&str) -> bool, found: &mut BTreeMap<String, Vec<String>>) {
         for node in &graph.node {
             let name = qualified(node);
@@ -200,7 +205,7 @@ struct Importer<'a> {
     opset: i64,
     folder: Option<&'a Path>,
     limits: &'a Limits,
-    registry: HashMap<&'static str, &'static Registration>,
+    registry: Registry,
     scopes: Vec<Scope>,
     parameters: Parameters,
     facts: Vec<Fact>,
@@ -388,7 +393,7 @@ impl Importer<'_> {
                 })?),
             });
         }
-        let registration = self.registry[qualified(proto).as_str()];
+        let import = self.registry[qualified(proto).as_str()];
         // Further results that nothing reads are not asked for.
         let read = &self.scopes[level].read;
         let wanted = |(index, name): (usize, &String)| {
@@ -406,7 +411,7 @@ impl Importer<'_> {
             captures,
         );
         node.fold_within(self.fold_budget);
-        let imported = (registration.import)(&mut node);
+        let imported = import(&mut node);
         let unread = node.unread();
         self.fold_budget = node.fold_budget();
         let facts = node.take_facts();

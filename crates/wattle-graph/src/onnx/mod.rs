@@ -10,6 +10,7 @@ mod import;
 mod merged;
 mod proto;
 mod sparse;
+mod spelled_out;
 mod tensor_proto;
 mod weigh;
 mod weights;
@@ -20,6 +21,7 @@ pub use export_node::ExportNode;
 pub use foreign_node::{ForeignNode, ImportError};
 pub use import::{Limits, decode_model, read_model};
 pub use sparse::SparseFormat;
+pub use spelled_out::ALL as SPELLED_OUT;
 pub use tensor_proto::decode_tensor;
 pub(crate) use tensor_proto::{dtype as dtype_of_number, number as number_of_dtype};
 
