@@ -206,9 +206,15 @@ fn column(
     Ok((Field::new(ColumnInfo::new(name, dtype, extents), Stacked(stacked), origin), counts, left))
 }
 
-/// Inputs of floats or bytes with three axes are pictures, and so are targets of integers with two of the same size.
+/// Inputs of floats or bytes with three axes are pictures, and so are targets of integers with two of the same size. Bytes
+/// are those of a picture too where they are the only input, even as rows; beside others they may be categories.
 fn find_pictures(inputs: &mut [Field], targets: &mut [Field], ignore_index: Option<i64>) {
     let mut sizes = Vec::new();
+    if let [field] = inputs
+        && field.info.dtype == DType::U8
+    {
+        field.full_scale = 255.0;
+    }
     for field in inputs {
         if let ([_, height, width], DType::F32 | DType::F64 | DType::U8) =
             (field.info.extents.as_slice(), field.info.dtype)

@@ -149,7 +149,7 @@ impl Stored {
     fn widened(&self) -> std::result::Result<Values, Fault> {
         let elements = self.bytes.len() / self.dtype.size();
         let widened = elements as u64 * if self.dtype.is_float() { 4 } else { 8 };
-        if !matches!(self.dtype, DType::U8 | DType::Bool) && widened > bounded::MAX_BYTES {
+        if self.dtype != DType::U8 && widened > bounded::MAX_BYTES {
             let found = format!("{elements} elements, which take {widened} bytes as they are trained on");
             return Err((found, "split the array, or name it as a column, which is read as it is"));
         }
@@ -161,7 +161,9 @@ impl Stored {
             };
         }
         match self.dtype {
-            DType::U8 | DType::Bool => Ok(Values::Bytes(self.bytes.clone())),
+            DType::U8 => Ok(Values::Bytes(self.bytes.clone())),
+            // They are numbers, no shades of gray.
+            DType::Bool => Ok(Values::Integers(self.bytes.iter().map(|&b| i64::from(b != 0)).collect())),
             DType::I8 => integers!(i8),
             DType::I16 => integers!(i16),
             DType::I32 => integers!(i32),

@@ -63,6 +63,16 @@ fn read_pair(archive: &mut Archive, pairs: &[[&'static str; 2]]) -> Result<Optio
     Ok(Some(Part::new(&archive.path, [x, y], samples, targets)?))
 }
 
+/// Integers as floats; the first that no float is equal to, with its sample.
+fn exact(data: &[i64], elements: usize) -> std::result::Result<Vec<f32>, (usize, i64)> {
+    let float = |(at, &value): (usize, &i64)| {
+        let float = value as f32;
+        // The largest numbers saturate on the way back.
+        if i128::from(value) == float as i128 { Ok(float) } else { Err((at / elements.max(1), value)) }
+    };
+    data.iter().enumerate().map(float).collect()
+}
+
 /// One matched pair of arrays.
 struct Part {
     path: PathBuf,
@@ -144,9 +154,18 @@ impl Part {
             Values::Bytes(data) => {
                 Samples::Bytes { data: channels_first(data, shape, channels_last), full_scale: 255 }
             }
-            Values::Integers(data) => Samples::Floats(
-                channels_first(data, shape, channels_last).into_iter().map(|v| v as f32).collect(),
-            ),
+            Values::Integers(data) => {
+                let place = format!("{}, array `{}`", path.display(), self.names[0]);
+                let floats = exact(&data, shape.elements()).map_err(|(sample, value)| {
+                    Error::input(
+                        format_args!("{place}, sample {sample}"),
+                        format_args!("{value}, which no f32 is equal to"),
+                    )
+                    .expected("numbers that f32 holds")
+                    .remedy("store it as float32, or as numbers that are smaller")
+                })?;
+                Samples::Floats(channels_first(floats, shape, channels_last))
+            }
             Values::Floats(data) => Samples::Floats(channels_first(data, shape, channels_last)),
         };
         let width = self.y.shape.get(1).copied().unwrap_or(1);

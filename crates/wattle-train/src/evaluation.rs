@@ -24,7 +24,8 @@ pub(crate) const PREFETCH: usize = 2;
 /// How good a network is on some samples.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Evaluation {
-    /// Share of right classes, 0 to 1; `None` where the objective does not judge classes.
+    /// Share of right classes, 0 to 1, or of right answers where that is asked for; `None` where the objective does not
+    /// judge classes and nobody asks.
     pub accuracy: Option<f64>,
     /// Mean loss.
     pub loss: f64,
@@ -161,9 +162,9 @@ pub fn evaluate(
         samples += batch.real;
     }
     let loss = if weights > 0.0 { total / weights } else { 0.0 };
-    let is_classes = |tally: &&Tally| tally.chance().is_some();
+    let tells_accuracy = |tally: &&Tally| tally.chance().is_some() || metrics.contains(&Metric::Accuracy);
     Ok(Evaluation {
-        accuracy: tally.as_ref().filter(is_classes).map(|tally| tally.value(Metric::Accuracy)),
+        accuracy: tally.as_ref().filter(tells_accuracy).map(|tally| tally.value(Metric::Accuracy)),
         loss,
         samples,
         metrics: tally.as_ref().map_or(BTreeMap::new(), |tally| tally.values(&metrics)),

@@ -48,6 +48,10 @@ pub fn initialise(model: &mut Model, given: &Parameters) -> Result<Matched> {
             matched.misfits.push((name.clone(), ours, theirs));
             continue;
         }
+        if let Some(at) = tensor.to_f64().iter().position(|x| !x.is_finite()) {
+            let found = format!("element {at} of `{name}` is {}", tensor.to_f64()[at]);
+            return Err(Error::input("the given weights", found).expected("finite numbers"));
+        }
         model.parameters.insert(name.clone(), tensor.clone());
         if let Some(mask) = given.mask(name) {
             model.parameters.set_mask(name, mask.clone());

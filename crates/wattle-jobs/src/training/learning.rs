@@ -9,7 +9,7 @@ use wattle_train::early_stop::EarlyStop;
 use wattle_train::groups::{Groups, Names, Rates};
 use wattle_train::metric::Metric;
 use wattle_train::moment::Moment;
-use wattle_train::objective::{Difference, Distillation, Loss};
+use wattle_train::objective::{Difference, Distillation, Loss, TARGETS};
 use wattle_train::optimizer::Optimizer;
 use wattle_train::options::TrainOptions;
 use wattle_train::schedule::Schedule;
@@ -185,65 +185,72 @@ impl LearningOptions {
     /// What is made small. What the samples say holds where nothing is asked for.
     pub fn objective(&self, lesson: &Lesson) -> Result<Loss> {
         let column = |name: &str| {
-            let target = lesson.targets.iter().find(|(own, _)| own == name);
-            target.map(|(_, column)| column.clone())
+            let named = lesson.targets.iter().find(|(own, _)| own == name);
+            // The only target is meant where none is named, whatever its column is called beside a model's inputs.
+            let only = lesson.targets.first().filter(|_| name == TARGETS && lesson.targets.len() == 1);
+            named.or(only).map(|(_, column)| column.clone())
         };
         Ok(self.asked(lesson.has_classes)?.ignoring(lesson.ignored).renamed(&column))
     }
 
-    fn asked(&self, has_classes: bool) -> Result<Loss> {
-        if let Some(path) = &self.teacher {
-            return self.distillation(path);
-        }
-        if self.temperature.is_some() {
-            return Err(JobError::option(
-                "temperature",
-                "it divides the answers of a teacher, and none is named",
-            ));
-        }
-        let loss = match &self.loss {
-            Some(loss) => loss.clone(),
-            None if has_classes => Loss::cross_entropy(),
-            None => Loss::Difference(Difference::squared()),
-        };
-        let Loss::CrossEntropy(mut objective) = loss else {
-            let refuse = |option, what: &str| {
-                Err(JobError::option(
-                    option,
-                    format_args!("{what} belongs to cross entropy, the loss is another"),
-                ))
-            };
-            return match (self.label_smoothing != 0.0, self.ignore_index) {
-                (true, _) => refuse("label_smoothing", "a smoothed target"),
-                (_, Some(_)) => refuse("ignore_index", "an ignored label"),
-                _ => Ok(loss),
-            };
-        };
-        if !(0.0..1.0).contains(&self.label_smoothing) {
-            let found = self.label_smoothing;
-            return Err(JobError::option(
-                "label_smoothing",
-                format_args!("found {found}, expected 0 to below 1"),
-            ));
-        }
-        if self.label_smoothing != 0.0 {
-            objective.smoothing = self.label_smoothing;
-        }
-        objective.ignored = self.ignore_index.or(objective.ignored);
-        Ok(Loss::CrossEntropy(objective))
+    /// The label that does not count, as an option or the loss says.
+    pub fn ignored(&self) -> Option<i64> {
+        self.ignore_index.or(self.loss.as_ref().and_then(Loss::ignored))
     }
 
+    fn asked(&self, has_classes: bool) -> Result<Loss> {
+        let mut loss = match (&self.teacher, &self.loss) {
+            (Some(path), _) => self.distillation(path)?,
+            (None, _) if self.temperature.is_some() => {
+                let found = "it divides the answers of a teacher, and none is named";
+                return Err(JobError::option("temperature", found));
+            }
+            (None, Some(loss)) => loss.clone(),
+            (None, None) if has_classes => Loss::cross_entropy(),
+            (None, None) => Loss::Difference(Difference::squared()),
+        };
+        let smoothing = self.label_smoothing;
+        if !(0.0..1.0).contains(&smoothing) {
+            let found = format_args!("found {smoothing}, expected 0 to below 1");
+            return Err(JobError::option("label_smoothing", found));
+        }
+        let terms = loss.each_cross_entropy(&mut |objective| {
+            if smoothing != 0.0 {
+                objective.smoothing = smoothing;
+            }
+            objective.ignored = self.ignore_index.or(objective.ignored);
+        });
+        // Beside a teacher the label is one of the data, which are read all the same.
+        let stray = match (smoothing != 0.0, self.ignore_index.is_some() && self.teacher.is_none()) {
+            (true, _) => Some(("label_smoothing", "a smoothed target")),
+            (_, true) => Some(("ignore_index", "an ignored label")),
+            _ => None,
+        };
+        match stray.filter(|_| terms == 0) {
+            Some((option, what)) => Err(JobError::option(
+                option,
+                format_args!("{what} belongs to cross entropy, and the loss has no such term"),
+            )),
+            None => Ok(loss),
+        }
+    }
+
+    /// The loss that is asked for, with its teacher, or else the teacher's answers alone.
     fn distillation(&self, path: &Path) -> Result<Loss> {
-        if self.loss.is_some() || self.label_smoothing != 0.0 || self.ignore_index.is_some() {
-            return Err(JobError::option(
-                "teacher",
-                "the teacher's answers take the place of labels and of a loss",
-            ));
+        let teacher = Arc::new(models::load(path)?);
+        if let Some(loss) = &self.loss {
+            let refuse = |option, found: &str| Err(JobError::option(option, found));
+            return match (loss.needs_teacher(), self.temperature) {
+                (false, _) => {
+                    refuse("teacher", "the loss does not ask for one; expected none, or `distil` in the loss")
+                }
+                (_, Some(_)) => refuse("temperature", "the loss says it itself: `distil:t=4`"),
+                _ => Ok(loss.clone().taught_by(&teacher)),
+            };
         }
         let temperature = self.temperature.unwrap_or(1.0);
         positive("temperature", temperature)?;
-        let teacher = models::load(path)?;
-        Ok(Loss::Distillation(Distillation::new(temperature, &Arc::new(teacher))))
+        Ok(Loss::Distillation(Distillation::new(temperature, &teacher)))
     }
 }
 
@@ -358,6 +365,7 @@ mod tests {
         assert_eq!(text(Some("cross-entropy:ignore=7"), None), "cross-entropy:ignore=7");
         assert_eq!(text(Some("mse + 0.5*mae:target=price"), None), "mse + 0.5*mae");
         assert!(text(Some("mae + cross-entropy"), None).contains("ignore=-100"));
+        assert!(text(Some("mae + cross-entropy"), Some(7)).contains("ignore=7"), "a term of a sum");
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Material {
         learning: &LearningOptions,
         init: Init,
     ) -> Result<Material> {
-        let (loss, ignore_index) = (learning.loss.as_ref(), learning.ignore_index);
+        let (loss, ignore_index) = (learning.loss.as_ref(), learning.ignored());
         let is_file = super::is_file(name);
         let mut strangers = vec![];
         let (model, table): (Model, Arc<dyn Table>) = if is_file {

@@ -193,16 +193,29 @@ impl Loss {
 
     /// The same where positions of this label do not count, unless it names another label itself.
     pub fn ignoring(mut self, label: Option<i64>) -> Loss {
-        match &mut self {
-            Loss::CrossEntropy(objective) => objective.ignored = objective.ignored.or(label),
-            Loss::Sum(terms) => {
-                for (_, term) in terms {
-                    *term = std::mem::replace(term, Loss::Sum(vec![])).ignoring(label);
-                }
-            }
-            _ => {}
-        }
+        self.each_cross_entropy(&mut |objective| objective.ignored = objective.ignored.or(label));
         self
+    }
+
+    /// Changes each term that is a cross entropy; gives how many there are.
+    pub fn each_cross_entropy(&mut self, change: &mut dyn FnMut(&mut CrossEntropy)) -> usize {
+        match self {
+            Loss::CrossEntropy(objective) => {
+                change(objective);
+                1
+            }
+            Loss::Sum(terms) => terms.iter_mut().map(|(_, term)| term.each_cross_entropy(change)).sum(),
+            _ => 0,
+        }
+    }
+
+    /// The label that does not count, if some term says so.
+    pub fn ignored(&self) -> Option<i64> {
+        match self {
+            Loss::CrossEntropy(objective) => objective.ignored,
+            Loss::Sum(terms) => terms.iter().find_map(|(_, term)| term.ignored()),
+            _ => None,
+        }
     }
 
     /// The same with other names for the columns of targets, where `name` knows one for what it is given.
