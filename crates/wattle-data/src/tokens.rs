@@ -39,7 +39,7 @@ impl Tokenizer {
         match path {
             None => Err(Error::input(place.display(), "text, and no tokenizer").expected(
                 "a tokenizer.json of the Hugging Face tokenizers library, or `bytes` for a token a byte",
-            )),
+            ).remedy("name one: option `tokenizer=tokenizer.json`, or take bytes: option `tokenizer=bytes`")),
             Some(path) if path == Path::new(BYTES) => Ok(Self::Bytes),
             Some(path) => Self::from_file(path),
         }

@@ -40,6 +40,8 @@ pub mod node_times;
 pub mod npy;
 pub mod observer;
 #[cfg(feature = "networks")]
+pub mod predict;
+#[cfg(feature = "networks")]
 pub mod profile;
 pub mod reproduce;
 #[cfg(feature = "networks")]
@@ -71,6 +73,8 @@ pub use error::{ErrorKind, JobError, Result};
 #[cfg(feature = "networks")]
 pub use eval::{EvalOptions, Evaluated, eval};
 pub use observer::{Observer, Silent};
+#[cfg(feature = "networks")]
+pub use predict::{PredictOptions, Predicted, predict};
 #[cfg(feature = "networks")]
 pub use profile::{ProfileOptions, Profiled, profile};
 #[cfg(feature = "networks")]

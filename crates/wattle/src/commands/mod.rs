@@ -13,6 +13,8 @@ mod meter;
 #[cfg(feature = "networks")]
 pub mod networks;
 #[cfg(feature = "networks")]
+mod predict;
+#[cfg(feature = "networks")]
 mod profile;
 mod reproduce;
 #[cfg(feature = "networks")]

@@ -1,6 +1,6 @@
 //! The commands that read, train or run networks.
 
-use super::{accel, bench, eval, profile, run, shrink, ticket, train};
+use super::{accel, bench, eval, predict, profile, run, shrink, ticket, train};
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -13,6 +13,8 @@ pub enum Command {
     Train(Box<train::Args>),
     /// How good a model is on data.
     Eval(eval::Args),
+    /// What a model says of images, tables, arrays and texts: classes and probabilities.
+    Predict(predict::Args),
     /// Lottery tickets: small networks inside large ones.
     #[command(subcommand)]
     Ticket(ticket::Command),
@@ -44,6 +46,7 @@ impl Command {
             Command::Shrink(args) => shrink::run(*args, context),
             Command::Train(args) => train::run(*args, context),
             Command::Eval(args) => eval::run(args, context),
+            Command::Predict(args) => predict::run(args, context),
             Command::Ticket(command) => ticket::run(command, context),
             Command::Profile(args) => profile::run(args, context),
             Command::Run(args) => run::run(args, context),

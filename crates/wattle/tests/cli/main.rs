@@ -14,6 +14,7 @@ mod normalise;
 mod normalised;
 mod output;
 mod peers;
+mod predict;
 mod refusals;
 mod remedies;
 mod resume;
