@@ -65,6 +65,7 @@ pub mod split;
 mod table;
 mod text;
 mod text_form;
+mod thumbnail;
 mod tokens;
 
 pub use asked::{AskOptions, Asked};
@@ -89,3 +90,4 @@ pub use source::Source;
 pub use spec::{DataSpec, LoadOptions, Task};
 pub use split::{SplitOptions, Splits, TestSet};
 pub use table::{Classes, Picture, Table};
+pub use thumbnail::thumbnail;

@@ -19,6 +19,8 @@ pub mod accel;
 pub mod accounting;
 #[cfg(feature = "networks")]
 pub mod bench;
+#[cfg(feature = "networks")]
+pub mod data;
 pub mod env;
 pub mod error;
 pub mod estimate;
@@ -68,6 +70,8 @@ pub mod training;
 
 #[cfg(feature = "networks")]
 pub use bench::{BenchOptions, Benched, bench};
+#[cfg(feature = "networks")]
+pub use data::{DescribeOptions, Described, describe};
 pub use env::{Env, EnvOptions};
 pub use error::{ErrorKind, JobError, Result};
 #[cfg(feature = "networks")]

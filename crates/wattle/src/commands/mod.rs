@@ -4,6 +4,8 @@
 mod accel;
 #[cfg(feature = "networks")]
 mod bench;
+#[cfg(feature = "networks")]
+mod data;
 mod estimate;
 #[cfg(feature = "networks")]
 mod eval;

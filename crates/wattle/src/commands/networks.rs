@@ -1,6 +1,6 @@
 //! The commands that read, train or run networks.
 
-use super::{accel, bench, eval, predict, profile, run, shrink, ticket, train};
+use super::{accel, bench, data, eval, predict, profile, run, shrink, ticket, train};
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -15,6 +15,8 @@ pub enum Command {
     Eval(eval::Args),
     /// What a model says of images, tables, arrays and texts: classes and probabilities.
     Predict(predict::Args),
+    /// What data are understood as: columns, classes, parts, samples to look at.
+    Data(data::Args),
     /// Lottery tickets: small networks inside large ones.
     #[command(subcommand)]
     Ticket(ticket::Command),
@@ -47,6 +49,7 @@ impl Command {
             Command::Train(args) => train::run(*args, context),
             Command::Eval(args) => eval::run(args, context),
             Command::Predict(args) => predict::run(args, context),
+            Command::Data(args) => data::run(args, context),
             Command::Ticket(command) => ticket::run(command, context),
             Command::Profile(args) => profile::run(args, context),
             Command::Run(args) => run::run(args, context),

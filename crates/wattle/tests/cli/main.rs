@@ -5,6 +5,7 @@ mod accel_map;
 mod any_model;
 mod cases;
 mod contract;
+mod data;
 mod estimate;
 mod facts;
 mod full_disk;
