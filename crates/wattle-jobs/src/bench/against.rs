@@ -104,19 +104,19 @@ pub struct Agreement {
 }
 
 /// A contender's times in milliseconds, round by round.
-struct Contender {
+pub(super) struct Contender {
     variant: String,
-    runs: usize,
-    rounds: Vec<Vec<f64>>,
+    pub(super) runs: usize,
+    pub(super) rounds: Vec<Vec<f64>>,
 }
 
 impl Contender {
-    fn new(variant: &str, runs: Option<u32>, once_ms: f64) -> Contender {
+    pub(super) fn new(variant: &str, runs: Option<u32>, once_ms: f64) -> Contender {
         let fill = (TURN_MS / once_ms.max(1e-4)).ceil().clamp(3.0, 2000.0) as usize;
         Contender { variant: variant.into(), runs: runs.map_or(fill, |n| n as usize), rounds: vec![] }
     }
 
-    fn medians(&self) -> Vec<f64> {
+    pub(super) fn medians(&self) -> Vec<f64> {
         self.rounds.iter().map(|round| quantile(round, 0.5)).collect()
     }
 

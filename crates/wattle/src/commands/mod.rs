@@ -13,6 +13,8 @@ mod ledger;
 mod measure;
 mod meter;
 #[cfg(feature = "networks")]
+mod model;
+#[cfg(feature = "networks")]
 pub mod networks;
 #[cfg(feature = "networks")]
 mod predict;

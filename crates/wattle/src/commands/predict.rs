@@ -21,8 +21,11 @@ pub struct Args {
     /// The ONNX model. Its file says what inputs are normalised with and how classes are called, if wattle wrote it.
     model: PathBuf,
     /// Images (.png, .jpg), tables (.csv, .tsv), arrays (.npy, .npz) and texts (.txt).
-    #[arg(required = true)]
+    #[arg(required_unless_present = "model_flag")]
     files: Vec<PathBuf>,
+    /// The same model, as a flag: then all others are files.
+    #[arg(id = "model_flag", long = "model", value_name = "MODEL")]
+    flag: Option<PathBuf>,
     /// A file with the name of a class a line, for a model whose file names none.
     #[arg(long, value_name = "FILE")]
     classes: Option<PathBuf>,
@@ -46,7 +49,14 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let Args { model, files, classes, top, resize, normalise, columns, tokenizer } = args;
+    let Args { model, mut files, flag, classes, top, resize, normalise, columns, tokenizer } = args;
+    let model = match flag {
+        Some(flag) => {
+            files.insert(0, model);
+            flag
+        }
+        None => model,
+    };
     let columns = columns.unwrap_or_default();
     let top = top as usize;
     let options = PredictOptions { model, files, classes, top, resize, normalise, columns, tokenizer };
