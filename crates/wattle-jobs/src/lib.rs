@@ -33,6 +33,7 @@ pub mod interruption;
 #[cfg(feature = "networks")]
 pub mod kept;
 pub mod ledger;
+pub mod ledger_filter;
 pub mod measure;
 #[cfg(feature = "networks")]
 pub mod models;

@@ -11,6 +11,7 @@ mod facts;
 mod full_disk;
 mod golden;
 mod measure;
+mod naming;
 mod normalise;
 mod normalised;
 mod output;

@@ -140,6 +140,22 @@ fn labels_reach_the_ledger_and_its_sums_and_every_export_is_written() {
     assert_eq!((&sums[0]["group"], &sums[0]["receipts"]), (&"a".into(), &2.into()));
     assert_eq!((&sums[1]["group"], &sums[1]["receipts"]), (&"b".into(), &1.into()));
     assert_eq!(sandbox.json("ledger list").as_array().map(Vec::len), Some(3));
+    for (filter, numbers) in [
+        ("--label project=b", &[3][..]),
+        ("--since 1h --label project=a --last 1", &[2]),
+        ("--until 1d", &[]),
+        ("--since 2000-01-01 --command measure", &[1, 2, 3]),
+        ("--command no-such-thing", &[]),
+    ] {
+        let found = sandbox.json(&format!("ledger list {filter}"));
+        let found: Vec<_> = found.as_array().expect("a list").iter().map(|line| line["number"].clone()).collect();
+        assert_eq!(found, numbers, "{filter}");
+    }
+    assert_eq!(sandbox.json("ledger sum --label project=a --since 1h")[0]["receipts"], 2);
+    assert_eq!(sandbox.text("ledger export csv --label project=b").lines().count(), 2);
+    let refused = sandbox.run("ledger list --since yesterday");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("90min, 12h, 7d, 4w"), "{}", stderr(&refused));
     assert_eq!(sandbox.text("ledger export csv").lines().count(), 4);
     assert!(sandbox.text("ledger show --explain carbon").contains("PUE"));
     assert_eq!(sandbox.run("ledger show 9").status.code(), Some(2));
