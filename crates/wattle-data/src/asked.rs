@@ -105,9 +105,14 @@ fn kind(path: &Path) -> Result<Kind> {
 fn only<'a>(path: &Path, wanted: &'a [Wanted], found: &str, remedy: &str) -> Result<&'a Wanted> {
     match wanted {
         [one] => Ok(one),
-        _ => Err(Error::input(path.display(), format_args!("{found} for a model of {} inputs", wanted.len()))
-            .expected(format_args!("something for each of {}", names(wanted.iter().map(|w| w.name.as_str()))))
-            .remedy(remedy)),
+        _ => {
+            Err(Error::input(path.display(), format_args!("{found} for a model of {} inputs", wanted.len()))
+                .expected(format_args!(
+                    "something for each of {}",
+                    names(wanted.iter().map(|w| w.name.as_str()))
+                ))
+                .remedy(remedy))
+        }
     }
 }
 
@@ -179,7 +184,8 @@ fn images(path: &Path, wanted: &[Wanted], resize: Option<Resize>) -> Result<Aske
 
 fn rows(path: &Path, wanted: &[Wanted], stated: &ColumnMap) -> Result<Asked> {
     let bytes = bounded::read(path)?;
-    let empty = || Error::input(path.display(), "no rows").expected("a header (optional) and rows of numbers");
+    let empty =
+        || Error::input(path.display(), "no rows").expected("a header (optional) and rows of numbers");
     let mut rows = Rows::open(path, &bytes)?.ok_or_else(empty)?;
     let header = rows.header.take();
     let known = header.clone().unwrap_or_else(|| (1..=rows.width).map(|n| n.to_string()).collect());
@@ -214,7 +220,11 @@ fn rows(path: &Path, wanted: &[Wanted], stated: &ColumnMap) -> Result<Asked> {
     for ((want, places), cells) in wanted.iter().zip(&feeds).zip(cells) {
         if elements(&want.extents).is_some_and(|numbers| numbers != places.len()) {
             return Err(Error::input(path.display(), format_args!("{} columns of numbers", places.len()))
-                .expected(format_args!("as many as the model's input `{}` takes: {}", want.name, shown(&want.extents)))
+                .expected(format_args!(
+                    "as many as the model's input `{}` takes: {}",
+                    want.name,
+                    shown(&want.extents)
+                ))
                 .remedy(format_args!("name those that feed it: option `columns={}=a+b`", want.name)));
         }
         let whole: Option<Vec<usize>> = want.extents.iter().copied().collect();
@@ -251,7 +261,9 @@ fn all_but_label(
     };
     if let Some(column) = left_out {
         let (path, name) = (path.display(), &known[column]);
-        asked.remarks.push(format!("{path}: column `{name}` is taken for what was to be learnt, and left out"));
+        asked
+            .remarks
+            .push(format!("{path}: column `{name}` is taken for what was to be learnt, and left out"));
     }
     Ok((0..known.len()).filter(|column| Some(*column) != left_out).collect())
 }
@@ -280,7 +292,8 @@ fn arrays(path: &Path, found: Vec<(&Wanted, Array)>) -> Result<Asked> {
     for (want, array) in found {
         let one = fitted_extents(&array.shape, &want.extents).map(|sample| (1, sample));
         let several = array.shape.split_first().filter(|(count, _)| **count > 0);
-        let several = several.and_then(|(count, sample)| Some((*count, fitted_extents(sample, &want.extents)?)));
+        let several =
+            several.and_then(|(count, sample)| Some((*count, fitted_extents(sample, &want.extents)?)));
         let extents = match one.or(several) {
             Some((count, sample)) => [&[count], &sample[..]].concat(),
             None => {
@@ -291,7 +304,9 @@ fn arrays(path: &Path, found: Vec<(&Wanted, Array)>) -> Result<Asked> {
                         shown(&want.extents),
                         want.name
                     ))
-                    .remedy("save it in that shape: array.reshape, or array.transpose if the channels stand last"));
+                    .remedy(
+                        "save it in that shape: array.reshape, or array.transpose if the channels stand last",
+                    ));
             }
         };
         // As training takes them: pictures, and whatever bytes the only input is fed.
@@ -301,9 +316,12 @@ fn arrays(path: &Path, found: Vec<(&Wanted, Array)>) -> Result<Asked> {
             Values::Bytes(values) => (DType::F32, floats(values.into_iter().map(f32::from))),
             Values::Integers(values) if want.dtype == DType::F32 => {
                 if let Some(lost) = values.iter().find(|value| (**value as f32) as i64 != **value) {
-                    return Err(Error::input(path.display(), format_args!("{lost}, which no f32 is equal to"))
-                        .expected(format_args!("numbers that the model's input `{}` can take", want.name))
-                        .remedy("if rounding is meant, save array.astype('float32')"));
+                    return Err(Error::input(
+                        path.display(),
+                        format_args!("{lost}, which no f32 is equal to"),
+                    )
+                    .expected(format_args!("numbers that the model's input `{}` can take", want.name))
+                    .remedy("if rounding is meant, save array.astype('float32')"));
                 }
                 (DType::F32, floats(values.into_iter().map(|value| value as f32)))
             }
@@ -365,7 +383,12 @@ fn text(path: &Path, wanted: &[Wanted], options: &AskOptions) -> Result<Asked> {
         })?;
         let mut bytes = vec![0; field.info.bytes()];
         field.cells.read(0, &mut bytes)?;
-        asked.columns.push(Column { name: want.name.clone(), dtype: DType::I64, extents: vec![1, length], bytes });
+        asked.columns.push(Column {
+            name: want.name.clone(),
+            dtype: DType::I64,
+            extents: vec![1, length],
+            bytes,
+        });
         asked.full_scales.push(1.0);
     }
     Ok(asked)
@@ -426,7 +449,10 @@ mod tests {
             folder.read("a.csv", text.as_bytes(), &takes(&[Some(2)]), &options)
         };
         let plain = read("1,2\n3,4\n", "").unwrap();
-        assert_eq!((plain.columns[0].to_f32().unwrap(), &plain.lines[..]), (vec![1.0, 2.0, 3.0, 4.0], &[1, 2][..]));
+        assert_eq!(
+            (plain.columns[0].to_f32().unwrap(), &plain.lines[..]),
+            (vec![1.0, 2.0, 3.0, 4.0], &[1, 2][..])
+        );
         let named = read("label,a,b\nyes,1,2\n", "").unwrap();
         assert_eq!(named.columns[0].to_f32().unwrap(), [1.0, 2.0]);
         assert!(named.remarks[0].contains("`label`"), "{:?}", named.remarks);

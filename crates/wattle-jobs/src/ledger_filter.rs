@@ -31,8 +31,11 @@ impl Filter {
 /// # Errors
 /// When it is none of these.
 pub fn instant(text: &str, now: Timestamp) -> Result<Timestamp, String> {
-    let refused =
-        || format!("`{text}` is no time; expected 2026-11-23, 2026-11-23T01:48:18.123Z, or how long ago: 90min, 12h, 7d, 4w");
+    let refused = || {
+        format!(
+            "`{text}` is no time; expected 2026-11-23, 2026-11-23T01:48:18.123Z, or how long ago: 90min, 12h, 7d, 4w"
+        )
+    };
     if let Ok(at) = text.parse() {
         return Ok(at);
     }

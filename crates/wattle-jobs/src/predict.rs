@@ -186,7 +186,8 @@ fn check_classes(classes: &[String], options: &PredictOptions, answers: &Answers
     if named <= width && (options.classes.is_none() || named == width) {
         return Ok(());
     }
-    let found = format!("{named} names of classes; the model's output `{}` has {width} numbers", answers.output);
+    let found =
+        format!("{named} names of classes; the model's output `{}` has {width} numbers", answers.output);
     Err(match options.classes {
         Some(_) => JobError::option("classes", format!("{found}; expected a name for each, one a line")),
         None => JobError::at(options.model.display(), found),
@@ -277,6 +278,12 @@ impl<'a> Oracle<'a> {
         for (column, full_scale) in columns.iter_mut().zip(&asked.full_scales) {
             if column.dtype == DType::F32 {
                 let found = self.normalisation(file, column, *full_scale)?;
+                if *full_scale == 1.0 && found.constants.divisor.is_none() && column.extents.len() == 4 {
+                    self.told.push(format!(
+                        "{}: the model takes images, so these numbers are taken to be 0 for black and 1 for white",
+                        file.display()
+                    ));
+                }
                 found.constants.normalise(&file.display().to_string(), *full_scale, column)?;
                 self.tell(file, &column.name, found);
             }
@@ -383,7 +390,9 @@ fn is_softmax(graph: &Graph, mut id: ValueId) -> bool {
         let node = graph.node(node);
         match (&node.op, node.inputs.first()) {
             (Op::Softmax(op), _) => return !op.log,
-            (Op::Identity(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Flatten(_), Some(Some(input))) => id = *input,
+            (Op::Identity(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Flatten(_), Some(Some(input))) => {
+                id = *input
+            }
             _ => return false,
         }
     }

@@ -222,11 +222,16 @@ mod tests {
     #[test]
     fn pictures_are_part_of_the_page_and_their_captions_text() {
         // The test vectors of RFC 4648, section 10.
-        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+        for (bytes, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
             assert_eq!(base64(bytes.as_bytes()), text);
         }
         let html = Report::new("t", "s").pictures(&[(b"foo".to_vec(), HOSTILE.to_owned())]).to_html();
-        assert!(html.contains("src=\"data:image/png;base64,Zm9v\"") && html.contains("img-src data:"), "{html}");
+        assert!(
+            html.contains("src=\"data:image/png;base64,Zm9v\"") && html.contains("img-src data:"),
+            "{html}"
+        );
         assert!(!html.contains("<script") && html.matches("<img").count() == 1, "{html}");
     }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use wattle_jobs::Observer;
 use wattle_jobs::ledger::{LedgerOptions, Ledgered, ledger};
 use wattle_jobs::ledger_filter::{Filter, instant};
-use wattle_meter::{EXPLAINED, Timestamp};
 use wattle_meter::ledger::Group;
+use wattle_meter::{EXPLAINED, Timestamp};
 use wattle_report::ledger::{Entry, list, sums};
 use wattle_report::receipt as receipts;
 

@@ -20,9 +20,7 @@ const DEFAULT: &str = "small-conv";
 
 /// Arguments of `wattle shrink`.
 #[derive(clap::Args, Debug)]
-#[command(
-    after_help = "Example: wattle shrink m.onnx --data idx:fashion-mnist --tolerance 0.5 --out lean"
-)]
+#[command(after_help = "Example: wattle shrink m.onnx --data idx:fashion-mnist --tolerance 0.5 --out lean")]
 pub struct Args {
     #[command(flatten)]
     model: Network,

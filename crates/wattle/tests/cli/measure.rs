@@ -148,7 +148,8 @@ fn labels_reach_the_ledger_and_its_sums_and_every_export_is_written() {
         ("--command no-such-thing", &[]),
     ] {
         let found = sandbox.json(&format!("ledger list {filter}"));
-        let found: Vec<_> = found.as_array().expect("a list").iter().map(|line| line["number"].clone()).collect();
+        let found: Vec<_> =
+            found.as_array().expect("a list").iter().map(|line| line["number"].clone()).collect();
         assert_eq!(found, numbers, "{filter}");
     }
     assert_eq!(sandbox.json("ledger sum --label project=a --since 1h")[0]["receipts"], 2);

@@ -45,7 +45,10 @@ fn a_model_that_wattle_trained_calls_rows_by_the_names_of_their_classes() {
     let row = [500.5f32, 100.5].map(f32::to_le_bytes).concat();
     sandbox.write("row.npy", npy("<f4", "(2,)", &row));
     let text = sandbox.text("predict run/model.onnx row.npy");
-    assert!(text.contains("row.npy") && text.contains("tall") && text.contains("softmax of output"), "{text}");
+    assert!(
+        text.contains("row.npy") && text.contains("tall") && text.contains("softmax of output"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -55,7 +58,11 @@ fn images_say_what_they_lack() {
     sandbox.write("photo.jpg", JPEG);
     refused(&sandbox, "predict m.onnx photo.jpg", &["16 x 12", "8 x 8", "`--resize crop`", "`--resize fit`"]);
     refused(&sandbox, "predict m.onnx photo.jpg --resize crop", &["m.onnx", "`--normalise unit`"]);
-    refused(&sandbox, "predict m.onnx photo.jpg --resize crop --normalise measured", &["--normalise", "unit"]);
+    refused(
+        &sandbox,
+        "predict m.onnx photo.jpg --resize crop --normalise measured",
+        &["--normalise", "unit"],
+    );
     let asked = "predict m.onnx photo.jpg photo.jpg --resize fit --normalise unit";
     let plain = sandbox.json(asked);
     assert!(plain["probabilities"].is_null(), "nobody says that these are classes");

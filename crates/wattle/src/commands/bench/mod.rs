@@ -26,7 +26,7 @@ use crate::names::named;
 #[command(group = clap::ArgGroup::new("which_model").args(["model", "model_flag"]).multiple(true))]
 #[command(group = clap::ArgGroup::new("turns").args(["against", "other", "model_flag"]).multiple(true))]
 #[command(after_help = "Example: wattle bench model.onnx --input x=1x3x224x224 --threads 2 --runs 50\n\
-    Example: wattle bench lean/dense.onnx lean/lean.onnx (in turns)\n\
+    Example: wattle bench model.onnx lean/lean.onnx (in turns)\n\
     Example: wattle bench model.onnx --against onnxruntime --python venv/bin/python\n\
     Example: WATTLE_ISA=avx2 wattle bench model.onnx (scalar, avx2 or avx512; the widest by default)\n\
     Example: wattle bench --out bench.html (the suite, about half a minute)")]
@@ -88,7 +88,9 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     // With the flag, what stands alone is the other model.
     let (model, other) = match (args.flag, args.first, args.other) {
         (Some(flag), first, None) => (Some(flag), first),
-        (Some(_), ..) => return Err(Failure::Input("found three models; expected one, or two to compare".into())),
+        (Some(_), ..) => {
+            return Err(Failure::Input("found three models; expected one, or two to compare".into()));
+        }
         (None, first, other) => (first, other),
     };
     let Some(model) = model else {
