@@ -353,6 +353,7 @@ fn no_command_but_serve_opens_a_socket() {
         "counts.json",
         include_str!("../../../wattle-accel/tests/data/sparse_mobilenet_channel_counts.json"),
     );
+    sandbox.write("row.csv", vec!["0.5"; 64].join(",") + "\n");
     let binary = env!("CARGO_BIN_EXE_wattle");
     let lines = [
         "measure --follow -- true",
@@ -369,7 +370,10 @@ fn no_command_but_serve_opens_a_socket() {
         "run two.onnx --input x=x.npy --input y=x.npy --out results",
         "bench m.onnx",
         "bench spmm --m 40 --n 20 --k 30 --runs 3",
+        "bench m.onnx m.onnx --rounds 1",
         "eval --model m.onnx",
+        "predict m.onnx row.csv",
+        "data digits --report digits.html",
         "train --model lenet-300-100 --epochs 1 --out run",
         "ticket find --model lenet-300-100 --epochs 1 --levels 1 --out tickets",
         "shrink --model lenet-300-100 --epochs 1 --max-rounds 1 --tolerance 100 --out lean",
