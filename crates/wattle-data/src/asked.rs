@@ -376,9 +376,10 @@ fn text(path: &Path, wanted: &[Wanted], options: &AskOptions) -> Result<Asked> {
     for want in wanted {
         let column = tokens::column_of(want, wanted, &table);
         let field = tokens::input(&want.name, &column, &sequences, length, tokenizer.padding());
-        let field = field.filter(|_| want.extents.len() == 1).ok_or_else(|| {
+        let takes_tokens = want.extents.len() == 1 && !want.dtype.is_float();
+        let field = field.filter(|_| takes_tokens).ok_or_else(|| {
             Error::input(path.display(), format_args!("text for the model's input `{}`", want.name))
-                .expected(format_args!("what that takes: {}", shown(&want.extents)))
+                .expected(format_args!("what that takes: {}{}", want.dtype, shown(&want.extents)))
                 .remedy("ask about an image, a table or an array")
         })?;
         let mut bytes = vec![0; field.info.bytes()];
@@ -484,6 +485,31 @@ mod tests {
     }
 
     #[test]
+    fn several_inputs_are_fed_from_an_archive_by_their_names() {
+        let folder = Folder::new();
+        let wanted = [Wanted::new("a", DType::F32, [Some(2)]), Wanted::new("b", DType::I64, [])];
+        let read = |shape: &str, count: usize, columns: &str| {
+            let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+            for (name, array) in [
+                ("a.npy", npy::encode("<f4", "(3, 2)", &[0; 24])),
+                ("bee.npy", npy::encode("<i8", shape, &vec![7; 8 * count])),
+            ] {
+                zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+                std::io::Write::write_all(&mut zip, &array).unwrap();
+            }
+            let options = AskOptions { columns: columns.parse().unwrap(), ..AskOptions::default() };
+            folder.read("a.npz", &zip.finish().unwrap().into_inner(), &wanted, &options)
+        };
+        let asked = read("(3,)", 3, "b=bee").unwrap();
+        let extents: Vec<_> = asked.columns.iter().map(|column| &column.extents[..]).collect();
+        assert_eq!((asked.count(), extents), (3, vec![&[3, 2][..], &[3]]));
+        let error = read("(3,)", 3, "").unwrap_err().to_string();
+        assert!(error.contains("no array `b`") && error.contains("bee"), "{error}");
+        let error = read("(2,)", 2, "b=bee").unwrap_err().to_string();
+        assert!(error.contains("2 samples of `b`") && error.contains("3, as of `a`"), "{error}");
+    }
+
+    #[test]
     fn a_text_needs_a_tokenizer_and_is_padded_to_the_length_of_the_input() {
         let folder = Folder::new();
         let wanted = [Wanted::new("input_ids", DType::I64, [Some(4)])];
@@ -494,6 +520,15 @@ mod tests {
         };
         assert_eq!(read("ab\n", Some("bytes")).unwrap().columns[0].to_i64().unwrap(), [97, 98, 0, 0]);
         assert!(read("abcde", Some("bytes")).unwrap().remarks[0].contains("after 4 tokens"));
+        let floats = Asked::read(
+            &folder.0.path().join("a.txt"),
+            &takes(&[Some(4)]),
+            &AskOptions {
+                text: TextOptions { tokenizer: Some("bytes".into()), length: None },
+                ..AskOptions::default()
+            },
+        );
+        assert!(floats.unwrap_err().to_string().contains("f32[4]"), "measurements are no tokens");
         let error = read("ab", None).unwrap_err().to_string();
         assert!(error.contains("option `tokenizer=bytes`"), "{error}");
     }

@@ -166,7 +166,12 @@ pub fn table_alone(options: &DataOptions) -> Result<Arc<dyn Table>> {
                 let found = "which columns feed what, a model says; name the one that will learn: option `model=model.onnx`";
                 return Err(JobError::option(option, found));
             }
-            return Ok(Arc::new(dataset(options, None)?));
+            return Ok(Arc::new(dataset(options, None).map_err(|error| match &spec {
+                DataSpec::Npz(_) if error.text().contains("rename the arrays") => JobError::input(format_args!(
+                    "{error}; arrays under names of their own are read for the model that will learn: option `model=model.onnx`"
+                )),
+                _ => error,
+            })?));
         }
     };
     Ok(spec.table(&[wanted], &table_options(options, None, None))?)

@@ -77,8 +77,9 @@ fn text(predicted: &Predicted) -> String {
         ]),
         None => Table::new([("sample", Align::Left), (predicted.output.as_str(), Align::Left)]),
     };
-    for prediction in &predicted.predictions {
-        let place = place(prediction);
+    for (at, prediction) in predicted.predictions.iter().enumerate() {
+        let is_one_of_several = predicted.predictions.get(at + 1).is_some_and(|next| next.sample > 0);
+        let place = place(prediction, is_one_of_several);
         match &prediction.classes[..] {
             [] => {
                 let mut values: Vec<String> =
@@ -105,12 +106,12 @@ fn text(predicted: &Predicted) -> String {
     )
 }
 
-/// A file, and where in it, if it may hold several samples.
-fn place(prediction: &Prediction) -> String {
+/// A file, and where in it, if it holds several samples.
+fn place(prediction: &Prediction, is_one_of_several: bool) -> String {
     let file = prediction.file.display();
     match (prediction.line, prediction.sample) {
         (Some(line), _) => format!("{file}, line {line}"),
-        (None, 0) => file.to_string(),
+        (None, 0) if !is_one_of_several => file.to_string(),
         (None, sample) => format!("{file}, sample {sample}"),
     }
 }

@@ -1,6 +1,6 @@
 //! What data are understood as, told before anything is trained.
 
-use crate::sandbox::{Sandbox, stderr};
+use crate::sandbox::{Sandbox, npy, stderr};
 
 #[test]
 fn digits_have_their_classes_parts_and_a_page_of_pictures() {
@@ -50,9 +50,12 @@ fn data_that_only_a_model_can_read_say_so() {
         "{\"a\": [1.5, 2.5], \"label\": 0}\n".repeat(8) + "{\"a\": [1.5, 2.5], \"label\": 1}\n",
     );
     sandbox.write("few.txt", "one text\nanother\n");
+    std::fs::create_dir(sandbox.path("arrays")).expect("a new folder");
+    sandbox.write("arrays/left.npy", npy("<f4", "(4, 3)", &[0; 48]));
     for (line, word) in [
         ("data lines.jsonl", "`--model model.onnx`"),
         ("data digits --target x", "`--model model.onnx`"),
+        ("data npz:arrays", "`--model model.onnx`"),
         ("data few.txt", "`--tokenizer bytes`"),
         ("data nowhere", "nowhere"),
         ("data digits --validation 2", "validation"),
