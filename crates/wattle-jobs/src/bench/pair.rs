@@ -10,7 +10,7 @@ use wattle_meter::bystanders::Watch;
 use wattle_meter::timing::{Turns, quantile, repeated};
 
 use super::BenchOptions;
-use super::against::Contender;
+use super::against::{self, Contender};
 use super::inference::Inference;
 use crate::env::Env;
 use crate::error::{JobError, Result};
@@ -153,14 +153,9 @@ fn difference(first: &Session, second: &Session) -> Result<Option<Difference>> {
         let Some(theirs) = theirs.get(name).filter(|theirs| theirs.shape() == ours.shape()) else {
             return Ok(None);
         };
-        let (a, b) = (ours.to_f64(), theirs.to_f64());
-        let largest = a.iter().fold(0.0f64, |most, x| most.max(x.abs()));
-        let pairs = a.iter().zip(b.iter()).filter(|(a, b)| a != b && !(a.is_nan() && b.is_nan()));
-        for difference in pairs.map(|(a, b)| (a - b).abs()) {
-            let difference = if difference.is_nan() { f64::INFINITY } else { difference };
-            found.max_absolute = found.max_absolute.max(difference);
-            found.max_relative = found.max_relative.max(difference / largest.max(f64::MIN_POSITIVE));
-        }
+        let (absolute, relative) = against::difference(theirs, ours);
+        found.max_absolute = found.max_absolute.max(absolute);
+        found.max_relative = found.max_relative.max(relative);
     }
     Ok(Some(found))
 }
