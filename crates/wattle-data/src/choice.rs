@@ -41,20 +41,37 @@ impl NormalisationChoice {
     /// When the choice does not fit the column, or a sample cannot be read.
     pub fn resolve(&self, table: &dyn Table, column: usize, train: &[u32]) -> Result<Normalisation> {
         let info = &table.columns()[column];
+        match self.constants(table.name(), info, table.full_scale(column))? {
+            Some(found) => Ok(found),
+            None => {
+                let found = Normalisation::measure_column(table, column, train)?;
+                found.check(table.name(), info)?;
+                Ok(found)
+            }
+        }
+    }
+
+    /// The constants for a column of numbers of this full scale; `None` where they are to be measured.
+    ///
+    /// # Errors
+    /// When the choice does not fit the column.
+    pub fn constants(
+        &self,
+        place: &str,
+        info: &ColumnInfo,
+        full_scale: f32,
+    ) -> Result<Option<Normalisation>> {
         let count = channels(&info.extents);
-        let scaled = |full_scale: f32| if full_scale == 1.0 { 255.0 } else { full_scale };
+        let scaled = if full_scale == 1.0 { 255.0 } else { full_scale };
         let found = match self {
             Self::None => Normalisation { divisor: Some(1.0), ..Normalisation::identity(count) },
-            Self::Unit => {
-                let divisor = Some(scaled(table.full_scale(column)));
-                Normalisation { divisor, ..Normalisation::identity(count) }
-            }
+            Self::Unit => Normalisation { divisor: Some(scaled), ..Normalisation::identity(count) },
             Self::ImageNet => {
                 if count != 3 {
-                    return Err(self.misfit(table, info, count));
+                    return Err(self.misfit(place, info, count));
                 }
                 let (mean, std) = (IMAGENET.0.to_vec(), IMAGENET.1.to_vec());
-                Normalisation { mean, std, divisor: Some(scaled(table.full_scale(column))) }
+                Normalisation { mean, std, divisor: Some(scaled) }
             }
             Self::Constants { mean, std } => {
                 let spread = |list: &[f32]| match list {
@@ -63,19 +80,19 @@ impl NormalisationChoice {
                 };
                 let (mean, std) = (spread(mean), spread(std));
                 if mean.len() != count || std.len() != count {
-                    return Err(self.misfit(table, info, count));
+                    return Err(self.misfit(place, info, count));
                 }
                 Normalisation { mean, std, divisor: None }
             }
-            Self::Measured => Normalisation::measure_column(table, column, train)?,
+            Self::Measured => return Ok(None),
         };
-        found.check(table.name(), info)?;
-        Ok(found)
+        found.check(place, info)?;
+        Ok(Some(found))
     }
 
-    fn misfit(&self, table: &dyn Table, column: &ColumnInfo, channels: usize) -> Error {
+    fn misfit(&self, place: &str, column: &ColumnInfo, channels: usize) -> Error {
         Error::input(
-            format_args!("{}, column `{}`", table.name(), column.name),
+            format_args!("{place}, column `{}`", column.name),
             format_args!("the normalisation `{self}` for samples of extents {:?}", column.extents),
         )
         .expected(format_args!("one number for all channels, or {channels}"))

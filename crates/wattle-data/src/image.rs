@@ -269,21 +269,56 @@ fn complete(pixels: Pixels) -> Decoded<Pixels> {
     if pixels.bytes.len() == expected { Ok(pixels) } else { Err("an incomplete image".into()) }
 }
 
+/// How an image of another size is brought to the one that a model takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resize {
+    /// All of it is kept: scaled to lie inside, centred, the rest black.
+    Fit,
+    /// It fills the size: scaled to cover it and cropped around its centre, as in training.
+    Crop,
+}
+
+impl Resize {
+    /// Both with their names and a sentence.
+    pub const ALL: [(&str, Resize, &str); 2] = [
+        ("fit", Resize::Fit, "all of the image, the rest black"),
+        ("crop", Resize::Crop, "the middle of the image, as in training"),
+    ];
+}
+
 impl Pixels {
     /// Writes the image into `out`, channel by channel, scaled and cropped to `[channels, height, width]`.
     pub(crate) fn write_as(&self, [channels, height, width]: [usize; 3], out: &mut [u8]) {
+        for (channel, plane) in out.chunks_exact_mut(height * width).enumerate().take(channels) {
+            self.resize_plane(&self.channel(channel, channels), height, width, plane);
+        }
+    }
+
+    /// Writes the whole image into `out`, which is black, scaled to lie inside `[channels, height, width]`, centred.
+    pub(crate) fn write_inside(&self, [channels, height, width]: [usize; 3], out: &mut [u8]) {
+        let scale = (width as f64 / self.width as f64).min(height as f64 / self.height as f64);
+        let side = |own: usize, most: usize| ((own as f64 * scale).round() as usize).clamp(1, most);
+        let (inner_height, inner_width) = (side(self.height, height), side(self.width, width));
+        let (top, left) = ((height - inner_height) / 2, (width - inner_width) / 2);
+        let mut inner = vec![0; inner_height * inner_width];
+        for (channel, plane) in out.chunks_exact_mut(height * width).enumerate().take(channels) {
+            self.resize_plane(&self.channel(channel, channels), inner_height, inner_width, &mut inner);
+            let rows = plane.chunks_exact_mut(width).skip(top);
+            for (row, line) in rows.zip(inner.chunks_exact(inner_width)) {
+                row[left..left + inner_width].copy_from_slice(line);
+            }
+        }
+    }
+
+    /// One of so many channels: gray is each of them, and colour is luma where there is one.
+    fn channel(&self, channel: usize, channels: usize) -> Vec<u8> {
         let luma = |p: &[u8]| {
             ((299 * u32::from(p[0]) + 587 * u32::from(p[1]) + 114 * u32::from(p[2]) + 500) / 1000) as u8
         };
-        for (channel, plane) in out.chunks_exact_mut(height * width).enumerate().take(channels) {
-            let source: Vec<u8> = match (self.channels, channels) {
-                (1, _) => self.bytes.clone(),
-                (_, 1) => self.bytes.chunks_exact(self.channels).map(luma).collect(),
-                _ => {
-                    self.bytes.iter().skip(channel % self.channels).step_by(self.channels).copied().collect()
-                }
-            };
-            self.resize_plane(&source, height, width, plane);
+        match (self.channels, channels) {
+            (1, _) => self.bytes.clone(),
+            (_, 1) => self.bytes.chunks_exact(self.channels).map(luma).collect(),
+            _ => self.bytes.iter().skip(channel % self.channels).step_by(self.channels).copied().collect(),
         }
     }
 
@@ -426,6 +461,21 @@ mod tests {
         ramp.write_as([1, 2, 2], &mut out);
         assert_eq!(u32::from(out[0]) + u32::from(out[1]), 200);
         assert!(out[0].abs_diff(60) <= 10 && out[0] == out[2], "{out:?}");
+    }
+
+    #[test]
+    fn an_image_that_is_fitted_keeps_all_of_itself_and_is_centred_on_black() {
+        let wide = Pixels { width: 4, height: 2, channels: 1, bytes: vec![200; 8] };
+        let mut out = [0; 16];
+        wide.write_inside([1, 4, 4], &mut out);
+        assert_eq!(out, [[0; 4], [200; 4], [200; 4], [0; 4]].concat()[..]);
+        let mut same = [0; 8];
+        wide.write_inside([1, 2, 4], &mut same);
+        assert_eq!(same, [200; 8]);
+        let line = Pixels { width: 1000, height: 1, channels: 1, bytes: vec![9; 1000] };
+        let mut out = [0; 9];
+        line.write_inside([1, 3, 3], &mut out);
+        assert_eq!(out, [0, 0, 0, 9, 9, 9, 0, 0, 0]);
     }
 
     #[test]

@@ -27,6 +27,7 @@
 
 mod archive;
 mod arrays;
+mod asked;
 mod augmentation;
 mod batches;
 pub mod bounded;
@@ -64,8 +65,10 @@ pub mod split;
 mod table;
 mod text;
 mod text_form;
+mod thumbnail;
 mod tokens;
 
+pub use asked::{AskOptions, Asked};
 pub use augmentation::Augmentation;
 pub use batches::{BatchOptions, Batches, LastBatch};
 pub use buckets::{Buckets, COUNT, Capacities};
@@ -75,6 +78,7 @@ pub use dataset::{Dataset, INPUT, SampleShape, Samples, SourceParts, TARGETS, Ta
 pub use divided::Divided;
 pub use error::{Error, ErrorKind, Result};
 pub use folder::ImageFiles;
+pub use image::Resize;
 pub use loader::Loader;
 pub use mapping::{ColumnMap, Mapped, Wanted};
 pub use model_notes::ModelNotes;
@@ -86,3 +90,4 @@ pub use source::Source;
 pub use spec::{DataSpec, LoadOptions, Task};
 pub use split::{SplitOptions, Splits, TestSet};
 pub use table::{Classes, Picture, Table};
+pub use thumbnail::thumbnail;

@@ -233,7 +233,7 @@ fn fitted(
 }
 
 /// The extents that an input takes a column in: equal but for axes of extent 1.
-fn fitted_extents(found: &[usize], wanted: &[Option<usize>]) -> Option<Vec<usize>> {
+pub(crate) fn fitted_extents(found: &[usize], wanted: &[Option<usize>]) -> Option<Vec<usize>> {
     let fits = |(have, want): (&usize, &Option<usize>)| want.is_none_or(|want| want == *have);
     if found.len() == wanted.len() && found.iter().zip(wanted).all(fits) {
         return Some(found.to_vec());

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use wattle_graph::DType;
 
-use crate::column::ColumnInfo;
+use crate::column::{Column, ColumnInfo};
 use crate::error::{Error, Result};
 use crate::table::Table;
 
@@ -86,6 +86,21 @@ impl Normalisation {
                 format_args!("a normalisation by {self:?}"),
             )
             .expected(format_args!("{channels} finite means and {channels} positive deviations")));
+        }
+        Ok(())
+    }
+
+    /// Normalises a column of `f32` whose numbers have this full scale.
+    ///
+    /// # Errors
+    /// As [`Normalisation::check`], at `place`.
+    pub fn normalise(&self, place: &str, full_scale: f32, column: &mut Column) -> Result<()> {
+        let sample = column.extents.get(1..).unwrap_or_default();
+        self.check(place, &ColumnInfo::new(&column.name, column.dtype, sample))?;
+        let count = column.extents.first().copied().unwrap_or(1);
+        let bytes = column.bytes.len() / count.max(1);
+        for sample in column.bytes.chunks_exact_mut(bytes.max(1)) {
+            self.apply(self.divisor.unwrap_or(full_scale), sample);
         }
         Ok(())
     }

@@ -37,9 +37,13 @@ impl Tokenizer {
     /// Opens a `tokenizer.json`; the text `bytes` takes bytes as they are.
     pub(crate) fn open(path: Option<&Path>, place: &Path) -> Result<Self> {
         match path {
-            None => Err(Error::input(place.display(), "text, and no tokenizer").expected(
-                "a tokenizer.json of the Hugging Face tokenizers library, or `bytes` for a token a byte",
-            )),
+            None => Err(Error::input(place.display(), "text, and no tokenizer")
+                .expected(
+                    "a tokenizer.json of the Hugging Face tokenizers library, or `bytes` for a token a byte",
+                )
+                .remedy(
+                    "name one: option `tokenizer=tokenizer.json`, or take bytes: option `tokenizer=bytes`",
+                )),
             Some(path) if path == Path::new(BYTES) => Ok(Self::Bytes),
             Some(path) => Self::from_file(path),
         }

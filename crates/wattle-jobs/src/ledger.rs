@@ -10,6 +10,7 @@ use wattle_meter::{Quantity, Receipt, Timestamp, explain};
 use crate::env::Env;
 use crate::error::{JobError, Result};
 use crate::export::{Format, export};
+use crate::ledger_filter::Filter;
 use crate::observer::Observer;
 
 /// What the ledger is asked.
@@ -17,16 +18,22 @@ use crate::observer::Observer;
 pub enum LedgerOptions {
     /// One line a receipt, oldest first; only the last so many, if a number is given.
     List {
+        /// Which receipts.
+        filter: Filter,
         /// How many.
         last: Option<usize>,
     },
     /// Sums of time, energy, carbon and money.
     Sum {
-        /// What is summed.
+        /// Which receipts.
+        filter: Filter,
+        /// What they are summed by.
         by: Group,
     },
     /// Receipts as a file of another tool.
     Export {
+        /// Which receipts.
+        filter: Filter,
         /// The form.
         format: Format,
         /// The file, or a folder for MLflow; `-` is standard output.
@@ -96,13 +103,15 @@ pub fn ledger(options: &LedgerOptions, env: &Env, observer: &mut dyn Observer) -
             .note(&format!("{unreadable} line(s) of {} could not be read and are left out", path.display()));
     }
     match options {
-        LedgerOptions::List { last } => {
-            let first = all.len().saturating_sub(last.unwrap_or(usize::MAX));
-            Ok(Ledgered::List(all.iter().enumerate().skip(first).map(line).collect()))
+        LedgerOptions::List { filter, last } => {
+            // Numbers are those of the whole ledger, for `show`.
+            let kept: Vec<_> = all.iter().enumerate().filter(|(_, receipt)| filter.keeps(receipt)).collect();
+            let first = kept.len().saturating_sub(last.unwrap_or(usize::MAX));
+            Ok(Ledgered::List(kept.into_iter().skip(first).map(line).collect()))
         }
-        LedgerOptions::Sum { by } => Ok(Ledgered::Sums(ledger::sums(&all, by))),
-        LedgerOptions::Export { format, out } => {
-            export(*format, &all, out)?;
+        LedgerOptions::Sum { filter, by } => Ok(Ledgered::Sums(ledger::sums(&kept(all, filter), by))),
+        LedgerOptions::Export { filter, format, out } => {
+            export(*format, &kept(all, filter), out)?;
             Ok(Ledgered::Exported)
         }
         LedgerOptions::Show { number, explain: name } => {
@@ -121,6 +130,11 @@ pub fn ledger(options: &LedgerOptions, env: &Env, observer: &mut dyn Observer) -
             }
         }
     }
+}
+
+/// The receipts that are asked for.
+fn kept(all: Vec<Receipt>, filter: &Filter) -> Vec<Receipt> {
+    all.into_iter().filter(|receipt| filter.keeps(receipt)).collect()
 }
 
 fn line((index, receipt): (usize, &Receipt)) -> Line {

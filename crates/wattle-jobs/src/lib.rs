@@ -19,6 +19,8 @@ pub mod accel;
 pub mod accounting;
 #[cfg(feature = "networks")]
 pub mod bench;
+#[cfg(feature = "networks")]
+pub mod data;
 pub mod env;
 pub mod error;
 pub mod estimate;
@@ -31,6 +33,7 @@ pub mod interruption;
 #[cfg(feature = "networks")]
 pub mod kept;
 pub mod ledger;
+pub mod ledger_filter;
 pub mod measure;
 #[cfg(feature = "networks")]
 pub mod models;
@@ -39,6 +42,8 @@ pub mod node_times;
 #[cfg(feature = "networks")]
 pub mod npy;
 pub mod observer;
+#[cfg(feature = "networks")]
+pub mod predict;
 #[cfg(feature = "networks")]
 pub mod profile;
 pub mod reproduce;
@@ -66,11 +71,15 @@ pub mod training;
 
 #[cfg(feature = "networks")]
 pub use bench::{BenchOptions, Benched, bench};
+#[cfg(feature = "networks")]
+pub use data::{DescribeOptions, Described, describe};
 pub use env::{Env, EnvOptions};
 pub use error::{ErrorKind, JobError, Result};
 #[cfg(feature = "networks")]
 pub use eval::{EvalOptions, Evaluated, eval};
 pub use observer::{Observer, Silent};
+#[cfg(feature = "networks")]
+pub use predict::{PredictOptions, Predicted, predict};
 #[cfg(feature = "networks")]
 pub use profile::{ProfileOptions, Profiled, profile};
 #[cfg(feature = "networks")]

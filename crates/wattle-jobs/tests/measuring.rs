@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use wattle_jobs::accounting::Accounting;
 use wattle_jobs::ledger::{LedgerOptions, Ledgered, ledger};
+use wattle_jobs::ledger_filter::Filter;
 use wattle_jobs::measure::{Ending, MeasureOptions, measure};
 use wattle_jobs::observer::Standing;
 use wattle_jobs::{Env, EnvOptions, Observer, Silent};
@@ -63,7 +64,8 @@ fn a_command_is_measured_watched_ended_and_kept_in_the_ledger() {
     assert_eq!(missing.ending.code(), 127);
     assert!(measure(&options(&[]), &env, &mut Silent).is_err());
 
-    let listed = ledger(&LedgerOptions::List { last: None }, &env, &mut Silent).unwrap();
+    let listed =
+        ledger(&LedgerOptions::List { filter: Filter::default(), last: None }, &env, &mut Silent).unwrap();
     let Ledgered::List(lines) = listed else { panic!("a list was asked for") };
     let commands: Vec<&str> = lines.iter().map(|line| line.labels["project"].as_str()).collect();
     assert_eq!(commands, ["library", "library"], "what was not started is not kept");

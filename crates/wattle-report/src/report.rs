@@ -87,6 +87,21 @@ impl Report {
         self
     }
 
+    /// Adds pictures side by side, each the bytes of a PNG file, with a caption.
+    #[must_use]
+    pub fn pictures(mut self, pictures: &[(Vec<u8>, String)]) -> Self {
+        let one = |(png, caption): &(Vec<u8>, String)| {
+            let caption = escape(caption);
+            let data = base64(png);
+            format!(
+                "<figure><img alt=\"{caption}\" src=\"data:image/png;base64,{data}\"><figcaption>{caption}</figcaption></figure>"
+            )
+        };
+        let all: String = pictures.iter().map(one).collect();
+        self.push(format_args!("<div class=\"sheet\">{all}</div>\n"));
+        self
+    }
+
     /// Adds preformatted text that stays folded until asked for.
     #[must_use]
     pub fn details(mut self, summary: &str, text: &str) -> Self {
@@ -120,7 +135,7 @@ impl Report {
         format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
+             <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">\n\
              <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{}</main>\n</body>\n</html>\n",
             self.title, self.body
         )
@@ -129,6 +144,20 @@ impl Report {
     fn push(&mut self, text: std::fmt::Arguments) {
         self.body.write_fmt(text).expect("writing to a String cannot fail");
     }
+}
+
+/// Bytes as text (RFC 4648, section 4).
+fn base64(bytes: &[u8]) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let four = |three: &[u8]| {
+        let byte = |at: usize| three.get(at).map_or(0, |byte| usize::from(*byte));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        [18, 12, 6, 0].map(|shift| LETTERS[bits >> shift & 63] as char)
+    };
+    let mut text: String = bytes.chunks(3).flat_map(four).collect();
+    let padding = (3 - bytes.len() % 3) % 3;
+    text.truncate(text.len() - padding);
+    text + &"=".repeat(padding)
 }
 
 #[cfg(test)]
@@ -188,6 +217,22 @@ mod tests {
             assert!(!html.contains(forbidden), "{forbidden}");
         }
         assert!(html.contains("default-src 'none'"));
+    }
+
+    #[test]
+    fn pictures_are_part_of_the_page_and_their_captions_text() {
+        // The test vectors of RFC 4648, section 10.
+        for (bytes, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+        let html = Report::new("t", "s").pictures(&[(b"foo".to_vec(), HOSTILE.to_owned())]).to_html();
+        assert!(
+            html.contains("src=\"data:image/png;base64,Zm9v\"") && html.contains("img-src data:"),
+            "{html}"
+        );
+        assert!(!html.contains("<script") && html.matches("<img").count() == 1, "{html}");
     }
 
     #[test]

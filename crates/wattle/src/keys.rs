@@ -281,6 +281,18 @@ fn every_option_that_can_change_a_result_changes_the_name_of_its_run() {
 }
 
 #[test]
+fn a_model_that_is_named_first_is_the_one_named_by_its_flag() {
+    let files = files();
+    let rest = "--data csv:rows.csv --epochs 2 --batch 4 --threads 1 --ledger ledger";
+    for command in ["train", "shrink", "ticket find"] {
+        let [first, flag, other] = ["m.onnx", "--model m.onnx", "other.onnx"]
+            .map(|said| run_name(files.path(), &format!("{command} {said} {rest}")).expect("it is fine"));
+        assert_eq!(first, flag, "{command}");
+        assert_ne!(first, other, "{command}");
+    }
+}
+
+#[test]
 fn a_file_of_the_same_name_with_other_contents_is_another_run() {
     let files = files();
     let path = |name: &str| files.path().join(name);

@@ -104,19 +104,19 @@ pub struct Agreement {
 }
 
 /// A contender's times in milliseconds, round by round.
-struct Contender {
+pub(super) struct Contender {
     variant: String,
-    runs: usize,
-    rounds: Vec<Vec<f64>>,
+    pub(super) runs: usize,
+    pub(super) rounds: Vec<Vec<f64>>,
 }
 
 impl Contender {
-    fn new(variant: &str, runs: Option<u32>, once_ms: f64) -> Contender {
+    pub(super) fn new(variant: &str, runs: Option<u32>, once_ms: f64) -> Contender {
         let fill = (TURN_MS / once_ms.max(1e-4)).ceil().clamp(3.0, 2000.0) as usize;
         Contender { variant: variant.into(), runs: runs.map_or(fill, |n| n as usize), rounds: vec![] }
     }
 
-    fn medians(&self) -> Vec<f64> {
+    pub(super) fn medians(&self) -> Vec<f64> {
         self.rounds.iter().map(|round| quantile(round, 0.5)).collect()
     }
 
@@ -238,6 +238,20 @@ pub fn compare(
     })
 }
 
+/// The largest difference of two tensors of one shape, and that as a share of the reference's largest element.
+pub(super) fn difference(found: &Tensor, reference: &Tensor) -> (f64, f64) {
+    let (found, reference) = (found.to_f64(), reference.to_f64());
+    let largest = reference.iter().fold(0.0f64, |most, x| most.max(x.abs()));
+    let of = |(a, b): (&f64, &f64)| {
+        // Equal infinities agree; a NaN on one side alone does not.
+        let same = a == b || a.is_nan() && b.is_nan();
+        let difference = if same { 0.0 } else { (a - b).abs() };
+        if difference.is_nan() { f64::INFINITY } else { difference }
+    };
+    let absolute = found.iter().zip(reference.iter()).map(of).fold(0.0, f64::max);
+    (absolute, absolute / largest.max(f64::MIN_POSITIVE))
+}
+
 impl Agreement {
     /// The larger of this and the difference of these outputs.
     fn with(mut self, names: &[String], expected: &[Tensor], found: &[Tensor]) -> Result<Agreement> {
@@ -258,16 +272,9 @@ impl Agreement {
                 );
                 return Err(JobError::run(text));
             }
-            let (ours, theirs) = (ours.to_f64(), theirs.to_f64());
-            let largest = theirs.iter().fold(0.0f64, |most, x| most.max(x.abs()));
-            for (a, b) in ours.iter().zip(theirs.iter()) {
-                // Equal infinities agree; a NaN on one side alone does not.
-                let same = a == b || a.is_nan() && b.is_nan();
-                let difference = if same { 0.0 } else { (a - b).abs() };
-                let difference = if difference.is_nan() { f64::INFINITY } else { difference };
-                self.max_absolute = self.max_absolute.max(difference);
-                self.max_relative = self.max_relative.max(difference / largest.max(f64::MIN_POSITIVE));
-            }
+            let (absolute, relative) = difference(ours, theirs);
+            self.max_absolute = self.max_absolute.max(absolute);
+            self.max_relative = self.max_relative.max(relative);
         }
         Ok(self)
     }

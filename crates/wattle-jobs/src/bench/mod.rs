@@ -3,6 +3,7 @@
 pub mod against;
 mod inference;
 mod networks;
+pub mod pair;
 mod peer;
 pub mod samples;
 pub mod spmm;
@@ -25,6 +26,7 @@ use crate::roofline::nodes::{self, NodeShare};
 use crate::training::learning::OptimizerName;
 use against::{AgainstOptions, Compared};
 use inference::Inference;
+use pair::Paired;
 pub use peer::PeerName;
 pub use train::TrainingStep;
 
@@ -46,6 +48,10 @@ pub struct BenchOptions {
     pub runs: Option<u32>,
     /// Also which share of what limits it each node reaches.
     pub roofline: bool,
+    /// In turns with another model.
+    pub other: Option<PathBuf>,
+    /// Turns of each of two models.
+    pub rounds: u32,
     /// In turns with another runtime.
     pub against: Option<AgainstOptions>,
 }
@@ -69,6 +75,8 @@ pub enum Benched {
     Timed(Box<Timed>),
     /// In turns with another runtime.
     Compared(Box<Compared>),
+    /// Two models in turns.
+    Paired(Box<Paired>),
 }
 
 /// A plain benchmark.
@@ -102,6 +110,9 @@ pub fn bench(options: &BenchOptions, env: &Env, observer: &mut dyn Observer) -> 
 }
 
 fn infer(options: &BenchOptions, env: &Env, observer: &mut dyn Observer) -> Result<Benched> {
+    if let Some(other) = &options.other {
+        return pair::compare(options, other, env, observer).map(|found| Benched::Paired(Box::new(found)));
+    }
     let Inference { feeds, mut session } =
         Inference::read(&options.model, &options.inputs, options.dense, env)?;
     let Some(peer) = &options.against else { return timed(&mut session, options, env) };

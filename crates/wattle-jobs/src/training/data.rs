@@ -12,7 +12,7 @@ use wattle_data::{
 use wattle_graph::{DType, Model};
 use wattle_train::objective::Loss;
 
-use crate::error::Result;
+use crate::error::{JobError, Result};
 
 /// Which data.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -128,19 +128,53 @@ pub fn table_for(
             read => return Ok(Arc::new(read?)),
         }
     }
-    Ok(spec.table(
-        &wanted,
-        &TableOptions {
-            columns: options.columns.clone(),
-            targets: options.targets.clone(),
-            ignore_index,
-            missing: options.missing,
-            split: options.split(),
-            load: LoadOptions { image_shape: None, task: task(loss) },
-            text: TextOptions { tokenizer: options.tokenizer.clone(), length: None },
-            in_memory: None,
-        },
-    )?)
+    Ok(spec.table(&wanted, &table_options(options, loss, ignore_index))?)
+}
+
+fn table_options(options: &DataOptions, loss: Option<&Loss>, ignore_index: Option<i64>) -> TableOptions {
+    TableOptions {
+        columns: options.columns.clone(),
+        targets: options.targets.clone(),
+        ignore_index,
+        missing: options.missing,
+        split: options.split(),
+        load: LoadOptions { image_shape: None, task: task(loss) },
+        text: TextOptions { tokenizer: options.tokenizer.clone(), length: None },
+        in_memory: None,
+    }
+}
+
+/// Samples as they are found, for no model: images, rows, arrays under the usual names; tokens of text, one input of all
+/// columns of a table.
+///
+/// # Errors
+/// If the files are not what the text says, or only a model can say which of their columns are inputs.
+pub fn table_alone(options: &DataOptions) -> Result<Arc<dyn Table>> {
+    let spec = DataSpec::parse(&options.data)?;
+    let wanted = match &spec {
+        DataSpec::Jsonl(path) => {
+            return Err(JobError::at(
+                path.display(),
+                "which fields are inputs, a model says; name the one that will learn: option `model=model.onnx`",
+            ));
+        }
+        DataSpec::Text(_) => Wanted::new("input_ids", DType::I64, [None]),
+        DataSpec::Masks(_) => Wanted::new("image", DType::F32, [None; 3]),
+        DataSpec::Csv(_) if options.chosen_column().is_some() => Wanted::new("x", DType::F32, [None]),
+        _ => {
+            if let Some(option) = options.chosen_column() {
+                let found = "which columns feed what, a model says; name the one that will learn: option `model=model.onnx`";
+                return Err(JobError::option(option, found));
+            }
+            return Ok(Arc::new(dataset(options, None).map_err(|error| match &spec {
+                DataSpec::Npz(_) if error.text().contains("rename the arrays") => JobError::input(format_args!(
+                    "{error}; arrays under names of their own are read for the model that will learn: option `model=model.onnx`"
+                )),
+                _ => error,
+            })?));
+        }
+    };
+    Ok(spec.table(&[wanted], &table_options(options, None, None))?)
 }
 
 /// Samples of one array with one target each, for a network that is made for them. A loss of numbers reads targets as

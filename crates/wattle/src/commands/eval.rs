@@ -6,6 +6,7 @@ use wattle_report::receipt as receipts;
 use wattle_train::metric::Metric;
 use wattle_train::objective::Loss;
 
+use super::model::{NETWORK, Network};
 use super::training::{ColumnArgs, DataArgs, inputs, told};
 use crate::bars::Bars;
 use crate::context::Context;
@@ -14,11 +15,11 @@ use crate::names::named;
 
 /// Arguments of `wattle eval`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example: wattle eval --model lean.onnx --data digits --part test")]
+#[command(after_help = "Example: wattle eval lean.onnx --data digits --part test")]
+#[command(group = clap::ArgGroup::new("needed").args(NETWORK).required(true))]
 pub struct Args {
-    /// The .onnx model.
-    #[arg(long)]
-    model: String,
+    #[command(flatten)]
+    model: Network,
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
@@ -40,6 +41,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let Args { model, data, columns, part, loss, ignore_index, metrics } = args;
+    let model = model.name().unwrap_or_default();
     let options = EvalOptions { model, data: data.with_columns(columns), part, loss, ignore_index, metrics };
     let found = eval(&options, context, &mut Bars::default())?;
     let accuracy = found.accuracy.map_or(String::new(), |a| format!("accuracy {:.2} %, ", 100.0 * a));

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use wattle_jobs::Observer;
 use wattle_jobs::ledger::{LedgerOptions, Ledgered, ledger};
-use wattle_meter::EXPLAINED;
+use wattle_jobs::ledger_filter::{Filter, instant};
 use wattle_meter::ledger::Group;
+use wattle_meter::{EXPLAINED, Timestamp};
 use wattle_report::ledger::{Entry, list, sums};
 use wattle_report::receipt as receipts;
 
-use super::measure::FormatName;
+use super::measure::{FormatName, parse_label};
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -17,15 +18,19 @@ use crate::failure::Failure;
 #[derive(clap::Subcommand, Debug)]
 pub enum Command {
     /// One line a receipt, oldest first.
-    #[command(after_help = "Example: wattle ledger list --last 10")]
+    #[command(after_help = "Example: wattle ledger list --since 7d --last 10")]
     List {
+        #[command(flatten)]
+        filter: FilterArgs,
         /// Only the last so many.
         #[arg(long, value_name = "N")]
         last: Option<usize>,
     },
     /// Sums of time, energy, carbon and money.
-    #[command(after_help = "Example: wattle ledger sum --by project")]
+    #[command(after_help = "Example: wattle ledger sum --by project --since 2026-11-01 --until 2026-12-01")]
     Sum {
+        #[command(flatten)]
+        filter: FilterArgs,
         /// `month`, `all`, or the name of a label.
         #[arg(long, value_name = "WHAT", default_value = "all")]
         by: String,
@@ -33,6 +38,8 @@ pub enum Command {
     /// Writes receipts in another form.
     #[command(after_help = "Example: wattle ledger export csv --out ledger.csv")]
     Export {
+        #[command(flatten)]
+        filter: FilterArgs,
         /// The form.
         format: FormatName,
         /// The file; stdout by default. MLflow wants a folder.
@@ -50,18 +57,48 @@ pub enum Command {
     },
 }
 
+/// Which receipts; all conditions must hold.
+#[derive(clap::Args, Debug)]
+pub struct FilterArgs {
+    /// Started then or later: 2026-11-23 (UTC), an instant, or how long ago: 90min, 12h, 7d, 4w.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<Timestamp>,
+    /// Started before then.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    until: Option<Timestamp>,
+    /// Have this label; may be repeated.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = parse_label)]
+    labels: Vec<(String, String)>,
+    /// Have this text in their command.
+    #[arg(long = "command", value_name = "TEXT")]
+    text: Option<String>,
+}
+
+fn time(text: &str) -> Result<Timestamp, String> {
+    instant(text, Timestamp::now())
+}
+
+impl From<FilterArgs> for Filter {
+    fn from(args: FilterArgs) -> Filter {
+        Filter { since: args.since, until: args.until, labels: args.labels, command: args.text }
+    }
+}
+
 impl Command {
     fn options(self) -> LedgerOptions {
         match self {
-            Command::List { last } => LedgerOptions::List { last },
-            Command::Sum { by } => LedgerOptions::Sum {
+            Command::List { filter, last } => LedgerOptions::List { filter: filter.into(), last },
+            Command::Sum { filter, by } => LedgerOptions::Sum {
+                filter: filter.into(),
                 by: match by.as_str() {
                     "all" => Group::All,
                     "month" => Group::Month,
                     label => Group::Label(label.trim_start_matches("label:").to_owned()),
                 },
             },
-            Command::Export { format, out } => LedgerOptions::Export { format: format.into(), out },
+            Command::Export { filter, format, out } => {
+                LedgerOptions::Export { filter: filter.into(), format: format.into(), out }
+            }
             Command::Show { number, explain } => LedgerOptions::Show { number, explain },
         }
     }

@@ -4,6 +4,8 @@
 mod accel;
 #[cfg(feature = "networks")]
 mod bench;
+#[cfg(feature = "networks")]
+mod data;
 mod estimate;
 #[cfg(feature = "networks")]
 mod eval;
@@ -11,7 +13,11 @@ mod ledger;
 mod measure;
 mod meter;
 #[cfg(feature = "networks")]
+mod model;
+#[cfg(feature = "networks")]
 pub mod networks;
+#[cfg(feature = "networks")]
+mod predict;
 #[cfg(feature = "networks")]
 mod profile;
 mod reproduce;

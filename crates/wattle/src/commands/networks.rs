@@ -1,6 +1,6 @@
 //! The commands that read, train or run networks.
 
-use super::{accel, bench, eval, profile, run, shrink, ticket, train};
+use super::{accel, bench, data, eval, predict, profile, run, shrink, ticket, train};
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -12,7 +12,11 @@ pub enum Command {
     /// Train a network.
     Train(Box<train::Args>),
     /// How good a model is on data.
-    Eval(eval::Args),
+    Eval(Box<eval::Args>),
+    /// What a model says of images, tables, arrays and texts: classes and probabilities.
+    Predict(Box<predict::Args>),
+    /// What data are understood as: columns, classes, parts, samples to look at.
+    Data(Box<data::Args>),
     /// Lottery tickets: small networks inside large ones.
     #[command(subcommand)]
     Ticket(ticket::Command),
@@ -24,7 +28,7 @@ pub enum Command {
     #[command(subcommand)]
     Accel(accel::Command),
     /// Time a model, or a training step of it.
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
 }
 
 impl Command {
@@ -43,12 +47,14 @@ impl Command {
         match self {
             Command::Shrink(args) => shrink::run(*args, context),
             Command::Train(args) => train::run(*args, context),
-            Command::Eval(args) => eval::run(args, context),
+            Command::Eval(args) => eval::run(*args, context),
+            Command::Predict(args) => predict::run(*args, context),
+            Command::Data(args) => data::run(*args, context),
             Command::Ticket(command) => ticket::run(command, context),
             Command::Profile(args) => profile::run(args, context),
             Command::Run(args) => run::run(args, context),
             Command::Accel(command) => accel::run(command, context),
-            Command::Bench(args) => bench::run(args, context),
+            Command::Bench(args) => bench::run(*args, context),
         }
     }
 }

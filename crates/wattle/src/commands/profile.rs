@@ -1,11 +1,10 @@
 //! `wattle profile`: what a model costs, node by node, counted and, if asked, measured.
 
-use std::path::PathBuf;
-
 use wattle_jobs::models::{InputText, parse_input};
 use wattle_jobs::{ProfileOptions, Profiled, profile};
 use wattle_report::{Align, Table, number};
 
+use super::model::ModelFile;
 use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -14,8 +13,8 @@ use crate::failure::Failure;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example: wattle profile model.onnx --input x=1x3x416x416 --measure")]
 pub struct Args {
-    /// The ONNX model.
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelFile,
     /// Shape or .npy file of an input; may be repeated.
     #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = parse_input)]
     inputs: Vec<(String, InputText)>,
@@ -31,7 +30,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let Args { model, inputs, measure, accel } = args;
-    let options = ProfileOptions { model, inputs, measure, accel };
+    let options = ProfileOptions { model: model.path(), inputs, measure, accel };
     let profiled = profile(&options, context, &mut Bars::default())?;
     context.print(&profiled, &text(&profiled))
 }

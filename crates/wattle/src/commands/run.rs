@@ -6,6 +6,7 @@ use wattle_jobs::RunOptions;
 use wattle_jobs::models::{InputText, parse_input};
 use wattle_report::{Align, Table, receipt as receipts};
 
+use super::model::ModelFile;
 use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -14,8 +15,8 @@ use crate::failure::Failure;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example: wattle run model.onnx --input x=image.npy --out results")]
 pub struct Args {
-    /// The ONNX model.
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelFile,
     /// .npy file for an input; may be repeated. A shape instead of a file feeds reproducible noise, and so does nothing at all.
     #[arg(long = "input", value_name = "NAME=FILE", value_parser = parse_input)]
     inputs: Vec<(String, InputText)>,
@@ -30,6 +31,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let Args { model, inputs, out, reference } = args;
+    let model = model.path();
     let ran = wattle_jobs::run(&RunOptions { model, inputs, out, reference }, context, &mut Bars::default())?;
     let mut table = Table::new([("output", Align::Left), ("shape", Align::Left), ("file", Align::Left)]);
     for output in &ran.outputs {

@@ -8,21 +8,22 @@ use wattle_jobs::{ShrinkJob, shrink};
 use wattle_report::receipt as receipts;
 use wattle_train::moment::Moment;
 
+use super::model::Network;
 use super::training::{ColumnArgs, DataArgs, TrainArgs, inputs, told};
 use crate::bars::Bars;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::names::named;
 
+/// The network that is shrunk where none is named.
+const DEFAULT: &str = "small-conv";
+
 /// Arguments of `wattle shrink`.
 #[derive(clap::Args, Debug)]
-#[command(
-    after_help = "Example: wattle shrink --model m.onnx --data idx:fashion-mnist --tolerance 0.5 --out lean"
-)]
+#[command(after_help = "Example: wattle shrink m.onnx --data idx:fashion-mnist --tolerance 0.5 --out lean")]
 pub struct Args {
-    /// An .onnx model, or lenet-300-100, lenet-5, resnet-20, small-conv.
-    #[arg(long, default_value = "small-conv")]
-    model: String,
+    #[command(flatten)]
+    model: Network,
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
@@ -61,7 +62,7 @@ impl Args {
     /// What is asked for.
     pub fn job(self) -> ShrinkJob {
         ShrinkJob {
-            model: self.model,
+            model: self.model.name().unwrap_or_else(|| DEFAULT.into()),
             data: self.data.with_columns(self.columns),
             init_from: self.train.init_from.clone(),
             learning: self.train.options(),

@@ -7,6 +7,7 @@ use wattle_report::{Align, Table, number, receipt as receipts};
 use wattle_tickets::{PRESETS, Scope};
 use wattle_train::moment::Moment;
 
+use super::model::{NETWORK, Network};
 use super::training::{ColumnArgs, DataArgs, TrainArgs, inputs, told};
 use crate::bars::Bars;
 use crate::context::Context;
@@ -22,11 +23,11 @@ pub enum Command {
 
 /// Arguments of `wattle ticket find`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example: wattle ticket find --model small-conv --data digits --levels 5 --rewind 2%")]
+#[command(after_help = "Example: wattle ticket find small-conv --data digits --levels 5 --rewind 2%")]
+#[command(group = clap::ArgGroup::new("needed").args(NETWORK).arg("preset").required(true).multiple(true))]
 pub struct Args {
-    /// An .onnx model, or lenet-300-100, lenet-5, resnet-20, small-conv.
-    #[arg(long, required_unless_present = "preset")]
-    model: Option<String>,
+    #[command(flatten)]
+    model: Network,
     /// Settings by name: paper-2019, google-tf1, open-lth. Flags given beside it win.
     #[arg(long, value_parser = PRESETS)]
     preset: Option<String>,
@@ -63,7 +64,7 @@ impl Args {
     /// What is asked for.
     pub fn job(self) -> FindJob {
         FindJob {
-            model: self.model,
+            model: self.model.name(),
             preset: self.preset,
             data: self.data.with_columns(self.columns),
             init_from: self.train.init_from.clone(),

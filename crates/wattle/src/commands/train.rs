@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use wattle_jobs::{TrainJob, train};
 use wattle_report::receipt as receipts;
 
+use super::model::{NETWORK, Network};
 use super::training::{ColumnArgs, DataArgs, TrainArgs, inputs, told};
 use crate::bars::Bars;
 use crate::context::Context;
@@ -12,11 +13,11 @@ use crate::failure::Failure;
 
 /// Arguments of `wattle train`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example: wattle train --model lenet-300-100 --data digits --epochs 20 --out run")]
+#[command(after_help = "Example: wattle train lenet-300-100 --data digits --epochs 20 --out run")]
+#[command(group = clap::ArgGroup::new("needed").args(NETWORK).required(true))]
 pub struct Args {
-    /// An .onnx model, or lenet-300-100, lenet-5, resnet-20, small-conv.
-    #[arg(long)]
-    model: String,
+    #[command(flatten)]
+    model: Network,
     #[command(flatten)]
     data: DataArgs,
     #[command(flatten)]
@@ -35,7 +36,7 @@ impl Args {
     /// What is asked for.
     pub fn job(self) -> TrainJob {
         TrainJob {
-            model: self.model,
+            model: self.model.name().unwrap_or_default(),
             data: self.data.with_columns(self.columns),
             init_from: self.train.init_from.clone(),
             learning: self.train.options(),

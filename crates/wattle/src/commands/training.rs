@@ -57,12 +57,19 @@ impl DataArgs {
 
     /// What the flags say, with columns chosen by name.
     pub fn with_columns(self, columns: ColumnArgs) -> DataOptions {
+        columns.of(self.options())
+    }
+}
+
+impl ColumnArgs {
+    /// Data whose columns are chosen by what the flags say.
+    pub fn of(self, data: DataOptions) -> DataOptions {
         DataOptions {
-            columns: columns.columns.unwrap_or_default(),
-            targets: columns.targets,
-            missing: columns.missing,
-            tokenizer: columns.tokenizer,
-            ..self.options()
+            columns: self.columns.unwrap_or_default(),
+            targets: self.targets,
+            missing: self.missing,
+            tokenizer: self.tokenizer,
+            ..data
         }
     }
 }

@@ -99,7 +99,13 @@ fn commands_on_models_print_what_they_did() {
     check(&sandbox, "bench", "bench m.onnx --runs 3 --threads 1");
     check(&sandbox, "bench-spmm", "bench spmm --m 40 --n 20 --k 30 --runs 3 --threads 1 --backward");
     check(&sandbox, "bench-train", "bench --train m.onnx --batch 4 --runs 3 --threads 1");
+    sandbox.normalised_classifier("deep.onnx");
+    check(&sandbox, "bench-pair", "bench m.onnx deep.onnx --rounds 2 --runs 2 --threads 1");
     check(&sandbox, "eval", "eval --model m.onnx");
+    sandbox.write("row.csv", vec!["0.5"; 64].join(",") + "\n");
+    sandbox.write("names.txt", (0..10).map(|class| format!("class-{class}\n")).collect::<String>());
+    check(&sandbox, "predict", "predict m.onnx row.csv --classes names.txt");
+    check(&sandbox, "data", "data digits --report digits.html");
 }
 
 #[test]

@@ -140,6 +140,23 @@ fn labels_reach_the_ledger_and_its_sums_and_every_export_is_written() {
     assert_eq!((&sums[0]["group"], &sums[0]["receipts"]), (&"a".into(), &2.into()));
     assert_eq!((&sums[1]["group"], &sums[1]["receipts"]), (&"b".into(), &1.into()));
     assert_eq!(sandbox.json("ledger list").as_array().map(Vec::len), Some(3));
+    for (filter, numbers) in [
+        ("--label project=b", &[3][..]),
+        ("--since 1h --label project=a --last 1", &[2]),
+        ("--until 1d", &[]),
+        ("--since 2000-01-01 --command measure", &[1, 2, 3]),
+        ("--command no-such-thing", &[]),
+    ] {
+        let found = sandbox.json(&format!("ledger list {filter}"));
+        let found: Vec<_> =
+            found.as_array().expect("a list").iter().map(|line| line["number"].clone()).collect();
+        assert_eq!(found, numbers, "{filter}");
+    }
+    assert_eq!(sandbox.json("ledger sum --label project=a --since 1h")[0]["receipts"], 2);
+    assert_eq!(sandbox.text("ledger export csv --label project=b").lines().count(), 2);
+    let refused = sandbox.run("ledger list --since yesterday");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("90min, 12h, 7d, 4w"), "{}", stderr(&refused));
     assert_eq!(sandbox.text("ledger export csv").lines().count(), 4);
     assert!(sandbox.text("ledger show --explain carbon").contains("PUE"));
     assert_eq!(sandbox.run("ledger show 9").status.code(), Some(2));
@@ -336,6 +353,7 @@ fn no_command_but_serve_opens_a_socket() {
         "counts.json",
         include_str!("../../../wattle-accel/tests/data/sparse_mobilenet_channel_counts.json"),
     );
+    sandbox.write("row.csv", vec!["0.5"; 64].join(",") + "\n");
     let binary = env!("CARGO_BIN_EXE_wattle");
     let lines = [
         "measure --follow -- true",
@@ -352,7 +370,10 @@ fn no_command_but_serve_opens_a_socket() {
         "run two.onnx --input x=x.npy --input y=x.npy --out results",
         "bench m.onnx",
         "bench spmm --m 40 --n 20 --k 30 --runs 3",
+        "bench m.onnx m.onnx --rounds 1",
         "eval --model m.onnx",
+        "predict m.onnx row.csv",
+        "data digits --report digits.html",
         "train --model lenet-300-100 --epochs 1 --out run",
         "ticket find --model lenet-300-100 --epochs 1 --levels 1 --out tickets",
         "shrink --model lenet-300-100 --epochs 1 --max-rounds 1 --tolerance 100 --out lean",

@@ -7,11 +7,13 @@ use wattle_data::NormalisationChoice;
 use wattle_jobs::accel::request::{HardwareOptions, ModelOptions};
 use wattle_jobs::models::{InputText, parse_input};
 
+use crate::commands::model::ModelFile;
+
 /// Arguments that name a model and how its zeros are known.
 #[derive(clap::Args, Debug)]
 pub struct ModelArgs {
-    /// The ONNX model.
-    model: PathBuf,
+    #[command(flatten)]
+    model: ModelFile,
     /// Shape or .npy file of an input; may be repeated.
     #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = parse_input)]
     inputs: Vec<(String, InputText)>,
@@ -50,7 +52,7 @@ impl ModelArgs {
     /// The model.
     pub fn options(self) -> ModelOptions {
         ModelOptions {
-            model: self.model,
+            model: self.model.path(),
             inputs: self.inputs,
             density_from: self.density_from.into(),
             calibration_samples: self.calibration_samples as usize,

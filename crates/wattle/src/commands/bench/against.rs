@@ -12,13 +12,13 @@ use crate::names::named;
 #[derive(clap::Args, Debug)]
 pub struct PeerArgs {
     /// Compare with another runtime: same inputs, same threads, outputs checked, in turns.
-    #[arg(long, value_name = "PEER", requires = "model", value_parser = named(&PeerName::ALL))]
+    #[arg(long, value_name = "PEER", requires = "which_model", value_parser = named(&PeerName::ALL))]
     against: Option<PeerName>,
     /// The Python that has the peer [default: python3 on PATH].
     #[arg(long, value_name = "PATH", requires = "against")]
     python: Option<PathBuf>,
     /// Turns of each contender.
-    #[arg(long, default_value_t = 11, requires = "against", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 11, requires = "turns", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
     /// Largest difference of outputs that counts as agreement, as a share of the output's largest element.
     #[arg(long, default_value_t = 1e-4, requires = "against", value_name = "SHARE")]
@@ -26,6 +26,11 @@ pub struct PeerArgs {
 }
 
 impl PeerArgs {
+    /// Turns of each contender.
+    pub fn rounds(&self) -> u32 {
+        self.rounds
+    }
+
     /// The comparison that is asked for, if one is.
     pub fn options(self) -> Option<AgainstOptions> {
         let python = self.python.unwrap_or_else(|| "python3".into());

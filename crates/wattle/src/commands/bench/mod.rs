@@ -1,6 +1,7 @@
 //! `wattle bench`: how long a model, or a training step of it, takes on this machine.
 
 mod against;
+mod pair;
 mod spmm;
 
 use std::path::PathBuf;
@@ -22,7 +23,10 @@ use crate::names::named;
 /// Arguments of `wattle bench`.
 #[derive(clap::Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(group = clap::ArgGroup::new("which_model").args(["model", "model_flag"]).multiple(true))]
+#[command(group = clap::ArgGroup::new("turns").args(["against", "other", "model_flag"]).multiple(true))]
 #[command(after_help = "Example: wattle bench model.onnx --input x=1x3x224x224 --threads 2 --runs 50\n\
+    Example: wattle bench model.onnx lean/lean.onnx (in turns)\n\
     Example: wattle bench model.onnx --against onnxruntime --python venv/bin/python\n\
     Example: WATTLE_ISA=avx2 wattle bench model.onnx (scalar, avx2 or avx512; the widest by default)\n\
     Example: wattle bench --out bench.html (the suite, about half a minute)")]
@@ -30,12 +34,19 @@ pub struct Args {
     #[command(subcommand)]
     kernel: Option<KernelBench>,
     /// The ONNX model; with --train also a network by name, such as resnet-20. Without a model, a suite is run.
-    model: Option<PathBuf>,
+    #[arg(id = "model", value_name = "MODEL")]
+    first: Option<PathBuf>,
+    /// Another model: both are timed in turns.
+    #[arg(value_name = "OTHER", conflicts_with_all = ["train", "roofline", "against"])]
+    other: Option<PathBuf>,
+    /// The first model, as a flag.
+    #[arg(id = "model_flag", long = "model", value_name = "MODEL")]
+    flag: Option<PathBuf>,
     /// Shape or .npy file of an input; may be repeated. Inputs without a file are fed noise, never zeros.
-    #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = parse_input, requires = "model")]
+    #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = parse_input, requires = "which_model")]
     inputs: Vec<(String, InputText)>,
     /// Time a training step (forward, backward, update) of a classifier instead of an inference.
-    #[arg(long, requires = "model")]
+    #[arg(long, requires = "which_model")]
     train: bool,
     /// Samples in a training batch.
     #[arg(long, default_value_t = 32, requires = "train", value_parser = clap::value_parser!(u32).range(1..=65536))]
@@ -47,18 +58,18 @@ pub struct Args {
     #[arg(long, requires = "train", value_parser = density)]
     density: Option<f64>,
     /// Run every layer on dense kernels, however sparse its weights are.
-    #[arg(long, requires = "model")]
+    #[arg(long, requires = "which_model")]
     dense: bool,
-    /// Timed runs, after warm-up: 30. With --against, in each turn: as many as fill 60 ms.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000), requires = "model")]
+    /// Timed runs, after warm-up: 30. In turns, of each: as many as fill 60 ms.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000), requires = "which_model")]
     runs: Option<u32>,
     /// Compare with the machine's peaks: which share of what limits it each node reaches.
-    #[arg(long, requires = "model", conflicts_with = "against")]
+    #[arg(long, requires = "which_model", conflicts_with = "against")]
     roofline: bool,
     #[command(flatten)]
     peer: against::PeerArgs,
     /// Where the suite, run when no model is given, writes its page [default: bench.html].
-    #[arg(long, value_name = "FILE", conflicts_with = "model")]
+    #[arg(long, value_name = "FILE", conflicts_with = "which_model")]
     out: Option<PathBuf>,
 }
 
@@ -74,7 +85,15 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     if let Some(KernelBench::Spmm(args)) = args.kernel {
         return spmm::run(args, context);
     }
-    let Some(model) = args.model else {
+    // With the flag, what stands alone is the other model.
+    let (model, other) = match (args.flag, args.first, args.other) {
+        (Some(flag), first, None) => (Some(flag), first),
+        (Some(_), ..) => {
+            return Err(Failure::Input("found three models; expected one, or two to compare".into()));
+        }
+        (None, first, other) => (first, other),
+    };
+    let Some(model) = model else {
         let options = SuiteOptions { out: args.out.unwrap_or_else(|| "bench.html".into()) };
         let suite = bench_suite(&options, context, &mut Bars::default())?;
         return context.print(&suite, &suite_text(&suite));
@@ -88,12 +107,15 @@ pub fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         dense: args.dense,
         runs: args.runs,
         roofline: args.roofline,
+        other,
+        rounds: args.peer.rounds(),
         against: args.peer.options(),
     };
     let benched = bench(&options, context, &mut Bars::default())?;
     let text = match &benched {
         Benched::Timed(timed) => timed_text(timed),
         Benched::Compared(compared) => against::text(compared),
+        Benched::Paired(paired) => pair::text(paired),
     };
     context.print(&benched, &text)
 }

@@ -11,15 +11,19 @@ use crate::names::named;
 
 /// A graph, and how often it runs.
 #[derive(clap::Args, Debug)]
+#[command(group = clap::ArgGroup::new("which_model").args(["model", "model_flag"]))]
 pub struct GraphArgs {
     /// The ONNX model; with --train also a network by name, such as resnet-20.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["flops", "params", "device_hours"])]
-    model: Option<PathBuf>,
+    #[arg(id = "model", value_name = "MODEL", conflicts_with_all = ["flops", "params", "device_hours"])]
+    first: Option<PathBuf>,
+    /// The same, as a flag.
+    #[arg(id = "model_flag", long = "model", value_name = "MODEL", conflicts_with_all = ["flops", "params", "device_hours"])]
+    flag: Option<PathBuf>,
     /// Shape or .npy file of an input; may be repeated.
-    #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = parse_input, requires = "model")]
+    #[arg(long = "input", value_name = "NAME=SHAPE", value_parser = parse_input, requires = "which_model")]
     inputs: Vec<(String, InputText)>,
     /// Train the model as a classifier instead of answering 1000 requests.
-    #[arg(long, requires_all = ["model", "samples"])]
+    #[arg(long, requires_all = ["which_model", "samples"])]
     train: bool,
     /// Samples of the training data.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
@@ -34,14 +38,18 @@ pub struct GraphArgs {
     #[arg(long, default_value = "sgd", value_parser = named(&OptimizerName::ALL))]
     optimizer: OptimizerName,
     /// Run it a few times too and say how far off the estimate is.
-    #[arg(long, requires = "model", conflicts_with = "device")]
+    #[arg(long, requires = "which_model", conflicts_with = "device")]
     check: bool,
 }
 
 impl GraphArgs {
+    fn model(&self) -> Option<&PathBuf> {
+        self.first.as_ref().or(self.flag.as_ref())
+    }
+
     /// Whether there is a graph, so that networks are timed.
     pub fn is_given(&self) -> bool {
-        self.model.is_some()
+        self.model().is_some()
     }
 
     /// The graph, if there is one.
@@ -53,7 +61,7 @@ impl GraphArgs {
             optimizer: self.optimizer,
         });
         let (inputs, check) = (self.inputs.clone(), self.check);
-        self.model.clone().map(|model| GraphOptions { model, inputs, training, check })
+        self.model().cloned().map(|model| GraphOptions { model, inputs, training, check })
     }
 }
 
