@@ -176,6 +176,7 @@ fn column(
     let (mut counts, mut left) = ([None; 3], 0);
     let mut stacked: Vec<(usize, Box<dyn Cells>)> = Vec::new();
     let mut origin = String::new();
+    let mut names = Vec::new();
     for (part, array) in trio.iter().enumerate() {
         let Some(array) = array else { continue };
         let Opened { dtype, shape, cells, in_file: bytes } = archive.array(array, in_file)?;
@@ -200,10 +201,12 @@ fn column(
                 .expected("one element or more a sample"));
         }
         counts[part] = Some(*count);
+        names.push((format!("array `{array}`"), *count));
         stacked.push((*count, cells));
     }
     let (dtype, extents) = form.unwrap_or((DType::F32, Vec::new()));
-    Ok((Field::new(ColumnInfo::new(name, dtype, extents), Stacked(stacked), origin), counts, left))
+    let field = Field::new(ColumnInfo::new(name, dtype, extents), Stacked(stacked), origin);
+    Ok((Field { stacked: names, ..field }, counts, left))
 }
 
 /// Inputs of floats or bytes with three axes are pictures, and so are targets of integers with two of the same size. Bytes

@@ -108,12 +108,33 @@ pub(crate) struct Field {
     pub(crate) picture: Option<Picture>,
     /// Where it comes from: an array, a column of a text table.
     pub(crate) origin: String,
+    /// Where it is stacked of several: what each is called, and how many samples it has.
+    pub(crate) stacked: Vec<(String, usize)>,
 }
 
 impl Field {
     /// A column of plain numbers.
     pub(crate) fn new(info: ColumnInfo, cells: impl Cells + 'static, origin: impl Into<String>) -> Self {
-        Self { info, cells: Box::new(cells), full_scale: 1.0, picture: None, origin: origin.into() }
+        Self {
+            info,
+            cells: Box::new(cells),
+            full_scale: 1.0,
+            picture: None,
+            origin: origin.into(),
+            stacked: vec![],
+        }
+    }
+
+    /// What a sample is called: where it comes from, and its number there.
+    fn place(&self, sample: usize) -> String {
+        let mut first = 0;
+        for (origin, count) in &self.stacked {
+            if sample < first + count {
+                return format!("{origin}, sample {}", sample - first);
+            }
+            first += count;
+        }
+        format!("{}, sample {sample}", self.origin)
     }
 
     /// The column as a target: classes are i64 and values f32, whatever they are stored as. Integers are classes and floats
@@ -272,7 +293,7 @@ impl Columns {
             hasher.update(&bytes);
             if let Some((element, value)) = first_not_finite(field.info.dtype, &bytes) {
                 return Err(Error::input(
-                    format_args!("{}, {}, sample {sample}, element {element}", self.name, field.origin),
+                    format_args!("{}, {}, element {element}", self.name, field.place(sample)),
                     format_args!("the value {value}"),
                 )
                 .expected("finite numbers")
@@ -282,7 +303,7 @@ impl Columns {
                 for label in labels(field.info.dtype, &bytes).filter(|label| Some(*label) != ignore_index) {
                     if label < 0 {
                         return Err(Error::input(
-                            format_args!("{}, {}, sample {sample}", self.name, field.origin),
+                            format_args!("{}, {}", self.name, field.place(sample)),
                             format_args!("the label {label}"),
                         )
                         .expected("labels counted from 0")

@@ -103,6 +103,19 @@ impl Part {
                 x.shape[0], names[0]
             )));
         }
+        for (name, array) in names.into_iter().zip([&x, &y]) {
+            let Values::Floats(values) = &array.values else { continue };
+            if let Some(at) = values.iter().position(|x| !x.is_finite()) {
+                let elements = array.shape[1..].iter().product::<usize>().max(1);
+                let (sample, element) = (at / elements, at % elements);
+                return Err(Error::input(
+                    format_args!("{}, array `{name}`, sample {sample}, element {element}", path.display()),
+                    format_args!("the value {}", values[at]),
+                )
+                .expected("finite numbers")
+                .remedy("remove the sample or fill the value in"));
+            }
+        }
         Ok(Self { path: path.to_owned(), names, x, y })
     }
 

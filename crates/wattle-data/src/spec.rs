@@ -11,7 +11,7 @@ use crate::archive::Archive;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
 use crate::mapping::{Mapped, Wanted};
-use crate::options::TableOptions;
+use crate::options::{Missing, TableOptions};
 use crate::table::Table;
 use crate::{arrays, cifar, csv, digits, folder, idx, jsonl, masks, npz, rows, text};
 
@@ -102,6 +102,7 @@ impl DataSpec {
     /// When something cannot be read, or does not fit what is wanted.
     pub fn table(&self, wanted: &[Wanted], options: &TableOptions) -> Result<Arc<dyn Table>> {
         options.columns.check(wanted)?;
+        self.check(options)?;
         let whole = || self.load(&options.load).map(|set| Arc::new(set) as Arc<dyn Table>);
         let table: Arc<dyn Table> = match self {
             Self::Digits | Self::Idx(_) | Self::Cifar(_) | Self::Folder(_) => whole()?,
@@ -124,6 +125,34 @@ impl DataSpec {
             Self::Masks(path) => Arc::new(masks::load(path, wanted, options)?),
         };
         Ok(Arc::new(Mapped::new(table, wanted)?))
+    }
+
+    /// Refuses options that data of this kind cannot follow.
+    fn check(&self, options: &TableOptions) -> Result<()> {
+        let has_names = matches!(self, Self::Npz(_) | Self::Csv(_) | Self::Jsonl(_));
+        let has_gaps = matches!(self, Self::Csv(_) | Self::Jsonl(_));
+        let has_text = matches!(self, Self::Text(_) | Self::Jsonl(_));
+        let refused = [
+            (
+                "target",
+                !options.targets.is_empty() && !has_names,
+                "its samples have one target each, without a name",
+            ),
+            (
+                "columns",
+                options.columns.inputs().next().is_some() && !has_names,
+                "its samples have no columns by name",
+            ),
+            ("missing", options.missing != Missing::Refuse && !has_gaps, "it cannot leave values out"),
+            ("tokenizer", options.text.tokenizer.is_some() && !has_text, "it has no text"),
+        ];
+        match refused.into_iter().find(|(_, is_refused, _)| *is_refused) {
+            Some((option, _, why)) => {
+                Err(Error::input(format_args!("option `{option}`"), format_args!("{self}: {why}"))
+                    .remedy("leave the option out"))
+            }
+            None => Ok(()),
+        }
     }
 
     fn constructor(kind: &str) -> Option<fn(PathBuf) -> Self> {

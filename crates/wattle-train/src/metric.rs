@@ -58,10 +58,11 @@ impl Metric {
     }
 
     /// What is told of such answers where nothing is chosen; the first is the one that counts. `rank` is that of the
-    /// output: four axes are pixels.
+    /// output: four axes are pixels, three are tokens.
     pub fn of(kind: Kind, rank: usize) -> Vec<Metric> {
         match kind {
             Kind::Classes { .. } if rank >= 4 => vec![Metric::MeanIou, Metric::Accuracy],
+            Kind::Classes { .. } if rank == 3 => vec![Metric::Accuracy, Metric::Perplexity],
             Kind::Classes { .. } => vec![Metric::Accuracy],
             Kind::Binary => vec![Metric::F1, Metric::Accuracy],
             Kind::Values => vec![Metric::R2, Metric::MeanAbsoluteError, Metric::RootMeanSquaredError],
