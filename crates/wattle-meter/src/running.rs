@@ -3,9 +3,9 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::Quantity;
+use crate::{Quantity, Source};
 use crate::account::{Account, Split};
-use crate::backend::{Backend, Moment, Part, Reading};
+use crate::backend::{Backend, Domain, Moment, Part, Reading};
 use crate::meter::Snapshot;
 use crate::processor_time::ProcessorTime;
 use crate::series::Series;
@@ -14,7 +14,7 @@ use crate::settle::{components, total};
 /// Processor times come in ticks of 10 ms; scopes do not read them more often.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// The sampler reads processor times no more often than this where they are the energy, for a model follows them,
-const GLANCE: Duration = Duration::from_millis(900);
+pub(crate) const GLANCE: Duration = Duration::from_millis(900);
 /// and than this where they only divide it.
 const RARE_GLANCE: Duration = Duration::from_millis(1900);
 
@@ -44,6 +44,10 @@ pub(crate) struct Settlement {
     pub(crate) split: Split,
     /// The process tree's part if idle power is at its highest, and at its lowest.
     pub(crate) process: (u64, u64),
+    /// The most that all who worked may have spent.
+    pub(crate) active: u64,
+    /// How it was divided.
+    pub(crate) model: Source,
     /// What idle power was taken to be; `None` where the source itself knows the split.
     pub(crate) idle_power: Option<Quantity>,
 }
@@ -96,14 +100,20 @@ impl State {
     /// One background reading. A thousand of them a second must stay cheap: the counters are read, and nothing else
     /// happens until the processor times are due.
     fn sample(&mut self, at: Duration) {
-        let patience = if self.backend.split().is_some() { GLANCE } else { RARE_GLANCE };
+        let modelled = self.backend.split().is_some();
+        let patience = if modelled { GLANCE } else { RARE_GLANCE };
         if self.clock.is_due(at, patience) {
             let mark = self.read(at, patience);
-            self.series.offer(at, sum(&mark.energy));
+            // A model follows processor time: while some of that is missing, its power is too low, and then too high.
+            if !(modelled && mark.now.lagging) {
+                self.series.offer(at, sum(&mark.energy));
+            }
         } else {
             let now = self.clock.read(at, patience);
             let total = sum(self.take(now));
-            self.series.offer(at, total);
+            if !modelled {
+                self.series.offer(at, total);
+            }
         }
     }
 
@@ -124,8 +134,12 @@ impl State {
             // The model's last domain is the busy time; cards may follow it.
             let mut domains = self.backend.domains().iter().zip(&mark.energy);
             let busy = domains.rfind(|(d, _)| d.part == Part::Processor);
-            let busy = busy.map(|(_, energy)| *energy).unwrap_or_default();
-            return Some(Settlement { split, process: (busy.low, busy.high), idle_power: None });
+            let bounds = |(domain, energy): (&Domain, &Reading)| {
+                (energy.low.saturating_sub(domain.resolution), energy.high.saturating_add(domain.resolution))
+            };
+            let process = busy.map(bounds).unwrap_or_default();
+            let model = busy.map_or_else(|| Source::modelled("cpu-time/1"), |(domain, _)| domain.source.clone());
+            return Some(Settlement { split, process, active: u64::MAX, model, idle_power: None });
         }
         let machine = self.processors(&mark.energy);
         mark.now.own?;
@@ -135,7 +149,9 @@ impl State {
         // Steps are settled one by one, so an idle power above the true one need not give the least of all.
         let (a, b) = (low.process.min(high.process), low.process.max(high.process));
         let process = (a.min(value.process), b.max(value.process));
-        (machine > 0).then_some(Settlement { split: value, process, idle_power })
+        let active = machine - low.idle.min(high.idle).min(value.idle).min(machine);
+        let model = Source::modelled("busy-time-share/1");
+        (machine > 0).then_some(Settlement { split: value, process, active, model, idle_power })
     }
 }
 

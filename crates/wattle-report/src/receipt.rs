@@ -166,7 +166,7 @@ fn boundary(boundary: Boundary) -> &'static str {
             "this process's share of the processor; not memory, disks, fans, power supply, cooling, other processes"
         }
         Boundary::WholeMachine => "everything the battery feeds, other processes included",
-        Boundary::Mixed => "differs between the processes that were added up",
+        Boundary::Mixed => "differs between the parts that were added up",
         _ => "unknown",
     }
 }
