@@ -16,6 +16,7 @@ pub mod backend;
 mod battery;
 pub mod bystanders;
 mod cards;
+pub mod compare;
 mod container;
 mod counter;
 #[cfg(test)]

@@ -51,25 +51,39 @@ impl Series {
         Samples {
             taken,
             interval_s: self.interval.as_secs_f64() * self.stride as f64,
-            power: summarise(&gathered(&points, self.least)),
+            power: summarise(&gathered(&points, |point| point.0, self.least.max(LEAST_STEP))),
             readings: points.iter().map(|&(t, e)| (t.as_secs_f64(), e as f64 / 1e6)).collect(),
         }
     }
 }
 
+/// Counters move in steps of up to some milliseconds.
+const LEAST_STEP: Duration = Duration::from_millis(100);
+
+impl Samples {
+    /// Power between readings that are far enough apart to tell it: seconds from the start of the run to the start and the
+    /// end of each step, and its average power, W.
+    pub fn powers(&self) -> Vec<(f64, f64, f64)> {
+        let at = |&(seconds, _): &(f64, f64)| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        let kept = gathered(&self.readings, at, LEAST_STEP);
+        let steps = kept.windows(2).filter(|pair| pair[1].0 > pair[0].0);
+        steps.map(|p| (p[0].0, p[1].0, (p[1].1 - p[0].1) / (p[1].0 - p[0].0))).collect()
+    }
+}
+
 /// The readings that lie `least` apart or more; what is left at the end belongs to the last step.
-fn gathered(points: &[(Duration, u64)], least: Duration) -> Vec<(Duration, u64)> {
-    let mut kept: Vec<(Duration, u64)> = vec![];
-    for &point in points {
-        if kept.last().is_none_or(|last| point.0.saturating_sub(last.0) >= least) {
-            kept.push(point);
+fn gathered<P: Copy + PartialEq>(points: &[P], at: impl Fn(&P) -> Duration, least: Duration) -> Vec<P> {
+    let mut kept: Vec<P> = vec![];
+    for point in points {
+        if kept.last().is_none_or(|last| at(point).saturating_sub(at(last)) >= least) {
+            kept.push(*point);
         }
     }
-    if let Some(&end) = points.last().filter(|end| kept.last() != Some(end)) {
+    if let Some(end) = points.last().filter(|end| kept.last() != Some(end)) {
         if kept.len() > 1 {
             kept.pop();
         }
-        kept.push(end);
+        kept.push(*end);
     }
     kept
 }
@@ -179,6 +193,8 @@ mod tests {
         }
         let power = series.finish(Duration::from_millis(5011), 250_000_000, 502).power.unwrap();
         assert!(power.max_w < 1.1 * 50.0 && power.min_w > 0.9 * 50.0, "{power:?}");
+        let samples = series.finish(Duration::from_millis(5011), 250_000_000, 502);
+        assert!(samples.powers().iter().all(|(from, to, watts)| to - from > 0.09 && *watts < 110.0));
         // A run shorter than that has one step.
         let mut short = Series::new(Duration::from_millis(10), Duration::from_millis(1000));
         short.offer(Duration::ZERO, 0);

@@ -55,16 +55,9 @@ pub fn mlflow(receipt: &Receipt, root: &Path) -> io::Result<PathBuf> {
             write(run.join("metrics").join(key), format!("{ended} {value} 0\n"))?;
         }
     }
-    let power: String = receipt
-        .samples
-        .readings
-        .windows(2)
-        .filter(|pair| pair[1].0 > pair[0].0)
-        .enumerate()
-        .map(|(step, pair)| {
-            let watts = (pair[1].1 - pair[0].1) / (pair[1].0 - pair[0].0);
-            format!("{} {watts} {step}\n", started + (pair[1].0 * 1000.0) as u64)
-        })
+    let steps = receipt.samples.powers().into_iter().enumerate();
+    let power: String = steps
+        .map(|(step, (_, to, watts))| format!("{} {watts} {step}\n", started + (to * 1000.0) as u64))
         .collect();
     write(run.join("metrics/system/power_watts"), power)?;
     if let Some(total) = &receipt.energy.total {
