@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use wattle_meter::intensity::Place;
 use wattle_meter::prices;
-use wattle_meter::{FactorTexts, Factors, Meter, MeterConfig, Package, Quantity, Receipt, WarningKind, ledger};
+use wattle_meter::{
+    FactorTexts, Factors, Meter, MeterConfig, Package, Quantity, Receipt, WarningKind, ledger,
+};
 
 use crate::error::{JobError, Result};
 
@@ -66,8 +68,7 @@ impl Env {
         let (factors, factor_warning) = Factors::resolve(&texts, &variable).map_err(JobError::input)?;
         let place = options.region.as_deref().map(Place::find).transpose();
         let place = place.map_err(|e| JobError::option("region", e))?;
-        let package =
-            Package::stated(options.cpu_model.as_deref(), options.cpu_tdp, options.cpu_threads);
+        let package = Package::stated(options.cpu_model.as_deref(), options.cpu_tdp, options.cpu_threads);
         let mut env = Env {
             #[cfg(feature = "networks")]
             cpu,

@@ -94,9 +94,7 @@ pub(crate) fn time(
         energy_per_1000: energy.and_then(|energy| energy.scaled(1000.0).ok()),
         sparse_steps: session.plan().steps().filter(|s| s.kernel.contains("-sparse-")).count(),
     });
-    let timed: [Timed; 2] = timed
-        .collect::<Vec<_>>()
-        .try_into()
-        .map_err(|_| JobError::run("two networks were not timed"))?;
+    let timed: [Timed; 2] =
+        timed.collect::<Vec<_>>().try_into().map_err(|_| JobError::run("two networks were not timed"))?;
     Ok((timed, watch.warning()))
 }

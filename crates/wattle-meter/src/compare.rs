@@ -50,7 +50,8 @@ pub fn compare(first: &Receipt, second: &Receipt) -> Result<Comparison, Quantity
     let same = is_one_machine(first, second);
     let (mut cancelled, mut notes) = (vec![], vec![]);
     if !same {
-        notes.push("the receipts are of two machines, so the errors of their energy do not cancel".to_owned());
+        notes
+            .push("the receipts are of two machines, so the errors of their energy do not cancel".to_owned());
     }
     if first.energy.boundary != second.energy.boundary {
         notes.push("the two energies do not include the same things".to_owned());
@@ -197,10 +198,8 @@ impl Part {
         }
         let busy = time.value() * active / shares.process_uj as f64;
         let blur = MACHINE_RESOLUTION.as_secs_f64();
-        let share = [
-            time.low().max(0.0) / (busy + blur),
-            (time.high() / (busy - blur).max(time.high())).min(1.0),
-        ];
+        let share =
+            [time.low().max(0.0) / (busy + blur), (time.high() / (busy - blur).max(time.high())).min(1.0)];
         let machine = [machine - spread[0], machine + spread[1]];
         Some(Part { machine, seconds: receipt.duration.value(), share })
     }
@@ -337,7 +336,10 @@ mod tests {
         green.factors.carbon_intensity =
             Quantity::exact(50.0, Unit::GramCo2ePerKilowattHour, Source::assumed("stated")).unwrap();
         let found = compare(&a, &green).unwrap();
-        assert!((found.carbon.unwrap().value() / found.energy.unwrap().value() / (445.0 / 50.0) - 1.0).abs() < 1e-9);
+        assert!(
+            (found.carbon.unwrap().value() / found.energy.unwrap().value() / (445.0 / 50.0) - 1.0).abs()
+                < 1e-9
+        );
         assert!(!found.cancelled.contains(&"carbon intensity".to_owned()));
     }
 
@@ -352,13 +354,8 @@ mod tests {
             let idle = 10.0 * seconds;
             let process = (joules - idle) * 0.8;
             let uj = |joules: f64| (joules * 1e6) as u64;
-            let process_q = Quantity::new(
-                process,
-                0.0,
-                0.8 * joules,
-                Unit::Joule,
-                Source::modelled("busy-time-share/1"),
-            );
+            let process_q =
+                Quantity::new(process, 0.0, 0.8 * joules, Unit::Joule, Source::modelled("busy-time-share/1"));
             receipt.shares = Some(Shares {
                 process_uj: uj(process),
                 other_uj: uj(joules) - uj(process) - uj(idle),

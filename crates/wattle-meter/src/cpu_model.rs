@@ -285,7 +285,8 @@ pub fn working_power(machine: &Machine, package: Option<&Package>, busy: usize) 
     let class = Class::best(machine, package);
     let cores = machine.cores.max(busy);
     let watts = |i: usize| (cores as f64 * class.idle[i] as f64 + busy as f64 * class.busy[i] as f64) / 1e3;
-    let model = package.map_or_else(|| format!("{MODEL}:{}", class.name), |p| format!("{}:{}", class.name, p.describe()));
+    let model = package
+        .map_or_else(|| format!("{MODEL}:{}", class.name), |p| format!("{}:{}", class.name, p.describe()));
     let source = Source::modelled(format!("{model}, {busy} of {cores} logical processors busy"));
     crate::Quantity::new(watts(1), watts(0), watts(2), crate::Unit::Watt, source)
         .expect("the classes are ordered")
@@ -327,7 +328,10 @@ mod tests {
         let text =
             "vendor_id : AuthenticAMD\ncpu family : 25\nmodel : 1\nstepping : 1\nmodel name : AMD EPYC\n";
         let model = open(proc(text).path());
-        assert_eq!(model.identity(), "AMD EPYC: exact model unknown (option `cpu-model`), design Zen 3 (Milan)");
+        assert_eq!(
+            model.identity(),
+            "AMD EPYC: exact model unknown (option `cpu-model`), design Zen 3 (Milan)"
+        );
     }
 
     #[test]
@@ -335,7 +339,8 @@ mod tests {
         let mut model = open(proc("model name : AMD EPYC\n").path());
         model.cores = 2;
         let seconds = |s| Some(Duration::from_secs(s));
-        let now = Moment { elapsed: Duration::from_secs(10), own: seconds(10), busy: seconds(15), lagging: false };
+        let now =
+            Moment { elapsed: Duration::from_secs(10), own: seconds(10), busy: seconds(15), lagging: false };
         let [idle, busy] = model.read(now) else { panic!("two domains") };
         assert_eq!(idle.value, 14_800_000, "10 s x 2 cores x 0.74 W");
         assert_eq!((busy.low, busy.value, busy.high), (10_000_000, 27_600_000, 100_000_000));

@@ -248,8 +248,7 @@ fn idle_power(config: &MeterConfig, machine: &Machine) -> Quantity {
             || "idle-per-thread/1".to_owned(),
             |package| format!("idle-of-tdp/1:{}", package.describe()),
         );
-        Quantity::new(value, low, high, Unit::Watt, Source::modelled(model))
-            .expect("the classes are ordered")
+        Quantity::new(value, low, high, Unit::Watt, Source::modelled(model)).expect("the classes are ordered")
     })
 }
 
@@ -489,7 +488,10 @@ mod tests {
         let meter = Meter::start_with(config(), Box::new(both));
         std::thread::sleep(Duration::from_millis(50));
         let r = meter.stop();
-        assert!(r.energy.components.last().unwrap().energy.value() >= 5000.0);
+        let part = &r.energy.components.last().unwrap().energy;
+        assert!(part.value() >= 5000.0 && part.source().is_measured());
+        assert!(r.coverage.measured.value() > 0.0, "a measured card is measured beside a model");
+        assert!(near(r.coverage.modelled.value(), r.duration.value()));
         let share = r.shares.unwrap().process;
         assert!(share.high() < 1000.0, "at most every processor at its most: {share}");
     }

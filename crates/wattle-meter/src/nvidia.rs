@@ -181,8 +181,7 @@ mod library {
     use super::{Card, Driver};
 
     /// Without the development package there is only the name with the version; WSL 2 has a folder of its own.
-    const NAMES: [&str; 3] =
-        ["libnvidia-ml.so.1", "libnvidia-ml.so", "/usr/lib/wsl/lib/libnvidia-ml.so.1"];
+    const NAMES: [&str; 3] = ["libnvidia-ml.so.1", "libnvidia-ml.so", "/usr/lib/wsl/lib/libnvidia-ml.so.1"];
 
     struct Library(Nvml);
 

@@ -119,7 +119,8 @@ fn find(model: &str) -> Result<Package, PackageError> {
 fn plain(name: &str) -> String {
     let name = name.to_lowercase().replace("(r)", " ").replace("(tm)", " ");
     let name = name.split('@').next().unwrap_or_default();
-    let added = |word: &&str| !matches!(*word, "intel" | "amd" | "cpu" | "processor") && !word.ends_with("-core");
+    let added =
+        |word: &&str| !matches!(*word, "intel" | "amd" | "cpu" | "processor") && !word.ends_with("-core");
     name.split_whitespace().filter(added).collect::<Vec<_>>().join(" ")
 }
 
@@ -134,7 +135,10 @@ mod tests {
         for row in &all {
             let each = row.tdp_w / f64::from(row.threads);
             assert!((1.0..10.0).contains(&each), "{row:?}: W a thread");
-            assert!((2010..2027).contains(&row.year) && row.as_of.len() == 7 && row.source.len() > 10, "{row:?}");
+            assert!(
+                (2010..2027).contains(&row.year) && row.as_of.len() == 7 && row.source.len() > 10,
+                "{row:?}"
+            );
             let found = find(&row.name).unwrap();
             assert_eq!((found.threads, &found.name), (row.threads, &row.name), "a name twice");
         }

@@ -3,13 +3,13 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::{Quantity, Source};
 use crate::account::{Account, Split};
 use crate::backend::{Backend, Domain, Moment, Part, Reading};
 use crate::meter::Snapshot;
 use crate::processor_time::ProcessorTime;
 use crate::series::Series;
 use crate::settle::{components, total};
+use crate::{Quantity, Source};
 
 /// Processor times come in ticks of 10 ms; scopes do not read them more often.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
@@ -138,7 +138,8 @@ impl State {
                 (energy.low.saturating_sub(domain.resolution), energy.high.saturating_add(domain.resolution))
             };
             let process = busy.map(bounds).unwrap_or_default();
-            let model = busy.map_or_else(|| Source::modelled("cpu-time/1"), |(domain, _)| domain.source.clone());
+            let model =
+                busy.map_or_else(|| Source::modelled("cpu-time/1"), |(domain, _)| domain.source.clone());
             return Some(Settlement { split, process, active: u64::MAX, model, idle_power: None });
         }
         let machine = self.processors(&mark.energy);

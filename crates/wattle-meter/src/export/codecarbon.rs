@@ -191,7 +191,8 @@ mod tests {
             let text = codecarbon(&[receipt]);
             let row: Vec<String> = text.lines().nth(1).unwrap().split(',').map(str::to_owned).collect();
             let cell = |name: &str| row[COLUMNS.iter().position(|c| *c == name).unwrap()].clone();
-            let names = ["country_name", "country_iso_code", "region", "cloud_provider", "cloud_region", "on_cloud"];
+            let names =
+                ["country_name", "country_iso_code", "region", "cloud_provider", "cloud_region", "on_cloud"];
             assert_eq!(cell("water_consumed"), "0.5");
             assert!(cell("wue").parse::<f64>().unwrap() > 0.0);
             names.map(cell)

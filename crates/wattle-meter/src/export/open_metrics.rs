@@ -28,8 +28,18 @@ impl Exposition<'_> {
         let mut page = String::new();
         let energies: [Family; 3] = [
             ("wattle_energy_joules", "counter", "Energy since the meter started.", Quantity::value),
-            ("wattle_energy_low_joules", "gauge", "Least energy, by the interval of its source.", Quantity::low),
-            ("wattle_energy_high_joules", "gauge", "Most energy, by the interval of its source.", Quantity::high),
+            (
+                "wattle_energy_low_joules",
+                "gauge",
+                "Least energy, by the interval of its source.",
+                Quantity::low,
+            ),
+            (
+                "wattle_energy_high_joules",
+                "gauge",
+                "Most energy, by the interval of its source.",
+                Quantity::high,
+            ),
         ];
         for (name, kind, help, of) in energies {
             header(&mut page, name, kind, "joules", help);

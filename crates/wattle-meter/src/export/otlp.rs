@@ -27,10 +27,8 @@ pub fn otlp(receipt: &Receipt) -> String {
     let energy: Vec<Value> = parts.iter().map(|c| point(c, c.energy.value())).collect();
     let power: Vec<Value> =
         parts.iter().filter(|_| seconds > 0.0).map(|c| point(c, c.energy.value() / seconds)).collect();
-    let mut about = vec![
-        attribute("service.name", "wattle"),
-        attribute("service.version", &receipt.software.wattle),
-    ];
+    let mut about =
+        vec![attribute("service.name", "wattle"), attribute("service.version", &receipt.software.wattle)];
     about.extend(receipt.labels.iter().map(|(key, value)| attribute(&format!("wattle.label.{key}"), value)));
     let document = json!({
         "resourceMetrics": [{

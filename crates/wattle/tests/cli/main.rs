@@ -18,3 +18,4 @@ mod refusals;
 mod remedies;
 mod resume;
 mod sandbox;
+mod shares;
