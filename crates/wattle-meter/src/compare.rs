@@ -63,9 +63,17 @@ pub fn compare(first: &Receipt, second: &Receipt) -> Result<Comparison, Quantity
     };
     let mut with_factor = |name: &str, of: fn(&Factors) -> &Quantity, both: bool| {
         let energy = energy.as_ref().filter(|_| both)?;
-        let pue = factor(&first.factors.pue, &second.factors.pue, "PUE", &mut cancelled)?;
-        let other = factor(of(&first.factors), of(&second.factors), name, &mut cancelled)?;
-        energy.times(&pue).and_then(|ratio| ratio.times(&other)).ok()
+        let pairs = [
+            ("PUE", &first.factors.pue, &second.factors.pue),
+            (name, of(&first.factors), of(&second.factors)),
+        ];
+        pairs.into_iter().try_fold(energy.clone(), |ratio, (name, a, b)| {
+            if a == b {
+                cancelled.extend((!cancelled.iter().any(|c| c == name)).then(|| name.to_owned()));
+                return Some(ratio);
+            }
+            ratio.times(&a.ratio_across_sources(b).ok()?).ok()
+        })
     };
     let known = |of: fn(&Receipt) -> &Option<Quantity>| of(first).is_some() && of(second).is_some();
     let carbon = with_factor("carbon intensity", |f| &f.carbon_intensity, known(|r| &r.carbon));
@@ -80,18 +88,6 @@ pub fn compare(first: &Receipt, second: &Receipt) -> Result<Comparison, Quantity
 fn is_one_machine(a: &Receipt, b: &Receipt) -> bool {
     let (a, b) = (&a.machine, &b.machine);
     (&a.cpu_model, &a.cpu_id, a.cores, a.virtualised) == (&b.cpu_model, &b.cpu_id, b.cores, b.virtualised)
-}
-
-/// A factor of both; 1 exactly where it is one and the same.
-fn factor(a: &Quantity, b: &Quantity, name: &str, cancelled: &mut Vec<String>) -> Option<Quantity> {
-    if a != b {
-        return a.ratio_across_sources(b).ok();
-    }
-    let name = name.to_owned();
-    if !cancelled.contains(&name) {
-        cancelled.push(name);
-    }
-    (a.value() != 0.0).then(|| Quantity::exact(1.0, Unit::One, a.source().clone()).ok()).flatten()
 }
 
 fn energies(first: &Receipt, second: &Receipt, same: bool, cancelled: &mut Vec<String>) -> Option<Quantity> {

@@ -269,6 +269,8 @@ mod tests {
         readings: Vec<Reading>,
         covered: Duration,
         shortest: Duration,
+        /// What each counter may have missed, microjoules.
+        missed: u64,
     }
 
     impl Steady {
@@ -285,6 +287,7 @@ mod tests {
                 readings: Vec::new(),
                 covered: Duration::ZERO,
                 shortest: Duration::ZERO,
+                missed: 0,
             })
         }
     }
@@ -303,7 +306,7 @@ mod tests {
             let elapsed = now.elapsed;
             let value = elapsed.as_micros() as u64 * self.watts;
             self.covered = elapsed;
-            self.readings = vec![Reading { low: value, value, high: value }; 2];
+            self.readings = vec![Reading { low: value, value, high: value + self.missed }; 2];
             &self.readings
         }
         fn covered(&self) -> Duration {
@@ -434,6 +437,21 @@ mod tests {
         let shares = meter.stop().shares.unwrap();
         assert_eq!((shares.process_uj, shares.other_uj), (0, 0));
         assert_eq!(shares.idle_uj, shares.machine_uj);
+    }
+
+    #[test]
+    fn what_a_counter_may_have_missed_may_have_been_the_commands() {
+        let mut counters = Steady::new(10);
+        counters.missed = 5_000_000;
+        let idle = Quantity::exact(0.0, Unit::Watt, Source::assumed("stated by the caller")).unwrap();
+        let meter = Meter::start_with(MeterConfig { idle_power: Some(idle), ..config() }, counters);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(80) {
+            std::hint::black_box(begun);
+        }
+        let shares = meter.stop().shares.unwrap();
+        assert!(shares.process.high() >= shares.process.value() + 9.9, "two of 5 J: {}", shares.process);
+        assert!(shares.process.high() <= shares.machine_uj as f64 / 1e6 + 10.1, "{}", shares.process);
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl State {
     pub(crate) fn read(&mut self, at: Duration, patience: Duration) -> Mark {
         let now = self.clock.read(at, patience);
         let energy = self.take(now).to_vec();
-        let machine = self.processors(&energy);
+        let machine = self.processors(&energy, |r| r.value);
         self.accounts.iter_mut().for_each(|account| account.advance(now, machine));
         Mark { now, energy }
     }
@@ -123,10 +123,10 @@ impl State {
     }
 
     /// Energy of processors and memory: what processes share. Cards and batteries are not divided.
-    fn processors(&self, energy: &[Reading]) -> u64 {
+    fn processors(&self, energy: &[Reading], of: fn(&Reading) -> u64) -> u64 {
         let shared = |part| matches!(part, Part::Processor | Part::Memory);
         let domains = self.backend.domains().iter().zip(energy);
-        domains.filter(|(d, _)| shared(d.part)).fold(0, |total, (_, r)| total.saturating_add(r.value))
+        domains.filter(|(d, _)| shared(d.part)).fold(0, |total, (_, r)| total.saturating_add(of(r)))
     }
 
     pub(crate) fn settle(&mut self, mark: &Mark, idle_power: Option<Quantity>) -> Option<Settlement> {
@@ -142,15 +142,19 @@ impl State {
                 busy.map_or_else(|| Source::modelled("cpu-time/1"), |(domain, _)| domain.source.clone());
             return Some(Settlement { split, process, active: u64::MAX, model, idle_power: None });
         }
-        let machine = self.processors(&mark.energy);
+        let ends: [fn(&Reading) -> u64; 3] = [|r| r.low, |r| r.value, |r| r.high];
+        let [least, machine, most] = ends.map(|of| self.processors(&mark.energy, of));
         mark.now.own?;
         mark.now.busy?;
         let [low, value, high] = &mut self.accounts;
         let [low, value, high] = [low, value, high].map(|account| account.settle(mark.now, machine));
         // Steps are settled one by one, so an idle power above the true one need not give the least of all.
         let (a, b) = (low.process.min(high.process), low.process.max(high.process));
-        let process = (a.min(value.process), b.max(value.process));
-        let active = machine - low.idle.min(high.idle).min(value.idle).min(machine);
+        // What is not known of the machine's energy may all be the process's, or none of it.
+        let (less, more) = (machine.saturating_sub(least), most.saturating_sub(machine));
+        let process = (a.min(value.process).saturating_sub(less), b.max(value.process).saturating_add(more));
+        let idle = low.idle.min(high.idle).min(value.idle).min(machine);
+        let active = (machine - idle).saturating_add(more);
         let model = Source::modelled("busy-time-share/1");
         (machine > 0).then_some(Settlement { split: value, process, active, model, idle_power })
     }

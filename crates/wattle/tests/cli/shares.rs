@@ -112,8 +112,11 @@ fn two_runs_of_one_machine_are_compared_by_their_ratio() {
     let found = sandbox.json("ledger compare 1 2");
     let number =
         |name: &str| found.pointer(name).and_then(Value::as_f64).unwrap_or_else(|| panic!("{found:#}"));
-    assert!(number("/duration/value") > 1.2);
-    assert!(number("/energy/low") > 1.0 && number("/energy/high") < 3.5, "nobody worked: {found:#}");
+    let (low, high) = (number("/energy/low"), number("/energy/high"));
+    let durations = number("/duration/value");
+    assert!(durations > 1.2 && low <= durations && durations <= high, "nobody worked: {found:#}");
+    // Each alone is known to a factor of eleven; ticks of runs as short as these are what is left.
+    assert!(high / low < 20.0, "{found:#}");
     let text = sandbox.text("ledger compare 1 2");
     assert!(
         text.contains("receipt 1 over 2") && text.contains("cancelled") && text.contains("PUE"),
