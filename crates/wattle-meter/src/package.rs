@@ -119,9 +119,11 @@ fn find(model: &str) -> Result<Package, PackageError> {
 fn plain(name: &str) -> String {
     let name = name.to_lowercase().replace("(r)", " ").replace("(tm)", " ");
     let name = name.split('@').next().unwrap_or_default();
-    let added =
-        |word: &&str| !matches!(*word, "intel" | "amd" | "cpu" | "processor") && !word.ends_with("-core");
-    name.split_whitespace().filter(added).collect::<Vec<_>>().join(" ")
+    let cores = |word: &&str| !word.ends_with("-core");
+    // `epyc-7763` needs no quotes in a shell.
+    let name = name.split_whitespace().filter(cores).collect::<Vec<_>>().join(" ").replace('-', " ");
+    let maker = |word: &&str| matches!(*word, "intel" | "amd" | "cpu" | "processor");
+    name.split(' ').filter(|word| !maker(word)).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -150,6 +152,7 @@ mod tests {
         assert_eq!(threads("Intel(R) Xeon(R) Platinum 8259CL CPU @ 2.50GHz"), Ok(48));
         assert_eq!(threads("AMD EPYC 7763 64-Core Processor"), Ok(128));
         assert_eq!(threads("epyc 7763"), Ok(128));
+        assert_eq!((threads("epyc-7763"), threads("amd-epyc-7763")), (Ok(128), Ok(128)));
         for name in ["AMD EPYC", "EPYC 776", "Xeon", "7763", ""] {
             let error = find(name).unwrap_err().to_string();
             assert!(error.contains("option `cpu-tdp`"), "{error}");
