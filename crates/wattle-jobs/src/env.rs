@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use wattle_meter::intensity::Place;
 use wattle_meter::prices;
-use wattle_meter::{FactorTexts, Factors, Meter, MeterConfig, Quantity, Receipt, WarningKind, ledger};
+use wattle_meter::{
+    FactorTexts, Factors, Meter, MeterConfig, Package, Quantity, Receipt, WarningKind, ledger,
+};
 
 use crate::error::{JobError, Result};
 
@@ -29,6 +31,12 @@ pub struct EnvOptions {
     pub price: Option<String>,
     /// Power usage effectiveness of the site, at least 1.
     pub pue: Option<String>,
+    /// The machine's processor, a name of the table in `wattle-meter`, for energy that is modelled.
+    pub cpu_model: Option<String>,
+    /// Thermal design power of its package, W.
+    pub cpu_tdp: Option<f64>,
+    /// Hardware threads of its package.
+    pub cpu_threads: Option<u32>,
 }
 
 /// Where a job runs. Nothing in it changes what a job finds, only how fast, where it is kept and what it is said to cost.
@@ -44,6 +52,7 @@ pub struct Env {
     ledger: Option<PathBuf>,
     factors: Factors,
     factor_warning: Option<WarningKind>,
+    package: Option<Package>,
 }
 
 impl Env {
@@ -59,6 +68,7 @@ impl Env {
         let (factors, factor_warning) = Factors::resolve(&texts, &variable).map_err(JobError::input)?;
         let place = options.region.as_deref().map(Place::find).transpose();
         let place = place.map_err(|e| JobError::option("region", e))?;
+        let package = Package::stated(options.cpu_model.as_deref(), options.cpu_tdp, options.cpu_threads);
         let mut env = Env {
             #[cfg(feature = "networks")]
             cpu,
@@ -68,6 +78,7 @@ impl Env {
             ledger: options.ledger.or_else(|| ledger::default_path(&variable)),
             factors,
             factor_warning,
+            package: package.map_err(JobError::input)?,
         };
         if let Some(place) = place {
             env.set_intensity(place.intensity());
@@ -114,12 +125,18 @@ impl Env {
         }
     }
 
+    /// The machine's processor, where it was stated.
+    pub fn package(&self) -> Option<&Package> {
+        self.package.as_ref()
+    }
+
     /// How a job is metered.
     pub fn meter_config(&self) -> MeterConfig {
         let mut config = MeterConfig::new(self.command.iter().map(String::as_str));
         config.labels.extend(self.region.iter().map(|region| ("region".to_owned(), region.clone())));
         config.factors = self.factors.clone();
         config.warnings.extend(self.factor_warning.clone());
+        config.package = self.package.clone();
         config
     }
 

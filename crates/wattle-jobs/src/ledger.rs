@@ -1,9 +1,10 @@
-//! The receipts kept so far: listed, summed, exported, shown and explained.
+//! The receipts kept so far: listed, summed, compared, exported, shown and explained.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use wattle_meter::compare::{Comparison, compare};
 use wattle_meter::ledger::{self, Group, Sum};
 use wattle_meter::{Quantity, Receipt, Timestamp, explain};
 
@@ -46,6 +47,13 @@ pub enum LedgerOptions {
         /// The number to explain, one of [`wattle_meter::EXPLAINED`].
         explain: Option<String>,
     },
+    /// The ratio of two receipts; of one machine, with the error that they share cancelled.
+    Compare {
+        /// Number of the first in the list, from 1.
+        first: usize,
+        /// Number of the one that it is divided by.
+        second: usize,
+    },
 }
 
 /// What the ledger answers.
@@ -60,8 +68,22 @@ pub enum Ledgered {
     Receipt(Box<Receipt>),
     /// How a number came about.
     Explanation(String),
+    /// Ratios of two receipts.
+    Comparison(Box<Compared>),
     /// The file was written.
     Exported,
+}
+
+/// Two receipts by their numbers in the list, and their ratios.
+#[derive(Clone, Debug, Serialize)]
+pub struct Compared {
+    /// What is divided.
+    pub first: usize,
+    /// What it is divided by.
+    pub second: usize,
+    /// The first over the second.
+    #[serde(flatten)]
+    pub ratios: Comparison,
 }
 
 /// One receipt in the list.
@@ -116,12 +138,7 @@ pub fn ledger(options: &LedgerOptions, env: &Env, observer: &mut dyn Observer) -
         }
         LedgerOptions::Show { number, explain: name } => {
             let number = number.unwrap_or(all.len());
-            let receipt = number.checked_sub(1).and_then(|index| all.get(index)).ok_or_else(|| {
-                JobError::input(format_args!(
-                    "receipt {number}: the ledger has {} (1 is the oldest)",
-                    all.len()
-                ))
-            })?;
+            let receipt = numbered(&all, number)?;
             match name {
                 None => Ok(Ledgered::Receipt(Box::new(receipt.clone()))),
                 Some(name) => explain(receipt, name).map(Ledgered::Explanation).ok_or_else(|| {
@@ -129,12 +146,25 @@ pub fn ledger(options: &LedgerOptions, env: &Env, observer: &mut dyn Observer) -
                 }),
             }
         }
+        LedgerOptions::Compare { first, second } => {
+            let found = compare(numbered(&all, *first)?, numbered(&all, *second)?);
+            let named = |e| JobError::input(format_args!("receipts {first} and {second}: {e}"));
+            let ratios = found.map_err(named)?;
+            Ok(Ledgered::Comparison(Box::new(Compared { first: *first, second: *second, ratios })))
+        }
     }
 }
 
 /// The receipts that are asked for.
 fn kept(all: Vec<Receipt>, filter: &Filter) -> Vec<Receipt> {
     all.into_iter().filter(|receipt| filter.keeps(receipt)).collect()
+}
+
+fn numbered(all: &[Receipt], number: usize) -> Result<&Receipt> {
+    let found = number.checked_sub(1).and_then(|index| all.get(index));
+    found.ok_or_else(|| {
+        JobError::input(format_args!("receipt {number}: the ledger has {} (1 is the oldest)", all.len()))
+    })
 }
 
 fn line((index, receipt): (usize, &Receipt)) -> Line {

@@ -1,5 +1,6 @@
 //! This machine's energy as OpenMetrics, the one job that opens a socket.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -38,7 +39,7 @@ pub fn serve(options: &ServeOptions, env: &Env, observer: &mut dyn Observer) -> 
     // Everything that runs here, where processor time must stand in for a counter.
     config.subject = Subject::Tree(1);
     config.roots.sys = options.sysfs.clone();
-    let factors = config.factors.clone();
+    let (factors, labels) = (config.factors.clone(), config.labels.clone());
     let listener = TcpListener::bind(options.listen).map_err(|e| JobError::at(options.listen, e))?;
     let address = listener.local_addr().map_err(|e| JobError::at(options.listen, e))?;
     let meter = Meter::start(config);
@@ -48,18 +49,21 @@ pub fn serve(options: &ServeOptions, env: &Env, observer: &mut dyn Observer) -> 
             "this page can be read by whoever reaches this machine on the network, without a password";
         observer.note(&format!("warning: {reach}; 127.0.0.1 is for this machine alone"));
     }
-    let page = Page { meter: &meter, factors: &factors, private: address.ip().is_loopback() };
+    let page =
+        Page { meter: &meter, factors: &factors, labels: &labels, private: address.ip().is_loopback() };
     let clients = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for stream in listener.incoming() {
             if let Ok(stream) = stream {
-                if clients.fetch_add(1, Ordering::Relaxed) < MOST_CLIENTS {
-                    scope.spawn(|| {
-                        // A client that goes away is no reason to stop.
-                        let _ = answer(stream, &page);
-                        clients.fetch_sub(1, Ordering::Relaxed);
-                    });
-                } else {
+                let served = clients.fetch_add(1, Ordering::Relaxed) < MOST_CLIENTS
+                    && std::thread::Builder::new()
+                        .spawn_scoped(scope, || {
+                            // A client that goes away is no reason to stop.
+                            let _ = answer(stream, &page);
+                            clients.fetch_sub(1, Ordering::Relaxed);
+                        })
+                        .is_ok();
+                if !served {
                     clients.fetch_sub(1, Ordering::Relaxed);
                 }
             }
@@ -75,6 +79,7 @@ pub fn serve(options: &ServeOptions, env: &Env, observer: &mut dyn Observer) -> 
 struct Page<'a> {
     meter: &'a Meter,
     factors: &'a Factors,
+    labels: &'a BTreeMap<String, String>,
     /// Whether only this machine may read it.
     private: bool,
 }
@@ -83,8 +88,9 @@ impl Page<'_> {
     fn text(&self) -> String {
         let snapshot = self.meter.snapshot();
         let components = self.meter.components();
-        let (elapsed, power, factors) = (snapshot.elapsed, snapshot.power, self.factors);
-        Exposition { elapsed, components: &components, power, factors }.text()
+        let (elapsed, power) = (snapshot.elapsed, snapshot.power);
+        let (factors, labels) = (self.factors, self.labels);
+        Exposition { elapsed, components: &components, power, factors, labels }.text()
     }
 
     /// Status, type of the content, and content.

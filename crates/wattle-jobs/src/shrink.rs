@@ -271,7 +271,8 @@ pub fn shrink(job: &ShrinkJob, env: &Env, observer: &mut dyn Observer) -> Result
     let test = material::test(material.data)?;
     let judge = |m: &Model| evaluate(m, &test, &options.loss, &options.metrics, &experiment.plan);
     let (dense_test, lean_test) = (judge(&dense)?, judge(&lean)?);
-    let timed = time(&dense, &lean, &sample, env, &meter)?;
+    let (timed, busy) = time(&dense, &lean, &sample, env, &meter)?;
+    notes.extend(busy.map(|busy| format!("latency and energy of the two networks: {busy}")));
     let side = |m: &Model, level: &Level, test: &Evaluation, bytes: usize, timed: &Timed| -> Result<Side> {
         let sums = sums(m, &sample)?;
         Ok(Side {

@@ -1,13 +1,14 @@
 //! What the two networks of a shrinking cost: counted, timed in turns, modelled on an accelerator.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use wattle_accel::{Architecture, Objective, Workload};
 use wattle_data::Source;
 use wattle_engine::{Plan, Session, Store};
 use wattle_graph::{Model, Totals, costs, totals};
-use wattle_meter::timing::{Turns, in_turns, once};
+use wattle_meter::bystanders::Watch;
+use wattle_meter::timing::{Turns, energies_in_turns, in_turns, once};
 use wattle_meter::{Meter, Quantity};
 
 use crate::accel::calibration::over_samples;
@@ -17,8 +18,9 @@ use crate::error::{JobError, Result};
 use crate::observer::Observer;
 use crate::training::sample::Sample;
 
-/// How long inferences are repeated to know their energy.
-const ENERGY_TIME: Duration = Duration::from_millis(1000);
+/// How often, and how long each time, inferences of one network are repeated to know their energy.
+const ENERGY_TURNS: usize = 4;
+const ENERGY_TURN: Duration = Duration::from_millis(300);
 
 /// Costs of one sample.
 pub(crate) fn sums(model: &Model, sample: &Sample) -> Result<Totals> {
@@ -59,14 +61,15 @@ pub(crate) struct Timed {
     pub sparse_steps: usize,
 }
 
-/// Times both networks in turn, then repeats each long enough to know its energy.
+/// Times both networks in turns, then repeats them in longer turns to know their energy; with a warning where others used
+/// the machine.
 pub(crate) fn time(
     dense: &Model,
     lean: &Model,
     sample: &Sample,
     env: &Env,
     meter: &Meter,
-) -> Result<[Timed; 2]> {
+) -> Result<([Timed; 2], Option<String>)> {
     let mut sessions = vec![];
     for model in [dense, lean] {
         let bound = sample.bind(model)?;
@@ -79,25 +82,19 @@ pub(crate) fn time(
         session.run()?;
         sessions.push(session);
     }
+    let watch = Watch::begin(&[]);
     let times = in_turns(&Turns::exactly(201).warmed(0), sessions.len(), |network| {
         let session = &mut sessions[network];
         once(|| session.run())
     })?;
-    let mut timed = vec![];
-    for ((session, times), name) in sessions.iter_mut().zip(times).zip(["dense inference", "lean inference"])
-    {
-        let scope = meter.scope(name);
-        let (start, mut count) = (Instant::now(), 0u32);
-        while start.elapsed() < ENERGY_TIME {
-            session.run()?;
-            count += 1;
-        }
-        let energy = scope.finish().energy;
-        let energy_per_1000 = energy.and_then(|e| e.scaled(1000.0 / f64::from(count)).ok());
-        let sparse_steps = session.plan().steps().filter(|s| s.kernel.contains("-sparse-")).count();
-        timed.push(Timed { latency_ms: 1e3 * times.median(), energy_per_1000, sparse_steps });
-    }
-    let lean = timed.pop();
-    let dense = timed.pop();
-    dense.zip(lean).map(|(d, l)| [d, l]).ok_or_else(|| JobError::run("two networks were not timed"))
+    let names = ["dense inference", "lean inference"];
+    let energies = energies_in_turns(meter, &names, ENERGY_TURNS, ENERGY_TURN, |n| sessions[n].run())?;
+    let timed = sessions.iter().zip(times).zip(energies).map(|((session, times), energy)| Timed {
+        latency_ms: 1e3 * times.median(),
+        energy_per_1000: energy.and_then(|energy| energy.scaled(1000.0).ok()),
+        sparse_steps: session.plan().steps().filter(|s| s.kernel.contains("-sparse-")).count(),
+    });
+    let timed: [Timed; 2] =
+        timed.collect::<Vec<_>>().try_into().map_err(|_| JobError::run("two networks were not timed"))?;
+    Ok((timed, watch.warning()))
 }

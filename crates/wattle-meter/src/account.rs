@@ -2,7 +2,9 @@
 //!
 //! `busy-time-share/1`: over each step, `idle = min(machine, idle power x time)`; what is left is divided between the
 //! tree and the rest in the ratio of their processor times, that is over *busy* time, not over wall time x cores.
-//! A step in which nobody was seen busy is idle. Everything is whole microjoules, remainders are assigned, not
+//! A step in which nobody was seen busy is idle. Processor time that is found late (a child that was not seen before, or
+//! counts only once somebody waits for it) takes back, beyond what was busy in its own step, what the rest was given for it
+//! before, at the mean power of the rest. Everything is whole microjoules, remainders are assigned, not
 //! rounded, so `process + other + idle = machine` holds exactly, for every step and every sum of steps.
 
 use std::time::Duration;
@@ -59,11 +61,19 @@ pub(crate) struct Account {
     settled: Moment,
     settled_energy: u64,
     split: Split,
+    /// Busy time that was taken for other processes'.
+    other_time: Duration,
 }
 
 impl Account {
     pub(crate) fn new(idle_milliwatts: u64) -> Self {
-        Account { idle_milliwatts, settled: Moment::default(), settled_energy: 0, split: Split::default() }
+        Account {
+            idle_milliwatts,
+            settled: Moment::default(),
+            settled_energy: 0,
+            split: Split::default(),
+            other_time: Duration::ZERO,
+        }
     }
 
     /// Takes the machine's energy since the start at a moment; settles once enough time has passed.
@@ -82,14 +92,30 @@ impl Account {
         };
         let elapsed = now.elapsed.saturating_sub(self.settled.elapsed);
         let idle = u128::from(self.idle_milliwatts) * elapsed.as_micros() / 1000;
+        let own = step(now.own, self.settled.own);
+        let busy = step(now.busy, self.settled.busy);
         self.split.add(Split::of(
             machine.saturating_sub(self.settled_energy),
             u64::try_from(idle).unwrap_or(u64::MAX),
-            step(now.own, self.settled.own),
-            step(now.busy, self.settled.busy),
+            own,
+            busy,
         ));
+        self.other_time += busy.saturating_sub(own);
+        self.take_back(own.saturating_sub(busy));
         (self.settled, self.settled_energy) = (now, machine.max(self.settled_energy));
         self.split
+    }
+
+    /// Own time that was taken for others' before.
+    fn take_back(&mut self, late: Duration) {
+        let late = late.min(self.other_time);
+        let shares = (late.as_micros(), self.other_time.as_micros());
+        if let Some(energy) = (u128::from(self.split.other) * shares.0).checked_div(shares.1) {
+            let energy = u64::try_from(energy).expect("a part of what others have");
+            self.split.other -= energy;
+            self.split.process = self.split.process.saturating_add(energy);
+            self.other_time -= late;
+        }
     }
 }
 
@@ -99,7 +125,7 @@ mod tests {
 
     fn moment(elapsed: u64, own: u64, busy: u64) -> Moment {
         let ms = Duration::from_millis;
-        Moment { elapsed: ms(elapsed), own: Some(ms(own)), busy: Some(ms(busy)) }
+        Moment { elapsed: ms(elapsed), own: Some(ms(own)), busy: Some(ms(busy)), lagging: false }
     }
 
     /// Marsaglia 2003, xorshift64.
@@ -182,8 +208,22 @@ mod tests {
     }
 
     #[test]
+    fn time_that_is_found_late_takes_back_what_others_were_given_for_it() {
+        // The command works alone on one of two processors beside another, and is not seen before the end.
+        for unseen in [vec![], vec![1900], vec![1900, 3800], vec![100, 1900, 3800]] {
+            let mut account = Account::new(10_000);
+            for ms in unseen {
+                account.advance(moment(ms, 0, 2 * ms), ms * 30_000);
+            }
+            let split = account.settle(moment(4200, 4200, 8400), 4200 * 30_000);
+            assert_eq!(split.machine(), 126_000_000);
+            assert!(split.process.abs_diff(42_000_000) <= 2, "half of 20 W for 4.2 s: {split:?}");
+        }
+    }
+
+    #[test]
     fn where_nobody_was_seen_busy_everything_is_idle() {
-        let unknown = Moment { elapsed: Duration::from_secs(1), own: None, busy: None };
+        let unknown = Moment { elapsed: Duration::from_secs(1), ..Moment::default() };
         assert_eq!(Account::new(1).settle(unknown, 99), Split { process: 0, other: 0, idle: 99 });
     }
 }

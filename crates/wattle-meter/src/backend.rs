@@ -14,7 +14,7 @@ use crate::nvidia;
 use crate::perf_power::PerfPower;
 use crate::powercap::Powercap;
 use crate::several::Several;
-use crate::{Boundary, Machine, Source, WarningKind};
+use crate::{Boundary, Machine, Package, Source, WarningKind};
 
 pub use crate::processor_time::{Moment, Subject};
 
@@ -120,23 +120,34 @@ impl Default for Roots {
 ///
 /// The warnings say why a better source was passed over.
 pub fn open(roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
-    open_on(&roots.machine(), roots)
+    open_on(&roots.machine(), None, roots)
 }
 
-/// Like [`open`], where the machine has been identified before.
-pub(crate) fn open_on(machine: &Machine, roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
-    let (processors, warnings) = open_processors(machine, roots);
+/// Like [`open`], where the machine has been identified before, and its processor perhaps stated.
+pub(crate) fn open_on(
+    machine: &Machine,
+    package: Option<&Package>,
+    roots: &Roots,
+) -> (Box<dyn Backend>, Vec<WarningKind>) {
+    let (processors, mut warnings) = open_processors(machine, package, roots);
     // A battery already sees the cards.
     if processors.boundary() == Boundary::WholeMachine {
         return (processors, warnings);
     }
     let mut sources = vec![processors];
     sources.extend(cards::open(&roots.sys).map(|cards| Box::new(cards) as Box<dyn Backend>));
-    sources.extend(nvidia::open(roots).map(|cards| Box::new(cards) as Box<dyn Backend>));
+    match nvidia::open(roots) {
+        Ok(cards) => sources.extend(cards.map(|cards| Box::new(cards) as Box<dyn Backend>)),
+        Err(warning) => warnings.push(warning),
+    }
     (if sources.len() == 1 { sources.remove(0) } else { Box::new(Several::new(sources)) }, warnings)
 }
 
-fn open_processors(machine: &Machine, roots: &Roots) -> (Box<dyn Backend>, Vec<WarningKind>) {
+fn open_processors(
+    machine: &Machine,
+    package: Option<&Package>,
+    roots: &Roots,
+) -> (Box<dyn Backend>, Vec<WarningKind>) {
     let mut denied = match Powercap::open(&roots.sys.join("class/powercap")) {
         Ok(counters) => return (Box::new(Doubted::new(counters)), Vec::new()),
         Err(warnings) => warnings,
@@ -150,7 +161,7 @@ fn open_processors(machine: &Machine, roots: &Roots) -> (Box<dyn Backend>, Vec<W
         return (Box::new(Doubted::new(registers)), denied);
     }
     if let Some(sensors) = hwmon::open_processors(&roots.sys) {
-        return (Box::new(sensors), denied);
+        return (Box::new(Doubted::new(sensors)), denied);
     }
     if let Some(battery) = Battery::open(&roots.sys.join("class/power_supply")) {
         return (Box::new(battery), denied);
@@ -160,7 +171,7 @@ fn open_processors(machine: &Machine, roots: &Roots) -> (Box<dyn Backend>, Vec<W
         Some(WarningKind::CounterDenied { .. }) => "the energy counters may not be read",
         _ => "this machine shows no energy counter",
     };
-    let model = CpuModel::open(roots, machine);
+    let model = CpuModel::open(roots, machine, package);
     let reason = format!("{reason}; processor: {}", model.identity());
     warnings.push(WarningKind::ModelledNotMeasured { reason });
     (Box::new(model), warnings)

@@ -158,7 +158,7 @@ mod tests {
         root.set("hwmon4", "power1_average", "30000000");
         let readings = cards.read(at(2));
         assert_eq!(readings[0].value, 7_000_000);
-        assert_eq!(readings[1], Reading { low: 20_000_000, value: 40_000_000, high: 60_000_000 });
+        assert_eq!(readings[1], Reading { low: 19_000_000, value: 40_000_000, high: 63_000_000 });
     }
 
     #[test]

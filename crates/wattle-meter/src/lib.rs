@@ -16,6 +16,7 @@ pub mod backend;
 mod battery;
 pub mod bystanders;
 mod cards;
+pub mod compare;
 mod container;
 mod counter;
 #[cfg(test)]
@@ -41,9 +42,11 @@ mod microarchitecture;
 mod msr;
 mod number_file;
 mod nvidia;
+mod package;
 mod perf_power;
 mod powercap;
 pub mod prices;
+mod process_tree;
 mod processor_time;
 pub mod published;
 mod quantity;
@@ -74,6 +77,7 @@ pub use factors::{FactorError, FactorTexts, Factors};
 pub use forecast::{Forecast, Progress};
 pub use machine::{Machine, Software};
 pub use meter::{Gauge, Meter, MeterConfig, Snapshot};
+pub use package::{Package, PackageError};
 pub use quantity::{Quantity, QuantityError};
 pub use receipt::{
     Boundary, Component, Coverage, Energy, Look, PowerSummary, Receipt, SCHEMA, Samples, Schema, ScopeRecord,

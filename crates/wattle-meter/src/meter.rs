@@ -9,12 +9,12 @@ use crate::account::Account;
 use crate::backend::{self, Backend, Roots, Subject};
 use crate::cpu_model::idle_milliwatts;
 use crate::processor_time::{ProcessorTime, machine_cores};
-use crate::running::{Shared, State, TICK, sample};
+use crate::running::{GLANCE, Shared, State, TICK, sample};
 use crate::scope::Scope;
 use crate::series::Series;
 use crate::settle::{components, receipt};
 use crate::{
-    Component, Factors, Machine, Quantity, Receipt, Source, StopReason, Timestamp, Unit, WarningKind,
+    Component, Factors, Machine, Package, Quantity, Receipt, Source, StopReason, Timestamp, Unit, WarningKind,
 };
 
 /// More wall clock than monotonic clock than any correction of the clock explains.
@@ -40,6 +40,8 @@ pub struct MeterConfig {
     pub subject: Subject,
     /// What the machine's processors draw when nobody works, W; estimated from the kind of processor if not given.
     pub idle_power: Option<Quantity>,
+    /// The machine's processor, where somebody knows better than the machine says.
+    pub package: Option<Package>,
     /// Where the operating system shows its counters.
     pub roots: Roots,
 }
@@ -55,6 +57,7 @@ impl MeterConfig {
             interval: Duration::from_secs(1),
             subject: Subject::This,
             idle_power: None,
+            package: None,
             roots: Roots::default(),
         }
     }
@@ -100,7 +103,7 @@ impl Meter {
     pub fn start(mut config: MeterConfig) -> Meter {
         // Once: on a large machine this reads for milliseconds.
         let machine = config.roots.machine();
-        let (backend, warnings) = backend::open_on(&machine, &config.roots);
+        let (backend, warnings) = backend::open_on(&machine, config.package.as_ref(), &config.roots);
         config.warnings.extend(warnings);
         Meter::start_on(machine, config, backend)
     }
@@ -116,11 +119,14 @@ impl Meter {
         let milliwatts = |watts: f64| (watts.max(0.0) * 1000.0) as u64;
         let accounts = [idle.low(), idle.value(), idle.high()].map(|watts| Account::new(milliwatts(watts)));
         config.idle_power = Some(idle);
+        let steps = if backend.split().is_some() { interval.max(GLANCE) } else { interval };
+        // A tenth of what means something in all: the steps of the source are then a tenth of the power between readings.
+        let series = Series::new(steps, backend.shortest() / 10);
         let shared = Arc::new(Shared {
             start: Instant::now(),
             state: Mutex::new(State {
                 backend,
-                series: Series::new(interval),
+                series,
                 taken: 0,
                 scopes: Vec::new(),
                 clock: ProcessorTime::open(&config.roots.proc, config.subject),
@@ -235,9 +241,14 @@ impl Gauge {
 fn idle_power(config: &MeterConfig, machine: &Machine) -> Quantity {
     config.idle_power.clone().unwrap_or_else(|| {
         let cores = machine_cores(&config.roots.proc).unwrap_or(machine.cores as u64);
-        let [low, value, high] = idle_milliwatts(machine, cores).map(|milliwatts| milliwatts as f64 / 1000.0);
-        Quantity::new(value, low, high, Unit::Watt, Source::modelled("idle-per-thread/1"))
-            .expect("the classes are ordered")
+        let package = config.package.as_ref();
+        let milliwatts = idle_milliwatts(machine, package, cores);
+        let [low, value, high] = milliwatts.map(|milliwatts| milliwatts as f64 / 1000.0);
+        let model = package.map_or_else(
+            || "idle-per-thread/1".to_owned(),
+            |package| format!("idle-of-tdp/1:{}", package.describe()),
+        );
+        Quantity::new(value, low, high, Unit::Watt, Source::modelled(model)).expect("the classes are ordered")
     })
 }
 
@@ -258,6 +269,8 @@ mod tests {
         readings: Vec<Reading>,
         covered: Duration,
         shortest: Duration,
+        /// What each counter may have missed, microjoules.
+        missed: u64,
     }
 
     impl Steady {
@@ -274,6 +287,7 @@ mod tests {
                 readings: Vec::new(),
                 covered: Duration::ZERO,
                 shortest: Duration::ZERO,
+                missed: 0,
             })
         }
     }
@@ -292,7 +306,7 @@ mod tests {
             let elapsed = now.elapsed;
             let value = elapsed.as_micros() as u64 * self.watts;
             self.covered = elapsed;
-            self.readings = vec![Reading { low: value, value, high: value }; 2];
+            self.readings = vec![Reading { low: value, value, high: value + self.missed }; 2];
             &self.readings
         }
         fn covered(&self) -> Duration {
@@ -426,6 +440,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_counter_may_have_missed_may_have_been_the_commands() {
+        let mut counters = Steady::new(10);
+        counters.missed = 5_000_000;
+        let idle = Quantity::exact(0.0, Unit::Watt, Source::assumed("stated by the caller")).unwrap();
+        let meter = Meter::start_with(MeterConfig { idle_power: Some(idle), ..config() }, counters);
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(80) {
+            std::hint::black_box(begun);
+        }
+        let shares = meter.stop().shares.unwrap();
+        assert!(shares.process.high() >= shares.process.value() + 9.9, "two of 5 J: {}", shares.process);
+        assert!(shares.process.high() <= shares.machine_uj as f64 / 1e6 + 10.1, "{}", shares.process);
+    }
+
+    #[test]
     fn a_snapshot_shows_the_power_since_the_last_one() {
         let meter = Meter::start_with(config(), Steady::new(10));
         std::thread::sleep(Duration::from_millis(5));
@@ -470,14 +499,17 @@ mod tests {
     #[test]
     fn the_energy_of_a_card_is_not_taken_for_the_share_of_the_command() {
         let roots = Roots::default();
-        let model = CpuModel::open(&roots, &roots.machine());
+        let model = CpuModel::open(&roots, &roots.machine(), None);
         let mut card = Steady::new(100_000);
         card.domains.iter_mut().for_each(|domain| domain.part = Part::Gpu);
         let both = Several::new(vec![Box::new(model), card]);
         let meter = Meter::start_with(config(), Box::new(both));
         std::thread::sleep(Duration::from_millis(50));
         let r = meter.stop();
-        assert!(r.energy.components.last().unwrap().energy.value() >= 5000.0);
+        let part = &r.energy.components.last().unwrap().energy;
+        assert!(part.value() >= 5000.0 && part.source().is_measured());
+        assert!(r.coverage.measured.value() > 0.0, "a measured card is measured beside a model");
+        assert!(near(r.coverage.modelled.value(), r.duration.value()));
         let share = r.shares.unwrap().process;
         assert!(share.high() < 1000.0, "at most every processor at its most: {share}");
     }

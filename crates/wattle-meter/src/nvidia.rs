@@ -49,14 +49,30 @@ enum Sensor {
 }
 
 /// Opens the cards that this process may use; `None` without a driver or such a card.
-pub(crate) fn open(roots: &Roots) -> Option<Nvidia> {
-    // Loading the library costs milliseconds, so it is tried only where the kernel has the driver.
-    if !roots.proc.join("driver/nvidia").exists() {
-        return None;
+///
+/// # Errors
+/// [`WarningKind::GpuUnseen`] where there is a driver and its library cannot be used.
+pub(crate) fn open(roots: &Roots) -> Result<Option<Nvidia>, WarningKind> {
+    open_by(roots, library::load)
+}
+
+fn open_by(
+    roots: &Roots,
+    load: impl Fn() -> Result<Box<dyn Driver>, String>,
+) -> Result<Option<Nvidia>, WarningKind> {
+    // Loading the library costs milliseconds, so it is tried only where the kernel has the driver, or where Windows has it
+    // for Linux beside it (WSL 2): there the cards are one device, whoever made them.
+    let (own, windows) = (roots.proc.join("driver/nvidia").exists(), roots.dev.join("dxg").exists());
+    if !own && !windows {
+        return Ok(None);
     }
     let environment = |name: &str| std::env::var(name).ok();
     let (devices, order) = (environment("CUDA_VISIBLE_DEVICES"), environment("CUDA_DEVICE_ORDER"));
-    Nvidia::of(library::load()?, devices.as_deref(), order.as_deref())
+    match load() {
+        Ok(driver) => Ok(Nvidia::of(driver, devices.as_deref(), order.as_deref())),
+        Err(reason) if own => Err(WarningKind::GpuUnseen { reason }),
+        Err(_) => Ok(None),
+    }
 }
 
 impl Nvidia {
@@ -164,15 +180,22 @@ mod library {
 
     use super::{Card, Driver};
 
-    /// Without the development package there is only the name with the version.
-    const NAMES: [&str; 2] = ["libnvidia-ml.so.1", "libnvidia-ml.so"];
+    /// Without the development package there is only the name with the version; WSL 2 has a folder of its own.
+    const NAMES: [&str; 3] = ["libnvidia-ml.so.1", "libnvidia-ml.so", "/usr/lib/wsl/lib/libnvidia-ml.so.1"];
 
     struct Library(Nvml);
 
-    pub(super) fn load() -> Option<Box<dyn Driver>> {
-        let load = |name: &&str| Nvml::builder().lib_path(OsStr::new(name)).init().ok();
-        let library = NAMES.iter().find_map(load)?;
-        Some(Box::new(Library(library)))
+    pub(super) fn load() -> Result<Box<dyn Driver>, String> {
+        let mut reason = String::new();
+        for name in NAMES {
+            match Nvml::builder().lib_path(OsStr::new(name)).init() {
+                Ok(library) => return Ok(Box::new(Library(library))),
+                // What the first says of a library that is there says more than that the others are missing.
+                Err(error) if reason.is_empty() => reason = format!("{name}: {error}"),
+                Err(_) => {}
+            }
+        }
+        Err(reason)
     }
 
     impl Library {
@@ -219,8 +242,8 @@ mod library {
 
 #[cfg(not(target_os = "linux"))]
 mod library {
-    pub(super) fn load() -> Option<Box<dyn super::Driver>> {
-        None
+    pub(super) fn load() -> Result<Box<dyn super::Driver>, String> {
+        Err("the driver's library is only used on Linux".to_owned())
     }
 }
 
@@ -272,6 +295,24 @@ mod tests {
     }
 
     #[test]
+    fn a_driver_without_its_library_is_told_and_windows_cards_are_found() {
+        let fake = || -> Result<Box<dyn Driver>, String> {
+            Ok(Box::new(Fake(Arc::new(Mutex::new(vec![(Some(5), None)])))))
+        };
+        let missing = || Err("libnvidia-ml.so.1: not found".to_owned());
+        let root = tempfile::tempdir().unwrap();
+        let folder = |name: &str| root.path().join(name);
+        let roots = Roots { proc: folder("proc"), sys: folder("sys"), dev: folder("dev") };
+        assert!(open_by(&roots, fake).unwrap().is_none(), "nothing is loaded where there is no driver");
+        std::fs::create_dir_all(folder("dev/dxg")).unwrap();
+        assert!(open_by(&roots, missing).unwrap().is_none(), "the cards there may be of another maker");
+        assert!(open_by(&roots, fake).unwrap().is_some(), "WSL 2");
+        std::fs::create_dir_all(folder("proc/driver/nvidia")).unwrap();
+        let Err(WarningKind::GpuUnseen { reason }) = open_by(&roots, missing) else { panic!("not told") };
+        assert!(reason.contains("libnvidia-ml.so.1"));
+    }
+
+    #[test]
     fn only_visible_cards_are_counted_by_differences_of_their_counters() {
         let (meters, cards) = open(&[(Some(5), None), (Some(7_000), None), (Some(9), None)], Some("1"));
         let mut cards = cards.unwrap();
@@ -304,7 +345,7 @@ mod tests {
         let mut cards = cards.unwrap();
         meters.lock().unwrap()[0].1 = Some(200_000);
         let reading = cards.read(at(1000))[0];
-        assert_eq!((reading.low, reading.value, reading.high), (100_000_000, 150_000_000, 200_000_000));
+        assert_eq!((reading.low, reading.value, reading.high), (95_000_000, 150_000_000, 210_000_000));
         assert!(cards.shortest() >= Duration::from_secs(1), "the sensor averages over a second");
         assert!(cards.domains()[0].source.to_string().starts_with("measured:nvml-power:"));
     }

@@ -7,11 +7,11 @@
 //! the tree; it holds where nobody waits. The command line makes itself the collector of orphans
 //! (`PR_SET_CHILD_SUBREAPER`), so that the first bound is the exact one for everything it starts.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::process_tree::{Look, Stat, Tree};
 use crate::text_file::TextFile;
 
 /// The unit of `/proc/*/stat`: `USER_HZ`, 100 a second on every Linux architecture in use.
@@ -20,15 +20,8 @@ const TICK_MILLIS: u64 = 10;
 /// How far a difference of two readings may be off: user and system time are each cut to whole ticks.
 pub(crate) const RESOLUTION: Duration = Duration::from_millis(20);
 
-/// Listings after which processes known to be strangers are looked at again, should a number have been reused.
-const STRANGERS_FORGOTTEN: u32 = 30;
-/// Files kept open for members of the tree; a shell allows 1024 files in all.
-const MOST_OPEN: usize = 128;
-/// A listing takes at most one part in this many of one processor's time, but none is put off for longer than
-/// [`LISTED_AFTER`].
-const LISTING_SHARE: u32 = 10_000;
-/// The longest that a process may go unseen.
-const LISTED_AFTER: Duration = Duration::from_secs(5);
+/// The same of the whole machine, whose busy time is the sum of five kinds.
+pub(crate) const MACHINE_RESOLUTION: Duration = Duration::from_millis(50);
 
 /// Whose processor time is counted as the run's own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,6 +44,8 @@ pub struct Moment {
     pub own: Option<Duration>,
     /// Processor time of everything on the machine, waiting and stolen time excluded. Never decreases.
     pub busy: Option<Duration>,
+    /// Whether processes were made that nobody has looked for yet: `own` may lack their time, and catches up later.
+    pub lagging: bool,
 }
 
 /// The reader; counts from when it was opened.
@@ -104,8 +99,12 @@ impl ProcessorTime {
         let own = self.own_ticks(look).zip(self.own_at_start);
         let own = own.map(|(now, then)| now.saturating_sub(then).max(self.tree.seen()));
         let busy = machine.busy.zip(self.busy_at_start).map(|(now, then)| now.saturating_sub(then));
-        let moment =
-            Moment { elapsed, own: own.map(time).max(before.own), busy: busy.map(time).max(before.busy) };
+        let moment = Moment {
+            elapsed,
+            own: own.map(time).max(before.own),
+            busy: busy.map(time).max(before.busy),
+            lagging: self.tree.is_lagging(),
+        };
         self.last = Some(moment);
         moment
     }
@@ -129,176 +128,8 @@ impl ProcessorTime {
     }
 }
 
-/// When a tree is looked at, and what is known by then.
-#[derive(Debug, Clone, Copy)]
-struct Look {
-    at: Duration,
-    /// Whether new processes must be found now, whatever that costs.
-    exact: bool,
-    /// Processes made since the machine started; `None` if unknown.
-    forks: Option<u64>,
-}
-
 fn time(ticks: u64) -> Duration {
     Duration::from_millis(ticks.saturating_mul(TICK_MILLIS))
-}
-
-/// The processes of a tree, as seen from listing to listing.
-///
-/// Listing all processes costs the most, so it is done only when some process has been made since the last listing;
-/// otherwise the members' own files, which stay open, are read again.
-#[derive(Debug, Default)]
-struct Tree {
-    /// Members seen alive last time, by process number.
-    alive: HashMap<u32, Member>,
-    /// Ticks of members that have ended, as last seen.
-    ended: u64,
-    /// Processes that do not belong, and the listing that last saw them.
-    strangers: HashMap<u32, u32>,
-    listings: u32,
-    /// Processes made before the last listing, and when the next one may be made.
-    forks: Option<u64>,
-    next_listing: Duration,
-}
-
-#[derive(Debug)]
-struct Member {
-    file: TextFile,
-    started: u64,
-    /// Own ticks at the first sight that counts, and last.
-    first: u64,
-    last: u64,
-    /// Ticks of children that it waited for, as last seen.
-    waited: u64,
-}
-
-impl Tree {
-    /// Looks at the descendants of `root` that are alive; returns their ticks and those of the children they waited
-    /// for.
-    fn scan(&mut self, proc: &Path, root: u32, with_root: bool, look: Look) -> u64 {
-        self.look_again();
-        let new = look.forks.is_none() || look.forks != self.forks;
-        if new && (look.exact || look.at >= self.next_listing) {
-            let begun = Instant::now();
-            self.list(proc, root, with_root);
-            self.forks = look.forks;
-            self.next_listing = look.at + (begun.elapsed() * LISTING_SHARE).min(LISTED_AFTER);
-        }
-        let spent = |member: &Member| member.last.saturating_add(member.waited);
-        self.alive.values().fold(0, |sum, member| sum.saturating_add(spent(member)))
-    }
-
-    /// Reads the members again; those that are gone, or whose number another process has now, have ended.
-    fn look_again(&mut self) {
-        let mut open = 0;
-        let ended = &mut self.ended;
-        self.alive.retain(|_, member| {
-            let stat = member.file.read().and_then(Stat::parse).filter(|s| s.started == member.started);
-            let Some(stat) = stat else {
-                *ended = ended.saturating_add(member.last.saturating_sub(member.first));
-                return false;
-            };
-            (member.last, member.waited) = (stat.spent, stat.waited);
-            open += 1;
-            if open > MOST_OPEN {
-                member.file.close();
-            }
-            true
-        });
-    }
-
-    /// Lists all processes for new members. Once a member, always one, whoever becomes its parent.
-    fn list(&mut self, proc: &Path, root: u32, with_root: bool) {
-        self.listings = self.listings.wrapping_add(1);
-        let now = self.listings;
-        let forget = now.is_multiple_of(STRANGERS_FORGOTTEN);
-        let mut new: HashMap<u32, (Stat, TextFile)> = HashMap::new();
-        for entry in fs::read_dir(proc).into_iter().flatten().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            match self.strangers.get_mut(&pid) {
-                Some(seen) if !forget => *seen = now,
-                _ if self.alive.contains_key(&pid) => {}
-                _ => {
-                    let mut file = TextFile::new(entry.path().join("stat"));
-                    if let Some(stat) = file.read().and_then(Stat::parse) {
-                        new.insert(pid, (stat, file));
-                    }
-                }
-            }
-        }
-        self.strangers.retain(|_, seen| *seen == now);
-        let belongs = |pid: u32, stat: &Stat| {
-            if pid == root { with_root } else { descends(&new, &self.alive, stat, root) }
-        };
-        let members: Vec<u32> =
-            new.iter().filter(|(pid, (s, _))| belongs(**pid, s)).map(|(p, _)| *p).collect();
-        for pid in members {
-            if let Some((stat, file)) = new.remove(&pid) {
-                let Stat { spent, waited, started, .. } = stat;
-                self.alive.insert(pid, Member { file, started, first: 0, last: spent, waited });
-            }
-        }
-        self.strangers.extend(new.into_keys().filter(|pid| *pid != root).map(|pid| (pid, now)));
-    }
-
-    /// What the members have spent so far does not count.
-    fn forget_past(&mut self) {
-        for member in self.alive.values_mut() {
-            member.first = member.last;
-        }
-    }
-
-    /// Ticks by the *seen* bound.
-    fn seen(&self) -> u64 {
-        let own = |member: &Member| member.last.saturating_sub(member.first);
-        self.alive.values().fold(self.ended, |sum, member| sum.saturating_add(own(member)))
-    }
-}
-
-/// Whether the chain of parents leads to `root` or a member; a chain longer than any real one is a torn listing.
-fn descends(
-    new: &HashMap<u32, (Stat, TextFile)>,
-    members: &HashMap<u32, Member>,
-    of: &Stat,
-    root: u32,
-) -> bool {
-    let mut parent = of.parent;
-    for _ in 0..4096 {
-        if parent == root || members.contains_key(&parent) {
-            return true;
-        }
-        match new.get(&parent) {
-            Some((next, _)) => parent = next.parent,
-            None => return false,
-        }
-    }
-    false
-}
-
-/// What `/proc/<pid>/stat` says, in ticks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stat {
-    pid: u32,
-    parent: u32,
-    /// User and system time of all its threads.
-    spent: u64,
-    /// The same of children that ended and were waited for, and of theirs.
-    waited: u64,
-    started: u64,
-}
-
-impl Stat {
-    /// Fields 1, 4, 14 to 17 and 22 of proc(5). The name in field 2 may hold spaces and brackets.
-    fn parse(stat: &str) -> Option<Stat> {
-        let pid = stat.split_ascii_whitespace().next()?.parse().ok()?;
-        // The first field after the name is number 3.
-        let mut fields = stat[stat.rfind(')')? + 1..].split_ascii_whitespace();
-        let mut number = |skipped: usize| fields.nth(skipped)?.parse::<u64>().ok();
-        let parent = u32::try_from(number(1)?).ok()?;
-        let spent = number(9)?.checked_add(number(0)?)?;
-        let waited = number(0)?.checked_add(number(0)?)?;
-        Some(Stat { pid, parent, spent, waited, started: number(4)? })
-    }
 }
 
 /// What `/proc/stat` says of the whole machine.
@@ -362,6 +193,13 @@ pub(crate) mod tests {
             fs::write(folder.join("stat"), text).unwrap();
         }
 
+        /// The children of a process's only thread.
+        pub(crate) fn children(&self, pid: u32, children: &str) {
+            let thread = self.0.path().join(format!("{pid}/task/{pid}"));
+            fs::create_dir_all(&thread).unwrap();
+            fs::write(thread.join("children"), children).unwrap();
+        }
+
         /// As in the real one, an open file of an ended process has no more to say.
         pub(crate) fn exit(&self, pid: u32) {
             fs::write(self.0.path().join(pid.to_string()).join("stat"), "").unwrap();
@@ -384,16 +222,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_hostile_process_name_does_not_shift_the_fields() {
-        let stat =
-            Stat::parse("7 (a) R 1 (b) S 9 1 1 0 -1 4194304 900 0 0 0 150 50 7 3 20 0 4 0 100").unwrap();
-        assert_eq!(stat, Stat { pid: 7, parent: 9, spent: 200, waited: 10, started: 100 });
-    }
-
-    #[test]
     fn anything_else_is_unknown() {
         for text in ["", ")", "7 (a) R 1 2 3", "7 (a) S 1 1 1 0 -1 4194304 900 0 0 0 x 50 7 3 20 0 4 0 100"] {
-            assert_eq!(Stat::parse(text), None, "{text:?}");
+            assert!(Stat::parse(text).is_none(), "{text:?}");
         }
         let mut nowhere = ProcessorTime::open(Path::new("/nonexistent"), Subject::This);
         assert_eq!(nowhere.read(Duration::ZERO, Duration::ZERO), Moment::default());
@@ -496,6 +327,37 @@ pub(crate) mod tests {
         assert_eq!(own(&mut time, 1), 3, "no process was made, says the kernel");
         proc.forks(501);
         assert_eq!(own(&mut time, 2), 43);
+    }
+
+    /// A listing that has just been made, and children made since.
+    fn made_since(told: bool) -> Moment {
+        let proc = FakeProc::new();
+        proc.process("self", 10, 1, 0, 0);
+        proc.process("10", 10, 1, 0, 0);
+        proc.forks(500);
+        let mut time = ProcessorTime::open(proc.path(), Subject::Children);
+        proc.process("11", 11, 10, 20, 0);
+        proc.process("12", 12, 11, 40, 5);
+        if told {
+            for (pid, children) in [(10, "11 "), (11, "12 "), (12, "")] {
+                proc.children(pid, children);
+            }
+        }
+        proc.forks(502);
+        // As if listing were dear: the next one would be due in five seconds.
+        time.tree.put_listing_off();
+        let moment = time.read(Duration::from_millis(200), Duration::from_millis(100));
+        let exact = time.read(Duration::from_millis(300), Duration::ZERO);
+        assert_eq!((exact.own, exact.lagging), (Some(Duration::from_millis(650)), false));
+        moment
+    }
+
+    #[test]
+    fn children_are_seen_at_once_where_the_kernel_names_them_and_missed_with_a_word_elsewhere() {
+        let seen = made_since(true);
+        assert_eq!((seen.own, seen.lagging), (Some(Duration::from_millis(650)), false));
+        let missed = made_since(false);
+        assert_eq!((missed.own, missed.lagging), (Some(Duration::ZERO), true));
     }
 
     #[test]

@@ -295,7 +295,8 @@ pub struct Samples {
     pub power: Option<PowerSummary>,
 }
 
-/// Spread of the power between consecutive readings, each weighted by its duration.
+/// Spread of the power between readings that are far enough apart to tell it (a tenth of a second at least), each weighted
+/// by its duration.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct PowerSummary {
     /// Number of intervals.

@@ -3,18 +3,18 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::Quantity;
 use crate::account::{Account, Split};
-use crate::backend::{Backend, Moment, Part, Reading};
+use crate::backend::{Backend, Domain, Moment, Part, Reading};
 use crate::meter::Snapshot;
 use crate::processor_time::ProcessorTime;
 use crate::series::Series;
 use crate::settle::{components, total};
+use crate::{Quantity, Source};
 
 /// Processor times come in ticks of 10 ms; scopes do not read them more often.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// The sampler reads processor times no more often than this where they are the energy, for a model follows them,
-const GLANCE: Duration = Duration::from_millis(900);
+pub(crate) const GLANCE: Duration = Duration::from_millis(900);
 /// and than this where they only divide it.
 const RARE_GLANCE: Duration = Duration::from_millis(1900);
 
@@ -44,6 +44,10 @@ pub(crate) struct Settlement {
     pub(crate) split: Split,
     /// The process tree's part if idle power is at its highest, and at its lowest.
     pub(crate) process: (u64, u64),
+    /// The most that all who worked may have spent.
+    pub(crate) active: u64,
+    /// How it was divided.
+    pub(crate) model: Source,
     /// What idle power was taken to be; `None` where the source itself knows the split.
     pub(crate) idle_power: Option<Quantity>,
 }
@@ -88,7 +92,7 @@ impl State {
     pub(crate) fn read(&mut self, at: Duration, patience: Duration) -> Mark {
         let now = self.clock.read(at, patience);
         let energy = self.take(now).to_vec();
-        let machine = self.processors(&energy);
+        let machine = self.processors(&energy, |r| r.value);
         self.accounts.iter_mut().for_each(|account| account.advance(now, machine));
         Mark { now, energy }
     }
@@ -96,14 +100,20 @@ impl State {
     /// One background reading. A thousand of them a second must stay cheap: the counters are read, and nothing else
     /// happens until the processor times are due.
     fn sample(&mut self, at: Duration) {
-        let patience = if self.backend.split().is_some() { GLANCE } else { RARE_GLANCE };
+        let modelled = self.backend.split().is_some();
+        let patience = if modelled { GLANCE } else { RARE_GLANCE };
         if self.clock.is_due(at, patience) {
             let mark = self.read(at, patience);
-            self.series.offer(at, sum(&mark.energy));
+            // A model follows processor time: while some of that is missing, its power is too low, and then too high.
+            if !(modelled && mark.now.lagging) {
+                self.series.offer(at, sum(&mark.energy));
+            }
         } else {
             let now = self.clock.read(at, patience);
             let total = sum(self.take(now));
-            self.series.offer(at, total);
+            if !modelled {
+                self.series.offer(at, total);
+            }
         }
     }
 
@@ -113,10 +123,10 @@ impl State {
     }
 
     /// Energy of processors and memory: what processes share. Cards and batteries are not divided.
-    fn processors(&self, energy: &[Reading]) -> u64 {
+    fn processors(&self, energy: &[Reading], of: fn(&Reading) -> u64) -> u64 {
         let shared = |part| matches!(part, Part::Processor | Part::Memory);
         let domains = self.backend.domains().iter().zip(energy);
-        domains.filter(|(d, _)| shared(d.part)).fold(0, |total, (_, r)| total.saturating_add(r.value))
+        domains.filter(|(d, _)| shared(d.part)).fold(0, |total, (_, r)| total.saturating_add(of(r)))
     }
 
     pub(crate) fn settle(&mut self, mark: &Mark, idle_power: Option<Quantity>) -> Option<Settlement> {
@@ -124,18 +134,29 @@ impl State {
             // The model's last domain is the busy time; cards may follow it.
             let mut domains = self.backend.domains().iter().zip(&mark.energy);
             let busy = domains.rfind(|(d, _)| d.part == Part::Processor);
-            let busy = busy.map(|(_, energy)| *energy).unwrap_or_default();
-            return Some(Settlement { split, process: (busy.low, busy.high), idle_power: None });
+            let bounds = |(domain, energy): (&Domain, &Reading)| {
+                (energy.low.saturating_sub(domain.resolution), energy.high.saturating_add(domain.resolution))
+            };
+            let process = busy.map(bounds).unwrap_or_default();
+            let model =
+                busy.map_or_else(|| Source::modelled("cpu-time/1"), |(domain, _)| domain.source.clone());
+            return Some(Settlement { split, process, active: u64::MAX, model, idle_power: None });
         }
-        let machine = self.processors(&mark.energy);
+        let ends: [fn(&Reading) -> u64; 3] = [|r| r.low, |r| r.value, |r| r.high];
+        let [least, machine, most] = ends.map(|of| self.processors(&mark.energy, of));
         mark.now.own?;
         mark.now.busy?;
         let [low, value, high] = &mut self.accounts;
         let [low, value, high] = [low, value, high].map(|account| account.settle(mark.now, machine));
         // Steps are settled one by one, so an idle power above the true one need not give the least of all.
         let (a, b) = (low.process.min(high.process), low.process.max(high.process));
-        let process = (a.min(value.process), b.max(value.process));
-        (machine > 0).then_some(Settlement { split: value, process, idle_power })
+        // What is not known of the machine's energy may all be the process's, or none of it.
+        let (less, more) = (machine.saturating_sub(least), most.saturating_sub(machine));
+        let process = (a.min(value.process).saturating_sub(less), b.max(value.process).saturating_add(more));
+        let idle = low.idle.min(high.idle).min(value.idle).min(machine);
+        let active = (machine - idle).saturating_add(more);
+        let model = Source::modelled("busy-time-share/1");
+        (machine > 0).then_some(Settlement { split: value, process, active, model, idle_power })
     }
 }
 

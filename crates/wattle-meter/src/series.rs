@@ -11,15 +11,17 @@ const CAPACITY: usize = 512;
 #[derive(Debug, Clone)]
 pub(crate) struct Series {
     interval: Duration,
+    /// Power over less time than this says more of the counter's steps than of the machine.
+    least: Duration,
     points: Vec<(Duration, u64)>,
     stride: u64,
     offered: u64,
 }
 
 impl Series {
-    /// An empty series that will be offered one reading each `interval`.
-    pub(crate) fn new(interval: Duration) -> Self {
-        Series { interval, points: Vec::new(), stride: 1, offered: 0 }
+    /// An empty series that will be offered one reading each `interval`; power is told over no less than `least`.
+    pub(crate) fn new(interval: Duration, least: Duration) -> Self {
+        Series { interval, least, points: Vec::new(), stride: 1, offered: 0 }
     }
 
     /// Offers a regular reading of `microjoules` since start.
@@ -49,10 +51,41 @@ impl Series {
         Samples {
             taken,
             interval_s: self.interval.as_secs_f64() * self.stride as f64,
-            power: summarise(&points),
+            power: summarise(&gathered(&points, |point| point.0, self.least.max(LEAST_STEP))),
             readings: points.iter().map(|&(t, e)| (t.as_secs_f64(), e as f64 / 1e6)).collect(),
         }
     }
+}
+
+/// Counters move in steps of up to some milliseconds.
+const LEAST_STEP: Duration = Duration::from_millis(100);
+
+impl Samples {
+    /// Power between readings that are far enough apart to tell it: seconds from the start of the run to the start and the
+    /// end of each step, and its average power, W.
+    pub fn powers(&self) -> Vec<(f64, f64, f64)> {
+        let at = |&(seconds, _): &(f64, f64)| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        let kept = gathered(&self.readings, at, LEAST_STEP);
+        let steps = kept.windows(2).filter(|pair| pair[1].0 > pair[0].0);
+        steps.map(|p| (p[0].0, p[1].0, (p[1].1 - p[0].1) / (p[1].0 - p[0].0))).collect()
+    }
+}
+
+/// The readings that lie `least` apart or more; what is left at the end belongs to the last step.
+fn gathered<P: Copy + PartialEq>(points: &[P], at: impl Fn(&P) -> Duration, least: Duration) -> Vec<P> {
+    let mut kept: Vec<P> = vec![];
+    for point in points {
+        if kept.last().is_none_or(|last| at(point).saturating_sub(at(last)) >= least) {
+            kept.push(*point);
+        }
+    }
+    if let Some(end) = points.last().filter(|end| kept.last() != Some(end)) {
+        if kept.len() > 1 {
+            kept.pop();
+        }
+        kept.push(*end);
+    }
+    kept
 }
 
 /// Power between consecutive readings, weighted by time; `None` without an interval of positive length.
@@ -127,7 +160,7 @@ mod tests {
 
     #[test]
     fn a_day_of_seconds_stays_bounded_even_and_complete() {
-        let mut series = Series::new(Duration::from_secs(1));
+        let mut series = Series::new(Duration::from_secs(1), Duration::ZERO);
         for second in 0..86_400u64 {
             series.offer(Duration::from_secs(second), second * 5_000_000);
         }
@@ -143,7 +176,7 @@ mod tests {
 
     #[test]
     fn power_is_energy_over_time_not_a_mean_of_samples() {
-        let mut series = Series::new(Duration::from_secs(1));
+        let mut series = Series::new(Duration::from_secs(1), Duration::ZERO);
         series.offer(Duration::ZERO, 0);
         series.offer(Duration::from_secs(9), 9_000_000);
         let power = series.finish(Duration::from_secs(10), 20_000_000, 3).power.unwrap();
@@ -152,8 +185,27 @@ mod tests {
     }
 
     #[test]
+    fn a_counter_that_moves_in_steps_has_no_peaks_of_its_own() {
+        // 50 W, read every 10 ms, from a counter that is renewed every 100 ms; the end lies just after a renewal.
+        let mut series = Series::new(Duration::from_millis(10), Duration::from_millis(1000));
+        for reading in 0..501 {
+            series.offer(Duration::from_millis(10 * reading), reading / 10 * 5_000_000);
+        }
+        let power = series.finish(Duration::from_millis(5011), 250_000_000, 502).power.unwrap();
+        assert!(power.max_w < 1.1 * 50.0 && power.min_w > 0.9 * 50.0, "{power:?}");
+        let samples = series.finish(Duration::from_millis(5011), 250_000_000, 502);
+        assert!(samples.powers().iter().all(|(from, to, watts)| to - from > 0.09 && *watts < 110.0));
+        // A run shorter than that has one step.
+        let mut short = Series::new(Duration::from_millis(10), Duration::from_millis(1000));
+        short.offer(Duration::ZERO, 0);
+        short.offer(Duration::from_millis(10), 5_000_000);
+        let power = short.finish(Duration::from_millis(20), 5_000_000, 3).power.unwrap();
+        assert_eq!((power.n, power.max_w), (1, 250.0));
+    }
+
+    #[test]
     fn a_run_without_duration_has_no_power() {
-        let mut series = Series::new(Duration::from_secs(1));
+        let mut series = Series::new(Duration::from_secs(1), Duration::ZERO);
         series.offer(Duration::ZERO, 0);
         assert_eq!(series.finish(Duration::ZERO, 0, 1).power, None);
     }
@@ -161,7 +213,7 @@ mod tests {
     #[test]
     fn two_series_are_one_as_if_one_meter_had_taken_both() {
         let run = |seconds: u64, watts: u64| {
-            let mut series = Series::new(Duration::from_secs(1));
+            let mut series = Series::new(Duration::from_secs(1), Duration::ZERO);
             (0..seconds).for_each(|s| series.offer(Duration::from_secs(s), s * watts * 1_000_000));
             series.finish(Duration::from_secs(seconds), seconds * watts * 1_000_000, seconds + 1)
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::backend::{Backend, Domain, Moment, Reading};
-use crate::processor_time::RESOLUTION;
+use crate::processor_time::{MACHINE_RESOLUTION, RESOLUTION};
 use crate::running::{Mark, Settlement, State, Tally};
 use crate::{
     Component, Coverage, Energy, Machine, MeterConfig, Quantity, Receipt, Schema, ScopeRecord, Shares,
@@ -107,13 +107,23 @@ pub(crate) fn receipt(
     receipt
 }
 
-/// Rounding of processor times moves joules between process and others; the interval of the process allows for it.
+/// The interval of the process's part: idle power, and what the processor times may be off by.
 fn shares(settlement: Settlement, now: &Moment) -> Shares {
-    let Settlement { split, process: (low, high), idle_power } = settlement;
-    let busy = now.busy.max(now.own).unwrap_or_default().as_secs_f64().max(1e-9);
-    let blur = (RESOLUTION.as_secs_f64() / busy).min(1.0) * (split.process + split.other) as f64 / 1e6;
-    let model = if idle_power.is_some() { "busy-time-share/1" } else { "cpu-time/1" };
+    let Settlement { split, process: (low, high), active, model, idle_power } = settlement;
+    let seconds = |time: Option<Duration>| time.unwrap_or_default().as_secs_f64();
+    let own = seconds(now.own);
+    let (least, most) = ((own - RESOLUTION.as_secs_f64()).max(0.0), own + RESOLUTION.as_secs_f64());
     let value = joules(split.process);
+    let (mut low, mut high) = (joules(low).min(value), joules(high).max(value));
+    // A model's own bounds have those of its processor time in them.
+    if idle_power.is_some() {
+        // Time of the machine as a whole only matters where it divides the energy.
+        let busy = seconds(now.busy).max(own);
+        let blur = MACHINE_RESOLUTION.as_secs_f64();
+        low *= of(least, busy + blur) / of(own, busy).max(f64::MIN_POSITIVE);
+        let share = of(most, (busy - blur).max(most));
+        high = if own > 0.0 { high * share / of(own, busy) } else { joules(active) * share };
+    }
     Shares {
         machine_uj: split.machine(),
         process_uj: split.process,
@@ -121,14 +131,19 @@ fn shares(settlement: Settlement, now: &Moment) -> Shares {
         idle_uj: split.idle,
         process: Quantity::new(
             value,
-            (joules(low).min(value) - blur).max(0.0),
-            joules(high).max(value) + blur,
+            low.clamp(0.0, value),
+            high.min(joules(active)).max(value),
             Unit::Joule,
-            Source::modelled(model),
+            model,
         )
         .expect("bounds were ordered just now; integers are finite"),
         idle_power,
     }
+}
+
+/// A part of a whole; 0 of nothing.
+fn of(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
 }
 
 fn cpu_quantity(cpu: Duration) -> Quantity {
@@ -145,11 +160,12 @@ fn cpu_quantity(cpu: Duration) -> Quantity {
 
 fn coverage(backend: &dyn Backend, elapsed: Duration) -> Coverage {
     let covered = backend.covered().min(elapsed);
-    let measures = backend.domains().iter().all(|domain| domain.source.is_measured());
+    // Cards that are measured beside processors that are modelled: both.
+    let any = |measured: bool| backend.domains().iter().any(|d| d.source.is_measured() == measured);
     let share = |mine: bool| if mine { covered } else { Duration::ZERO };
     Coverage {
-        measured: seconds(share(measures), Source::measured("energy-counters")),
-        modelled: seconds(share(!measures), Source::modelled(backend.name())),
+        measured: seconds(share(any(true)), Source::measured("energy-counters")),
+        modelled: seconds(share(any(false)), Source::modelled(backend.name())),
         elapsed: by_clock(elapsed),
     }
 }

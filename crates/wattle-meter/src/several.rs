@@ -28,7 +28,8 @@ impl Backend for Several {
     }
 
     fn boundary(&self) -> Boundary {
-        self.sources[0].boundary()
+        let first = self.sources[0].boundary();
+        if self.sources.iter().all(|s| s.boundary() == first) { first } else { Boundary::Mixed }
     }
 
     fn domains(&self) -> &[Domain] {

@@ -18,7 +18,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Quantity, Source, Unit};
+use crate::{Meter, Quantity, Source, Unit};
 
 /// How often something is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,6 +183,37 @@ pub fn in_turns<E>(
     })
 }
 
+/// Energy of one run of each contender, J, from turns in which each runs for some time in a row, so that what else the
+/// machine does meets all of them alike. Each is a phase of the meter by its name. `None` where the meter knows no energy.
+///
+/// # Errors
+/// The first error of a contender.
+pub fn energies_in_turns<E>(
+    meter: &Meter,
+    names: &[&str],
+    turns: usize,
+    each: Duration,
+    mut run: impl FnMut(usize) -> Result<(), E>,
+) -> Result<Vec<Option<Quantity>>, E> {
+    let mut spent: Vec<(Vec<Quantity>, u32)> = vec![(vec![], 0); names.len()];
+    for _ in 0..turns {
+        for (contender, (energies, runs)) in spent.iter_mut().enumerate() {
+            let scope = meter.scope(names[contender]);
+            let start = Instant::now();
+            while start.elapsed() < each {
+                run(contender)?;
+                *runs += 1;
+            }
+            energies.extend(scope.finish().energy);
+        }
+    }
+    let of_one = |(energies, runs): &(Vec<Quantity>, u32)| {
+        let all = (energies.len() == turns).then(|| Quantity::sum(energies).ok().flatten()).flatten()?;
+        all.scaled(1.0 / f64::from(*runs)).ok()
+    };
+    Ok(spent.iter().map(of_one).collect())
+}
+
 /// Times a fixed number of parts that one turn gives together.
 ///
 /// # Errors
@@ -225,6 +256,8 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
+    use crate::backend::{Backend, Domain, Moment, Part, Reading};
+    use crate::{Boundary, MeterConfig, WarningKind};
 
     fn times(seconds: &[f64]) -> Times {
         Times::of(seconds.to_vec()).unwrap()
@@ -307,5 +340,54 @@ mod tests {
         });
         assert_eq!(a.seconds(), [3.0, 4.0, 5.0, 6.0]);
         assert_eq!(b.seconds(), [30.0, 40.0, 50.0, 60.0]);
+    }
+
+    /// A counter under a load of others that grows: watts by the seconds since the start.
+    struct Growing([Domain; 1], [Reading; 1]);
+
+    impl Backend for Growing {
+        fn name(&self) -> &'static str {
+            "fake"
+        }
+        fn boundary(&self) -> Boundary {
+            Boundary::WholePackages
+        }
+        fn domains(&self) -> &[Domain] {
+            &self.0
+        }
+        fn read(&mut self, now: Moment) -> &[Reading] {
+            let seconds = now.elapsed.as_secs_f64();
+            let value = (1e9 * seconds * seconds) as u64;
+            self.1 = [Reading { low: value, value, high: value }];
+            &self.1
+        }
+        fn covered(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn shortest(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn warnings(&self) -> Vec<WarningKind> {
+            vec![]
+        }
+    }
+
+    #[test]
+    fn a_load_that_grows_meets_both_contenders() {
+        let source = Source::measured("fake");
+        let domain = Domain { name: "package-0".into(), part: Part::Processor, source, resolution: 0 };
+        let meter =
+            Meter::start_with(MeterConfig::new(["test"]), Box::new(Growing([domain], [Reading::default()])));
+        let (turns, each) = (10, Duration::from_millis(10));
+        let run = |_| {
+            std::thread::sleep(Duration::from_millis(1));
+            Ok::<(), std::convert::Infallible>(())
+        };
+        let Ok(found) = energies_in_turns(&meter, &["a", "b"], turns, each, run);
+        let [a, b] = [0, 1].map(|i| found[i].as_ref().unwrap().value());
+        // One after the other, the second would take three times as much.
+        assert!(b / a < 1.6 && b / a > 0.8, "{a} {b}");
+        let scopes = meter.stop().scopes;
+        assert_eq!((scopes[0].path.as_str(), scopes[0].count, scopes[1].count), ("a", 10, 10));
     }
 }

@@ -103,6 +103,16 @@ pub enum WarningKind {
         /// What `CUDA_VISIBLE_DEVICES` says.
         devices: String,
     },
+    /// There is a driver for NVIDIA cards, but it cannot be asked, so the cards are not in the energy.
+    GpuUnseen {
+        /// Why not.
+        reason: String,
+    },
+    /// What the command started in the background still runs; it is counted until the command ended.
+    StillRunning {
+        /// Numbers of those processes.
+        processes: Vec<u32>,
+    },
     /// The background sampler could not start; long runs may lose counter wraps.
     NoSampler {
         /// Why it could not start.
@@ -161,6 +171,16 @@ impl WarningKind {
             Self::GpuOrderUnknown { devices } => {
                 format!("CUDA_VISIBLE_DEVICES={devices} numbers unlike cards, which programs order by speed")
             }
+            Self::GpuUnseen { reason } => {
+                format!("there is a driver for NVIDIA cards, but they are not in the energy: {reason}")
+            }
+            Self::StillRunning { processes } => {
+                format!(
+                    "{} process(es) that the command started still run ({}); what they spend from now on is not counted",
+                    processes.len(),
+                    joined(processes)
+                )
+            }
             Self::NoSampler { reason } => format!("no background sampling: {reason}"),
         }
     }
@@ -202,6 +222,15 @@ impl WarningKind {
             Self::GpuOrderUnknown { .. } => {
                 "set CUDA_DEVICE_ORDER=PCI_BUS_ID for the run, or name cards by UUID".to_owned()
             }
+            Self::GpuUnseen { .. } => {
+                "make the driver's library libnvidia-ml.so.1 known to the loader; a container needs the capability \
+                 `utility` (NVIDIA_DRIVER_CAPABILITIES)"
+                    .to_owned()
+            }
+            Self::StillRunning { processes } => {
+                let first = processes.first().map_or_else(String::new, |pid| format!("={pid}"));
+                format!("let the command wait for them (`wait` in a shell), or watch them: option `attach{first}`")
+            }
             Self::NoSampler { .. } => "keep runs short or free some threads".to_owned(),
         }
     }
@@ -211,6 +240,12 @@ impl From<WarningKind> for Warning {
     fn from(kind: WarningKind) -> Self {
         Warning { message: kind.message(), advice: kind.advice(), kind }
     }
+}
+
+/// The first few numbers.
+fn joined(processes: &[u32]) -> String {
+    let shown: Vec<String> = processes.iter().take(8).map(u32::to_string).collect();
+    shown.join(", ") + if processes.len() > 8 { ", ..." } else { "" }
 }
 
 /// How a factor is stated, as an option or in the environment.
@@ -249,6 +284,8 @@ mod tests {
             WarningKind::GpuOrderUnknown { devices: text() },
             WarningKind::IntensityNotCovered { series: text() },
             WarningKind::CounterFrozen { domain: text() },
+            WarningKind::GpuUnseen { reason: text() },
+            WarningKind::StillRunning { processes: vec![7] },
         ];
         let number = |kind: &WarningKind| match kind {
             WarningKind::ModelledNotMeasured { .. } => 0,
@@ -268,6 +305,8 @@ mod tests {
             WarningKind::GpuOrderUnknown { .. } => 14,
             WarningKind::IntensityNotCovered { .. } => 15,
             WarningKind::CounterFrozen { .. } => 16,
+            WarningKind::GpuUnseen { .. } => 17,
+            WarningKind::StillRunning { .. } => 18,
         };
         assert!(all.iter().map(number).eq(0..all.len()));
         all

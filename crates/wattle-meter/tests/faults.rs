@@ -162,6 +162,47 @@ fn several_dies_are_each_counted_once() {
 }
 
 #[test]
+fn the_same_counter_behind_two_doors_is_counted_once() {
+    let fake = Fake::new(&[("intel-rapl:0", "package-0", 0)]);
+    let unit = fake.folder.path().join("sys/bus/event_source/devices/power");
+    fs::create_dir_all(unit.join("events")).expect("a folder");
+    for (file, text) in [
+        ("cpumask", "0"),
+        ("type", "9"),
+        ("events/energy-pkg", "event=0x02"),
+        ("events/energy-pkg.scale", "2.3283064365386962890625e-10"),
+        ("events/energy-pkg.unit", "Joules"),
+    ] {
+        fs::write(unit.join(file), text).expect("a file");
+    }
+    let mut source = fake.open();
+    assert_eq!((source.backend.name(), source.backend.domains().len()), ("rapl-powercap", 1));
+    fake.set("intel-rapl:0", 7_000_000);
+    assert_eq!(source.read(1).1, 7_000_000);
+}
+
+#[test]
+fn sockets_that_mirror_one_counter_or_never_move_are_doubted_as_packages_are() {
+    let fake = Fake { folder: TempDir::new().expect("a temporary folder") };
+    let chip = fake.folder.path().join("sys/class/hwmon/hwmon0");
+    fs::create_dir_all(&chip).expect("a folder");
+    let set = |file: &str, text: &str| fs::write(chip.join(file), text).expect("a file");
+    for (file, text) in [("name", "amd_energy"), ("energy1_label", "Esocket0"), ("energy2_label", "Esocket1")]
+    {
+        set(file, text);
+    }
+    let both = |text: &str| ["energy1_input", "energy2_input"].map(|file| set(file, text));
+    both("100");
+    let mut source = fake.open();
+    both("5000100");
+    assert_eq!(source.read(1).1, 5_000_000);
+    assert!(source.flagged(|w| matches!(w, WarningKind::DuplicateCounter { .. })));
+    let mut frozen = fake.open();
+    assert!(frozen.read(2).2 > 0, "only bounded");
+    assert!(frozen.flagged(|w| matches!(w, WarningKind::CounterFrozen { .. })));
+}
+
+#[test]
 fn a_counter_that_is_unplugged_keeps_what_it_counted_and_is_reported() {
     let fake = Fake::new(&[("intel-rapl:0", "package-0", 0), ("intel-rapl:1", "package-1", 0)]);
     let mut source = fake.open();

@@ -1,5 +1,6 @@
 //! The ledger as tables.
 
+use wattle_meter::compare::Comparison;
 use wattle_meter::ledger::Sum;
 use wattle_meter::{Quantity, Timestamp};
 
@@ -73,4 +74,32 @@ pub fn sums(sums: &[Sum]) -> Table {
         ]);
     }
     table
+}
+
+/// How many times the first of two receipts the second is, and what cancelled.
+pub fn comparison(found: &Comparison, first: usize, second: usize) -> String {
+    let mut table = Table::new([
+        (format!("receipt {first} over {second}"), Align::Left),
+        ("ratio".to_owned(), Align::Left),
+        ("known".to_owned(), Align::Left),
+    ]);
+    let rows = [
+        ("duration", Some(&found.duration)),
+        ("energy", found.energy.as_ref()),
+        ("energy of what was run", found.own_energy.as_ref()),
+        ("carbon", found.carbon.as_ref()),
+        ("electricity", found.cost.as_ref()),
+    ];
+    for (name, ratio) in rows {
+        let kind = ratio.map_or("", |ratio| ratio.source().kind());
+        table.row([name, &ratio.map_or_else(|| "unknown".to_owned(), number::quantity), kind]);
+    }
+    let mut text = table.to_string();
+    if !found.cancelled.is_empty() {
+        text += &format!("cancelled, for both have them in common: {}\n", found.cancelled.join(", "));
+    }
+    for note in &found.notes {
+        text += &format!("note: {note}\n");
+    }
+    text
 }

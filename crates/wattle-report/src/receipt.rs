@@ -125,15 +125,12 @@ pub fn scopes(receipt: &Receipt) -> Table {
 
 /// Power over time; `None` with fewer than three readings, which would show nothing.
 pub(crate) fn power_plot(receipt: &Receipt) -> Option<String> {
-    let readings = &receipt.samples.readings;
     let kind = receipt.energy.total.as_ref()?.source().kind();
-    if readings.len() < 3 {
+    let powers = receipt.samples.powers();
+    if powers.len() < 2 {
         return None;
     }
-    let steps = readings.windows(2).filter(|pair| pair[1].0 > pair[0].0).map(|pair| {
-        let ((t0, e0), (t1, e1)) = (pair[0], pair[1]);
-        ((t0 + t1) / 2.0, (e1 - e0) / (t1 - t0))
-    });
+    let steps = powers.into_iter().map(|(from, to, watts)| ((from + to) / 2.0, watts));
     let plot = Plot::new(
         format!("Power over time ({kind})"),
         Axis::linear("seconds since start"),
@@ -166,7 +163,7 @@ fn boundary(boundary: Boundary) -> &'static str {
             "this process's share of the processor; not memory, disks, fans, power supply, cooling, other processes"
         }
         Boundary::WholeMachine => "everything the battery feeds, other processes included",
-        Boundary::Mixed => "differs between the processes that were added up",
+        Boundary::Mixed => "differs between the parts that were added up",
         _ => "unknown",
     }
 }

@@ -39,6 +39,15 @@ pub struct Globals {
     /// Power usage effectiveness of the site, at least 1.
     #[arg(long, global = true, value_name = "X")]
     pub pue: Option<String>,
+    /// The machine's processor, such as `EPYC 7763`, where energy is modelled: a virtual machine's part is capped by it.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub cpu_model: Option<String>,
+    /// What its whole package may draw (TDP) in W, where the table lacks it or the site has set another.
+    #[arg(long, global = true, value_name = "W")]
+    pub cpu_tdp: Option<f64>,
+    /// Hardware threads of its whole package, not of the virtual machine.
+    #[arg(long, global = true, value_name = "N")]
+    pub cpu_threads: Option<u32>,
 }
 
 impl Globals {
@@ -57,6 +66,9 @@ impl Globals {
             region: self.region,
             price: self.price,
             pue: self.pue,
+            cpu_model: self.cpu_model,
+            cpu_tdp: self.cpu_tdp,
+            cpu_threads: self.cpu_threads,
         }
     }
 }

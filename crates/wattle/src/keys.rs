@@ -116,6 +116,9 @@ const VARIATIONS: &[Variation] = &[
     same("region", "", "--region FR", COSTED),
     same("price", "", "--price 0.3", COSTED),
     same("pue", "", "--pue 1.5", COSTED),
+    same("cpu-model", "", "--cpu-model epyc-7763", COSTED),
+    same("cpu-tdp", "--cpu-threads 16 --cpu-tdp 65", "--cpu-threads 16 --cpu-tdp 105", COSTED),
+    same("cpu-threads", "--cpu-tdp 65 --cpu-threads 8", "--cpu-tdp 65 --cpu-threads 16", COSTED),
 ];
 
 /// What every line has but for what it says itself.

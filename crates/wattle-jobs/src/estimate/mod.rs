@@ -120,7 +120,7 @@ pub fn estimate(options: &EstimateOptions, env: &Env, observer: &mut dyn Observe
     let time = match &timed {
         Some(timed) => {
             if device.is_none() && power.is_none() {
-                power = Some(working_power(&Machine::identify(), timed.threads));
+                power = Some(working_power(&Machine::identify(), env.package(), timed.threads));
                 boundary = Some(PowerBoundary::Chip);
             }
             timed.time.clone()

@@ -74,7 +74,7 @@ fn finish(copied: Option<Receiver<()>>) {
 }
 
 #[cfg(unix)]
-pub use self::unix::{Signals, adopt_orphans, run, stop, watch};
+pub use self::unix::{Signals, adopt_orphans, left_running, run, stop, watch};
 
 #[cfg(unix)]
 mod unix {
@@ -181,12 +181,32 @@ mod unix {
                 .is_ok_and(|terminal| tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()))
     }
 
-    /// Whether a process has ended and only waits for its parent to ask how (proc_pid_stat(5): the state follows the name,
-    /// which is in brackets and may hold anything).
+    /// State and parent of a process (proc_pid_stat(5): they follow the name, which is in brackets and may hold anything).
+    fn state_of(pid: &str) -> Option<(char, u32)> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+        Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+    }
+
+    /// Whether a process has ended and only waits for its parent to ask how.
     fn has_ended(pid: i32) -> bool {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next());
-        matches!(state, Some("Z" | "X"))
+        matches!(state_of(&pid.to_string()), Some(('Z' | 'X', _)))
+    }
+
+    /// Processes that the command left behind: those that run and are ours now. None where there is no `/proc`.
+    pub fn left_running() -> Vec<u32> {
+        let us = std::process::id();
+        let mut left = vec![];
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit())) else {
+                continue;
+            };
+            if state_of(name).is_some_and(|(state, parent)| parent == us && !matches!(state, 'Z' | 'X')) {
+                left.extend(name.parse::<u32>());
+            }
+        }
+        left
     }
 
     /// Watches a process that is not ours until it ends or we are told to stop.
@@ -210,7 +230,7 @@ mod unix {
 }
 
 #[cfg(not(unix))]
-pub use self::elsewhere::{Signals, adopt_orphans, run, stop, watch};
+pub use self::elsewhere::{Signals, adopt_orphans, left_running, run, stop, watch};
 
 #[cfg(not(unix))]
 mod elsewhere {
@@ -231,6 +251,11 @@ mod elsewhere {
 
     /// Nothing can be asked of a command here.
     pub fn stop() {}
+
+    /// Who the command left behind cannot be known here.
+    pub fn left_running() -> Vec<u32> {
+        Vec::new()
+    }
 
     /// Runs the command to its end.
     pub fn run(line: &[OsString], _: Signals, epochs: Option<&Epochs>, meter: &Meter) -> Result<Ending> {

@@ -111,6 +111,10 @@ pub fn measure(options: &MeasureOptions, env: &Env, observer: &mut dyn Observer)
     });
     let mut receipt = meter.stop();
     let ending = ending?;
+    let left = if options.attach.is_none() { child::left_running() } else { Vec::new() };
+    if !left.is_empty() {
+        receipt.warn(WarningKind::StillRunning { processes: left });
+    }
     accounting.apply(&mut receipt).map_err(JobError::run)?;
     receipt.stop_reason = match ending {
         Ending::Exited(0) => StopReason::Completed,

@@ -1,6 +1,8 @@
-//! `emissions.csv` as CodeCarbon 3.3 writes it: kilograms, kilowatt-hours, watts; its columns in its order.
+//! `emissions.csv` as CodeCarbon 3.3 writes it: kilograms, kilowatt-hours, watts; its columns in its order. Its power and
+//! energy are those of the facility: the PUE is in them.
 
 use super::{is_card, is_memory, is_processor, kilowatt_hours, line, run_id, value};
+use crate::intensity::Place;
 use crate::{Boundary, Receipt};
 
 const COLUMNS: [&str; 38] = [
@@ -54,9 +56,13 @@ pub fn codecarbon(receipts: &[Receipt]) -> String {
 
 fn row(receipt: &Receipt) -> String {
     let seconds = receipt.duration.value();
-    let processor = kilowatt_hours(receipt, is_processor);
-    let cards = kilowatt_hours(receipt, is_card);
-    let memory = kilowatt_hours(receipt, is_memory);
+    let pue = receipt.factors.pue.value();
+    let energy = |of: fn(&str) -> bool| kilowatt_hours(receipt, of).map(|kwh| kwh * pue);
+    let processor = energy(is_processor);
+    let cards = energy(is_card);
+    let memory = energy(is_memory);
+    let place = Where::of(receipt.labels.get("region").map_or("", String::as_str));
+    let water = receipt.accounts.as_ref().and_then(|accounts| value(accounts.water.as_ref()));
     let watts = |kwh: Option<f64>| kwh.filter(|_| seconds > 0.0).map(|kwh| kwh * 3.6e6 / seconds);
     let kilograms = value(receipt.carbon.as_ref()).map(|grams| grams / 1000.0);
     let number = |x: Option<f64>| x.map(|x| x.to_string()).unwrap_or_default();
@@ -76,7 +82,14 @@ fn row(receipt: &Receipt) -> String {
         "cpu_energy" => number(processor),
         "gpu_energy" => number(cards.or(Some(0.0)).filter(|_| card_count == 0 || cards.is_some())),
         "ram_energy" => number(memory),
-        "energy_consumed" => number(kilowatt_hours(receipt, |_| true)),
+        "energy_consumed" => number(energy(|_| true)),
+        "water_consumed" => number(water),
+        "country_name" => place.country.clone(),
+        "country_iso_code" => place.code.to_owned(),
+        "region" => place.region.clone(),
+        "cloud_provider" => place.provider.clone(),
+        "cloud_region" => place.cloud_region.clone(),
+        "on_cloud" => if place.provider.is_empty() { "N" } else { "Y" }.to_owned(),
         "os" => receipt.machine.os.clone(),
         "codecarbon_version" => format!("wattle {}", receipt.software.wattle),
         "cpu_count" => receipt.machine.cores.to_string(),
@@ -90,10 +103,49 @@ fn row(receipt: &Receipt) -> String {
         "cpu_utilization_percent" => {
             number(busy.map(|t| 100.0 * t.value() / seconds / receipt.machine.cores as f64))
         }
-        "pue" => receipt.factors.pue.value().to_string(),
+        "pue" => pue.to_string(),
+        "wue" => number(wue(receipt, water)),
         _ => String::new(),
     });
     line(columns)
+}
+
+/// Litres per kilowatt-hour of the facility, which CodeCarbon multiplies with the energy of the facility.
+fn wue(receipt: &Receipt, litres: Option<f64>) -> Option<f64> {
+    let kwh = kilowatt_hours(receipt, |_| true)? * receipt.factors.pue.value();
+    litres.filter(|_| kwh > 0.0).map(|litres| litres / kwh)
+}
+
+/// The place of a run in CodeCarbon's words; what is not known is empty.
+#[derive(Default)]
+struct Where {
+    country: String,
+    /// Of three letters, which our table has of no other country.
+    code: &'static str,
+    region: String,
+    provider: String,
+    cloud_region: String,
+}
+
+impl Where {
+    fn of(label: &str) -> Where {
+        let Ok(place) = Place::find(label) else { return Where::default() };
+        let mut found = Where::default();
+        if let Some((provider, region)) = label.split_once(':') {
+            (found.provider, found.cloud_region) = (provider.to_owned(), region.to_owned());
+        }
+        match &*place.kind {
+            "country" if found.provider.is_empty() => found.country = place.name,
+            "state" => {
+                (found.country, found.code) = ("United States".to_owned(), "USA");
+                if found.provider.is_empty() {
+                    found.region = place.name.to_lowercase();
+                }
+            }
+            _ => {}
+        }
+        found
+    }
 }
 
 #[cfg(test)]
@@ -122,8 +174,32 @@ mod tests {
         let cell =
             |name: &str| cells[COLUMNS.iter().position(|c| *c == name).unwrap()].parse::<f64>().unwrap();
         assert!((cell("emissions") - 13.35e-6).abs() < 1e-12, "kilograms");
-        assert!((cell("energy_consumed") - 90.0 / 3.6e6).abs() < 1e-15, "kilowatt-hours");
-        assert!((cell("cpu_power") - 7.2).abs() < 1e-9, "watts");
+        let pue = cell("pue");
+        assert!((cell("energy_consumed") - pue * 90.0 / 3.6e6).abs() < 1e-15, "kilowatt-hours, with the PUE");
+        assert!((cell("cpu_power") - pue * 7.2).abs() < 1e-9, "watts, with the PUE");
+        assert!((cell("emissions") / cell("energy_consumed") - 0.445).abs() < 1e-9, "the grid's intensity");
         assert_eq!(cell("ram_total_size"), 8.0);
+    }
+
+    #[test]
+    fn places_and_water_fill_their_columns() {
+        let cells = |region: &str| {
+            let mut receipt = example();
+            receipt.labels = [("region".to_owned(), region.to_owned())].into();
+            let litres = crate::Quantity::exact(0.5, crate::Unit::Litre, crate::Source::assumed("stated"));
+            receipt.accounts = Some(crate::Accounts { water: litres.ok(), ..Default::default() });
+            let text = codecarbon(&[receipt]);
+            let row: Vec<String> = text.lines().nth(1).unwrap().split(',').map(str::to_owned).collect();
+            let cell = |name: &str| row[COLUMNS.iter().position(|c| *c == name).unwrap()].clone();
+            let names =
+                ["country_name", "country_iso_code", "region", "cloud_provider", "cloud_region", "on_cloud"];
+            assert_eq!(cell("water_consumed"), "0.5");
+            assert!(cell("wue").parse::<f64>().unwrap() > 0.0);
+            names.map(cell)
+        };
+        assert_eq!(cells("FR"), ["France", "", "", "", "", "N"]);
+        assert_eq!(cells("US-CA"), ["United States", "USA", "california", "", "", "N"]);
+        assert_eq!(cells("aws:us-east-1"), ["United States", "USA", "", "aws", "us-east-1", "Y"]);
+        assert_eq!(cells("Atlantis"), ["", "", "", "", "", "N"]);
     }
 }

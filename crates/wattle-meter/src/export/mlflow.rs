@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use super::{run_id, value};
 use crate::{Receipt, StopReason};
 
-/// Adds the receipt to the store at `root` (`mlruns`) as a run of experiment 0; returns the run's folder.
+/// Adds the receipt to the store at `root` (`mlruns`) as a run of experiment 0; returns the run's folder. The receipt
+/// itself is its artifact. As MLflow itself does, the store names its own place: it is read where it was made.
 ///
 /// # Errors
 /// That of the file system, naming the file.
@@ -22,18 +23,22 @@ pub fn mlflow(receipt: &Receipt, root: &Path) -> io::Result<PathBuf> {
         fs::create_dir_all(path.parent().unwrap_or(root)).map_err(named)?;
         fs::write(&path, text).map_err(named)
     };
+    fs::create_dir_all(root).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", root.display())))?;
+    let place = address(&root.canonicalize()?);
     let about = experiment.join("meta.yaml");
     if !about.exists() {
         write(
             about,
-            "artifact_location: 0\nexperiment_id: '0'\nlifecycle_stage: active\nname: Default\n".to_owned(),
+            format!(
+                "artifact_location: {place}/0\nexperiment_id: '0'\nlifecycle_stage: active\nname: Default\n"
+            ),
         )?;
     }
     let status = if receipt.stop_reason == StopReason::Failed { 4 } else { 3 };
     write(
         run.join("meta.yaml"),
         format!(
-            "artifact_uri: 0/{id}/artifacts\nend_time: {ended}\nentry_point_name: ''\nexperiment_id: '0'\n\
+            "artifact_uri: {place}/0/{id}/artifacts\nend_time: {ended}\nentry_point_name: ''\nexperiment_id: '0'\n\
              lifecycle_stage: active\nrun_id: {id}\nrun_name: wattle-{started}\nrun_uuid: {id}\nsource_name: ''\n\
              source_type: 4\nsource_version: ''\nstart_time: {started}\nstatus: {status}\ntags: []\nuser_id: ''\n"
         ),
@@ -50,16 +55,9 @@ pub fn mlflow(receipt: &Receipt, root: &Path) -> io::Result<PathBuf> {
             write(run.join("metrics").join(key), format!("{ended} {value} 0\n"))?;
         }
     }
-    let power: String = receipt
-        .samples
-        .readings
-        .windows(2)
-        .filter(|pair| pair[1].0 > pair[0].0)
-        .enumerate()
-        .map(|(step, pair)| {
-            let watts = (pair[1].1 - pair[0].1) / (pair[1].0 - pair[0].0);
-            format!("{} {watts} {step}\n", started + (pair[1].0 * 1000.0) as u64)
-        })
+    let steps = receipt.samples.powers().into_iter().enumerate();
+    let power: String = steps
+        .map(|(step, (_, to, watts))| format!("{} {watts} {step}\n", started + (to * 1000.0) as u64))
         .collect();
     write(run.join("metrics/system/power_watts"), power)?;
     if let Some(total) = &receipt.energy.total {
@@ -69,10 +67,24 @@ pub fn mlflow(receipt: &Receipt, root: &Path) -> io::Result<PathBuf> {
         write(run.join("tags").join(tag(key)), value.clone())?;
     }
     write(run.join("params/command"), receipt.command.join(" "))?;
-    let artifacts = run.join("artifacts");
-    fs::create_dir_all(&artifacts)
-        .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", artifacts.display())))?;
+    write(run.join("artifacts/receipt.json"), receipt.to_json())?;
     Ok(run)
+}
+
+/// A folder as MLflow names it, a `file:` URI (RFC 8089): what is not plain is escaped.
+fn address(folder: &Path) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_' | b'.' | b'~');
+    let mut uri = "file://".to_owned();
+    let path = folder.to_string_lossy().replace('\\', "/");
+    // A Windows drive follows a third slash.
+    let path = if path.starts_with('/') { path } else { format!("/{path}") };
+    for byte in path.bytes() {
+        match plain(byte) {
+            true => uri.push(char::from(byte)),
+            false => uri += &format!("%{byte:02X}"),
+        }
+    }
+    uri
 }
 
 /// A label as the name of a tag: MLflow takes letters, digits, `_`, `-` and `.`, and a name must stay in its folder.
@@ -108,7 +120,12 @@ mod tests {
         let run = mlflow(&receipt, root.path()).unwrap();
         assert_eq!(fs::read_to_string(run.join("tags/project")).unwrap(), "demo");
         assert_eq!(fs::read_to_string(run.join("tags/_._.._escape")).unwrap(), "x");
-        assert!(run.join("artifacts").is_dir());
+        let artifact = fs::read_to_string(run.join("artifacts/receipt.json")).unwrap();
+        assert_eq!(Receipt::from_json(&artifact).unwrap(), receipt);
+        let about = fs::read_to_string(run.join("meta.yaml")).unwrap();
+        let folder = root.path().canonicalize().unwrap();
+        assert!(about.starts_with(&format!("artifact_uri: {}/0/", address(&folder))), "{about}");
+        assert_eq!(address(Path::new("/a b/ö#")), "file:///a%20b/%C3%B6%23");
     }
 
     #[test]

@@ -27,12 +27,12 @@ pub fn otlp(receipt: &Receipt) -> String {
     let energy: Vec<Value> = parts.iter().map(|c| point(c, c.energy.value())).collect();
     let power: Vec<Value> =
         parts.iter().filter(|_| seconds > 0.0).map(|c| point(c, c.energy.value() / seconds)).collect();
+    let mut about =
+        vec![attribute("service.name", "wattle"), attribute("service.version", &receipt.software.wattle)];
+    about.extend(receipt.labels.iter().map(|(key, value)| attribute(&format!("wattle.label.{key}"), value)));
     let document = json!({
         "resourceMetrics": [{
-            "resource": {"attributes": [
-                attribute("service.name", "wattle"),
-                attribute("service.version", &receipt.software.wattle),
-            ]},
+            "resource": {"attributes": about},
             "scopeMetrics": [{
                 "scope": {"name": "wattle-meter", "version": receipt.software.wattle},
                 "metrics": [
@@ -81,6 +81,8 @@ mod tests {
         let document: Value = serde_json::from_str(&otlp(&example())).unwrap();
         let metrics = &document["resourceMetrics"][0]["scopeMetrics"][0]["metrics"];
         assert_eq!(metrics[0]["name"], "hw.energy");
+        let about = &document["resourceMetrics"][0]["resource"]["attributes"];
+        assert_eq!(about[2], attribute("wattle.label.project", "demo"));
         assert_eq!(metrics[0]["sum"]["isMonotonic"], true);
         let point = &metrics[0]["sum"]["dataPoints"][0];
         assert_eq!(point["asDouble"], 90.0);

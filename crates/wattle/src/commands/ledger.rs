@@ -1,4 +1,4 @@
-//! `wattle ledger`: the receipts kept so far, listed, summed, exported, shown and explained.
+//! `wattle ledger`: the receipts kept so far, listed, summed, compared, exported, shown and explained.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use wattle_jobs::ledger::{LedgerOptions, Ledgered, ledger};
 use wattle_jobs::ledger_filter::{Filter, instant};
 use wattle_meter::ledger::Group;
 use wattle_meter::{EXPLAINED, Timestamp};
-use wattle_report::ledger::{Entry, list, sums};
+use wattle_report::ledger::{Entry, comparison, list, sums};
 use wattle_report::receipt as receipts;
 
 use super::measure::{FormatName, parse_label};
@@ -55,6 +55,14 @@ pub enum Command {
         #[arg(long, value_name = "NAME", value_parser = EXPLAINED)]
         explain: Option<String>,
     },
+    /// The ratio of two receipts; of one machine, with the error that they share cancelled.
+    #[command(after_help = "Example: wattle ledger compare 3 5")]
+    Compare {
+        /// Number of the first in the list.
+        first: usize,
+        /// Number of the one that it is divided by.
+        second: usize,
+    },
 }
 
 /// Which receipts; all conditions must hold.
@@ -100,6 +108,7 @@ impl Command {
                 LedgerOptions::Export { filter: filter.into(), format: format.into(), out }
             }
             Command::Show { number, explain } => LedgerOptions::Show { number, explain },
+            Command::Compare { first, second } => LedgerOptions::Compare { first, second },
         }
     }
 }
@@ -134,6 +143,7 @@ pub fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
         Ledgered::Sums(found) => format!("{}{note}", sums(found)),
         Ledgered::Receipt(receipt) => receipts::table(receipt).to_string(),
         Ledgered::Explanation(text) => text.clone(),
+        Ledgered::Comparison(found) => comparison(&found.ratios, found.first, found.second),
         Ledgered::Exported => return Ok(()),
     };
     context.print(&found, &text)

@@ -21,4 +21,5 @@ mod refusals;
 mod remedies;
 mod resume;
 mod sandbox;
+mod shares;
 mod training;

@@ -11,18 +11,18 @@ use serde_json::Value;
 use crate::sandbox::{Sandbox, npy, stderr};
 
 /// `wattle measure` with flags separated by blanks, running a shell script.
-fn measured(sandbox: &Sandbox, flags: &str, script: &str) -> Command {
+pub fn measured(sandbox: &Sandbox, flags: &str, script: &str) -> Command {
     let mut command = sandbox.command(&format!("measure {flags} --"));
     command.args(["sh", "-c", script]);
     command
 }
 
-fn receipt(sandbox: &Sandbox, name: &str) -> Value {
+pub fn receipt(sandbox: &Sandbox, name: &str) -> Value {
     serde_json::from_slice(&sandbox.read(name)).expect("a receipt is JSON")
 }
 
 /// Sums of the shares, which must be the machine's energy to the microjoule.
-fn conserved(receipt: &Value) {
+pub fn conserved(receipt: &Value) {
     let uj =
         |name: &str| receipt["shares"][name].as_u64().unwrap_or_else(|| panic!("no {name} in {receipt:#}"));
     assert_eq!(uj("process_uj") + uj("other_uj") + uj("idle_uj"), uj("machine_uj"));
@@ -96,7 +96,7 @@ fn orphans_and_short_lived_children_are_counted() {
 }
 
 /// A tree of counters; one package of its own.
-fn counters(sandbox: &Sandbox, energy: u64) {
+pub fn counters(sandbox: &Sandbox, energy: u64) {
     let zone = sandbox.path("sys/class/powercap/intel-rapl:0");
     fs::create_dir_all(&zone).expect("a folder");
     for (file, text) in
@@ -310,6 +310,32 @@ fn the_exporter_answers_on_loopback() {
     child.wait().expect("it ends");
     assert!(page.starts_with("HTTP/1.1 200 OK\r\n"), "{page}");
     assert!(page.contains("wattle_energy_joules_total{") && page.ends_with("# EOF\n"), "{page}");
+}
+
+#[test]
+fn whoever_listens_on_the_network_is_told_and_crowds_are_sent_away() {
+    let sandbox = Sandbox::new();
+    let mut child = sandbox.command("meter serve --listen 0.0.0.0:0").spawn().expect("the binary runs");
+    let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let mut said = || lines.next().expect("a line").expect("text");
+    let address = said().trim_start_matches("http://0.0.0.0:").trim_end_matches("/metrics").to_owned();
+    let warning = said();
+    assert!(warning.contains("warning") && warning.contains("network"), "{warning}");
+    let connect = || std::net::TcpStream::connect(format!("127.0.0.1:{address}")).expect("it listens");
+    // More than it answers at once, all silent; those go away after two seconds, and then it answers again.
+    let silent: Vec<_> = (0..40).map(|_| connect()).collect();
+    let begun = Instant::now();
+    let answered = std::iter::repeat_with(|| {
+        std::thread::sleep(Duration::from_millis(100));
+        let mut stream = connect();
+        let mut answer = String::new();
+        let asked = write!(stream, "GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n");
+        asked.and_then(|()| stream.read_to_string(&mut answer)).is_ok() && answer.starts_with("HTTP/1.1 200")
+    });
+    assert!(answered.take(80).any(|answered| answered), "not answered within {:?}", begun.elapsed());
+    drop(silent);
+    child.kill().expect("it runs");
+    child.wait().expect("it ends");
 }
 
 #[test]

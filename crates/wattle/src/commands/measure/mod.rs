@@ -18,6 +18,7 @@ use self::live::Live;
 use crate::accounting::AccountingArgs;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::flags::typed;
 
 pub use self::format::FormatName;
 
@@ -145,7 +146,7 @@ fn text(args: &Args, receipt: &Receipt, json: bool) -> String {
 
 #[allow(clippy::print_stderr, reason = "stdout belongs to the measured command")]
 fn say(text: &str) {
-    eprint!("{}", visible_lines(text));
+    eprint!("{}", visible_lines(&typed(text)));
 }
 
 #[cfg(test)]
