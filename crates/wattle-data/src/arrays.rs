@@ -65,7 +65,7 @@ pub(crate) fn load(path: &Path, wanted: &[Wanted], options: &TableOptions) -> Re
     };
     let mut inputs: Vec<Field> = inputs.into_iter().map(&mut open).collect::<Result<_>>()?;
     let mut targets: Vec<Field> = targets.into_iter().map(&mut open).collect::<Result<_>>()?;
-    find_pictures(&mut inputs, &mut targets, options.ignore_index);
+    find_pictures(&mut inputs, &mut targets, wanted, options.ignore_index);
     let [train, validation, test] = counts.map_or([None; 3], |(_, counts)| counts);
     let train = train.unwrap_or(0);
     let count = train + validation.unwrap_or(0) + test.unwrap_or(0);
@@ -210,11 +210,13 @@ fn column(
 }
 
 /// Inputs of floats or bytes with three axes are pictures, and so are targets of integers with two of the same size. Bytes
-/// are those of a picture too where they are the only input, even as rows; beside others they may be categories.
-fn find_pictures(inputs: &mut [Field], targets: &mut [Field], ignore_index: Option<i64>) {
+/// are those of a picture too where they are the only input and taken as floats, even as rows; beside others they may be
+/// categories.
+fn find_pictures(inputs: &mut [Field], targets: &mut [Field], wanted: &[Wanted], ignore_index: Option<i64>) {
     let mut sizes = Vec::new();
-    if let [field] = inputs
+    if let ([field], [want]) = (&mut *inputs, wanted)
         && field.info.dtype == DType::U8
+        && want.dtype.is_float()
     {
         field.full_scale = 255.0;
     }

@@ -168,11 +168,18 @@ mod tests {
         let tokens = [Wanted::new("ids", DType::I64, [None])];
         let table = spec.table(&tokens, &options).unwrap();
         assert_eq!((table.columns()[0].dtype, table.full_scale(0)), (DType::I64, 1.0));
-        let mask = [Wanted::new("ids", DType::F32, [None])];
-        let table = spec.table(&mask, &options).unwrap();
+        let rows = [Wanted::new("ids", DType::F32, [None])];
+        assert_eq!(
+            spec.table(&rows, &options).unwrap().full_scale(0),
+            255.0,
+            "bytes alone are shades of gray"
+        );
+        let with_mask = [Wanted::new("x", DType::F32, [None, None]), Wanted::new("ids", DType::F32, [None])];
+        let table = spec.table(&with_mask, &options).unwrap();
+        assert_eq!(table.full_scale(1), 1.0);
         let measured = NormalisationChoice::Measured;
         let set = Divided::new(table, &SplitOptions::default(), &BTreeMap::new(), &measured).unwrap();
-        assert!(set.normalisation.is_empty(), "integers mean themselves");
+        assert!(!set.normalisation.contains_key("ids"), "integers mean themselves");
         let strange = TableOptions { columns: "z=ids".parse().unwrap(), ..TableOptions::default() };
         assert!(spec.table(&tokens, &strange).unwrap_err().to_string().contains("no input `z`"));
     }

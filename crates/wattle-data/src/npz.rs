@@ -293,7 +293,7 @@ mod tests {
         let set = loaded(&[("X", x.clone()), ("Y", floats([0.0, 1.0]))], Some(Task::Classes)).unwrap();
         assert_eq!(set.targets.class_count(), Some(2));
         let error = loaded(&[("x", x), ("y", floats([0.0, f32::NAN]))], None).unwrap_err().to_string();
-        assert!(error.contains("target of sample 1: the value NaN"), "{error}");
+        assert!(error.contains("array `y`, sample 1, element 0: the value NaN"), "{error}");
     }
 
     #[test]

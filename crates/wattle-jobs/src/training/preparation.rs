@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use wattle_graph::Model;
+use wattle_graph::{DType, Model};
 use wattle_train::experiment::Experiment;
 use wattle_train::initial_weights::initialise;
 use wattle_train::network::Init;
@@ -15,7 +15,7 @@ use super::facts::facts;
 use super::integers::check_integers;
 use super::learning::{LearningOptions, Lesson};
 use super::material::Material;
-use crate::error::Result;
+use crate::error::{JobError, Result};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -51,6 +51,7 @@ impl Prepared {
     /// If something cannot be read, does not fit the rest, or is out of its range.
     pub fn new(asked: Asked<'_>, resolve: impl FnOnce(&Lesson) -> Result<TrainOptions>) -> Result<Prepared> {
         let mut material = Material::new(asked.model, asked.data, asked.learning, asked.init)?;
+        check_floats(&material.model)?;
         let mut options = resolve(&material.lesson())?;
         check_integers(&material.model, &*material.data.table, &options.loss)?;
         let mut notes = match asked.init_from {
@@ -74,6 +75,21 @@ impl Prepared {
     }
 }
 
+/// Refuses a model whose parameters are wider than what training computes in.
+///
+/// # Errors
+/// Then, with the name of one.
+fn check_floats(model: &Model) -> Result<()> {
+    let graph = &model.graph;
+    let wide = graph.parameters().find(|&id| graph.value(id).ty.dtype == DType::F64);
+    let Some(name) = wide.and_then(|id| graph.parameter_of(id)).map(|parameter| &parameter.tensor) else {
+        return Ok(());
+    };
+    let found =
+        format!("`{name}` is of f64, and training computes in f32; expected f32: export it as float32");
+    Err(JobError::at("the model", found))
+}
+
 /// Puts weights of a file into a model, by name; gives what did not match, in sentences.
 ///
 /// # Errors
@@ -85,4 +101,22 @@ fn start_from(model: &mut Model, path: &Path) -> Result<Vec<String>> {
         true => vec![],
         false => vec![format!("weights of {place}: {matched}")],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use wattle_graph::{Graph, Parameter, Parameters};
+
+    #[test]
+    fn a_model_of_doubles_is_refused_by_name_with_what_to_do() {
+        let model = |dtype| {
+            let mut graph = Graph::new("wide");
+            graph.parameter(Parameter::trainable("w"), dtype, &[2]);
+            Model::new(graph, Parameters::new())
+        };
+        assert!(check_floats(&model(DType::F32)).is_ok());
+        let refused = check_floats(&model(DType::F64)).unwrap_err().to_string();
+        assert!(refused.contains("`w`") && refused.contains("float32"), "{refused}");
+    }
 }
