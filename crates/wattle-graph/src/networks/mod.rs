@@ -1,4 +1,4 @@
-//! Published networks, each a function that adds its layers to [`Layers`](crate::Layers): whoever calls it chooses the
+//! Published networks, each a function that adds its layers to [`Layers`](crate::layers::Layers): whoever calls it chooses the
 //! extents of the input, where parameters come from, and what the outputs are for.
 
 mod lenet;
